@@ -1,0 +1,1 @@
+"""Dense retrieval with one frozen encoder and one small learned prompt per domain."""

@@ -1,0 +1,120 @@
+"""The records that every collection speaks in, and the collection itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+Qrels = dict[str, dict[str, int]]
+"""Judgements: `query_id -> doc_id -> relevance`; relevance 0 is judged and not relevant."""
+
+SPLITS = ("train", "dev", "test")
+
+_NO_METADATA: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document; `metadata` is shown with hits and never embedded."""
+
+    doc_id: str
+    text: str
+    title: str = ""
+    metadata: Mapping[str, str] = field(default=_NO_METADATA, hash=False)
+
+    @property
+    def content(self) -> str:
+        """What is embedded and indexed: `<title> <text>`, as BEIR does, without stray spaces."""
+        return f"{self.title} {self.text}".strip() if self.title else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query."""
+
+    query_id: str
+    text: str
+    metadata: Mapping[str, str] = field(default=_NO_METADATA, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPair:
+    """A query with one relevant document and, when the collection has them, hard negatives (texts)."""
+
+    query_id: str
+    query: str
+    doc_id: str
+    document: str
+    negatives: tuple[str, ...] = ()
+
+
+class Collection(Protocol):
+    """Documents, queries and judgements of one domain.
+
+    Every method can be called again and again and gives its items in the same order; nothing holds the
+    corpus a second time.
+    """
+
+    id: str
+    """As given to `foreword.load`, e.g. `pydoc/torch`."""
+    group: str
+    splits: tuple[str, ...]
+    """Which of `train`, `dev` and `test` have judgements."""
+    exclude_self: bool
+    """Queries are documents too (ArguAna, Quora): a hit whose doc_id is the query_id is left out."""
+    facts: Mapping[str, object]
+    """What a result should record besides: counts of dropped items, versions, licence."""
+
+    def documents(self) -> Iterable[Document]:
+        """The corpus."""
+        ...
+
+    def queries(self, split: str = "test") -> Iterable[Query]:
+        """The judged queries of a split. Raises `UnknownNameError` for a split that is not there."""
+        ...
+
+    def qrels(self, split: str = "test") -> Qrels:
+        """The judgements of a split."""
+        ...
+
+    def pairs(self, split: str = "train") -> Iterable[TrainingPair]:
+        """The (query, relevant document) pairs of a split, for training."""
+        ...
+
+
+def pairs_from_qrels(collection: Collection, split: str) -> Iterator[TrainingPair]:
+    """The pairs of a collection that has no pairs of its own: every query with each of its relevant documents.
+
+    Holds the texts of the relevant documents only.
+    """
+    qrels = collection.qrels(split)
+    relevant = {doc for judged in qrels.values() for doc, relevance in judged.items() if relevance > 0}
+    texts = {doc.doc_id: doc.content for doc in collection.documents() if doc.doc_id in relevant}
+    for query in collection.queries(split):
+        for doc_id, relevance in qrels.get(query.query_id, {}).items():
+            if relevance > 0:
+                yield TrainingPair(query.query_id, query.text, doc_id, texts[doc_id])
+
+
+def fingerprint(collection: Collection) -> str:
+    """SHA-256 over the documents and every split's queries and judgements: 64 hexadecimal digits.
+
+    Two results can be compared only when their collections' fingerprints are equal.
+    """
+    digest = hashlib.sha256()
+
+    def add(*fields: str) -> None:
+        digest.update("\x1f".join(fields).encode("utf-8", "surrogatepass") + b"\x1e")
+
+    for doc in collection.documents():
+        add("d", doc.doc_id, doc.title, doc.text)
+    for split in collection.splits:
+        for query in collection.queries(split):
+            add("q", split, query.query_id, query.text)
+        for query_id, judged in sorted(collection.qrels(split).items()):
+            for doc_id, relevance in sorted(judged.items()):
+                add("j", split, query_id, doc_id, str(relevance))
+    return digest.hexdigest()
