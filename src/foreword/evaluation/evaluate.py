@@ -1,0 +1,110 @@
+"""Evaluate an encoder, BM25 or a run on a collection."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from foreword.collections.records import Collection, Query
+from foreword.common.errors import DataError
+from foreword.evaluation.measures import DEFAULT_MEASURES, evaluate_run
+from foreword.retrieval.runs import Run, drop_self
+from foreword.retrieval.search import bm25_run, dense_run
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a system scores on a collection.
+
+    Attributes:
+        collection: its id.
+        split: of the judgements.
+        queries: judged queries, which the means are over.
+        documents: in the corpus.
+        measures: measure -> mean.
+        per_query: measure -> query_id -> value.
+        run: the hits.
+        seconds: for embedding and search.
+    """
+
+    collection: str
+    split: str
+    queries: int
+    documents: int
+    measures: Mapping[str, float]
+    per_query: Mapping[str, Mapping[str, float]]
+    run: Run
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The summary, without the run and the values of each query."""
+        return {
+            "collection": self.collection,
+            "split": self.split,
+            "queries": self.queries,
+            "documents": self.documents,
+            "measures": dict(self.measures),
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def judged_queries(collection: Collection, split: str) -> list[Query]:
+    """The queries of a split. Raises `DataError` for a collection without judgements."""
+    if not collection.splits:
+        raise DataError(f"{collection.id} has no judgements; evaluation needs queries and qrels")
+    return list(collection.queries(split))
+
+
+def evaluate(
+    collection: Collection,
+    system: SentenceTransformer | Run | str = "bm25",
+    *,
+    split: str = "test",
+    measures: Sequence[str] = DEFAULT_MEASURES,
+    k: int = 100,
+    **how: Any,
+) -> Result:
+    """Score a system on a split of a collection.
+
+    Args:
+        collection: with judgements in `split`.
+        system: an encoder from `foreword.load_encoder` (with the prompt it is routed to), `"bm25"`, or a run.
+        split: `train`, `dev` or `test`.
+        measures: as ir_measures names them.
+        k: hits a query.
+        how: for an encoder, the further arguments of `foreword.retrieval.search.dense_run`.
+
+    Raises:
+        UnknownNameError: the collection has no such split, or there is no such measure.
+        DataError: the collection has no judgements.
+    """
+    queries = judged_queries(collection, split)
+    began = time.perf_counter()
+    if isinstance(system, str):
+        run = bm25_run(collection, queries, k=k)
+    elif isinstance(system, Mapping):
+        run = drop_self(system) if collection.exclude_self else system
+    else:
+        if "route" not in how:
+            from foreword.prompts.encoder import transformer_of
+
+            how["route"] = transformer_of(system).route
+        run = dense_run(system, collection, queries, k=k, **how)
+    seconds = time.perf_counter() - began
+    evaluation = evaluate_run(run, collection.qrels(split), measures)
+    documents = sum(1 for _ in collection.documents())
+    return Result(
+        collection.id,
+        split,
+        evaluation.queries,
+        documents,
+        evaluation.values,
+        evaluation.per_query,
+        run,
+        seconds,
+    )

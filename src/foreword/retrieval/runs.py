@@ -1,0 +1,177 @@
+"""Runs and judgements as dictionaries and as TREC files, in the one order that trec_eval scores.
+
+trec_eval ignores the rank column: it reads every score into a 32-bit float and sorts by score, then by
+doc_id, both descending. Everything here does the same, so that the order of a file's lines is the order
+that is measured, and measures recomputed from a file equal those computed before it was written.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from foreword.collections.records import Qrels
+from foreword.common.errors import DataError, ForewordError
+from foreword.common.files import atomic_write
+
+Run = dict[str, dict[str, float]]
+"""A ranking for each query: `query_id -> doc_id -> score`; an empty ranking is a query without hits."""
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def ranked(hits: Mapping[str, float], k: int | None = None) -> list[tuple[str, float]]:
+    """The `(doc_id, score)` pairs of one query in trec_eval's order, best first, scores rounded to float32.
+
+    Args:
+        hits: `doc_id -> score` of one query.
+        k: how many to keep; all when None.
+    """
+    with np.errstate(over="ignore"):  # beyond float32's range is infinity, which `write_run` refuses
+        rounded = np.array(list(hits.values())).astype(np.float32).tolist()
+    pairs = sorted(zip(rounded, hits, strict=True), reverse=True)
+    return [(doc_id, score) for score, doc_id in pairs[:k]]
+
+
+def top_k(run: Run, k: int) -> Run:
+    """A new run with the best `k` hits of every query, in rank order."""
+    if k < 0:
+        raise ForewordError(f"k is {k}; expected 0 or more hits to keep.")
+    return {query_id: dict(ranked(hits, k)) for query_id, hits in run.items()}
+
+
+def drop_self(run: Run) -> Run:
+    """A new run without the hits that are the query itself (doc_id equal to query_id)."""
+    return {
+        query_id: {doc_id: score for doc_id, score in hits.items() if doc_id != query_id}
+        for query_id, hits in run.items()
+    }
+
+
+def trec_name(name: str) -> str:
+    """A collection's or system's id as part of a file name: `/` is written `-`."""
+    return name.replace("/", "-")
+
+
+def write_run(path: Path | str, run: Run, tag: str) -> None:
+    """Write a run in TREC's format, `query_id Q0 doc_id rank score tag`, ranks from 1.
+
+    Scores are written with every digit of their float32 value, which is all that trec_eval reads. A query
+    without hits has no line; an evaluation over the judgements counts it as 0 all the same.
+
+    Raises:
+        ForewordError: an id or the tag is empty or holds white space, or a score is not a finite float32.
+    """
+    _check_word(tag, "tag")
+    with atomic_write(path) as file:
+        for query_id, hits in run.items():
+            _check_word(query_id, "query_id")
+            for rank, (doc_id, score) in enumerate(ranked(hits), start=1):
+                _check_word(doc_id, "doc_id")
+                if not math.isfinite(score):
+                    raise ForewordError(
+                        f"The score of {doc_id!r} for query {query_id!r} is {score}; expected a finite one."
+                    )
+                file.write(f"{query_id} Q0 {doc_id} {rank} {score!r} {tag}\n")
+
+
+def read_run(path: Path | str) -> Run:
+    """Read a run in TREC's format, plain or gzipped; ranks and tags are ignored, as by trec_eval.
+
+    Raises:
+        DataError: a line without six fields, a score that is no finite number, or a document listed twice.
+    """
+    run: Run = {}
+    for number, fields in _lines(path, 6, "query_id Q0 doc_id rank score tag"):
+        query_id, _, doc_id, _, text, _ = fields
+        try:
+            score = float(text)
+        except ValueError:
+            score = math.nan
+        if not math.isfinite(score):
+            raise DataError(f"the score is {text!r}; expected a finite number.", path=path, line=number)
+        hits = run.setdefault(query_id, {})
+        if doc_id in hits:
+            raise DataError(
+                f"document {doc_id!r} is listed twice for query {query_id!r}; keep one line.",
+                path=path,
+                line=number,
+            )
+        hits[doc_id] = score
+    return run
+
+
+def write_qrels(path: Path | str, qrels: Qrels) -> None:
+    """Write judgements in TREC's format, `query_id 0 doc_id relevance`, in the order given.
+
+    Raises:
+        ForewordError: an id is empty or holds white space.
+    """
+    with atomic_write(path) as file:
+        for query_id, judged in qrels.items():
+            _check_word(query_id, "query_id")
+            for doc_id, relevance in judged.items():
+                _check_word(doc_id, "doc_id")
+                file.write(f"{query_id} 0 {doc_id} {int(relevance)}\n")
+
+
+def read_qrels(path: Path | str) -> Qrels:
+    """Read judgements in TREC's format, plain or gzipped. A line repeated word for word counts once.
+
+    Raises:
+        DataError: a line without four fields, a relevance that is no whole number, or two relevances for
+            one document.
+    """
+    qrels: Qrels = {}
+    for number, fields in _lines(path, 4, "query_id 0 doc_id relevance"):
+        query_id, _, doc_id, text = fields
+        try:
+            relevance = int(text)
+        except ValueError:
+            message = f"the relevance is {text!r}; expected a whole number."
+            raise DataError(message, path=path, line=number) from None
+        judged = qrels.setdefault(query_id, {})
+        if judged.setdefault(doc_id, relevance) != relevance:
+            raise DataError(
+                f"document {doc_id!r} is judged {judged[doc_id]} and {relevance} for query {query_id!r}; "
+                "keep one line.",
+                path=path,
+                line=number,
+            )
+    return qrels
+
+
+def _lines(path: Path | str, count: int, layout: str) -> Iterator[tuple[int, list[str]]]:
+    """The numbered lines of a file split at white space, blank ones left out; each has `count` fields."""
+    number = 0
+    try:
+        with open(path, "rb") as raw:
+            zipped = raw.read(2) == _GZIP_MAGIC
+            raw.seek(0)
+            with gzip.open(raw) if zipped else raw as file:
+                for number, line in enumerate(file, start=1):
+                    fields = line.decode("utf-8").split()
+                    if fields and len(fields) != count:
+                        raise DataError(f"{len(fields)} fields; expected {count}: {layout}.", path=path, line=number)
+                    if fields:
+                        yield number, fields
+    except UnicodeDecodeError:
+        raise DataError("not UTF-8; convert the file, e.g. with iconv.", path=path, line=number) from None
+    except (EOFError, zlib.error):
+        raise DataError("the gzip file is cut short or damaged; fetch or write it again.", path=path) from None
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}.", path=path) from None
+
+
+def _check_word(text: str, what: str) -> None:
+    """Raise unless `text` is one word: a TREC file's fields are parted by white space."""
+    if text.split() != [text]:
+        raise ForewordError(
+            f"The {what} {text!r} is empty or holds white space, which a TREC file cannot say; "
+            "rename it before writing the file."
+        )

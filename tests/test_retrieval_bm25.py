@@ -1,0 +1,85 @@
+"""BM25 against its formula by hand, and the edges: unknown words, ties, empty texts."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from foreword.collections.records import Document, Query
+from foreword.common.errors import ForewordError, UnknownNameError
+from foreword.retrieval import BM25
+
+DOCUMENTS = [
+    Document("d1", "the cat sat on the mat"),
+    Document("d2", "cats and dogs", title="Pets"),
+    Document("d3", "dogs chase cats and cats chase mice"),
+    Document("d4", ""),
+]
+
+
+def test_scores_are_the_formula() -> None:
+    # Without stop words ("the", "on", "and"), stemmed:
+    # d1 = cat sat mat, d2 = pet cat dog, d3 = dog chase cat cat chase mice, d4 = nothing.
+    k1, b, mean_length = 1.5, 0.75, (3 + 3 + 6 + 0) / 4
+    idf = math.log(1 + (4 - 3 + 0.5) / (3 + 0.5))  # `cat` is in three of four documents
+
+    def score(tf: int, length: int) -> float:
+        return idf * tf / (tf + k1 * (1 - b + b * length / mean_length))
+
+    hits = BM25(DOCUMENTS).search([Query("q", "Cat")])["q"]
+    assert list(hits) == sorted(hits, key=lambda doc_id: (hits[doc_id], doc_id), reverse=True)
+    assert hits == pytest.approx({"d1": score(1, 3), "d2": score(1, 3), "d3": score(2, 6)}, rel=1e-5)
+    assert list(BM25(DOCUMENTS).search([Query("q", "Cat")], k=2)["q"]) == ["d3", "d2"]
+
+
+def test_queries_without_a_known_word_have_no_hits() -> None:
+    queries = [Query("unknown", "zebra"), Query("empty", ""), Query("stop", "the and"), Query("dog", "dog")]
+    run = BM25(DOCUMENTS).search(queries)
+    assert {query_id: len(hits) for query_id, hits in run.items()} == {
+        "unknown": 0,
+        "empty": 0,
+        "stop": 0,
+        "dog": 2,
+    }
+    assert BM25([Document("a", "the"), Document("b", "")]).search([Query("q", "the a")]) == {"q": {}}
+
+
+def test_ties_at_the_border_go_to_the_greater_doc_id() -> None:
+    index = BM25([Document(f"d{number:02d}", "same words") for number in range(30)])
+    assert len(index) == 30
+    assert list(index.search([Query("q", "words")], k=3)["q"]) == ["d29", "d28", "d27"]
+    hits = index.search([Query("d29", "words")], k=3, exclude_self=True)["d29"]
+    assert list(hits) == ["d28", "d27", "d26"]
+
+
+def test_words_as_they_are() -> None:
+    plain = BM25(DOCUMENTS, stemmer=None, stopwords=None)
+    assert list(plain.search([Query("q", "cat")])["q"]) == ["d1"]
+    assert list(plain.search([Query("q", "the")])["q"]) == ["d1"]
+    assert BM25(DOCUMENTS, stopwords=["Cat", "cats"]).search([Query("q", "cat cats")]) == {"q": {}}
+
+
+def test_mistakes_are_told() -> None:
+    with pytest.raises(UnknownNameError, match=r"No stemmer 'klingon'; known: .*english"):
+        BM25(DOCUMENTS, stemmer="klingon")
+    with pytest.raises(UnknownNameError, match="klingon"):
+        BM25(DOCUMENTS, stopwords="klingon")
+    with pytest.raises(ForewordError, match="no documents"):
+        BM25([])
+    with pytest.raises(ForewordError, match="ids must differ"):
+        BM25([Document("a", "x"), Document("a", "y")])
+    with pytest.raises(ForewordError, match="k is 0"):
+        BM25(DOCUMENTS).search([], k=0)
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    heavy = {"torch", "bm25s", "ir_measures", "scipy", "transformers", "rich", "jinja2"}
+    code = (
+        "import sys, foreword.retrieval, foreword.evaluation, foreword.report;"
+        f"print(sorted({heavy!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

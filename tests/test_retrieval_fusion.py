@@ -1,0 +1,53 @@
+"""Fusion, worked by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from foreword.common.errors import ForewordError
+from foreword.retrieval import min_max, reciprocal_rank
+
+DENSE = {"q": {"a": 0.9, "b": 0.5, "c": 0.1}, "only dense": {"x": 0.3}}
+WORDS = {"q": {"b": 12.0, "d": 4.0}, "empty": {}}
+
+
+def test_min_max() -> None:
+    # dense: a 1, b .5, c 0; words: b 1, d 0; the mean of both, and a query that only one run knows.
+    fused = min_max([DENSE, WORDS])
+    assert fused == {"q": {"b": 0.75, "a": 0.5, "d": 0.0, "c": 0.0}, "only dense": {"x": 0.5}, "empty": {}}
+    assert list(fused["q"]) == ["b", "a", "d", "c"]  # the tie: doc_id descending
+
+
+def test_min_max_weights_are_shares() -> None:
+    fused = min_max([DENSE, WORDS], weights=[3, 1], k=2)["q"]
+    assert fused == {"a": 0.75, "b": 0.625}
+    assert min_max([DENSE, WORDS], weights=[1, 0])["q"]["d"] == 0.0
+
+
+def test_one_value_for_all_hits_counts_in_full() -> None:
+    assert min_max([{"q": {"a": 5.0, "b": 5.0}}, {"q": {}}])["q"] == {"b": 0.5, "a": 0.5}
+
+
+def test_reciprocal_rank() -> None:
+    fused = reciprocal_rank([DENSE, WORDS])["q"]
+    assert fused == pytest.approx({"b": 1 / 62 + 1 / 61, "a": 1 / 61, "d": 1 / 62, "c": 1 / 63}, rel=1e-6)
+    assert list(fused) == ["b", "a", "d", "c"]
+    weighted = reciprocal_rank([DENSE, WORDS], k=0, weights=[0.5, 2.0])["q"]
+    assert weighted == {"b": 0.25 + 2.0, "d": 1.0, "a": 0.5, "c": pytest.approx(0.5 / 3)}
+
+
+def test_scores_are_float32_so_that_files_keep_them() -> None:
+    import numpy as np
+
+    for fused in (reciprocal_rank([DENSE, WORDS]), min_max([DENSE, WORDS], weights=[0.1, 0.7])):
+        assert all(score == float(np.float32(score)) for score in fused["q"].values())
+
+
+def test_mistakes_are_told() -> None:
+    for weights in ([1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")]):
+        with pytest.raises(ForewordError, match="weights"):
+            min_max([DENSE, WORDS], weights=weights)
+    with pytest.raises(ForewordError, match="0 runs"):
+        reciprocal_rank([])
+    with pytest.raises(ForewordError, match="k=-1"):
+        reciprocal_rank([DENSE], k=-1)
