@@ -1,0 +1,171 @@
+"""The table of results: systems by measures, for a terminal, Markdown and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from foreword.report import numbers
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+BASELINE = "base"
+
+DESCRIPTIONS: Mapping[str, str] = {
+    "bm25": "words only",
+    "base": "the frozen encoder, no prompt",
+    "base+bm25": "the two above, fused",
+    "multitask": "one prompt for all sources",
+    "transfer-uniform": "source prompts, equal weights",
+    "transfer-similarity": "weights from domain similarity",
+    "transfer-fitted": "weights fitted on pseudo-queries",
+    "best-single": "the one source chosen as best",
+    "pseudo-query": "trained on the target's pseudo-queries",
+    "supervised-query": "target's labels, query side",
+    "supervised-both": "target's labels, both sides",
+}
+"""What a system is, in a few words, for the names that Foreword's own commands use."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemRow:
+    """One system on one collection, gathered from its rows (one for each measure)."""
+
+    collection: str
+    system: str
+    values: Mapping[str, float | None]
+    """Measure -> value."""
+    difference: float | None
+    """From the baseline, on the first measure."""
+    p_value: float | None
+    trained_parameters: int | None
+    bytes: int | None
+    seconds: float | None
+
+
+def unique(rows: Iterable[Mapping[str, Any]], key: str) -> list[str]:
+    """The values of `key` in the order in which they first appear."""
+    return list(dict.fromkeys(str(row[key]) for row in rows if row.get(key) is not None))
+
+
+def gather(rows: Sequence[Mapping[str, Any]], measures: Sequence[str], baseline: str = BASELINE) -> list[SystemRow]:
+    """One `SystemRow` for each collection and system, in order of appearance.
+
+    A difference that the rows do not carry is computed from the baseline's value; a p-value is not.
+    """
+    cells = {(row["collection"], row["system"], row["measure"]): row for row in rows}
+    gathered = []
+    for collection in unique(rows, "collection"):
+        for system in unique((row for row in rows if row["collection"] == collection), "system"):
+            own = [cells.get((collection, system, measure), {}) for measure in measures]
+            values = {measure: row.get("value") for measure, row in zip(measures, own, strict=True)}
+            base = cells.get((collection, baseline, measures[0]), {}).get("value") if measures else None
+            first = own[0] if own else {}
+            difference = first.get("difference")
+            if difference is None and base is not None and first.get("value") is not None:
+                difference = first["value"] - base
+            if system == baseline:
+                difference = None
+            every = [row for key, row in cells.items() if key[:2] == (collection, system)]
+            gathered.append(
+                SystemRow(
+                    collection,
+                    system,
+                    values,
+                    difference,
+                    first.get("p_value") if system != baseline else None,
+                    *(_first(every, key) for key in ("trained_parameters", "bytes", "seconds")),
+                )
+            )
+    return gathered
+
+
+def best(rows: Iterable[SystemRow], measure: str) -> str:
+    """The greatest value of a measure as it is printed, so that values printed alike are marked alike."""
+    present = [number for row in rows if (number := row.values.get(measure)) is not None]
+    return numbers.value(max(present, default=None))
+
+
+def format_table(
+    rows: Sequence[Mapping[str, Any]],
+    measures: Sequence[str] | None = None,
+    *,
+    baseline: str = BASELINE,
+    title: str | None = None,
+) -> Table:
+    """The rows as a table for a terminal: systems by measures, the best of each collection in bold.
+
+    Args:
+        rows: records with `system, collection, measure, value` and, optionally, `difference, p_value,
+            trained_parameters, bytes, seconds`.
+        measures: the columns, in order; all that appear when None. The difference is on the first.
+        baseline: the system that differences are from.
+        title: a line over the table.
+    """
+    from rich.table import Table
+
+    columns, lines = _lines(rows, measures, baseline)
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for name in columns:
+        words = name in ("collection", "system")
+        table.add_column(name, justify="left" if words else "right", no_wrap=True)
+    previous = None
+    for collection, cells in lines:
+        if previous is not None and collection != previous:
+            table.add_section()
+        previous = collection
+        table.add_row(*(_rich(text, bold) for text, bold in cells))
+    return table
+
+
+def markdown_table(
+    rows: Sequence[Mapping[str, Any]], measures: Sequence[str] | None = None, *, baseline: str = BASELINE
+) -> str:
+    """The same table in Markdown, the best values in bold; arguments as for `format_table`."""
+    columns, lines = _lines(rows, measures, baseline)
+    rule = [":--" if name in ("collection", "system") else "--:" for name in columns]
+    body = [[f"**{text}**" if bold else text.replace("|", "\\|") for text, bold in cells] for _, cells in lines]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [columns, rule, *body])
+
+
+def _lines(
+    rows: Sequence[Mapping[str, Any]], measures: Sequence[str] | None, baseline: str
+) -> tuple[list[str], list[tuple[str, list[tuple[str, bool]]]]]:
+    """The column names, and for each line its collection and its (text, bold) cells."""
+    chosen = list(measures) if measures is not None else unique(rows, "measure")
+    gathered = gather(rows, chosen, baseline)
+    several = len({row.collection for row in gathered}) > 1
+    main = chosen[0] if chosen else ""
+    columns = [*(["collection"] if several else []), "system", *chosen]
+    columns += [f"Δ {main}", "p", "parameters", "size", "time"]
+    lines = []
+    for row in gathered:
+        peers = [peer for peer in gathered if peer.collection == row.collection]
+        cells = [(row.collection, False)] if several else []
+        cells.append((row.system, False))
+        for measure in chosen:
+            text = numbers.value(row.values[measure])
+            cells.append((text, text != numbers.NOTHING and text == best(peers, measure)))
+        cells += [
+            (numbers.difference(row.difference), False),
+            (numbers.p_value(row.p_value), False),
+            (numbers.count(row.trained_parameters), False),
+            (numbers.size(row.bytes), False),
+            (numbers.duration(row.seconds), False),
+        ]
+        lines.append((row.collection, cells))
+    return columns, lines
+
+
+def _rich(text: str, bold: bool) -> Any:
+    """A cell for rich; its text is never read as rich's own mark-up."""
+    from rich.text import Text
+
+    return Text(text, style="bold" if bold else "")
+
+
+def _first(rows: Iterable[Mapping[str, Any]], key: str) -> Any:
+    """The first value of `key` that is there."""
+    return next((row[key] for row in rows if row.get(key) is not None), None)
