@@ -1,0 +1,107 @@
+"""The settings of one training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Self
+
+from foreword.common.errors import ForewordError
+from foreword.prompts.encoder import Precision
+from foreword.prompts.spec import PromptSpec
+from foreword.prompts.start import Start
+
+Side = Literal["both", "query"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a prompt is trained. The defaults suit short texts on two processor cores.
+
+    Attributes:
+        side: `both`, queries and documents are embedded at every step, negatives come from the batch;
+            `query`, documents are embedded once by the base model and all of them are negatives.
+        steps: optimizer steps.
+        batch_size: queries in a step, on each device.
+        learning_rate: at its peak. Prompts want 1e-2 to 1e-1.
+        schedule: of the learning rate after the warm-up, as transformers names it.
+        warmup: share of the steps.
+        temperature: what similarities are divided by in the softmax.
+        hard_negatives: negatives of its own that each query brings, at most, when the data have them (`both`).
+        mini_batch_size: texts embedded at once; smaller than the batch: GradCache (Gao et al. 2021).
+        corpus_negatives: documents scored at each step, a seeded sample when there are more (`query`).
+        query_length: tokens a query is cut to in training.
+        document_length: tokens a document is cut to in training, and when embedded once.
+        domain_temperature: a domain of n pairs is drawn with weight n ** (1 / this); 1: by size.
+        evaluate_every: steps between evaluations on the dev part; 0: only at the end.
+        patience: evaluations without a better dev score after which training stops; 0: never stops early.
+        dev_queries: queries of each domain in an evaluation, a seeded sample when there are more.
+        dev_documents: documents searched in an evaluation, always with the relevant ones.
+        dtype: the precision that the prompt is stored in, and evaluated in.
+        precision: of the forward passes.
+        seed: of every random choice.
+    """
+
+    side: Side = "query"
+    steps: int = 120
+    batch_size: int = 32
+    learning_rate: float = 0.1
+    schedule: str = "linear"
+    warmup: float = 0.05
+    temperature: float = 0.05
+    hard_negatives: int = 1
+    mini_batch_size: int = 64
+    corpus_negatives: int = 100_000
+    query_length: int = 64
+    document_length: int = 128
+    domain_temperature: float = 2.0
+    evaluate_every: int = 20
+    patience: int = 0
+    dev_queries: int = 200
+    dev_documents: int = 1000
+    dtype: str = "float16"
+    precision: Precision = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.side not in ("both", "query"):
+            raise ForewordError(f"side is {self.side!r}; expected 'both' or 'query'")
+        for name in (
+            "steps",
+            "batch_size",
+            "mini_batch_size",
+            "corpus_negatives",
+            "dev_queries",
+            "dev_documents",
+        ):
+            if getattr(self, name) < 1:
+                raise ForewordError(f"{name} is {getattr(self, name)}; it is at least 1")
+        for name in ("learning_rate", "temperature", "domain_temperature"):
+            if not getattr(self, name) > 0:
+                raise ForewordError(f"{name} is {getattr(self, name)}; it is above 0")
+        for name in ("query_length", "document_length"):
+            if getattr(self, name) < 3:
+                raise ForewordError(f"{name} is {getattr(self, name)}; a text has at least 3 tokens")
+        for name in ("evaluate_every", "patience", "hard_negatives"):
+            if getattr(self, name) < 0:
+                raise ForewordError(f"{name} is {getattr(self, name)}; it is at least 0")
+        if not 0 <= self.warmup < 1:
+            raise ForewordError(f"warmup is {self.warmup}; it is a share of the steps, from 0 to below 1")
+
+    @classmethod
+    def default(cls, side: Side, **changes: Any) -> Self:
+        """The settings for a side that measured well on MiniLM, with `changes`."""
+        both = {"steps": 60, "evaluate_every": 20}
+        return replace(cls(side=side), **{**(both if side == "both" else {}), **changes})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """What a new prompt is and where it starts, when it does not start from another prompt."""
+
+    spec: PromptSpec = field(default_factory=PromptSpec)
+    start: Start = "words"
+    seed: int = 0

@@ -1,0 +1,58 @@
+"""Which domain each step trains on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any
+
+import torch
+from sentence_transformers.base.sampler import MultiDatasetDefaultBatchSampler
+
+
+class DomainBatchSampler(MultiDatasetDefaultBatchSampler):
+    """Draws a domain with weight `pairs ** (1 / temperature)`, then its next batch; a domain that ends begins anew.
+
+    The batches of one global step, one for each process, are of one domain, so that negatives gathered across
+    devices are of that domain too.
+    """
+
+    temperature = 1.0
+    processes: int | None = None
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Batches of indices into the concatenated domains."""
+        generator = torch.Generator().manual_seed(self.seed + 7919 * self.epoch)
+        tables: list[Any] = self.dataset.datasets
+        sizes = torch.tensor([len(table) for table in tables], dtype=torch.double)
+        offsets = [0, *accumulate(int(size) for size in sizes)]
+        weights = sizes ** (1 / self.temperature)
+        rounds = [0] * len(sizes)
+        batches: list[Iterator[list[int]]] = [self._restart(i, rounds) for i in range(len(sizes))]
+        processes = self.processes or int(os.environ.get("WORLD_SIZE", "1"))
+        for _ in range(0, len(self), processes):
+            domain = int(torch.multinomial(weights, 1, generator=generator))
+            for _ in range(processes):
+                batch = next(batches[domain], None)
+                if batch is None:
+                    batches[domain] = self._restart(domain, rounds)
+                    batch = next(batches[domain])
+                yield [index + offsets[domain] for index in batch]
+
+    def _restart(self, domain: int, rounds: list[int]) -> Iterator[list[int]]:
+        sampler: Any = self.batch_samplers[domain]
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(1000 * self.epoch + rounds[domain])
+        rounds[domain] += 1
+        # The domains share one generator, which another's restart would disturb halfway: take all batches now.
+        return iter(list(sampler))
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return sum(len(sampler) for sampler in self.batch_samplers)
+
+
+def domain_sampler(temperature: float) -> type[DomainBatchSampler]:
+    """The sampler class for a temperature (the trainer builds the sampler itself, from a class)."""
+    return type("DomainBatchSampler", (DomainBatchSampler,), {"temperature": temperature})

@@ -1,0 +1,215 @@
+"""sentence-transformers' trainer, set up for prompts: only the prompt is trained, saved and resumed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.base.sampler import BatchSamplers
+from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
+from sentence_transformers.sentence_transformer.losses import (
+    CachedMultipleNegativesRankingLoss,
+    MultipleNegativesRankingLoss,
+)
+from sentence_transformers.util import cos_sim, dot_score
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from foreword.collections.records import TrainingPair
+from foreword.common.errors import DataError
+from foreword.prompts.encoder import resolve_precision
+from foreword.prompts.prompt import Prompt
+from foreword.training.config import TrainingConfig
+from foreword.training.dev import DevEvaluator
+from foreword.training.losses import CorpusContrastiveLoss, CorpusPairs
+from foreword.training.sampler import domain_sampler
+
+CHECKPOINT = "prompt-in-training.safetensors"
+
+
+class PromptTrainer(SentenceTransformerTrainer):
+    """Saves and resumes the prompt alone, in full precision; the backbone is never written."""
+
+    prompt: Prompt
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir or ".")
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.prompt.tensors().items()}
+        save_file(tensors, folder / CHECKPOINT)
+
+    def _load_from_checkpoint(self, checkpoint_path: str, model: Any = None) -> None:
+        self.prompt.assign(load_file(Path(checkpoint_path) / CHECKPOINT))
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """None: a prompt's card is its `prompt.json`."""
+
+
+class StopWhenStale(TrainerCallback):
+    """Stop after `patience` evaluations without a better dev score."""
+
+    def __init__(self, evaluator: DevEvaluator, patience: int) -> None:
+        self.evaluator, self.patience = evaluator, patience
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Called after each evaluation."""
+        if self.patience and self.evaluator.dev_sets and self.evaluator.since_best >= self.patience:
+            control.should_training_stop = True
+
+
+def build_trainer(
+    encoder: SentenceTransformer,
+    prompt: Prompt,
+    data: Mapping[str, Sequence[TrainingPair]],
+    corpus: Mapping[str, CorpusPairs] | None,
+    evaluator: DevEvaluator,
+    folder: Path,
+    config: TrainingConfig,
+    *,
+    quiet: bool,
+) -> PromptTrainer:
+    """The trainer of one prompt, which the encoder carries and is routed to.
+
+    Args:
+        encoder: to train in.
+        prompt: the only parameters that are trained.
+        data: training pairs by domain.
+        corpus: for query-side training, the same pairs against fixed document vectors; None: both sides.
+        evaluator: run at step 0 and every `config.evaluate_every` steps.
+        folder: of checkpoints.
+        config: the settings.
+        quiet: no progress bar.
+    """
+    encoder.requires_grad_(False)
+    prompt.requires_grad_(True)
+    tasks = {"query": "query", "document": "document"}
+    datasets = _datasets(data, config, with_documents=corpus is None)
+    tasks |= {name: "document" for dataset in datasets.values() for name in dataset.column_names if "negative" in name}
+    lengths = {"query": config.query_length, "document": config.document_length}
+
+    def preprocess(inputs: list[str], prompt: str | None = None, task: str | None = None) -> dict[str, Any]:
+        features: dict[str, Any] = encoder.preprocess(
+            inputs,
+            prompt=prompt,
+            task=task,
+            max_length=min(lengths[task or "query"], encoder.max_seq_length or 10**9),
+        )
+        return features
+
+    text_prompts = {column: encoder.prompts.get(side) or "" for column, side in tasks.items()}
+    trainer = PromptTrainer(
+        model=encoder,
+        args=_arguments(folder, config, encoder, datasets, quiet),
+        train_dataset=datasets,
+        loss=_loss(encoder, corpus, config),
+        evaluator=evaluator,
+        data_collator=SentenceTransformerDataCollator(
+            preprocess_fn=preprocess,
+            router_mapping=tasks,
+            prompts={column: text for column, text in text_prompts.items() if text},
+        ),
+        callbacks=[StopWhenStale(evaluator, config.patience)],
+    )
+    trainer.prompt = prompt
+    trainer.remove_callback(PrinterCallback)
+    if quiet or not sys.stderr.isatty():
+        trainer.remove_callback(ProgressCallback)
+    return trainer
+
+
+def _datasets(data: Mapping[str, Sequence[TrainingPair]], config: TrainingConfig, *, with_documents: bool) -> Any:
+    """A table a domain: `query`, `document` and its hard negatives; or `query` and `label`, a pair's number."""
+    from datasets import Dataset, DatasetDict
+
+    tables: dict[str, Any] = {}
+    start = 0
+    negatives = min((len(pair.negatives) for pairs in data.values() for pair in pairs), default=0)
+    negatives = min(negatives, config.hard_negatives)
+    for domain, pairs in data.items():
+        columns: dict[str, list[Any]] = {"query": [pair.query for pair in pairs]}
+        if with_documents:
+            columns["document"] = [pair.document for pair in pairs]
+            for i in range(negatives):
+                columns[f"negative_{i + 1}"] = [pair.negatives[i] for pair in pairs]
+        else:
+            columns["label"] = list(range(start, start + len(pairs)))
+            start += len(pairs)
+        if with_documents and len(pairs) < 2:
+            raise DataError(f"{domain} has {len(pairs)} training pair; in-batch negatives need at least 2")
+        tables[domain] = Dataset.from_dict(columns)
+    return DatasetDict(tables)
+
+
+def _loss(encoder: SentenceTransformer, corpus: Mapping[str, CorpusPairs] | None, config: TrainingConfig) -> Any:
+    cosine = encoder.similarity_fn_name == "cosine"
+    if corpus is not None:
+        return CorpusContrastiveLoss(
+            encoder,
+            corpus,
+            temperature=config.temperature,
+            cosine=cosine,
+            limit=config.corpus_negatives,
+            seed=config.seed,
+        )
+    arguments: dict[str, Any] = {
+        "scale": 1 / config.temperature,
+        "similarity_fct": cos_sim if cosine else dot_score,
+        "gather_across_devices": int(os.environ.get("WORLD_SIZE", "1")) > 1,
+    }
+    if config.mini_batch_size < config.batch_size:  # the same gradient in bounded memory, for one more forward pass
+        return CachedMultipleNegativesRankingLoss(encoder, mini_batch_size=config.mini_batch_size, **arguments)
+    return MultipleNegativesRankingLoss(encoder, **arguments)
+
+
+def _arguments(
+    folder: Path, config: TrainingConfig, encoder: SentenceTransformer, datasets: Any, quiet: bool
+) -> SentenceTransformerTrainingArguments:
+    precision = resolve_precision(config.precision, encoder.device)
+    every = config.evaluate_every if 0 < config.evaluate_every <= config.steps else config.steps
+    return SentenceTransformerTrainingArguments(
+        output_dir=str(folder),
+        max_steps=config.steps,
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=round(config.warmup * config.steps),
+        weight_decay=0.0,
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
+        use_cpu=encoder.device.type == "cpu",
+        batch_sampler=BatchSamplers.NO_DUPLICATES,
+        multi_dataset_batch_sampler=domain_sampler(config.domain_temperature),
+        dataloader_drop_last=all(len(table) >= config.batch_size for table in datasets.values()),
+        eval_strategy="steps",
+        eval_steps=every,
+        eval_on_start=True,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=1,
+        logging_strategy="steps",
+        logging_steps=max(1, min(10, config.steps // 10)),
+        report_to="none",
+        seed=config.seed,
+        data_seed=config.seed,
+        disable_tqdm=quiet or not sys.stderr.isatty(),
+        log_level="error",
+    )
+
+
+logging.getLogger("accelerate").setLevel(logging.ERROR)
