@@ -1,0 +1,5 @@
+"""The command line: `foreword COMMAND ...`."""
+
+from foreword.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,1 @@
+"""Transfer: a retriever for a domain without labels, from the prompts of others."""

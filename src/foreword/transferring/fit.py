@@ -1,0 +1,152 @@
+"""Fit the weights of a mixture of gated prompts on a target's own pseudo-queries.
+
+A handful of numbers, a few dozen steps: the mixture `sum_s w_s * term_s` is differentiable in its weights, so they
+are trained like any parameter, with no label of the target. Weights of 0 are the base model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+
+from foreword.collections.records import TrainingPair
+from foreword.common.errors import DataError, ForewordError
+from foreword.common.progress import track
+from foreword.evaluation.measures import evaluate_run
+from foreword.prompts.encoder import Precision, autocast, encode, routed
+from foreword.prompts.transformer import Route
+from foreword.retrieval.dense import exact_search
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How mixture weights are fitted.
+
+    Attributes:
+        steps: optimizer steps.
+        batch_size: pseudo-queries in a step; the others' documents are the negatives.
+        learning_rate: of the weights (Adam).
+        shrinkage: penalty on the sum of the squared weights: how strongly the mixture is held to the base model.
+        temperature: of the softmax.
+        query_length: tokens a pseudo-query is cut to.
+        document_length: tokens a document is cut to.
+        held_out: share of the pseudo-queries kept for choosing between candidates.
+        most: pseudo-queries used at most.
+        precision: of the forward passes.
+        seed: of the order of the pseudo-queries.
+    """
+
+    steps: int = 30
+    batch_size: int = 32
+    learning_rate: float = 0.05
+    shrinkage: float = 0.0
+    temperature: float = 0.05
+    query_length: int = 64
+    document_length: int = 128
+    held_out: float = 0.3
+    most: int = 1000
+    precision: Precision = "auto"
+    seed: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fitted weights, by source, with the losses on the way and the seconds it took."""
+
+    weights: Mapping[str, float]
+    losses: Sequence[float]
+    seconds: float
+
+
+def split_pairs(pairs: Sequence[TrainingPair], config: FitConfig) -> tuple[list[TrainingPair], list[TrainingPair]]:
+    """Pairs to fit on and pairs to choose by, seeded.
+
+    Raises:
+        DataError: too few pairs to do either.
+    """
+    order = np.random.default_rng(config.seed).permutation(len(pairs))[: config.most]
+    held = round(len(order) * config.held_out)
+    fitted, chosen = [pairs[i] for i in order[held:]], [pairs[i] for i in order[:held]]
+    if len(fitted) < 2 or not chosen:
+        raise DataError(f"{len(pairs)} pseudo-queries; fitting needs more text (at least a few dozen documents)")
+    return fitted, chosen
+
+
+def fit_weights(
+    encoder: SentenceTransformer,
+    start: Mapping[str, float],
+    pairs: Sequence[TrainingPair],
+    config: FitConfig,
+    *,
+    quiet: bool = False,
+) -> Fit:
+    """Fit weights of the prompts that the encoder carries under the names in `start`.
+
+    Args:
+        encoder: carrying gated prompts.
+        start: the weights to begin from, by the prompts' names.
+        pairs: pseudo-queries with their documents.
+        config: the settings.
+        quiet: no progress bar.
+    """
+    if not start:
+        raise ForewordError("no source prompts to mix")
+    began = time.perf_counter()
+    names = list(start)
+    weights = torch.tensor([start[name] for name in names], requires_grad=True, device=encoder.device)
+    optimizer = torch.optim.Adam([weights], lr=config.learning_rate)
+    generator = np.random.default_rng(config.seed)
+    order: list[int] = []
+    losses: list[float] = []
+    encoder.eval()
+    for _ in track(range(config.steps), "fitting", quiet=quiet):
+        size = min(config.batch_size, len(pairs))
+        if len(order) < size:
+            order = generator.permutation(len(pairs)).tolist()
+        batch, order = [pairs[i] for i in order[:size]], order[size:]
+        with (
+            routed(encoder, {name: weights[i] for i, name in enumerate(names)}),
+            autocast(config.precision, encoder.device),
+        ):
+            queries = _embed(encoder, [pair.query for pair in batch], "query", config.query_length)
+            documents = _embed(encoder, [pair.document for pair in batch], "document", config.document_length)
+        scores = queries @ documents.T / config.temperature
+        loss = torch.nn.functional.cross_entropy(scores, torch.arange(size, device=scores.device))
+        total = loss + config.shrinkage * weights.square().sum()
+        optimizer.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(round(float(loss.detach()), 5))
+    fitted = {name: round(float(weight), 6) for name, weight in zip(names, weights.detach(), strict=True)}
+    return Fit(fitted, losses, time.perf_counter() - began)
+
+
+def _embed(encoder: SentenceTransformer, texts: list[str], side: str, length: int) -> Tensor:
+    features = encoder.preprocess(texts, task=side, max_length=min(length, encoder.max_seq_length or length))
+    features = {k: v.to(encoder.device) if isinstance(v, Tensor) else v for k, v in features.items()}
+    vectors: Tensor = encoder(features)["sentence_embedding"].float()
+    return torch.nn.functional.normalize(vectors, dim=1) if encoder.similarity_fn_name == "cosine" else vectors
+
+
+def pseudo_scores(
+    encoder: SentenceTransformer, route: Route, pairs: Sequence[TrainingPair], config: FitConfig
+) -> dict[str, float]:
+    """nDCG@10 of each held-out pseudo-query against the held-out documents, with `route`."""
+    kind: dict[str, Any] = {"route": route, "precision": config.precision, "quiet": True}
+    documents = encode(encoder, [p.document for p in pairs], "document", max_length=config.document_length, **kind)
+    queries = encode(encoder, [p.query for p in pairs], "query", max_length=config.query_length, **kind)
+    ids = [pair.query_id for pair in pairs]
+    run = exact_search(queries, ids, documents, 10, document_ids=[pair.doc_id for pair in pairs])
+    qrels = {pair.query_id: {pair.doc_id: 1} for pair in pairs}
+    return dict(evaluate_run(run, qrels, ["nDCG@10"]).per_query["nDCG@10"])

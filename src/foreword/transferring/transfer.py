@@ -1,0 +1,216 @@
+"""Give a domain without labels a retriever made of other domains' prompts, or say that the base model is better."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+from foreword.collections.pseudo import pseudo_pairs
+from foreword.collections.records import Collection, TrainingPair
+from foreword.common.errors import ForewordError, PromptError
+from foreword.evaluation.significance import paired_randomization
+from foreword.prompts.encoder import transformer_of
+from foreword.prompts.prompt import Prompt
+from foreword.prompts.store import StoredPrompt
+from foreword.transferring.combine import average_prompts, check_mixable, uniform_weights
+from foreword.transferring.fit import FitConfig, fit_weights, pseudo_scores, split_pairs
+from foreword.transferring.similarity import Array, Method, document_features, similarity, softmax_weights
+
+Combination = Literal["fitted", "uniform", "similarity", "best-single", "average"]
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """How sources are combined for a target.
+
+    Attributes:
+        method: `fitted`, weights fitted on the target's pseudo-queries; `uniform`; `similarity`, softmax over the
+            similarity of documents; `best-single`, the source that is best on pseudo-queries; `average`, the mean
+            of the parameters (one start only), weighted by similarity.
+        similarity: see `foreword.transferring.similarity.similarity`.
+        top_k: sources that `similarity` and `average` weigh.
+        temperature: of their softmax.
+        sample: documents of each domain that similarity looks at.
+        pseudo: how pseudo-queries are made, see `foreword.collections.pseudo`.
+        fit: how weights are fitted and candidates compared.
+    """
+
+    method: Combination = "fitted"
+    similarity: Method = "mean"
+    top_k: int = 5
+    temperature: float = 0.1
+    sample: int = 500
+    pseudo: str = "auto"
+    fit: FitConfig = field(default_factory=FitConfig)
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(Combination):
+            raise ForewordError(f"method is {self.method!r}; expected one of {', '.join(get_args(Combination))}")
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What was decided for a target.
+
+    Attributes:
+        target: its id.
+        method: how the sources were combined.
+        weights: of the sources; empty: the base model, no prompt.
+        advice: `transfer`, or `don't transfer`.
+        reason: in a sentence.
+        similarities: source -> similarity to the target, where it was looked at.
+        pseudo: candidate -> mean nDCG@10 on held-out pseudo-queries, where it was looked at.
+        prompt: for `average`, the averaged prompt.
+        seconds: it took.
+    """
+
+    target: str
+    method: str
+    weights: Mapping[str, float]
+    advice: str
+    reason: str
+    similarities: Mapping[str, float] = field(default_factory=dict)
+    pseudo: Mapping[str, float] = field(default_factory=dict)
+    prompt: Prompt | None = None
+    seconds: float = 0.0
+
+    @property
+    def route(self) -> Mapping[str, float] | None:
+        """For an encoder that carries the sources under their names; None: the base model."""
+        return self.weights or None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The decision as JSON values."""
+        return {
+            "target": self.target,
+            "method": self.method,
+            "weights": dict(self.weights),
+            "advice": self.advice,
+            "reason": self.reason,
+            "similarities": {name: round(value, 6) for name, value in self.similarities.items()},
+            "pseudo_nDCG@10": {name: round(value, 6) for name, value in self.pseudo.items()},
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def transfer(
+    encoder: SentenceTransformer,
+    target: Collection,
+    bank: Mapping[str, StoredPrompt],
+    config: TransferConfig | None = None,
+    *,
+    sources: Mapping[str, Collection] | None = None,
+    features: Mapping[str, Array] | None = None,
+    quiet: bool = False,
+) -> Transfer:
+    """Combine the prompts of `bank` for a target, of which only the documents are looked at.
+
+    Args:
+        encoder: from `foreword.load_encoder`; the bank's prompts are added to it under their names.
+        target: the domain without labels.
+        bank: source prompts by name; gated ones, except for `average`.
+        config: the settings; None: weights fitted on pseudo-queries.
+        sources: the sources' collections, for `similarity` and `average`.
+        features: document features by domain id (see `document_features`), where they are there already.
+        quiet: no progress bars.
+
+    Raises:
+        PromptError: prompts that cannot be mixed, or averaged.
+        ForewordError: similarity asked for without the sources' documents.
+    """
+    config = config or TransferConfig()
+    if not bank:
+        raise PromptError("no source prompts to transfer from")
+    began = time.perf_counter()
+    transformer = transformer_of(encoder)
+    if config.method != "average":
+        check_mixable(bank)
+    for name, stored in bank.items():
+        transformer.add(name, stored.prompt)
+    result: dict[str, Any]
+    if config.method == "uniform":
+        result = {
+            "weights": uniform_weights(bank),
+            "advice": "transfer",
+            "reason": "every source alike, unchecked",
+        }
+    elif config.method in ("similarity", "average"):
+        result = _by_similarity(encoder, target, bank, config, sources or {}, features or {}, quiet)
+    else:
+        pairs = list(pseudo_pairs(target.documents(), config.pseudo, config.fit.seed))
+        result = _by_pseudo_queries(encoder, target, list(bank), pairs, config, quiet)
+    return Transfer(target.id, config.method, seconds=time.perf_counter() - began, **result)
+
+
+def _by_similarity(
+    encoder: SentenceTransformer,
+    target: Collection,
+    bank: Mapping[str, StoredPrompt],
+    config: TransferConfig,
+    sources: Mapping[str, Collection],
+    features: Mapping[str, Array],
+    quiet: bool,
+) -> dict[str, Any]:
+    known = dict(features)
+    for name, collection in [
+        (target.id, target),
+        *((name, sources[name]) for name in bank if name in sources),
+    ]:
+        if name not in known:
+            known[name] = document_features(
+                encoder,
+                collection,
+                limit=config.sample,
+                precision=config.fit.precision,
+                max_length=config.fit.document_length,
+                quiet=quiet,
+            )
+    comparable = [name for name in bank if name in known]  # a multitask prompt has no documents of its own
+    if not comparable:
+        raise ForewordError("similarity needs the documents of the sources; none of the bank's domains gave any")
+    alike = {name: similarity(known[target.id], known[name], config.similarity) for name in comparable}
+    weights = softmax_weights(alike, top_k=config.top_k, temperature=config.temperature)
+    best = max(alike, key=lambda name: alike[name])
+    result: dict[str, Any] = {
+        "weights": weights,
+        "similarities": alike,
+        "advice": "transfer",
+        "reason": f"weighed by similarity of documents (nearest: {best}, {alike[best]:.2f}), unchecked",
+    }
+    if config.method == "average":
+        result["prompt"] = average_prompts(bank, weights)
+    return result
+
+
+def _by_pseudo_queries(
+    encoder: SentenceTransformer,
+    target: Collection,
+    names: Sequence[str],
+    pairs: Sequence[TrainingPair],
+    config: TransferConfig,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Candidates compared on held-out pseudo-queries; the base model wins unless one is better."""
+    fitting, held = split_pairs(pairs, config.fit)
+    candidates: dict[str, dict[str, float]] = {}
+    if config.method == "fitted":
+        candidates["fitted"] = dict(
+            fit_weights(encoder, dict.fromkeys(names, 1 / len(names)), fitting, config.fit, quiet=quiet).weights
+        )
+    else:
+        candidates = {name: {name: 1.0} for name in names}
+    scores = {"base": pseudo_scores(encoder, None, held, config.fit)}
+    scores |= {name: pseudo_scores(encoder, weights, held, config.fit) for name, weights in candidates.items()}
+    means = {name: float(np.mean(list(values.values()))) for name, values in scores.items()}
+    best = max(candidates, key=lambda name: means[name])
+    difference = paired_randomization(scores[best], scores["base"])
+    said = f"on {len(held)} held-out pseudo-queries of {target.id}, nDCG@10 is {means[best]:.3f} with {best}"
+    said += f" and {means['base']:.3f} with the base model (p = {difference.p_value:.3f})"
+    if means[best] <= means["base"]:
+        return {"weights": {}, "advice": "don't transfer", "reason": said, "pseudo": means}
+    return {"weights": candidates[best], "advice": "transfer", "reason": said, "pseudo": means}
