@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Protocol
 
 Qrels = dict[str, dict[str, int]]
@@ -13,7 +12,9 @@ Qrels = dict[str, dict[str, int]]
 
 SPLITS = ("train", "dev", "test")
 
-_NO_METADATA: Mapping[str, str] = MappingProxyType({})
+
+class DataWarning(UserWarning):
+    """Something in a collection's files was skipped or mended, as is the field's convention; said once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Document:
     doc_id: str
     text: str
     title: str = ""
-    metadata: Mapping[str, str] = field(default=_NO_METADATA, hash=False)
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def content(self) -> str:
@@ -37,7 +38,7 @@ class Query:
 
     query_id: str
     text: str
-    metadata: Mapping[str, str] = field(default=_NO_METADATA, hash=False)
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +59,30 @@ class Collection(Protocol):
     corpus a second time.
     """
 
-    id: str
-    """As given to `foreword.load`, e.g. `pydoc/torch`."""
-    group: str
-    splits: tuple[str, ...]
-    """Which of `train`, `dev` and `test` have judgements."""
-    exclude_self: bool
-    """Queries are documents too (ArguAna, Quora): a hit whose doc_id is the query_id is left out."""
-    facts: Mapping[str, object]
-    """What a result should record besides: counts of dropped items, versions, licence."""
+    @property
+    def id(self) -> str:
+        """As given to `foreword.load`, e.g. `pydoc/torch`."""
+        ...
+
+    @property
+    def group(self) -> str:
+        """The family it belongs to, e.g. `pydoc`."""
+        ...
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Which of `train`, `dev` and `test` have judgements."""
+        ...
+
+    @property
+    def exclude_self(self) -> bool:
+        """Queries are documents too (ArguAna, Quora): a hit whose doc_id is the query_id is left out."""
+        ...
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """What a result should record besides: counts of dropped items, versions, licence."""
+        ...
 
     def documents(self) -> Iterable[Document]:
         """The corpus."""
@@ -85,8 +101,24 @@ class Collection(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the catalogue: a collection that `foreword.load` knows by name."""
+
+    id: str
+    group: str
+    description: str
+    splits: tuple[str, ...]
+    """The splits it has when its files are there."""
+    available: bool
+    """Its files (or its package) are on this machine."""
+    licence: str = ""
+    home: str = ""
+    """Where it comes from: a URL, or empty."""
+
+
 def pairs_from_qrels(collection: Collection, split: str) -> Iterator[TrainingPair]:
-    """The pairs of a collection that has no pairs of its own: every query with each of its relevant documents.
+    """The pairs of a collection that has none of its own: every query with each of its relevant documents.
 
     Holds the texts of the relevant documents only.
     """

@@ -1,0 +1,299 @@
+"""`folder:PATH`: a folder in BEIR's layout, read as a stream and never written to.
+
+`corpus.jsonl`, `queries.jsonl` (optional) and `qrels/<split>.tsv` (optional), each plain or `.gz`. A folder
+without a corpus file but with `.txt` or `.md` files is a collection of documents only, one a file.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from foreword.collections.exclusion import ExcludingCollection, Texts
+from foreword.collections.jsonl import json_lines, text_lines
+from foreword.collections.memory import require_split
+from foreword.collections.qrels_files import find_qrels, read_qrels
+from foreword.collections.records import (
+    Collection,
+    DataWarning,
+    Document,
+    Entry,
+    Qrels,
+    Query,
+    TrainingPair,
+    pairs_from_qrels,
+)
+from foreword.common.errors import DataError
+
+GROUP = "folder"
+EVERY_QUERY = "all"
+"""The split that names every query of `queries.jsonl`, judged or not."""
+
+_SELF_RETRIEVING = frozenset({"arguana", "quora"})
+_TEXT_FILES = (".txt", ".md")
+
+
+def load(
+    name: str,
+    *,
+    data: Path | None = None,
+    exclude: Iterable[Collection] = (),
+    exclude_self: bool | None = None,
+) -> Collection:
+    """The collection in a folder.
+
+    Args:
+        name: the folder's path; relative to `data` where that is given.
+        data: the folder that `name` starts from.
+        exclude: collections whose texts must not occur in this one.
+        exclude_self: a query's own document never counts as a hit; by default for folders named `arguana`
+            or `quora`.
+
+    Raises:
+        DataError: no such folder, or nothing in it that is a collection.
+    """
+    path = Path(data or "", name).expanduser()
+    if not path.is_dir():
+        raise DataError("no such folder; expected one with corpus.jsonl", path=path)
+    own = path.name.casefold() in _SELF_RETRIEVING if exclude_self is None else exclude_self
+    collection: Collection
+    if _find(path, "corpus") is not None:
+        collection = FolderCollection(f"{GROUP}:{name}", path, exclude_self=own)
+    elif next(_text_files(path), None) is not None:
+        collection = TextFolder(f"{GROUP}:{name}", path)
+    else:
+        raise DataError("no corpus.jsonl, corpus.jsonl.gz, .txt or .md file here", path=path)
+    excluded = Texts.of(exclude)
+    return ExcludingCollection(collection, excluded) if excluded else collection
+
+
+def knows(name: str) -> bool:
+    """Any path may be asked for; `load` says when nothing is there."""
+    return bool(name)
+
+
+def entries(data: Path | None = None) -> list[Entry]:
+    """The form in which any folder is named; `data` is not used."""
+    what = "any folder in BEIR's layout: corpus.jsonl, queries.jsonl, qrels/<split>.tsv; or text files"
+    return [Entry(f"{GROUP}:PATH", GROUP, what, ("train", "dev", "test"), True)]
+
+
+def _find(folder: Path, stem: str) -> Path | None:
+    """`<stem>.jsonl` or `<stem>.jsonl.gz`."""
+    return next((p for p in (folder / f"{stem}.jsonl", folder / f"{stem}.jsonl.gz") if p.is_file()), None)
+
+
+class FolderCollection:
+    """A `Collection` read from BEIR's files again at every call; ids and judgements are all that is held.
+
+    A judgement of a query or document that is not there is skipped, as the field does, and counted in one
+    warning and in `facts`; so are documents without any text, which are kept.
+    """
+
+    group = GROUP
+
+    def __init__(self, collection_id: str, path: Path, *, exclude_self: bool = False) -> None:
+        corpus = _find(path, "corpus")
+        if corpus is None:
+            raise DataError("no corpus.jsonl or corpus.jsonl.gz here", path=path)
+        self.id = collection_id
+        self.exclude_self = exclude_self
+        self._corpus = corpus
+        self._queries = _find(path, "queries")
+        self._qrels_files = find_qrels(path)
+        if self._qrels_files and self._queries is None:
+            raise DataError("there are judgements but no queries.jsonl", path=path)
+        self._qrels: dict[str, Qrels] | None = None
+        self._counts: dict[str, int] = {}
+        self._said: set[str] = set()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that have a file of judgements."""
+        return tuple(self._qrels_files)
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """The folder, and counts of what was found broken but usable in what has been read so far."""
+        return {"path": str(self._corpus.parent), **self._counts}
+
+    def documents(self) -> Iterator[Document]:
+        """The corpus, streamed. Raises `DataError` on a broken line, a missing field or a repeated id."""
+        seen: set[str] = set()
+        empty = 0
+        for line, record in json_lines(self._corpus):
+            doc_id = _id(record, seen, self._corpus, line)
+            title = _text(record, "title", self._corpus, line, optional=True)
+            text = _text(record, "text", self._corpus, line)
+            empty += not (title.strip() or text.strip())
+            yield Document(doc_id, text, title, _metadata(record))
+        self._note("empty_documents", empty, f"{self._corpus}: {empty} documents have no text; they are kept")
+
+    def queries(self, split: str = "test") -> Iterator[Query]:
+        """The judged queries of a split in the file's order, or every query for the split `all`."""
+        if split == EVERY_QUERY and split not in self.splits:
+            return self._every_query()
+        judged = self._judgements(split)
+        return (query for query in self._every_query() if query.query_id in judged)
+
+    def qrels(self, split: str = "test") -> Qrels:
+        """The judgements of a split, of queries and documents that are there."""
+        return {query_id: dict(judged) for query_id, judged in self._judgements(split).items()}
+
+    def pairs(self, split: str = "train") -> Iterator[TrainingPair]:
+        """Every query of a split with each of its relevant documents."""
+        require_split(self.id, split, self.splits)
+        return pairs_from_qrels(self, split)
+
+    def _every_query(self) -> Iterator[Query]:
+        if self._queries is None:
+            return
+        seen: set[str] = set()
+        for line, record in json_lines(self._queries):
+            query_id = _id(record, seen, self._queries, line)
+            text = _text(record, "text", self._queries, line)
+            if not text.strip():
+                raise DataError(f"query {query_id!r} has no text", path=self._queries, line=line)
+            yield Query(query_id, text, _metadata(record))
+
+    def _judgements(self, split: str) -> Qrels:
+        """The judgements of a split; the first call reads all splits and passes once over the corpus."""
+        require_split(self.id, split, self.splits)
+        if self._qrels is None:
+            self._qrels = self._read_qrels()
+        return self._qrels[split]
+
+    def _read_qrels(self) -> dict[str, Qrels]:
+        notes: Counter[str] = Counter()
+        read = {split: read_qrels(path, notes) for split, path in self._qrels_files.items()}
+        wanted = {doc_id for qrels in read.values() for judged in qrels.values() for doc_id in judged}
+        documents = {document.doc_id for document in self.documents() if document.doc_id in wanted}
+        queries = {query.query_id for query in self._every_query()}
+        kept: dict[str, Qrels] = {}
+        for split, qrels in read.items():
+            kept[split] = {}
+            for query_id, judged in qrels.items():
+                there = {doc_id: score for doc_id, score in judged.items() if doc_id in documents}
+                if query_id not in queries:
+                    notes["judgements_of_unknown_queries"] += len(judged)
+                    continue
+                notes["judgements_of_unknown_documents"] += len(judged) - len(there)
+                if there:
+                    kept[split][query_id] = there
+        self._say(notes)
+        return kept
+
+    def _say(self, notes: Counter[str]) -> None:
+        where = self._corpus.parent / "qrels"
+        skipped = "name a {} that is not there and were skipped; check that the files belong together"
+        messages = {
+            "negative_scores": "scores are negative and taken as 0 (judged, not relevant)",
+            "judgements_of_unknown_queries": "judgements " + skipped.format("query"),
+            "judgements_of_unknown_documents": "judgements " + skipped.format("document"),
+        }
+        for name, message in messages.items():
+            self._note(name, notes[name], f"{where}: {notes[name]} {message}")
+
+    def _note(self, name: str, count: int, message: str) -> None:
+        """Keep a count in `facts`, and warn of it once."""
+        if count:
+            self._counts[name] = count
+            if name not in self._said:
+                self._said.add(name)
+                warnings.warn(message, DataWarning, stacklevel=2)
+
+
+class TextFolder:
+    """Documents only: every `.txt` and `.md` file below a folder, its relative path the doc_id.
+
+    A Markdown file's first line, when it is a heading, is the title.
+    """
+
+    group = GROUP
+    exclude_self = False
+
+    def __init__(self, collection_id: str, path: Path) -> None:
+        self.id = collection_id
+        self._path = path
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """None: nothing is judged."""
+        return ()
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """The folder."""
+        return {"path": str(self._path)}
+
+    def documents(self) -> Iterator[Document]:
+        """One document a file, ordered by path; blanks in the path become `_` in the doc_id."""
+        seen: set[str] = set()
+        for path in _text_files(self._path):
+            name = path.relative_to(self._path).as_posix()
+            lines = [line for _, line in text_lines(path)]
+            title = ""
+            if path.suffix == ".md" and lines and lines[0].startswith("# "):
+                title = lines.pop(0)[2:].strip()
+            doc_id = "_".join(name.split())
+            if doc_id in seen:
+                raise DataError(f"another file has the doc_id {doc_id!r} too; rename one", path=path)
+            seen.add(doc_id)
+            yield Document(doc_id, "\n".join(lines).strip(), title, {"file": name})
+
+    def queries(self, split: str = "test") -> Iterator[Query]:
+        """There are none: raises `UnknownNameError`, except for the split `all`, which is empty."""
+        if split != EVERY_QUERY:
+            require_split(self.id, split, ())
+        return iter(())
+
+    def qrels(self, split: str = "test") -> Qrels:
+        """There are none: raises `UnknownNameError`."""
+        require_split(self.id, split, ())
+        return {}
+
+    def pairs(self, split: str = "train") -> Iterator[TrainingPair]:
+        """There are none: raises `UnknownNameError`; `pseudo_pairs(documents())` makes some."""
+        require_split(self.id, split, ())
+        return iter(())
+
+
+def _text_files(folder: Path) -> Iterator[Path]:
+    """The text files below a folder, hidden ones left out, ordered by path."""
+    found = (path for path in folder.rglob("*") if path.suffix in _TEXT_FILES and path.is_file())
+    shown = (p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    yield from sorted(shown, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _id(record: Mapping[str, Any], seen: set[str], path: Path, line: int) -> str:
+    """The record's `_id`, remembered in `seen`; a number is taken as its digits."""
+    value = record.get("_id")
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise DataError(f"expected '_id', a text; this line has the fields {sorted(record)}", path=path, line=line)
+    name = str(value)
+    if name.split() != [name]:
+        message = f"_id {name!r} has blanks, which TREC's files cannot hold; replace them in corpus and qrels"
+        raise DataError(message, path=path, line=line)
+    if name in seen:
+        raise DataError(f"_id {name!r} comes twice; ids must be unique", path=path, line=line)
+    seen.add(name)
+    return name
+
+
+def _text(record: Mapping[str, Any], name: str, path: Path, line: int, *, optional: bool = False) -> str:
+    value = record.get(name)
+    if value is None and optional:
+        return ""
+    if not isinstance(value, str):
+        got = "nothing" if value is None else type(value).__name__
+        raise DataError(f"expected {name!r}, a text; got {got}", path=path, line=line)
+    return value
+
+
+def _metadata(record: Mapping[str, Any]) -> dict[str, str]:
+    """The record's metadata as texts."""
+    metadata = record.get("metadata")
+    return {str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, dict) else {}

@@ -1,0 +1,254 @@
+"""`glasgow/<name>`: the real files where they are, small ones made here for the formats and their quirks."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import os
+import tarfile
+import threading
+import warnings
+from pathlib import Path
+
+import pytest
+
+from foreword.collections import DataWarning, load
+from foreword.collections.fetch import fetch_archive
+from foreword.collections.records import Document, Query
+from foreword.common.errors import DataError, UnknownNameError
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "glasgow"
+REAL = Path(os.environ.get("FOREWORD_DATA", SHARED))
+
+
+def put(folder, files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_bytes(text.replace("\n", "\r\n").encode("latin-1"))
+    return folder
+
+
+def quietly(*arguments, **options):
+    """The collections made here are smaller than the real ones, which `load` says."""
+    with pytest.warns(DataWarning, match="are files cut"):
+        return load(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "documents", "queries", "judgements"),
+    [
+        ("cranfield", 1400, 225, 1837),
+        ("cisi", 1460, 76, 3114),
+        ("medline", 1033, 30, 696),
+        ("cacm", 3204, 52, 796),
+    ],
+)
+def test_real_files(name, documents, queries, judgements):
+    if not REAL.is_dir():
+        pytest.skip(f"no files in {REAL}; set FOREWORD_DATA")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        collection = load(f"glasgow/{name}", data=REAL)
+    assert len(list(collection.documents())) == documents
+    assert len({d.doc_id for d in collection.documents()}) == documents
+    qrels = collection.qrels("test")
+    assert [q.query_id for q in collection.queries("test")] == list(qrels)
+    assert len(qrels) == queries
+    assert sum(map(len, qrels.values())) == judgements
+    assert all(query.text for query in collection.queries("test"))
+    assert collection.splits == ("test",)
+
+
+def test_real_cranfield_in_detail():
+    if not REAL.is_dir():
+        pytest.skip(f"no files in {REAL}; set FOREWORD_DATA")
+    collection = load("glasgow/cranfield", data=REAL)
+    first = next(iter(collection.documents()))
+    title = "experimental investigation of the aerodynamics of a wing in a slipstream ."
+    assert first.title == title
+    assert first.content.startswith(f"{title} {title} an experimental study")
+    assert collection.qrels("test")["1"]["184"] == 3  # grade 2
+    assert collection.qrels("test")["225"]["1188"] == 0  # grade -1
+    queries = {q.query_id: q.text for q in collection.queries("test")}
+    assert queries["3"].startswith("what problems of heat conduction")  # the third, numbered .I 004
+    assert collection.facts["empty_documents"] == 2
+
+
+def test_real_cacm_has_the_document_whose_number_is_broken_over_two_lines():
+    if not REAL.is_dir():
+        pytest.skip(f"no files in {REAL}; set FOREWORD_DATA")
+    ids = [d.doc_id for d in load("glasgow/cacm", data=REAL).documents()]
+    assert ids == [str(i) for i in range(1, 3205)]
+
+
+def test_smart_format(tmp_path):
+    put(
+        tmp_path / "cran",
+        {
+            "cran.all.1400": ".I 1\n.T\na wing\n.A\nsomeone\n.B\n1958\n.W\na wing\n  it\nflies .\n"
+            ".I 2\n.T\nb\xe9zier\n.W\n",
+            "cran.qry": ".I 001\n.W\nfirst\n.I 004\n.W\nfourth is\nsecond\n.I 008\n.W\nunjudged\n",
+            "cranqrel": "1 1 2 \n1 2 -1\n2 2 1\n",
+        },
+    )
+    collection = quietly("glasgow/cranfield", data=tmp_path)
+    assert list(collection.documents()) == [
+        Document("1", "a wing it flies .", "a wing", {"file": "cran.all.1400"}),
+        Document("2", "", "bézier", {"file": "cran.all.1400"}),
+    ]
+    assert list(collection.queries()) == [Query("1", "first"), Query("2", "fourth is second")]
+    assert collection.qrels() == {"1": {"1": 3, "2": 0}, "2": {"2": 4}}
+    assert quietly("glasgow/cranfield", data=tmp_path / "cran") == collection
+
+
+def test_npl_format(tmp_path):
+    put(
+        tmp_path / "npl",
+        {
+            "doc-text": "1\ncompact memories\nhave flexible\n   /\n2\nan electronic\n   /\n",
+            "query-text": "1\nMEASUREMENT OF\nPLASMA\n/\n02\nother\n/\n",
+            "rlv-ass": "1\n  1\n   2\n/\n2\n 2 \n   /\n",
+        },
+    )
+    collection = quietly("glasgow/npl", data=tmp_path)
+    assert [(d.doc_id, d.content) for d in collection.documents()] == [
+        ("1", "compact memories have flexible"),
+        ("2", "an electronic"),
+    ]
+    assert list(collection.queries()) == [Query("1", "MEASUREMENT OF PLASMA"), Query("2", "other")]
+    assert collection.qrels() == {"1": {"1": 1, "2": 1}, "2": {"2": 1}}
+    put(tmp_path / "npl", {"rlv-ass": "1\n 1\n"})
+    with pytest.raises(DataError, match=r"rlv-ass:1: the last record is not ended"):
+        load("glasgow/npl", data=tmp_path)
+
+
+def test_lisa_format(tmp_path):
+    star = "*" * 44
+    one = f"Document    1\nTHE TITLE\nGOES ON.\n \nTHE TEXT\nTOO.\n{star}\n"
+    put(
+        tmp_path,
+        {
+            "LISA0.001": one + f"Document    2\nSECOND.\n\nMORE.\n{star}\n",
+            "LISA0.501": one + f"Document 501\nTHIRD.\n\nEND.\n{star}\n",
+            "LISA.QUE": "1\nI AM INTERESTED\nIN THIS. #\n2\nAND THAT #\n",
+            "LISA.REL": "Query 1\n2 Relevant Refs:\n1 501 -1\n\nQuery 2\n1 Relevant Ref:\n2\n-1\n",
+        },
+    )
+    collection = quietly("glasgow/lisa", data=tmp_path)
+    assert [(d.doc_id, d.title, d.text) for d in collection.documents()] == [
+        ("1", "THE TITLE GOES ON.", "THE TEXT TOO."),
+        ("2", "SECOND.", "MORE."),
+        ("501", "THIRD.", "END."),
+    ]
+    assert collection.facts["repeated_documents"] == 1
+    assert list(collection.queries()) == [Query("1", "I AM INTERESTED IN THIS."), Query("2", "AND THAT")]
+    assert collection.qrels() == {"1": {"1": 1, "501": 1}, "2": {"2": 1}}
+
+
+MED = {"MED.ALL": ".I 1\n.W\ntext\n", "MED.QRY": ".I 1\n.W\nquery\n", "MED.REL": "1 0 1 1\n"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"MED.ALL": "text\n.I 1\n"}, r"MED\.ALL:1: expected a record's first line"),
+        ({"MED.ALL": ""}, r"MED\.ALL: no record"),
+        ({"MED.ALL": ".I 1\n.W\na\n.I 1\n.W\nb\n"}, r"MED\.ALL:4: document 1 comes twice"),
+        ({"MED.QRY": ".I 1\n.W\na\n.I 1\n.W\nb\n"}, r"MED\.QRY:4: query 1 comes twice"),
+        ({"MED.REL": "1 1 1\none two\n"}, r"MED\.REL:2: expected 'query document \.\.\.', got 'one two'"),
+    ],
+)
+def test_broken_files_name_file_and_line(tmp_path, change, message):
+    put(tmp_path, {**MED, **change})
+    with pytest.raises(DataError, match=message):
+        load("glasgow/medline", data=tmp_path)
+
+
+def test_judgements_of_unknown_documents_are_counted(tmp_path):
+    put(tmp_path, {**MED, "MED.REL": "1 0 1 1\n1 0 77 1\n9 0 1 1\n"})
+    with (
+        pytest.warns(DataWarning, match="2 judgements name a document or query that is not there"),
+        pytest.warns(DataWarning, match="are files cut"),
+    ):
+        assert load("glasgow/medline", data=tmp_path).qrels() == {"1": {"1": 1}}
+
+
+def test_missing_files_say_what_and_where(tmp_path, monkeypatch):
+    monkeypatch.delenv("FOREWORD_DATA", raising=False)
+    with pytest.raises(DataError, match=r"MED\.ALL, MED\.QRY, MED\.REL \(no folder was given\).*http://ir\.dcs"):
+        load("glasgow/medline")
+    with pytest.raises(DataError, match=f"not found in {tmp_path}"):
+        load("glasgow/medline", data=tmp_path)
+    monkeypatch.setenv("FOREWORD_DATA", str(tmp_path))
+    put(tmp_path / "glasgow" / "med", MED)
+    assert len(list(quietly("glasgow/medline").documents())) == 1
+    with pytest.raises(UnknownNameError, match="glasgow/medline"):
+        load("glasgow/medlin")
+
+
+def archive(files, link=None):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text.encode()))
+        if link:
+            info = tarfile.TarInfo("evil")
+            info.type, info.linkname = tarfile.SYMTYPE, link
+            tar.addfile(info)
+    return packed.getvalue()
+
+
+@pytest.fixture
+def site():
+    """A server on this machine: `site.files` maps a path to what it answers."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            content = server.files.get(self.path)
+            self.send_response(200 if content is not None else 404)
+            self.send_header("Content-Length", str(len(content or b"") + server.missing))
+            self.end_headers()
+            self.wfile.write(content or b"")
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.files, server.missing = {}, 0
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_download(site, tmp_path):
+    site.files["/med.tar.gz"] = archive(MED)
+    collection = quietly("glasgow/medline", data=tmp_path, url=f"{site.url}/med.tar.gz")
+    assert [d.text for d in collection.documents()] == ["text"]
+    site.files.clear()
+    assert quietly("glasgow/medline", data=tmp_path, url=f"{site.url}/med.tar.gz") == collection  # not again
+    assert [p.name for p in tmp_path.iterdir()] == ["medline"]
+
+
+def test_downloads_that_fail_leave_nothing(site, tmp_path):
+    target = tmp_path / "new" / "folder"
+    with pytest.raises(DataError, match="404"):
+        fetch_archive(f"{site.url}/none.tar.gz", target)
+    site.files["/bad"] = b"no archive"
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        fetch_archive(f"{site.url}/bad", target)
+    site.files["/out"] = archive({"../../outside": "x"})
+    with pytest.raises(DataError, match="outside"):
+        fetch_archive(f"{site.url}/out", target)
+    site.files["/link"] = archive({"a": "x"}, link="/etc/passwd")
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        fetch_archive(f"{site.url}/link", target)
+    site.missing = 10
+    site.files["/cut"] = archive(MED)
+    with pytest.raises(DataError, match=r"cut off|cannot be downloaded"):
+        fetch_archive(f"{site.url}/cut", target)
+    assert list((tmp_path / "new").iterdir()) == []
+    assert not (tmp_path / "outside").exists()
