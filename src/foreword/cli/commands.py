@@ -40,7 +40,7 @@ def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]
 
     table = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "default", overflow="fold")
+        table.add_column(column, no_wrap=number == 0, overflow="fold")
     for row in rows:
         table.add_row(*row)
     Console().print(table)
@@ -266,7 +266,7 @@ def _store_transfer(output: Path, result: Any, used: Mapping[str, StoredPrompt],
     if result.prompt is not None:
         save_prompt(output, result.prompt, encoder, result.target, record=record)
     else:
-        save_mixture(output, result.target, result.weights, used, encoder, record=record)
+        save_mixture(output, result.target, result.weights, used, encoder, document=result.document, record=record)
 
 
 # -- evaluation ------------------------------------------------------------------------------------------------

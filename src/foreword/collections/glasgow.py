@@ -179,7 +179,8 @@ def _documents(form: str, paths: list[Path], repeated: list[str]) -> Iterator[Do
         for record in read(path):
             if record.number not in seen:
                 seen.add(record.number)
-                yield Document(record.number, record.text, record.title, {"file": path.name})
+                text = record.text.removeprefix(record.title).lstrip()  # Cranfield's texts begin with the title
+                yield Document(record.number, text, record.title, {"file": path.name})
             elif form == "lisa":
                 repeated.append(record.number)
             else:

@@ -15,7 +15,7 @@ from foreword.common.errors import PromptError
 from foreword.common.files import write_json
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.store import StoredPrompt, folder_name, load_bank, save_prompt
-from foreword.prompts.transformer import Route
+from foreword.prompts.transformer import Route, Routes
 
 FORMAT = "foreword-mixture/1"
 CARD = "mixture.json"
@@ -28,6 +28,7 @@ def save_mixture(
     sources: Mapping[str, StoredPrompt],
     encoder: SentenceTransformer,
     *,
+    document: str | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> Path:
     """Store a mixture with copies of its sources, so that the folder can be moved and used alone.
@@ -38,6 +39,7 @@ def save_mixture(
         weights: of the sources; those of weight 0 are left out. None left: the base model.
         sources: the stored prompts, by name.
         encoder: whose backbone they belong to.
+        document: the one source that encodes documents; None: the mixture does.
         record: further entries of `mixture.json`.
 
     Returns:
@@ -48,7 +50,8 @@ def save_mixture(
     if (folder / "sources").exists():
         shutil.rmtree(folder / "sources")
     kept = {name: float(weight) for name, weight in weights.items() if weight}
-    for name in kept:
+    needed = [*kept, *([document] if kept and document is not None and document not in kept else [])]
+    for name in needed:
         card = {
             key: sources[name].card[key]
             for key in ("start", "training", "data", "metrics")
@@ -56,10 +59,17 @@ def save_mixture(
         }
         prompt, dtype = sources[name].prompt, str(sources[name].card.get("dtype", "float32"))
         save_prompt(folder / "sources" / folder_name(name), prompt, encoder, name, dtype=dtype, record=card)
-    digests = {name: sources[name].prompt.digest() for name in kept}
+    digests = {name: sources[name].prompt.digest() for name in needed}
     write_json(
         folder / CARD,
-        {"format": FORMAT, "domain": domain, "weights": kept, "sources": digests, **(record or {})},
+        {
+            "format": FORMAT,
+            "domain": domain,
+            "weights": kept,
+            "document": document,
+            "sources": digests,
+            **(record or {}),
+        },
     )
     return folder
 
@@ -88,15 +98,16 @@ def attach_mixture(encoder: SentenceTransformer, folder: str | Path) -> Route:
     if not all(isinstance(w, int | float) and math.isfinite(w) for w in weights.values()):
         raise PromptError(f"{folder / CARD}: weights are {weights}; expected finite numbers")
     bank = load_bank(folder / "sources", encoder)
-    if set(bank) != set(weights):
+    document: str | None = card.get("document")
+    if set(bank) != {*weights, *([] if document is None else [document])}:
         raise PromptError(
             f"{folder}: weights are for {sorted(weights)}, sources are {sorted(bank)}; copy it again, whole"
         )
-    route: dict[str, float] = {}
+    # Another mixture may hold another prompt of the same name.
+    carried = {name: f"{card['domain']} <- {name}" for name in bank}
     for name, stored in bank.items():
         if stored.prompt.digest() != card["sources"][name]:
             raise PromptError(f"{folder}: source {name!r} is not the one the mixture was made of")
-        key = f"{card['domain']} <- {name}"  # another mixture may hold another prompt of this name
-        transformer_of(encoder).add(key, stored.prompt)
-        route[key] = weights[name]
-    return route
+        transformer_of(encoder).add(carried[name], stored.prompt)
+    mixed = {carried[name]: weight for name, weight in weights.items()}
+    return mixed if document is None else Routes(mixed, carried[document])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -18,7 +19,18 @@ from foreword.prompts.spec import Placement, Side
 
 logger = logging.getLogger(__name__)
 
-Route = str | Mapping[str, float | Tensor] | None
+OneRoute = str | Mapping[str, float | Tensor] | None
+
+
+@dataclass(frozen=True)
+class Routes:
+    """Queries and documents by different prompts or mixtures."""
+
+    query: OneRoute
+    document: OneRoute
+
+
+Route = OneRoute | Routes
 """What encodes a text: a domain's prompt, a mixture of gated prompts by weight, or (None) the base model."""
 
 BASE = -1
@@ -49,6 +61,7 @@ class PromptedTransformer(Transformer):
     """Tokens a text is cut to when no prompt asks for room."""
     backbone: Backbone | None
     _base_implementation: str
+    _rotary: bool
     _warned_cut: bool
 
     @classmethod
@@ -62,6 +75,7 @@ class PromptedTransformer(Transformer):
         module.backbone = None
         module.unpad_inputs = False  # prompts are laid out by rows of a padded batch
         module._warned_cut = False
+        module._rotary = any(type(part).__name__.endswith("RotaryEmbedding") for part in module.model.modules())
         module.model.requires_grad_(False)
         module.model.eval()
         module.shape, module.refusal = _prepare_backbone(module)
@@ -167,6 +181,10 @@ class PromptedTransformer(Transformer):
     def _forward_route(
         self, features: dict[str, Any], route: Route, side: Side | None, kwargs: dict[str, Any]
     ) -> dict[str, Any]:
+        if isinstance(route, Routes):
+            if side is None:
+                raise PromptError("queries and documents are encoded differently here; pass the task")
+            route = route.query if side == "query" else route.document
         if route is None:
             return super().forward(features, **kwargs)
         weights: Mapping[str, float | Tensor] = {route: 1.0} if isinstance(route, str) else route
@@ -190,7 +208,7 @@ class PromptedTransformer(Transformer):
             scale = torch.stack([torch.as_tensor(w, device=stacked["gate"].device) for w in weights.values()])
             gate = (stacked["gate"] * scale.float().view(1, -1, 1)).unsqueeze(0)
         batch = BatchPrompts(self._layers(spec), stacked["keys"].unsqueeze(0), stacked["values"].unsqueeze(0), gate)
-        return super().forward(features, foreword=batch, **kwargs)
+        return super().forward(features, foreword=batch, **self._positions(features), **kwargs)
 
     def _forward_rows(
         self, features: dict[str, Any], rows: Tensor, side: Side | None, kwargs: dict[str, Any]
@@ -226,7 +244,7 @@ class PromptedTransformer(Transformer):
             gate,
             None if spec.kind == "gated" or bool(has_prompt.all()) else has_prompt,
         )
-        return super().forward(features, foreword=batch, **kwargs)
+        return super().forward(features, foreword=batch, **self._positions(features), **kwargs)
 
     def _forward_split(
         self,
@@ -279,6 +297,17 @@ class PromptedTransformer(Transformer):
         where = order.argsort(dim=1)[:, length:]  # (B, T): where each text token went
         features[self.module_output_name] = hidden.gather(1, where.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
         return features
+
+    def _positions(self, features: dict[str, Any]) -> dict[str, Tensor]:
+        """Positions (B, T) counted from each row's first token, for a rotary backbone and padding on the left.
+
+        Rotated queries meet keys that stand at no position, so their own must not depend on the padding. Among
+        themselves the backbone's tokens see distances only, which stay.
+        """
+        mask = features["attention_mask"]
+        if not self._rotary or bool(mask[:, 0].all()):
+            return {}
+        return {"position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
 
     def record(self, features: dict[str, Any]) -> Recorder:
         """Pass `features` through the base model and note every layer's keys and values."""

@@ -19,7 +19,9 @@ class TrainingConfig:
 
     Attributes:
         side: `both`, queries and documents are embedded at every step, negatives come from the batch;
-            `query`, documents are embedded once by the base model and all of them are negatives.
+            `query`, documents are embedded once and all of them are negatives.
+        document_side: what embeds them once (`query`): `base`, the base model, so that an index it built goes on
+            working; `start`, the prompt that training starts from, whose document side the result keeps.
         steps: optimizer steps.
         batch_size: queries in a step, on each device.
         learning_rate: at its peak. Prompts want 1e-2 to 1e-1.
@@ -42,6 +44,7 @@ class TrainingConfig:
     """
 
     side: Side = "query"
+    document_side: Literal["base", "start"] = "base"
     steps: int = 120
     batch_size: int = 32
     learning_rate: float = 0.1

@@ -7,6 +7,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from foreword.common.errors import DataError, ForewordError, PromptError
 from foreword.common.files import write_json
 from foreword.prompts.encoder import resolve_precision, state_digest, transformer_of
 from foreword.prompts.prompt import Prompt
-from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
 from foreword.prompts.store import CARD, StoredPrompt, load_prompt, save_prompt
 from foreword.training.config import StartConfig, TrainingConfig
@@ -211,18 +211,31 @@ def _starting_prompt(
         settings = start or StartConfig()
         texts = [pair.document for pairs in data.values() for pair in pairs[:8]]
         prompt = new_prompt(encoder, settings.spec, start=settings.start, texts=texts, seed=settings.seed)
-    if config.side == "query" and prompt.spec.sides != "query":
-        # Documents stay the base model's, so only the query's part is trained and stored.
-        side = prompt.spec.parts[0]
-        tensors = {
-            f"query.{name.partition('.')[2]}": t for name, t in prompt.tensors().items() if name.startswith(side)
-        }
-        prompt = Prompt(PromptSpec(**{**prompt.spec.as_dict(), "sides": "query"}), tensors)
+    if config.side == "query":
+        prompt = _for_query_side(prompt, keep_documents=config.document_side == "start")
     if config.side == "both" and prompt.spec.sides == "query":
         raise PromptError(
             "a prompt whose sides are 'query' cannot be trained on both; start from a shared or untied one"
         )
     return prompt
+
+
+def _for_query_side(prompt: Prompt, *, keep_documents: bool) -> Prompt:
+    """The prompt with a query part to train, and the document part it has when that is kept, or none."""
+    spec, tensors = prompt.spec, prompt.tensors()
+    if keep_documents and spec.part_for("document") is None:
+        raise PromptError("document_side 'start' needs a prompt that encodes documents too; start from such a one")
+    parts = {"query": spec.part_for("query"), **({"document": spec.part_for("document")} if keep_documents else {})}
+    changed = replace(spec, sides="untied" if keep_documents else "query")
+    return Prompt(
+        changed,
+        {
+            f"{new}.{name.partition('.')[2]}": tensor
+            for new, old in parts.items()
+            for name, tensor in tensors.items()
+            if name.startswith(f"{old}.")
+        },
+    )
 
 
 def _run(
@@ -240,7 +253,12 @@ def _run(
     if config.side == "query":
         for c in sources:
             vectors[c.id] = documents.get(c.id) or embed_documents(
-                encoder, c, precision=config.precision, max_length=config.document_length, quiet=quiet
+                encoder,
+                c,
+                route=TRAINEE if config.document_side == "start" else None,
+                precision=config.precision,
+                max_length=config.document_length,
+                quiet=quiet,
             )
     sampling: dict[str, Any] = {
         "queries": config.dev_queries,

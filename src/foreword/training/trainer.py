@@ -97,7 +97,9 @@ def build_trainer(
         quiet: no progress bar.
     """
     encoder.requires_grad_(False)
-    prompt.requires_grad_(True)
+    trained = prompt.part("query") if corpus is not None else None
+    for parameter in prompt.parameters() if trained is None else trained.values():
+        parameter.requires_grad_(True)
     tasks = {"query": "query", "document": "document"}
     datasets = _datasets(data, config, with_documents=corpus is None)
     tasks |= {name: "document" for dataset in datasets.values() for name in dataset.column_names if "negative" in name}

@@ -29,6 +29,23 @@ def check_mixable(sources: Mapping[str, StoredPrompt]) -> None:
         raise PromptError(f"the sources differ in length, layers or sides: {specs}")
 
 
+def shared_document_source(sources: Mapping[str, StoredPrompt]) -> str | None:
+    """The source that encodes documents for all, when every source's own document part is the same; else None.
+
+    Prompts trained on the query side over one prompt's documents are such: their mixture leaves documents alone.
+    """
+    parts = {}
+    for name, stored in sources.items():
+        if stored.prompt.spec.sides != "untied":
+            return None
+        tensors = stored.prompt.tensors()
+        parts[name] = {key: tensor for key, tensor in tensors.items() if key.startswith("document.")}
+    names = list(parts)
+    first = parts[names[0]]
+    same = all(torch.equal(part[key], first[key]) for part in parts.values() for key in first)
+    return names[0] if same else None
+
+
 def start_of(stored: StoredPrompt) -> str:
     """What a prompt's training started from: the other prompt's digest, or how a new one was made."""
     start = stored.card.get("start") or {}

@@ -7,9 +7,9 @@ are trained like any parameter, with no label of the target. Weights of 0 are th
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from foreword.common.errors import DataError, ForewordError
 from foreword.common.progress import track
 from foreword.evaluation.measures import evaluate_run
 from foreword.prompts.encoder import Precision, autocast, encode, routed
-from foreword.prompts.transformer import Route
+from foreword.prompts.transformer import OneRoute, Route
 from foreword.retrieval.dense import exact_search
 
 
@@ -89,6 +89,7 @@ def fit_weights(
     pairs: Sequence[TrainingPair],
     config: FitConfig,
     *,
+    document: OneRoute | Literal["mixed"] = "mixed",
     quiet: bool = False,
 ) -> Fit:
     """Fit weights of the prompts that the encoder carries under the names in `start`.
@@ -98,6 +99,8 @@ def fit_weights(
         start: the weights to begin from, by the prompts' names.
         pairs: pseudo-queries with their documents.
         config: the settings.
+        document: what encodes documents: a fixed route, by which they are embedded once and all of them are
+            negatives, or the mixture itself, by which those of a batch are embedded at each step.
         quiet: no progress bar.
     """
     if not start:
@@ -106,30 +109,41 @@ def fit_weights(
     names = list(start)
     weights = torch.tensor([start[name] for name in names], requires_grad=True, device=encoder.device)
     optimizer = torch.optim.Adam([weights], lr=config.learning_rate)
-    generator = np.random.default_rng(config.seed)
-    order: list[int] = []
+    fixed: Tensor | None = None
+    if document != "mixed":
+        vectors = _documents(encoder, document, pairs, config)
+        fixed = torch.from_numpy(vectors).to(encoder.device)
     losses: list[float] = []
     encoder.eval()
-    for _ in track(range(config.steps), "fitting", quiet=quiet):
-        size = min(config.batch_size, len(pairs))
-        if len(order) < size:
-            order = generator.permutation(len(pairs)).tolist()
-        batch, order = [pairs[i] for i in order[:size]], order[size:]
-        with (
-            routed(encoder, {name: weights[i] for i, name in enumerate(names)}),
-            autocast(config.precision, encoder.device),
-        ):
-            queries = _embed(encoder, [pair.query for pair in batch], "query", config.query_length)
-            documents = _embed(encoder, [pair.document for pair in batch], "document", config.document_length)
+    for batch in track(_batches(len(pairs), config), "fitting", config.steps, quiet=quiet):
+        mixture = {name: weights[i] for i, name in enumerate(names)}
+        with routed(encoder, mixture), autocast(config.precision, encoder.device):
+            queries = _embed(encoder, [pairs[i].query for i in batch], "query", config.query_length)
+            documents = fixed
+            if documents is None:
+                documents = _embed(encoder, [pairs[i].document for i in batch], "document", config.document_length)
+        targets = torch.tensor(batch) if fixed is not None else torch.arange(len(batch))
         scores = queries @ documents.T / config.temperature
-        loss = torch.nn.functional.cross_entropy(scores, torch.arange(size, device=scores.device))
+        loss = torch.nn.functional.cross_entropy(scores, targets.to(scores.device))
         total = loss + config.shrinkage * weights.square().sum()
         optimizer.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         optimizer.step()
         losses.append(round(float(loss.detach()), 5))
     fitted = {name: round(float(weight), 6) for name, weight in zip(names, weights.detach(), strict=True)}
     return Fit(fitted, losses, time.perf_counter() - began)
+
+
+def _batches(count: int, config: FitConfig) -> Iterator[list[int]]:
+    """Seeded batches of pair numbers, without repeats inside one."""
+    generator = np.random.default_rng(config.seed)
+    size = min(config.batch_size, count)
+    order: list[int] = []
+    for _ in range(config.steps):
+        if len(order) < size:
+            order = generator.permutation(count).tolist()
+        batch, order = order[:size], order[size:]
+        yield batch
 
 
 def _embed(encoder: SentenceTransformer, texts: list[str], side: str, length: int) -> Tensor:
@@ -139,13 +153,34 @@ def _embed(encoder: SentenceTransformer, texts: list[str], side: str, length: in
     return torch.nn.functional.normalize(vectors, dim=1) if encoder.similarity_fn_name == "cosine" else vectors
 
 
+def _documents(
+    encoder: SentenceTransformer, route: Route, pairs: Sequence[TrainingPair], config: FitConfig
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return encode(
+        encoder,
+        [pair.document for pair in pairs],
+        "document",
+        route=route,
+        precision=config.precision,
+        max_length=config.document_length,
+        quiet=True,
+    )
+
+
 def pseudo_scores(
     encoder: SentenceTransformer, route: Route, pairs: Sequence[TrainingPair], config: FitConfig
 ) -> dict[str, float]:
     """nDCG@10 of each held-out pseudo-query against the held-out documents, with `route`."""
-    kind: dict[str, Any] = {"route": route, "precision": config.precision, "quiet": True}
-    documents = encode(encoder, [p.document for p in pairs], "document", max_length=config.document_length, **kind)
-    queries = encode(encoder, [p.query for p in pairs], "query", max_length=config.query_length, **kind)
+    documents = _documents(encoder, route, pairs, config)
+    queries = encode(
+        encoder,
+        [pair.query for pair in pairs],
+        "query",
+        route=route,
+        precision=config.precision,
+        max_length=config.query_length,
+        quiet=True,
+    )
     ids = [pair.query_id for pair in pairs]
     run = exact_search(queries, ids, documents, 10, document_ids=[pair.doc_id for pair in pairs])
     qrels = {pair.query_id: {pair.doc_id: 1} for pair in pairs}

@@ -17,7 +17,13 @@ from foreword.evaluation.significance import paired_randomization
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.store import StoredPrompt
-from foreword.transferring.combine import average_prompts, check_mixable, uniform_weights
+from foreword.prompts.transformer import Route, Routes
+from foreword.transferring.combine import (
+    average_prompts,
+    check_mixable,
+    shared_document_source,
+    uniform_weights,
+)
 from foreword.transferring.fit import FitConfig, fit_weights, pseudo_scores, split_pairs
 from foreword.transferring.similarity import Array, Method, document_features, similarity, softmax_weights
 
@@ -65,6 +71,8 @@ class Transfer:
         reason: in a sentence.
         similarities: source -> similarity to the target, where it was looked at.
         pseudo: candidate -> mean nDCG@10 on held-out pseudo-queries, where it was looked at.
+        document: the one source that encodes documents; None: the mixture does (or the base model, for sources
+            that have no document side).
         prompt: for `average`, the averaged prompt.
         seconds: it took.
     """
@@ -76,13 +84,14 @@ class Transfer:
     reason: str
     similarities: Mapping[str, float] = field(default_factory=dict)
     pseudo: Mapping[str, float] = field(default_factory=dict)
+    document: str | None = None
     prompt: Prompt | None = None
     seconds: float = 0.0
 
     @property
-    def route(self) -> Mapping[str, float] | None:
+    def route(self) -> Route:
         """For an encoder that carries the sources under their names; None: the base model."""
-        return self.weights or None
+        return route_of(self.weights, self.document)
 
     def as_dict(self) -> dict[str, Any]:
         """The decision as JSON values."""
@@ -90,12 +99,20 @@ class Transfer:
             "target": self.target,
             "method": self.method,
             "weights": dict(self.weights),
+            "document": self.document,
             "advice": self.advice,
             "reason": self.reason,
             "similarities": {name: round(value, 6) for name, value in self.similarities.items()},
             "pseudo_nDCG@10": {name: round(value, 6) for name, value in self.pseudo.items()},
             "seconds": round(self.seconds, 2),
         }
+
+
+def route_of(weights: Mapping[str, float], document: str | None) -> Route:
+    """The route of a mixture whose documents are encoded by `document` (None: by the mixture); None when empty."""
+    if not weights:
+        return None
+    return weights if document is None else Routes(weights, document)
 
 
 def transfer(
@@ -143,8 +160,9 @@ def transfer(
         result = _by_similarity(encoder, target, bank, config, sources or {}, features or {}, quiet)
     else:
         pairs = list(pseudo_pairs(target.documents(), config.pseudo, config.fit.seed))
-        result = _by_pseudo_queries(encoder, target, list(bank), pairs, config, quiet)
-    return Transfer(target.id, config.method, seconds=time.perf_counter() - began, **result)
+        result = _by_pseudo_queries(encoder, target, bank, pairs, config, quiet)
+    document = shared_document_source(bank) if config.method != "average" and result["weights"] else None
+    return Transfer(target.id, config.method, document=document, seconds=time.perf_counter() - began, **result)
 
 
 def _by_similarity(
@@ -190,27 +208,31 @@ def _by_similarity(
 def _by_pseudo_queries(
     encoder: SentenceTransformer,
     target: Collection,
-    names: Sequence[str],
+    bank: Mapping[str, StoredPrompt],
     pairs: Sequence[TrainingPair],
     config: TransferConfig,
     quiet: bool,
 ) -> dict[str, Any]:
     """Candidates compared on held-out pseudo-queries; the base model wins unless one is better."""
     fitting, held = split_pairs(pairs, config.fit)
-    candidates: dict[str, dict[str, float]] = {}
+    document = shared_document_source(bank)
+    candidates: dict[str, dict[str, float]] = {name: {name: 1.0} for name in bank}
     if config.method == "fitted":
-        candidates["fitted"] = dict(
-            fit_weights(encoder, dict.fromkeys(names, 1 / len(names)), fitting, config.fit, quiet=quiet).weights
-        )
-    else:
-        candidates = {name: {name: 1.0} for name in names}
+        start = uniform_weights(bank)
+        query_only = all(stored.prompt.spec.sides == "query" for stored in bank.values())
+        fixed = document if document is not None or query_only else "mixed"
+        fit = fit_weights(encoder, start, fitting, config.fit, document=fixed, quiet=quiet)
+        candidates = {"fitted": dict(fit.weights)}
     scores = {"base": pseudo_scores(encoder, None, held, config.fit)}
-    scores |= {name: pseudo_scores(encoder, weights, held, config.fit) for name, weights in candidates.items()}
+    for name, weights in candidates.items():
+        scores[name] = pseudo_scores(encoder, route_of(weights, document), held, config.fit)
     means = {name: float(np.mean(list(values.values()))) for name, values in scores.items()}
     best = max(candidates, key=lambda name: means[name])
     difference = paired_randomization(scores[best], scores["base"])
-    said = f"on {len(held)} held-out pseudo-queries of {target.id}, nDCG@10 is {means[best]:.3f} with {best}"
-    said += f" and {means['base']:.3f} with the base model (p = {difference.p_value:.3f})"
+    said = (
+        f"on {len(held)} held-out pseudo-queries of {target.id}, nDCG@10 is {means[best]:.3f} with {best} and "
+        f"{means['base']:.3f} with the base model (p = {difference.p_value:.3f})"
+    )
     if means[best] <= means["base"]:
         return {"weights": {}, "advice": "don't transfer", "reason": said, "pseudo": means}
     return {"weights": candidates[best], "advice": "transfer", "reason": said, "pseudo": means}
