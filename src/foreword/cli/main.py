@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
         sys.stdout.flush()
     except ForewordError as error:
-        print(f"foreword: error: {error}", file=sys.stderr)
+        print(f"foreword: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("foreword: interrupted; the same command goes on from where it was", file=sys.stderr)
@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a folder that cannot be written to, a full disk
+        print(f"foreword: error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

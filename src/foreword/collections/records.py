@@ -131,8 +131,8 @@ def pairs_from_qrels(collection: Collection, split: str) -> Iterator[TrainingPai
                 yield TrainingPair(query.query_id, query.text, doc_id, texts[doc_id])
 
 
-def fingerprint(collection: Collection) -> str:
-    """SHA-256 over the documents and every split's queries and judgements: 64 hexadecimal digits.
+def fingerprint(collection: Collection, splits: Iterable[str] | None = None) -> str:
+    """SHA-256 over the documents and the queries and judgements of splits (None: all): 64 hexadecimal digits.
 
     Two results can be compared only when their collections' fingerprints are equal.
     """
@@ -143,7 +143,7 @@ def fingerprint(collection: Collection) -> str:
 
     for doc in collection.documents():
         add("d", doc.doc_id, doc.title, doc.text)
-    for split in collection.splits:
+    for split in collection.splits if splits is None else splits:
         for query in collection.queries(split):
             add("q", split, query.query_id, query.text)
         for query_id, judged in sorted(collection.qrels(split).items()):

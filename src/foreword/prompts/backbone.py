@@ -7,6 +7,7 @@ import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from foreword.common.errors import BackboneError
 from foreword.common.files import sha256_file
@@ -74,7 +75,9 @@ def _cached(name: str, revision: str | None) -> tuple[Path | None, str | None]:
     from huggingface_hub import snapshot_download
 
     try:
-        path = Path(snapshot_download(_repository(name), revision=revision, local_files_only=True))
+        # The patterns of the download: without them a cache that holds just these files counts as incomplete.
+        wanted: dict[str, Any] = {"allow_patterns": _DOWNLOAD, "ignore_patterns": _SKIP}
+        path = Path(snapshot_download(_repository(name), revision=revision, local_files_only=True, **wanted))
         fingerprint_folder(path)  # a cache may hold a repository's configuration without its weights
     except Exception:  # every reason for "not in the cache" is the same to us
         return None, None

@@ -59,6 +59,8 @@ def load_encoder(
     from foreword.prompts.mixture import attach_mixture, is_mixture
     from foreword.prompts.store import attach_bank, attach_prompt
 
+    if device is not None:
+        _check_device(device)
     found = resolve_backbone(backbone, revision)
     encoder = _load_base(found, device, attn_implementation, trust_remote_code)
     transformer = transformer_of(encoder)
@@ -74,6 +76,13 @@ def load_encoder(
         attach = attach_mixture if is_mixture(prompt) else attach_prompt
         transformer.route = attach(encoder, prompt)
     return encoder
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+        raise BackboneError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def _load_base(
@@ -193,7 +202,7 @@ def encode(
     transformer = transformer_of(encoder)
     rows = None if domains is None else _row_indices(transformer, domains, len(texts))
     order = np.argsort([-len(text) for text in texts], kind="stable")
-    text_prompt = _text_prompt(encoder, side)
+    words = text_prompt(encoder, side)
     output: np.ndarray[Any, np.dtype[np.float32]] | None = None
     extra = {} if max_length is None else {"max_length": min(max_length, transformer.max_seq_length or max_length)}
     device = encoder.device
@@ -202,7 +211,7 @@ def encode(
     with torch.inference_mode(), routed(encoder, route), autocast(precision, device):
         for begin in track(range(0, len(texts), batch_size), what, quiet=quiet):
             chosen = order[begin : begin + batch_size]
-            features = encoder.preprocess([texts[i] for i in chosen], prompt=text_prompt, task=side, **extra)
+            features = encoder.preprocess([texts[i] for i in chosen], prompt=words, task=side, **extra)
             if rows is not None:
                 features["prompt_rows"] = rows[torch.as_tensor(chosen)]
             features = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in features.items()}
@@ -224,12 +233,12 @@ def _row_indices(transformer: PromptedTransformer, domains: Sequence[str | None]
     return torch.tensor([places[domain] for domain in domains], dtype=torch.long)
 
 
-def _text_prompt(encoder: SentenceTransformer, side: Side) -> str | None:
+def text_prompt(encoder: SentenceTransformer, side: Side) -> str | None:
     """The backbone's own words before a text, under the names that `encode_query` and `encode_document` look for."""
     names = ("query",) if side == "query" else ("document", "passage", "corpus")
     for name in names:
-        if encoder.prompts.get(name):
-            return str(encoder.prompts[name])
+        if name in encoder.prompts:
+            return str(encoder.prompts[name]) or None
     default = encoder.default_prompt_name
     return encoder.prompts.get(default) if default else None
 

@@ -54,7 +54,7 @@ def save_mixture(
     for name in needed:
         card = {
             key: sources[name].card[key]
-            for key in ("start", "training", "data", "metrics")
+            for key in ("start", "start_digest", "training", "data", "metrics")
             if key in sources[name].card
         }
         prompt, dtype = sources[name].prompt, str(sources[name].card.get("dtype", "float32"))
@@ -92,6 +92,9 @@ def attach_mixture(encoder: SentenceTransformer, folder: str | Path) -> Route:
         raise PromptError(f"{folder / CARD} cannot be read: {error}") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise PromptError(f"{folder / CARD} is not of the format {FORMAT!r}")
+    missing = [key for key in ("domain", "weights", "sources") if key not in card]
+    if missing:
+        raise PromptError(f"{folder / CARD} lacks {', '.join(missing)}: it was cut or altered")
     weights: dict[str, float] = card["weights"]
     if not weights:
         return None

@@ -111,7 +111,11 @@ class Prompt(nn.Module):
         Raises:
             PromptError: a value overflows `dtype`.
         """
-        return Prompt(self.spec, {name: t.to(dtype).to(torch.float32) for name, t in self.tensors().items()})
+        rounded = {name: t.to(dtype).to(torch.float32) for name, t in self.tensors().items()}
+        lost = [name for name, tensor in rounded.items() if not torch.isfinite(tensor).all()]
+        if lost:
+            raise PromptError(f"{', '.join(lost)} hold values beyond {dtype}; store them as float32")
+        return Prompt(self.spec, rounded)
 
     def assign(self, tensors: Mapping[str, Tensor]) -> None:
         """Overwrite the parameters in place (so that an optimizer keeps its hold on them)."""

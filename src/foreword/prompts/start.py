@@ -115,6 +115,10 @@ def _from_tokens(transformer: PromptedTransformer, spec: PromptSpec, ids: Tensor
     before = [i for i in (tokenizer.cls_token_id,) if i is not None]
     after = [i for i in (tokenizer.sep_token_id,) if i is not None]
     row = torch.tensor([[*before, *ids.tolist(), *after]], device=device)
+    if transformer.position_limit is not None and row.shape[1] > transformer.position_limit:
+        raise PromptError(
+            f"{len(ids)} words do not fit the backbone's {transformer.position_limit} positions; use start 'noise'"
+        )
     recorder = transformer.record({"input_ids": row, "attention_mask": torch.ones_like(row), "modality": "text"})
     keep = slice(len(before), len(before) + len(ids))
     layers = transformer.shape.prompted(spec)

@@ -59,11 +59,15 @@ def describe_backbone(encoder: SentenceTransformer) -> dict[str, Any]:
         "name": found.name if found else type(transformer.model).__name__,
         "revision": found.revision if found else None,
         "fingerprint": found.fingerprint if found else f"state:{state_digest(encoder)}",
-        "pooling": pooling[0] if pooling else None,
+        "pooling": _as_json(pooling[0]) if pooling else None,
         "normalized": any(isinstance(module, Normalize) for module in encoder),
         "width": transformer.shape.width,
         "text_prompts": {name: text for name, text in sorted(encoder.prompts.items()) if text},
     }
+
+
+def _as_json(pooling: Any) -> Any:
+    return list(pooling) if isinstance(pooling, tuple) else pooling
 
 
 def library_versions() -> dict[str, str]:
@@ -144,6 +148,9 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         found = card.get("format") if isinstance(card, dict) else type(card).__name__
         raise PromptError(f"{path}: format is {found!r}; this version reads {FORMAT!r}")
+    missing = [key for key in ("domain", "prompt", "bytes", "sha256", "backbone") if key not in card]
+    if missing:
+        raise PromptError(f"{path} lacks {', '.join(missing)}: it was cut or altered")
     return card
 
 
@@ -176,9 +183,9 @@ def check_backbone(card: Mapping[str, Any], encoder: SentenceTransformer, where:
     """Raise `PromptError` unless the prompt of `card` was made for this encoder's backbone and pooling."""
     made_for, here = card["backbone"], describe_backbone(encoder)
     for key, what in (("fingerprint", "weights"), ("pooling", "pooling"), ("normalized", "normalisation")):
-        if made_for[key] != here[key]:
+        if (there := made_for.get(key)) != here[key]:
             raise PromptError(
-                f"{where}: the prompt was made for backbone {made_for['name']!r} with {what} {made_for[key]!r}; this "
+                f"{where}: the prompt was made for backbone {made_for.get('name')!r} with {what} {there!r}; this "
                 f"encoder is {here['name']!r} with {what} {here[key]!r}. Load the backbone it was made for"
             )
 

@@ -80,6 +80,8 @@ class PromptedTransformer(Transformer):
         module.model.eval()
         module.shape, module.refusal = _prepare_backbone(module)
         module.position_limit = _position_limit(module.model)
+        if module.position_limit is not None:  # tokenizers of RoBERTa's family may promise more than there are
+            module.max_seq_length = min(module.max_seq_length or module.position_limit, module.position_limit)
         module.text_limit = module.max_seq_length
         return module
 
@@ -105,6 +107,8 @@ class PromptedTransformer(Transformer):
                 if got != expected:
                     raise PromptError(f"{part}.{name} has shape {got}; this backbone takes {expected}")
         self.placement(spec.placement)
+        if spec.kind == "input" and self.position_limit is not None and self.position_limit - spec.length < 2:
+            raise PromptError(f"the prompt fills the backbone's {self.position_limit} positions; shorten it")
         prompt.to(next(self.model.parameters()).device)
         if domain in self.domains:
             self.prompts[self.domains.index(domain)] = prompt
@@ -334,16 +338,12 @@ class PromptedTransformer(Transformer):
         return None if not longest or self.position_limit is None else self.position_limit - longest
 
     def _limit_text(self) -> None:
-        room = self._room()
-        if room is not None and room < 2:
-            raise PromptError(f"the prompt fills the backbone's {self.position_limit} positions; shorten it")
-        limits = [limit for limit in (self.text_limit, room) if limit is not None]
-        if limits:
-            self.max_seq_length = min(limits)
+        limits = [limit for limit in (self.text_limit, self._room()) if limit is not None]
+        self.max_seq_length = min(limits, default=None)
 
     def _reaches(self, features: dict[str, Any], room: int) -> bool:
         asked = self.text_limit
-        return asked is not None and asked > room and features["input_ids"].shape[1] == room
+        return (asked is None or asked > room) and features["input_ids"].shape[1] == room
 
 
 def insertion_order(mask: Tensor, length: int, *, after_first: bool) -> Tensor:

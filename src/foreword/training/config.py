@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
+
+from transformers import SchedulerType
 
 from foreword.common.errors import ForewordError
 from foreword.prompts.encoder import Precision
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import Start
+from foreword.prompts.store import DTYPES
 
 Side = Literal["both", "query"]
+DocumentSide = Literal["base", "start"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class TrainingConfig:
     """
 
     side: Side = "query"
-    document_side: Literal["base", "start"] = "base"
+    document_side: DocumentSide = "base"
     steps: int = 120
     batch_size: int = 32
     learning_rate: float = 0.1
@@ -66,8 +70,15 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.side not in ("both", "query"):
-            raise ForewordError(f"side is {self.side!r}; expected 'both' or 'query'")
+        for name, allowed in (
+            ("side", get_args(Side)),
+            ("document_side", get_args(DocumentSide)),
+            ("schedule", [kind.value for kind in SchedulerType]),
+            ("dtype", DTYPES),
+            ("precision", get_args(Precision)),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ForewordError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
         for name in (
             "steps",
             "batch_size",

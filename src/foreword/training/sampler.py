@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from sentence_transformers.base.sampler import MultiDatasetDefaultBatchSampler
 
+from foreword.common.errors import DataError
+
 
 class DomainBatchSampler(MultiDatasetDefaultBatchSampler):
     """Draws a domain with weight `pairs ** (1 / temperature)`, then its next batch; a domain that ends begins anew.
@@ -46,7 +48,10 @@ class DomainBatchSampler(MultiDatasetDefaultBatchSampler):
             sampler.set_epoch(1000 * self.epoch + rounds[domain])
         rounds[domain] += 1
         # The domains share one generator, which another's restart would disturb halfway: take all batches now.
-        return iter(list(sampler))
+        batches = list(sampler)
+        if not batches:
+            raise DataError("too few different training pairs for one batch without repeated texts; lower batch_size")
+        return iter(batches)
 
     def __len__(self) -> int:
         """Batches in an epoch."""

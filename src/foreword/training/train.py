@@ -20,7 +20,7 @@ from foreword.common.files import write_json
 from foreword.prompts.encoder import resolve_precision, state_digest, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.start import new_prompt
-from foreword.prompts.store import CARD, StoredPrompt, load_prompt, save_prompt
+from foreword.prompts.store import CARD, StoredPrompt, describe_backbone, load_prompt, save_prompt
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.dev import DevEvaluator, DevSet, seed_everything
 from foreword.training.losses import CorpusPairs
@@ -74,12 +74,15 @@ def train(
     output = Path(output)
     domain = domain or (sources[0].id if len(sources) == 1 else "multitask")
     data = {c.id: _pairs_of(c, pairs) for c in sources}
+    if len(data) < len(sources):
+        raise DataError(f"a collection is given twice: {', '.join(c.id for c in sources)}")
     identity = _identity(encoder, sources, data, domain, config, start, documents)
     done = _claim(output, identity, encoder, resume)
     if done is not None:
         return done
     began = time.time()
     prompt = _starting_prompt(encoder, config, start, data)
+    start_digest = prompt.digest()
     transformer = transformer_of(encoder)
     before, weights = (list(transformer.domains), transformer.route), state_digest(encoder)
     transformer.add(TRAINEE, prompt)
@@ -89,6 +92,9 @@ def train(
     finally:
         transformer.remove(TRAINEE)
         transformer.route = before[1]
+        # accelerate leaves its mixed precision on the model, and a mark that lets the next training's pass by.
+        for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+            encoder.__dict__.pop(name, None)
         encoder.requires_grad_(False)
         encoder.eval()
     if state_digest(encoder) != weights:
@@ -96,7 +102,7 @@ def train(
     evaluator, losses = history
     record = {
         **identity,
-        "start": {**identity["start"], "digest": _digest_of(start)},
+        "start_digest": start_digest,
         "metrics": {"dev": evaluator.history, "best_step": evaluator.best_step, "loss": losses},
         "text": {"query_length": config.query_length, "document_length": config.document_length},
     }
@@ -148,6 +154,7 @@ def _identity(
     device = encoder.device.type
     return {
         "domain": domain,
+        "fingerprint": describe_backbone(encoder)["fingerprint"],
         "training": {
             **config.as_dict(),
             "precision": resolve_precision(config.precision, device),
@@ -155,7 +162,7 @@ def _identity(
         },
         "data": {
             c.id: {
-                "collection": fingerprint(c),
+                "collection": fingerprint(c, [split for split in c.splits if split != "test"]),
                 "pairs": len(data[c.id]),
                 "pairs_sha256": digest(data[c.id]),
                 **({"vectors": documents[c.id].digest()} if documents and c.id in documents else {}),
@@ -188,13 +195,15 @@ def _claim(
     work = output / "training"
     if not resume and work.exists():
         shutil.rmtree(work)
-    if (work / "identity.json").exists():
+    if any(work.glob("checkpoint-*")):
         if json.loads((work / "identity.json").read_text()) != wanted:
             raise ForewordError(
                 f"{output} holds an interrupted training with other settings or data; choose another folder, or "
                 "begin anew with --no-resume (resume=False)"
             )
-    else:
+    elif not (work / "identity.json").exists() or json.loads((work / "identity.json").read_text()) != wanted:
+        if work.exists():  # it ended before its first checkpoint: nothing to go on from
+            shutil.rmtree(work)
         write_json(work / "identity.json", wanted)
     return None
 
@@ -252,7 +261,10 @@ def _run(
     vectors: dict[str, DocumentVectors] = {}
     if config.side == "query":
         for c in sources:
-            vectors[c.id] = documents.get(c.id) or embed_documents(
+            if c.id in documents:
+                vectors[c.id] = documents[c.id].checked(encoder)
+                continue
+            vectors[c.id] = embed_documents(
                 encoder,
                 c,
                 route=TRAINEE if config.document_side == "start" else None,
@@ -283,6 +295,8 @@ def _run(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
         trainer.train(resume_from_checkpoint=str(complete[-1]) if complete else None)
+    if evaluator.history[-1]["step"] < trainer.state.global_step:  # the steps end between two evaluations
+        evaluator(encoder, steps=trainer.state.global_step)
     losses = [
         {"step": entry["step"], "loss": round(entry["loss"], 5)}
         for entry in trainer.state.log_history

@@ -33,7 +33,7 @@ from transformers import (
 
 from foreword.collections.records import TrainingPair
 from foreword.common.errors import DataError
-from foreword.prompts.encoder import resolve_precision
+from foreword.prompts.encoder import resolve_precision, text_prompt
 from foreword.prompts.prompt import Prompt
 from foreword.training.config import TrainingConfig
 from foreword.training.dev import DevEvaluator
@@ -114,7 +114,7 @@ def build_trainer(
         )
         return features
 
-    text_prompts = {column: encoder.prompts.get(side) or "" for column, side in tasks.items()}
+    text_prompts = {column: text_prompt(encoder, "query" if column == "query" else "document") for column in tasks}
     trainer = PromptTrainer(
         model=encoder,
         args=_arguments(folder, config, encoder, datasets, quiet),
@@ -158,6 +158,11 @@ def _datasets(data: Mapping[str, Sequence[TrainingPair]], config: TrainingConfig
     return DatasetDict(tables)
 
 
+def _distinct(table: Any) -> int:
+    """How many rows without a repeated text there are, at most: what a batch without duplicates is made of."""
+    return min(len(set(table[name])) for name in table.column_names)
+
+
 def _loss(encoder: SentenceTransformer, corpus: Mapping[str, CorpusPairs] | None, config: TrainingConfig) -> Any:
     cosine = encoder.similarity_fn_name == "cosine"
     if corpus is not None:
@@ -184,6 +189,8 @@ def _arguments(
 ) -> SentenceTransformerTrainingArguments:
     precision = resolve_precision(config.precision, encoder.device)
     every = config.evaluate_every if 0 < config.evaluate_every <= config.steps else config.steps
+    # Losses are averaged since the last one shown: at checkpoints too, so that a resumed run shows the same ones.
+    shown = max(n for n in range(1, max(1, min(10, config.steps // 10)) + 1) if every % n == 0)
     return SentenceTransformerTrainingArguments(
         output_dir=str(folder),
         max_steps=config.steps,
@@ -197,7 +204,7 @@ def _arguments(
         use_cpu=encoder.device.type == "cpu",
         batch_sampler=BatchSamplers.NO_DUPLICATES,
         multi_dataset_batch_sampler=domain_sampler(config.domain_temperature),
-        dataloader_drop_last=all(len(table) >= config.batch_size for table in datasets.values()),
+        dataloader_drop_last=all(_distinct(table) >= config.batch_size for table in datasets.values()),
         eval_strategy="steps",
         eval_steps=every,
         eval_on_start=True,
@@ -205,7 +212,7 @@ def _arguments(
         save_steps=every,
         save_total_limit=1,
         logging_strategy="steps",
-        logging_steps=max(1, min(10, config.steps // 10)),
+        logging_steps=shown,
         report_to="none",
         seed=config.seed,
         data_seed=config.seed,

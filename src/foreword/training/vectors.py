@@ -32,6 +32,22 @@ class DocumentVectors:
         if len(set(self.doc_ids)) != len(self.doc_ids):
             raise DataError("document ids of the vectors are not unique")
 
+    def checked(self, encoder: SentenceTransformer) -> DocumentVectors:
+        """These vectors in memory, as the encoder's own would be: its width, and unit length for the cosine.
+
+        Raises:
+            DataError: another width, or values that are not finite.
+        """
+        width = encoder.get_embedding_dimension()
+        if self.vectors.shape[1] != width:
+            raise DataError(f"the vectors have {self.vectors.shape[1]} numbers, the encoder's {width}: another model's")
+        vectors = np.array(self.vectors, dtype=np.float32)
+        if not np.isfinite(vectors).all():
+            raise DataError("the vectors hold NaN or infinity; make them again")
+        if encoder.similarity_fn_name == "cosine":
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return DocumentVectors(self.doc_ids, vectors)
+
     def digest(self) -> str:
         """SHA-256 of ids and values: 64 hexadecimal digits."""
         digest = hashlib.sha256("\x1f".join(self.doc_ids).encode())
@@ -88,8 +104,10 @@ def read_vectors(path: str | Path, ids: str | Path | None = None) -> DocumentVec
             raise DataError(f"no ids for {path.name}: one document id a line, in the order of the rows", path=ids_path)
         try:
             vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-        except ValueError as error:
+        except (ValueError, OSError, EOFError) as error:
             raise DataError(f"not an array of numbers: {error}", path=path) from error
+        if not np.issubdtype(vectors.dtype, np.floating):
+            raise DataError(f"the array holds {vectors.dtype}, not floating point numbers", path=path)
         return DocumentVectors(ids_path.read_text(encoding="utf-8").split(), vectors)
     if path.suffix == ".parquet":
         return _read_parquet(path)
@@ -98,8 +116,12 @@ def read_vectors(path: str | Path, ids: str | Path | None = None) -> DocumentVec
 
 def _read_parquet(path: Path) -> DocumentVectors:
     import pyarrow.parquet as parquet
+    from pyarrow.lib import ArrowException
 
-    table = parquet.read_table(path)
+    try:
+        table = parquet.read_table(path)
+    except (ArrowException, OSError) as error:
+        raise DataError(f"cannot be read as parquet: {error}", path=path) from error
     id_column = next((name for name in ("doc_id", "_id", "id") if name in table.column_names), None)
     vector_column = next((name for name in ("vector", "embedding") if name in table.column_names), None)
     if id_column is None or vector_column is None:
@@ -108,6 +130,8 @@ def _read_parquet(path: Path) -> DocumentVectors:
             path=path,
         )
     lists = table.column(vector_column).combine_chunks()
+    if not hasattr(lists, "flatten") or not hasattr(lists.type, "value_type"):
+        raise DataError(f"column {vector_column} holds {lists.type}; expected lists of numbers", path=path)
     lengths = np.diff(lists.offsets.to_numpy()) if hasattr(lists, "offsets") else np.array([lists.type.list_size])
     if len(set(lengths.tolist())) > 1:
         raise DataError(f"vectors have {sorted(set(lengths.tolist()))} numbers; expected all of one length", path=path)

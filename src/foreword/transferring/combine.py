@@ -49,7 +49,11 @@ def shared_document_source(sources: Mapping[str, StoredPrompt]) -> str | None:
 def start_of(stored: StoredPrompt) -> str:
     """What a prompt's training started from: the other prompt's digest, or how a new one was made."""
     start = stored.card.get("start") or {}
-    return str(start.get("digest") or (start.get("from"), start.get("seed"), start.get("prompt")))
+    return str(
+        stored.card.get("start_digest")
+        or start.get("digest")
+        or (start.get("from"), start.get("seed"), start.get("prompt"))
+    )
 
 
 def average_prompts(sources: Mapping[str, StoredPrompt], weights: Mapping[str, float]) -> Prompt:

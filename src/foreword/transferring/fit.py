@@ -20,7 +20,8 @@ from foreword.collections.records import TrainingPair
 from foreword.common.errors import DataError, ForewordError
 from foreword.common.progress import track
 from foreword.evaluation.measures import evaluate_run
-from foreword.prompts.encoder import Precision, autocast, encode, routed
+from foreword.prompts.encoder import Precision, autocast, encode, routed, text_prompt
+from foreword.prompts.spec import Side
 from foreword.prompts.transformer import OneRoute, Route
 from foreword.retrieval.dense import exact_search
 
@@ -114,6 +115,7 @@ def fit_weights(
         vectors = _documents(encoder, document, pairs, config)
         fixed = torch.from_numpy(vectors).to(encoder.device)
     losses: list[float] = []
+    encoder.requires_grad_(False)
     encoder.eval()
     for batch in track(_batches(len(pairs), config), "fitting", config.steps, quiet=quiet):
         mixture = {name: weights[i] for i, name in enumerate(names)}
@@ -146,8 +148,11 @@ def _batches(count: int, config: FitConfig) -> Iterator[list[int]]:
         yield batch
 
 
-def _embed(encoder: SentenceTransformer, texts: list[str], side: str, length: int) -> Tensor:
-    features = encoder.preprocess(texts, task=side, max_length=min(length, encoder.max_seq_length or length))
+def _embed(encoder: SentenceTransformer, texts: list[str], side: Side, length: int) -> Tensor:
+    words = text_prompt(encoder, side)
+    features = encoder.preprocess(
+        texts, prompt=words, task=side, max_length=min(length, encoder.max_seq_length or length)
+    )
     features = {k: v.to(encoder.device) if isinstance(v, Tensor) else v for k, v in features.items()}
     vectors: Tensor = encoder(features)["sentence_embedding"].float()
     return torch.nn.functional.normalize(vectors, dim=1) if encoder.similarity_fn_name == "cosine" else vectors

