@@ -149,11 +149,12 @@ def _train(options: Options, *, several: bool) -> None:
         print_json(resolved)
         return
     from foreword.collections.pseudo import pseudo_pairs
+    from foreword.collections.unlabelled import Unlabelled
     from foreword.training.train import train as run
     from foreword.training.vectors import read_vectors
 
     targets = [load_collection(options, name) for name in options.target]
-    sources = [load_collection(options, name, exclude=targets) for name in options.collections]
+    sources: list[Collection] = [load_collection(options, name, exclude=targets) for name in options.collections]
     encoder = load_encoder(options)
     documents = None
     if options.documents is not None:
@@ -162,6 +163,7 @@ def _train(options: Options, *, several: bool) -> None:
         documents = {sources[0].id: read_vectors(options.documents, options.ids)}
     pairs = None
     if options.pseudo_queries:
+        sources = [Unlabelled(c) for c in sources]  # nor may labels choose the best step
         pairs = {c.id: list(pseudo_pairs(c.documents(), options.pseudo_queries, config.seed)) for c in sources}
     stored = run(
         encoder,

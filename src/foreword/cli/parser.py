@@ -180,12 +180,17 @@ def _train(parser: Parser, *, several: bool) -> None:
         default="words",
         help="of a new prompt (default: %(default)s)",
     )
-    training = parser.add_argument_group("training")
+    training = parser.add_argument_group("training", "what is not given depends on the side; --dry-run prints it")
     training.add_argument(
         "--side",
         choices=["both", "query"],
         default="both" if several else "query",
         help="query: documents keep the base model's vectors (default: %(default)s)",
+    )
+    training.add_argument(
+        "--document-side",
+        choices=["base", "start"],
+        help="query side: what embeds documents once, the base model (default) or the prompt of --start-from",
     )
     training.add_argument(
         "--documents",

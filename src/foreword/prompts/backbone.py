@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from foreword.common.errors import BackboneError
 from foreword.common.files import sha256_file
@@ -67,21 +67,29 @@ def resolve_backbone(name: str = DEFAULT_BACKBONE, revision: str | None = None) 
     )
 
 
-def _repository(name: str) -> str:
-    return name if "/" in name else f"sentence-transformers/{name}"
+def _repositories(name: str) -> list[str]:
+    """A bare name is one of sentence-transformers' own models, or of the hub's first ones (`bert-base-uncased`)."""
+    return [name] if "/" in name else [f"sentence-transformers/{name}", name]
+
+
+def _snapshot(repository: str, revision: str | None, *, local: bool) -> tuple[Path, str]:
+    from huggingface_hub import snapshot_download
+
+    # The same patterns for both: a cache that holds just these files counts as incomplete without them.
+    path = Path(
+        snapshot_download(
+            repository, revision=revision, allow_patterns=_DOWNLOAD, ignore_patterns=_SKIP, local_files_only=local
+        )
+    )
+    fingerprint_folder(path)  # a cache may hold a repository's configuration without its weights
+    return path, path.name
 
 
 def _cached(name: str, revision: str | None) -> tuple[Path | None, str | None]:
-    from huggingface_hub import snapshot_download
-
-    try:
-        # The patterns of the download: without them a cache that holds just these files counts as incomplete.
-        wanted: dict[str, Any] = {"allow_patterns": _DOWNLOAD, "ignore_patterns": _SKIP}
-        path = Path(snapshot_download(_repository(name), revision=revision, local_files_only=True, **wanted))
-        fingerprint_folder(path)  # a cache may hold a repository's configuration without its weights
-    except Exception:  # every reason for "not in the cache" is the same to us
-        return None, None
-    return path, path.name
+    for repository in _repositories(name):
+        with contextlib.suppress(Exception):  # every reason for "not in the cache" is the same to us
+            return _snapshot(repository, revision, local=True)
+    return None, None
 
 
 def _packaged(name: str, revision: str | None) -> tuple[Path | None, str | None]:
@@ -97,19 +105,17 @@ def _packaged(name: str, revision: str | None) -> tuple[Path | None, str | None]
 def _hub(name: str, revision: str | None) -> tuple[Path | None, str | None]:
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return None, None
-    from huggingface_hub import snapshot_download
-
-    try:
-        path = Path(
-            snapshot_download(_repository(name), revision=revision, allow_patterns=_DOWNLOAD, ignore_patterns=_SKIP)
-        )
-        fingerprint_folder(path)
-    except Exception as error:
-        raise BackboneError(
-            f"backbone {name!r} could not be had from the hub ({type(error).__name__}: {error}); check the name "
-            "and the network, or give a local folder"
-        ) from error
-    return path, path.name
+    errors: list[Exception] = []
+    for repository in _repositories(name):
+        try:
+            return _snapshot(repository, revision, local=False)
+        except Exception as error:
+            errors.append(error)
+    said = "; ".join(f"{type(error).__name__}: {error}" for error in errors)
+    raise BackboneError(
+        f"backbone {name!r} could not be had from the hub ({said}); check the name and the network, or give a local "
+        "folder"
+    ) from errors[-1]
 
 
 def fingerprint_folder(folder: Path) -> str:

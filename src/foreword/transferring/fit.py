@@ -34,7 +34,9 @@ class FitConfig:
         steps: optimizer steps.
         batch_size: pseudo-queries in a step; the others' documents are the negatives.
         learning_rate: of the weights (Adam).
-        shrinkage: penalty on the sum of the squared weights: how strongly the mixture is held to the base model.
+        anchor: penalty on the squared distance of the weights from where they start (the uniform mixture). Pseudo-
+            queries are not queries: without it, a few hundred of them pull the weights too far.
+        shrinkage: penalty on the squared weights, which pulls towards the base model.
         temperature: of the softmax.
         query_length: tokens a pseudo-query is cut to.
         document_length: tokens a document is cut to.
@@ -47,6 +49,7 @@ class FitConfig:
     steps: int = 30
     batch_size: int = 32
     learning_rate: float = 0.05
+    anchor: float = 0.3
     shrinkage: float = 0.0
     temperature: float = 0.05
     query_length: int = 64
@@ -109,10 +112,11 @@ def fit_weights(
     began = time.perf_counter()
     names = list(start)
     weights = torch.tensor([start[name] for name in names], requires_grad=True, device=encoder.device)
+    origin = weights.detach().clone()
     optimizer = torch.optim.Adam([weights], lr=config.learning_rate)
     fixed: Tensor | None = None
     if document != "mixed":
-        vectors = _documents(encoder, document, pairs, config)
+        vectors = embed_pair_documents(encoder, document, pairs, config)
         fixed = torch.from_numpy(vectors).to(encoder.device)
     losses: list[float] = []
     encoder.requires_grad_(False)
@@ -127,7 +131,7 @@ def fit_weights(
         targets = torch.tensor(batch) if fixed is not None else torch.arange(len(batch))
         scores = queries @ documents.T / config.temperature
         loss = torch.nn.functional.cross_entropy(scores, targets.to(scores.device))
-        total = loss + config.shrinkage * weights.square().sum()
+        total = loss + config.anchor * (weights - origin).square().sum() + config.shrinkage * weights.square().sum()
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -158,9 +162,10 @@ def _embed(encoder: SentenceTransformer, texts: list[str], side: Side, length: i
     return torch.nn.functional.normalize(vectors, dim=1) if encoder.similarity_fn_name == "cosine" else vectors
 
 
-def _documents(
+def embed_pair_documents(
     encoder: SentenceTransformer, route: Route, pairs: Sequence[TrainingPair], config: FitConfig
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Vectors of the pairs' documents, in order."""
     return encode(
         encoder,
         [pair.document for pair in pairs],
@@ -173,10 +178,18 @@ def _documents(
 
 
 def pseudo_scores(
-    encoder: SentenceTransformer, route: Route, pairs: Sequence[TrainingPair], config: FitConfig
+    encoder: SentenceTransformer,
+    route: Route,
+    pairs: Sequence[TrainingPair],
+    config: FitConfig,
+    *,
+    documents: np.ndarray[Any, np.dtype[np.float32]] | None = None,
 ) -> dict[str, float]:
-    """nDCG@10 of each held-out pseudo-query against the held-out documents, with `route`."""
-    documents = _documents(encoder, route, pairs, config)
+    """nDCG@10 of each held-out pseudo-query against the held-out documents, with `route`.
+
+    `documents` are the vectors of the pairs' documents, in order, when they are embedded already.
+    """
+    documents = embed_pair_documents(encoder, route, pairs, config) if documents is None else documents
     queries = encode(
         encoder,
         [pair.query for pair in pairs],

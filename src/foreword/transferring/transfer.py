@@ -24,7 +24,7 @@ from foreword.transferring.combine import (
     shared_document_source,
     uniform_weights,
 )
-from foreword.transferring.fit import FitConfig, fit_weights, pseudo_scores, split_pairs
+from foreword.transferring.fit import FitConfig, embed_pair_documents, fit_weights, pseudo_scores, split_pairs
 from foreword.transferring.similarity import Array, Method, document_features, similarity, softmax_weights
 
 Combination = Literal["fitted", "uniform", "similarity", "best-single", "average"]
@@ -57,6 +57,11 @@ class TransferConfig:
     def __post_init__(self) -> None:
         if self.method not in get_args(Combination):
             raise ForewordError(f"method is {self.method!r}; expected one of {', '.join(get_args(Combination))}")
+        if self.top_k < 1 or self.sample < 1 or not self.temperature > 0:
+            raise ForewordError(
+                f"top_k {self.top_k}, sample {self.sample}, temperature {self.temperature}: expected at least 1, at "
+                "least 1 and above 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -233,8 +238,9 @@ def _by_pseudo_queries(
         fit = fit_weights(encoder, start, fitting, config.fit, document=fixed, quiet=quiet)
         candidates = {"fitted": dict(fit.weights)}
     scores = {"base": pseudo_scores(encoder, None, held, config.fit)}
+    shared = None if document is None else embed_pair_documents(encoder, document, held, config.fit)
     for name, weights in candidates.items():
-        scores[name] = pseudo_scores(encoder, route_of(weights, document), held, config.fit)
+        scores[name] = pseudo_scores(encoder, route_of(weights, document), held, config.fit, documents=shared)
     means = {name: float(np.mean(list(values.values()))) for name, values in scores.items()}
     best = max(candidates, key=lambda name: means[name])
     difference = paired_randomization(scores[best], scores["base"])

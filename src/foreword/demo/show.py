@@ -1,0 +1,87 @@
+"""What the demo prints at its end: the table, the advice and three searches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from foreword.collections.records import Collection, Document
+from foreword.demo.record import Recorder
+from foreword.retrieval.runs import Run, read_run, trec_name
+
+BEFORE, AFTER = "base", "supervised-both"
+SHOWN = 3
+
+
+def headline(recorder: Recorder, target: str) -> str:
+    """The demo's outcome in a sentence."""
+    measure = recorder.measures[0]
+    base, fitted, best = (recorder.value(name, target) for name in ("base", "transfer-fitted", AFTER))
+    return (
+        f"{target}, {measure}: {base:.3f} with the base model, {fitted:.3f} by transfer without any of its labels, "
+        f"{best:.3f} with a prompt trained on its labels."
+    )
+
+
+def searches(recorder: Recorder, collection: Collection, folder: Path, count: int, seed: int) -> list[dict[str, Any]]:
+    """Test queries whose relevant document moved, drawn by seed, with the hits before and after."""
+    known = recorder.per_query[collection.id]
+    before, after = (read_run(folder / "runs" / f"{name}.{trec_name(collection.id)}.trec") for name in (BEFORE, AFTER))
+    values = known["systems"]
+    moved = [query for query in values[BEFORE] if values[BEFORE][query] != values[AFTER][query]]
+    chosen = sorted(moved, key=lambda query: hashlib.sha256(f"{seed}\x1f{query}".encode()).digest())[:count]
+    qrels = collection.qrels("test")
+    wanted = {doc for run in (before, after) for query in chosen for doc in list(run.get(query, {}))[:SHOWN]}
+    wanted |= {doc for query in chosen for doc in qrels[query]}
+    documents = {doc.doc_id: doc for doc in collection.documents() if doc.doc_id in wanted}
+    return [
+        {
+            "query": known["texts"][query],
+            "collection": collection.id,
+            "relevant": ", ".join(name_of(documents[doc]) for doc, grade in qrels[query].items() if grade > 0),
+            "before": _hits(before, query, qrels[query], documents),
+            "after": _hits(after, query, qrels[query], documents),
+            "before_system": BEFORE,
+            "after_system": AFTER,
+        }
+        for query in chosen
+    ]
+
+
+def _hits(run: Run, query: str, judged: Mapping[str, int], documents: Mapping[str, Document]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name_of(documents[doc_id]),
+            "text": " ".join(documents[doc_id].text.split())[:300],
+            "score": round(score, 4),
+            "relevant": judged.get(doc_id, 0) > 0,
+        }
+        for doc_id, score in list(run.get(query, {}).items())[:SHOWN]
+    ]
+
+
+def name_of(document: Document) -> str:
+    """What a document is called on screen."""
+    return str(document.metadata.get("name") or document.title or document.doc_id)
+
+
+def show(results: Mapping[str, Any], output: Path) -> None:
+    """Print the table, the advice for each target, and the searches."""
+    from rich.console import Console
+
+    from foreword.report import format_table
+
+    console = Console()
+    console.print(format_table(results["rows"], results["configuration"]["measures"], title=results["title"]))
+    console.print(results["headline"], highlight=False)
+    console.print()
+    for advice in results["advice"]:
+        console.print(f"{advice['target']}: [bold]{advice['choice']}[/bold], {advice['reason']}", highlight=False)
+    for search in results["searches"]:
+        console.print(f"\n[bold]{search['query']}[/bold]  ({search['relevant']})", highlight=False)
+        for label, hits in ((search["before_system"], search["before"]), (search["after_system"], search["after"])):
+            names = [f"{'*' if hit['relevant'] else ''}{hit['name']}" for hit in hits]
+            console.print(f"  {label:>16}: {', '.join(names)}", highlight=False)
+    console.print(f"\n* relevant. Written: {output / 'results.json'}, {output / 'report.html'}, {output / 'runs'}/")
