@@ -111,12 +111,14 @@ def train(options: Options) -> None:
     _train(options, several=False)
 
 
-def training_config(options: Options) -> TrainingConfig:
+def training_config(options: Options, *, several: bool) -> TrainingConfig:
     """The settings that the options give, the defaults of the side elsewhere."""
     from foreword.training.config import TrainingConfig
 
-    given = {f.name: getattr(options, f.name, None) for f in fields(TrainingConfig) if f.name != "side"}
-    return TrainingConfig.default(options.side, **{name: value for name, value in given.items() if value is not None})
+    names = [f.name for f in fields(TrainingConfig) if f.name != "side"]
+    given = {name: getattr(options, name, None) for name in names}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return TrainingConfig.default(options.side, several=several, **changes)
 
 
 def _start(options: Options, encoder: SentenceTransformer) -> StoredPrompt | StartConfig:
@@ -134,7 +136,7 @@ def _start_config(options: Options) -> StartConfig:
 
 
 def _train(options: Options, *, several: bool) -> None:
-    config = training_config(options)
+    config = training_config(options, several=several)
     resolved = {
         "collections": options.collections,
         "output": str(options.output),

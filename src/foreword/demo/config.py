@@ -18,8 +18,8 @@ class DemoConfig:
         target: a collection held out of all of them; the table is about it.
         others: further held-out collections, for transfer alone: no prompt of their own is trained.
         multitask_steps: of the prompt trained on all sources, both sides.
-        multitask_rate: its learning rate; a lower one than a domain's own transfers better.
         source_steps: of each source's own query-side prompt, which starts from it.
+        source_rate: the learning rate of those, low since the start is good already.
         query_steps: of the target's supervised query-side prompt, and of its pseudo-query one.
         both_steps: of the target's supervised both-side prompt.
         length: prompt vectors in each layer.
@@ -36,10 +36,10 @@ class DemoConfig:
     target: str = "pydoc/torch"
     others: tuple[str, ...] = ("pydoc/networkx", "pydoc/huggingface_hub", "pydoc/datasets")
     multitask_steps: int = 60
-    multitask_rate: float = 0.03
     source_steps: int = 40
+    source_rate: float = 0.01
     query_steps: int = 150
-    both_steps: int = 60
+    both_steps: int = 110
     length: int = 16
     query_length: int = 64
     document_length: int = 128

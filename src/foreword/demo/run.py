@@ -77,14 +77,14 @@ class Demo:
 
     # -- pieces ------------------------------------------------------------------------------------------------
 
-    def settings(self, side: Any, steps: int, **changes: Any) -> TrainingConfig:
-        """The training settings of a part."""
+    def settings(self, side: Any, steps: int, *, dev: int = 50, **changes: Any) -> TrainingConfig:
+        """The training settings of a part; `dev` queries of each domain for both sides, all of them for one."""
         return TrainingConfig.default(
             side,
             steps=steps,
             evaluate_every=-(-steps // 3) if side == "query" else -(-steps // 2),
-            dev_queries=300 if side == "query" else 60,  # documents are embedded anew only for both sides
-            dev_documents=150,
+            dev_queries=300 if side == "query" else dev,
+            dev_documents=2 * dev,  # embedded anew at each evaluation of both sides
             query_length=self.config.query_length,
             document_length=self.config.document_length,
             precision=self.precision,
@@ -164,11 +164,12 @@ class Demo:
         """The multitask prompt, and each source's own query-side prompt over the documents that it embeds."""
         self.say(f"multitask prompt on {len(self.sources)} sources, {self.config.multitask_steps} steps")
         start = StartConfig(PromptSpec(length=self.config.length, sides="untied"), seed=self.config.seed)
-        config = self.settings("both", self.config.multitask_steps, learning_rate=self.config.multitask_rate)
+        config = self.settings("both", self.config.multitask_steps, several=True)
         multitask, seconds = self.trained(BANK, MULTITASK, self.sources, config, start=start)
         self.bank[MULTITASK] = multitask
         transformer_of(self.encoder).add(MULTITASK, multitask.prompt)
-        config = self.settings("query", self.config.source_steps, document_side="start")
+        rate = self.config.source_rate
+        config = self.settings("query", self.config.source_steps, document_side="start", learning_rate=rate)
         for source in self.sources:
             self.say(f"prompt for {source.id}, {self.config.source_steps} steps")
             vectors = {source.id: self.documents(source, MULTITASK)}
@@ -230,7 +231,8 @@ class Demo:
         self.say(f"prompts for {target.id}: pseudo-queries, supervised on the query side, supervised on both")
         pseudo = list(pseudo_pairs(target.documents(), "auto", self.config.seed))
         vectors = {target.id: self.documents(target, MULTITASK)}
-        config = self.settings("query", steps, document_side="start")
+        rate = self.config.source_rate
+        config = self.settings("query", steps, document_side="start", learning_rate=rate)
         unlabelled = Unlabelled(target)
         stored, seconds = self.trained(
             PROMPTS, "pseudo-query", unlabelled, config, start=multitask, documents=vectors, pairs={target.id: pseudo}
@@ -239,10 +241,11 @@ class Demo:
 
         vectors = {target.id: self.documents(target, None)}
         config = self.settings("query", steps)
-        stored, seconds = self.trained(PROMPTS, "supervised-query", target, config, start=multitask, documents=vectors)
+        start = StartConfig(PromptSpec(length=self.config.length, sides="query"), seed=self.config.seed)
+        stored, seconds = self.trained(PROMPTS, "supervised-query", target, config, start=start, documents=vectors)
         self.tuned("supervised-query", stored, seconds, None)
 
-        config = self.settings("both", self.config.both_steps)
+        config = self.settings("both", self.config.both_steps, dev=150)
         stored, seconds = self.trained(PROMPTS, "supervised-both", target, config, start=multitask)
         self.tuned("supervised-both", stored, seconds, "supervised-both")
 
