@@ -24,7 +24,8 @@ class DemoConfig:
         both_steps: of the target's supervised both-side prompt.
         length: prompt vectors in each layer.
         query_length: tokens a query is cut to.
-        document_length: tokens a document is cut to.
+        document_length: tokens a document is cut to when it is indexed: the backbone's own limit.
+        training_length: tokens a document is cut to in training, where it is embedded at every step.
         similarity_documents: of each source, for the similarity of domains.
         measures: in the table.
         searches: real searches shown before and after.
@@ -34,7 +35,7 @@ class DemoConfig:
     backbone: str = DEFAULT_BACKBONE
     sources: tuple[str, ...] = ("pydoc/numpy", "pydoc/scipy", "pydoc/pandas", "pydoc/sklearn")
     target: str = "pydoc/torch"
-    others: tuple[str, ...] = ("pydoc/networkx", "pydoc/huggingface_hub", "pydoc/datasets")
+    others: tuple[str, ...] = ("pydoc/huggingface_hub", "pydoc/datasets")
     multitask_steps: int = 60
     source_steps: int = 40
     source_rate: float = 0.01
@@ -42,7 +43,8 @@ class DemoConfig:
     both_steps: int = 110
     length: int = 16
     query_length: int = 64
-    document_length: int = 128
+    document_length: int = 256
+    training_length: int = 128
     similarity_documents: int = 200
     measures: tuple[str, ...] = ("nDCG@10", "R@100")
     searches: int = 3

@@ -86,7 +86,7 @@ class Demo:
             dev_queries=300 if side == "query" else dev,
             dev_documents=2 * dev,  # embedded anew at each evaluation of both sides
             query_length=self.config.query_length,
-            document_length=self.config.document_length,
+            document_length=self.config.training_length,
             precision=self.precision,
             seed=self.config.seed,
             **changes,
@@ -119,7 +119,7 @@ class Demo:
                 collection,
                 route=route,
                 precision=self.precision,
-                max_length=self.config.document_length,
+                max_length=self.config.training_length if collection in self.sources else self.config.document_length,
                 quiet=self.quiet,
             )
         return self.vectors[key]
@@ -188,7 +188,7 @@ class Demo:
                 source,
                 limit=self.config.similarity_documents,
                 precision=self.precision,
-                max_length=self.config.document_length,
+                max_length=self.config.training_length,
                 quiet=self.quiet,
             )
         return {
@@ -213,7 +213,7 @@ class Demo:
         """The row of one way of combining a bank's prompts."""
         fit = FitConfig(
             query_length=self.config.query_length,
-            document_length=self.config.document_length,
+            document_length=self.config.training_length,
             precision=self.precision,
             seed=self.config.seed,
         )
