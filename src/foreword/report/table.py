@@ -106,17 +106,23 @@ def format_table(
     """
     from rich.table import Table
 
+    from rich.box import SIMPLE_HEAD
+
     columns, lines = _lines(rows, measures, baseline)
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for name in columns:
-        words = name in ("collection", "system")
-        table.add_column(name, justify="left" if words else "right", no_wrap=True)
+    several = "collection" in columns
+    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    for name in columns[1:] if several else columns:
+        short = "Δ" if name.startswith("Δ") else "params" if name == "parameters" else name
+        table.add_column(short, justify="left" if name == "system" else "right", no_wrap=True)
     previous = None
     for collection, cells in lines:
-        if previous is not None and collection != previous:
-            table.add_section()
+        if several and collection != previous:  # a line of its own: as a column it would not leave room in 80
+            if previous is not None:
+                table.add_section()
+            table.add_row(_rich(collection, True))
         previous = collection
-        table.add_row(*(_rich(text, bold) for text, bold in cells))
+        *shown, (duration, _) = cells[1:] if several else cells
+        table.add_row(*(_rich(text, bold) for text, bold in shown), duration.replace(" min ", "m").replace(" s", "s"))
     return table
 
 
