@@ -104,9 +104,8 @@ def format_table(
         baseline: the system that differences are from.
         title: a line over the table.
     """
-    from rich.table import Table
-
     from rich.box import SIMPLE_HEAD
+    from rich.table import Table
 
     columns, lines = _lines(rows, measures, baseline)
     several = "collection" in columns

@@ -7,7 +7,7 @@ are trained like any parameter, with no label of the target. Weights of 0 are th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from foreword.collections.records import TrainingPair
+from foreword.collections.pseudo import pseudo_pairs
+from foreword.collections.records import Document, TrainingPair
 from foreword.common.errors import DataError, ForewordError
 from foreword.common.progress import track
 from foreword.evaluation.measures import evaluate_run
@@ -42,6 +43,8 @@ class FitConfig:
         document_length: tokens a document is cut to.
         held_out: share of the pseudo-queries kept for choosing between candidates.
         most: pseudo-queries used at most.
+        spans: random spans of documents that join the held-out pseudo-queries in choosing, at most: a second kind,
+            which the weights were not fitted on, tells near domains from far ones better than the first alone.
         precision: of the forward passes.
         seed: of the order of the pseudo-queries.
     """
@@ -56,6 +59,7 @@ class FitConfig:
     document_length: int = 128
     held_out: float = 0.3
     most: int = 1000
+    spans: int = 400
     precision: Precision = "auto"
     seed: int = 0
 
@@ -85,6 +89,13 @@ def split_pairs(pairs: Sequence[TrainingPair], config: FitConfig) -> tuple[list[
     if len(fitted) < 2 or not chosen:
         raise DataError(f"{len(pairs)} pseudo-queries; fitting needs more text (at least a few dozen documents)")
     return fitted, chosen
+
+
+def check_spans(documents: Iterable[Document], config: FitConfig) -> list[TrainingPair]:
+    """Random spans with the rest of their documents, a seeded choice of `config.spans` of them."""
+    pairs = list(pseudo_pairs(documents, "span", config.seed))
+    order = np.random.default_rng(config.seed).permutation(len(pairs))[: config.spans]
+    return [pairs[i] for i in order]
 
 
 def fit_weights(
@@ -189,6 +200,8 @@ def pseudo_scores(
 
     `documents` are the vectors of the pairs' documents, in order, when they are embedded already.
     """
+    if not pairs:
+        return {}
     documents = embed_pair_documents(encoder, route, pairs, config) if documents is None else documents
     queries = encode(
         encoder,

@@ -24,7 +24,14 @@ from foreword.transferring.combine import (
     shared_document_source,
     uniform_weights,
 )
-from foreword.transferring.fit import FitConfig, embed_pair_documents, fit_weights, pseudo_scores, split_pairs
+from foreword.transferring.fit import (
+    FitConfig,
+    check_spans,
+    embed_pair_documents,
+    fit_weights,
+    pseudo_scores,
+    split_pairs,
+)
 from foreword.transferring.similarity import Array, Method, document_features, similarity, softmax_weights
 
 Combination = Literal["fitted", "uniform", "similarity", "best-single", "average"]
@@ -229,6 +236,7 @@ def _by_pseudo_queries(
 ) -> dict[str, Any]:
     """Candidates compared on held-out pseudo-queries; the base model wins unless one is better."""
     fitting, held = split_pairs(pairs, config.fit)
+    checks = [held, check_spans(target.documents(), config.fit)]
     document = shared_document_source(bank)
     candidates: dict[str, dict[str, float]] = {name: {name: 1.0} for name in bank}
     if config.method == "fitted":
@@ -237,16 +245,22 @@ def _by_pseudo_queries(
         fixed = document if document is not None or query_only else "mixed"
         fit = fit_weights(encoder, start, fitting, config.fit, document=fixed, quiet=quiet)
         candidates = {"fitted": dict(fit.weights)}
-    scores = {"base": pseudo_scores(encoder, None, held, config.fit)}
-    shared = None if document is None else embed_pair_documents(encoder, document, held, config.fit)
-    for name, weights in candidates.items():
-        scores[name] = pseudo_scores(encoder, route_of(weights, document), held, config.fit, documents=shared)
+    routes: dict[str, Route] = {
+        "base": None,
+        **{name: route_of(weights, document) for name, weights in candidates.items()},
+    }
+    scores: dict[str, dict[str, float]] = {name: {} for name in routes}
+    for number, check in enumerate(checks):
+        shared = None if document is None else embed_pair_documents(encoder, document, check, config.fit)
+        for name, route in routes.items():
+            values = pseudo_scores(encoder, route, check, config.fit, documents=None if name == "base" else shared)
+            scores[name] |= {f"{number}:{query_id}": value for query_id, value in values.items()}
     means = {name: float(np.mean(list(values.values()))) for name, values in scores.items()}
     best = max(candidates, key=lambda name: means[name])
     difference = paired_randomization(scores[best], scores["base"])
     said = (
-        f"on {len(held)} held-out pseudo-queries of {target.id}, nDCG@10 is {means[best]:.3f} with {best} and "
-        f"{means['base']:.3f} with the base model (p = {difference.p_value:.3f})"
+        f"on {len(scores['base'])} held-out pseudo-queries of {target.id}, nDCG@10 is {means[best]:.3f} with "
+        f"{best} and {means['base']:.3f} with the base model (p = {difference.p_value:.3f})"
     )
     if means[best] <= means["base"]:
         return {"weights": {}, "advice": "don't transfer", "reason": said, "pseudo": means}
