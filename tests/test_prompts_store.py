@@ -246,3 +246,31 @@ def test_a_damaged_mixture_is_refused(
     damage(tmp_path / "mix")
     with pytest.raises(PromptError, match=said):
         attach_mixture(encoder, tmp_path / "mix")
+
+
+def test_save_pretrained_keeps_the_prompts_and_leaves_the_backbone(encoder, tmp_path):
+    """Loaded by our loader and by plain sentence-transformers, the embeddings are the same."""
+    from sentence_transformers import SentenceTransformer
+
+    from foreword.prompts.encoder import load_encoder
+    from foreword.prompts.start import new_prompt
+
+    transformer = transformer_of(encoder)
+    for seed, domain in enumerate(("a/x", "b")):
+        prompt = new_prompt(encoder, PromptSpec(length=3), seed=seed)
+        prompt.assign({name: t + 0.5 if name.endswith("gate") else t for name, t in prompt.tensors().items()})
+        transformer.add(domain, prompt)
+    transformer.route = {"a/x": 0.25, "b": 0.5}
+    expected = encoder.encode(["some text", "and a longer text of it"])
+    encoder.save_pretrained(str(tmp_path / "saved"))
+    files = {path.name for path in (tmp_path / "saved").rglob("*") if path.is_file()}
+    assert "foreword.json" in files
+    assert not {"model.safetensors", "pytorch_model.bin", "tokenizer.json"} & files
+    ours = load_encoder(str(tmp_path / "saved"), device="cpu")
+    theirs = SentenceTransformer(str(tmp_path / "saved"), trust_remote_code=True, device="cpu")
+    for loaded in (ours, theirs):
+        assert abs(loaded.encode(["some text", "and a longer text of it"]) - expected).max() == 0
+    weights = next((tmp_path / "saved" / "prompts").iterdir())
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(PromptError, match="cut or altered"):
+        load_encoder(str(tmp_path / "saved"))

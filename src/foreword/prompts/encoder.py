@@ -20,6 +20,7 @@ from foreword.common.errors import BackboneError, PromptError
 from foreword.common.progress import track
 from foreword.prompts.backbone import Backbone, resolve_backbone
 from foreword.prompts.defaults import DEFAULT_BACKBONE
+from foreword.prompts.saved import is_saved_encoder, read_module
 from foreword.prompts.spec import Side
 from foreword.prompts.transformer import BASE, PromptedTransformer, Route
 
@@ -43,7 +44,8 @@ def load_encoder(
     """A `SentenceTransformer` whose first module is a `PromptedTransformer`.
 
     Args:
-        backbone: a local folder, a hub name, or the packaged MiniLM's name.
+        backbone: a local folder, a hub name, the packaged MiniLM's name, or a folder that `save_pretrained` of such
+            an encoder wrote.
         prompt: the folder of a stored prompt or mixture; it encodes every text from here on.
         bank: a folder of stored prompts; each is chosen with `encode(..., domain=name)`.
         max_length: tokens a text is cut to; None: the backbone's own setting.
@@ -61,9 +63,12 @@ def load_encoder(
 
     if device is not None:
         _check_device(device)
-    found = resolve_backbone(backbone, revision)
+    saved = read_module(backbone) if is_saved_encoder(backbone) else None
+    found = saved[1] if saved is not None else resolve_backbone(backbone, revision)
     encoder = _load_base(found, device, attn_implementation, trust_remote_code)
     transformer = transformer_of(encoder)
+    if saved is not None:
+        transformer.restore(saved[0], saved[2])
     if max_length is not None:
         if max_length < 3:
             raise BackboneError(f"max_length is {max_length}; a text needs at least 3 tokens")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -15,6 +16,7 @@ from foreword.common.errors import BackboneError, PromptError
 from foreword.prompts.attention import SLOT, BatchPrompts, Recorder, prompted_implementation
 from foreword.prompts.backbone import Backbone
 from foreword.prompts.prompt import BackboneShape, Prompt, tensor_shapes
+from foreword.prompts.saved import read_module, write_module
 from foreword.prompts.spec import Placement, Side
 
 logger = logging.getLogger(__name__)
@@ -84,6 +86,38 @@ class PromptedTransformer(Transformer):
             module.max_seq_length = min(module.max_seq_length or module.position_limit, module.position_limit)
         module.text_limit = module.max_seq_length
         return module
+
+    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
+        """Write the prompts and the backbone's name, never the backbone (see `foreword.prompts.saved`)."""
+        if self.backbone is None:
+            raise PromptError("only an encoder from foreword.load_encoder can be saved: its backbone has a name")
+        prompts = {domain: self.prompt(domain) for domain in self.domains}
+        route = self.route
+        named = {"query": route.query, "document": route.document} if isinstance(route, Routes) else None
+        write_module(Path(output_path), self.backbone, prompts, {"sides": named} if named else route, self.text_limit)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, **kwargs: Any) -> Self:  # type: ignore[override]  # the rest is in kwargs
+        """Read what `save` wrote; called by sentence-transformers."""
+        card, backbone, prompts = read_module(model_name_or_path)
+        wanted = ("model_kwargs", "processor_kwargs", "config_kwargs")
+        module = cls.from_transformer(
+            Transformer.load(str(backbone.path), **{k: v for k, v in kwargs.items() if k in wanted})
+        )
+        module.backbone = backbone
+        module.restore(card, prompts)
+        return module
+
+    def restore(self, card: Mapping[str, Any], prompts: Mapping[str, Prompt]) -> None:
+        """Carry the prompts of a saved encoder, and route and cut texts as it did."""
+        for domain, prompt in prompts.items():
+            self.add(domain, prompt)
+        self.text_limit = card["max_length"]
+        self._limit_text()
+        route = card["route"]
+        if isinstance(route, Mapping) and "sides" in route:
+            route = Routes(route["sides"]["query"], route["sides"]["document"])
+        self.route = route
 
     # -- prompts -----------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 from foreword.collections.records import Collection, TrainingPair, fingerprint
 from foreword.common.errors import DataError, ForewordError, PromptError
 from foreword.common.files import write_json
-from foreword.prompts.encoder import resolve_precision, state_digest, transformer_of
+from foreword.prompts.encoder import resolve_precision, state_digest, text_prompt, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.start import new_prompt
 from foreword.prompts.store import CARD, StoredPrompt, describe_backbone, load_prompt, save_prompt
@@ -104,7 +104,12 @@ def train(
         **identity,
         "start_digest": start_digest,
         "metrics": {"dev": evaluator.history, "best_step": evaluator.best_step, "loss": losses},
-        "text": {"query_length": config.query_length, "document_length": config.document_length},
+        "text": {
+            "query_length": config.query_length,
+            "document_length": config.document_length,
+            "query_template": f"{text_prompt(encoder, 'query') or ''}{{text}}",
+            "document_template": f"{text_prompt(encoder, 'document') or ''}{{title}} {{text}}",
+        },
     }
     finished = {
         "seconds": round(time.time() - began, 2),
