@@ -117,7 +117,7 @@ def rendered(thing: Any, kind: str) -> str:
         return ""
     try:
         found = inspect.signature(thing)
-    except (ValueError, TypeError):
+    except Exception:  # a compiled function's signature can even fail to parse (select.epoll's, in Python 3.13)
         return ""
     parameters = [p.replace(annotation=inspect.Parameter.empty) for p in found.parameters.values()]
     if kind == "method" and parameters and parameters[0].name in ("self", "cls"):

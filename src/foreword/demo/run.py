@@ -13,7 +13,7 @@ from foreword.collections.pseudo import pseudo_pairs
 from foreword.collections.records import Collection
 from foreword.collections.registry import catalogue, load
 from foreword.collections.unlabelled import Unlabelled
-from foreword.common.files import write_json
+from foreword.common.files import atomic_write, write_json
 from foreword.demo.config import DemoConfig
 from foreword.demo.record import Recorder, curve
 from foreword.demo.show import headline, searches, show
@@ -21,7 +21,7 @@ from foreword.prompts.encoder import load_encoder, resolve_precision, transforme
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, folder_name, library_versions
 from foreword.prompts.transformer import Route
-from foreword.report import write_report
+from foreword.report import markdown_table, write_report
 from foreword.retrieval.fusion import min_max
 from foreword.retrieval.runs import Run
 from foreword.retrieval.search import Vectors, bm25_run, dense_run
@@ -288,7 +288,7 @@ class Demo:
 
 
 def run_demo(config: DemoConfig, output: Path, *, data: Path | None = None, quiet: bool = False) -> dict[str, Any]:
-    """Run the demo and write `results.json`, `report.html`, `runs/`, `bank/` and `prompts/` into `output`.
+    """Run the demo and write `results.json`, `table.md`, `report.html`, `runs/`, `bank/` and `prompts/` into `output`.
 
     Args:
         config: what to do.
@@ -309,6 +309,8 @@ def run_demo(config: DemoConfig, output: Path, *, data: Path | None = None, quie
     demo.with_target_texts()
     results = demo.results(similarities)
     write_json(output / "results.json", results)
+    with atomic_write(output / "table.md") as file:
+        file.write(markdown_table(results["rows"], list(config.measures)))
     write_report(output / "report.html", results)
     if not quiet:
         show(results, output)
