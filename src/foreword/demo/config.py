@@ -20,7 +20,8 @@ class DemoConfig:
         multitask_steps: of the prompt trained on all sources, both sides.
         source_steps: of each source's own query-side prompt, which starts from it.
         source_rate: the learning rate of those, low since the start is good already.
-        query_steps: of the target's supervised query-side prompt, and of its pseudo-query one.
+        query_steps: of the target's supervised query-side prompt.
+        pseudo_steps: of the one trained on its pseudo-queries.
         both_steps: of the target's supervised both-side prompt.
         length: prompt vectors in each layer.
         query_length: tokens a query is cut to.
@@ -40,6 +41,7 @@ class DemoConfig:
     source_steps: int = 40
     source_rate: float = 0.01
     query_steps: int = 150
+    pseudo_steps: int = 75
     both_steps: int = 110
     length: int = 16
     query_length: int = 64
@@ -59,7 +61,9 @@ class DemoConfig:
             multitask_steps=24,
             source_steps=20,
             query_steps=40,
+            pseudo_steps=20,
             both_steps=16,
+            document_length=128,
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -227,12 +227,12 @@ class Demo:
 
     def with_target_texts(self) -> None:
         """The rows of prompts trained on the target: on its pseudo-queries, and on its labels."""
-        multitask, target, steps = self.bank[MULTITASK], self.target, self.config.query_steps
+        multitask, target = self.bank[MULTITASK], self.target
         self.say(f"prompts for {target.id}: pseudo-queries, supervised on the query side, supervised on both")
         pseudo = list(pseudo_pairs(target.documents(), "auto", self.config.seed))
         vectors = {target.id: self.documents(target, MULTITASK)}
         rate = self.config.source_rate
-        config = self.settings("query", steps, document_side="start", learning_rate=rate)
+        config = self.settings("query", self.config.pseudo_steps, document_side="start", learning_rate=rate)
         unlabelled = Unlabelled(target)
         stored, seconds = self.trained(
             PROMPTS, "pseudo-query", unlabelled, config, start=multitask, documents=vectors, pairs={target.id: pseudo}
@@ -240,7 +240,7 @@ class Demo:
         self.tuned("pseudo-query", stored, seconds, MULTITASK)
 
         vectors = {target.id: self.documents(target, None)}
-        config = self.settings("query", steps)
+        config = self.settings("query", self.config.query_steps)
         start = StartConfig(PromptSpec(length=self.config.length, sides="query"), seed=self.config.seed)
         stored, seconds = self.trained(PROMPTS, "supervised-query", target, config, start=start, documents=vectors)
         self.tuned("supervised-query", stored, seconds, None)
