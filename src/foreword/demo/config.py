@@ -56,7 +56,7 @@ class DemoConfig:
     def quick(cls) -> Self:
         """Fewer sources, targets and steps."""
         return cls(
-            sources=("pydoc/numpy", "pydoc/scipy", "pydoc/pandas"),
+            sources=("pydoc/numpy", "pydoc/pandas", "pydoc/sklearn"),
             others=(),
             multitask_steps=24,
             source_steps=20,
@@ -64,6 +64,7 @@ class DemoConfig:
             pseudo_steps=20,
             both_steps=16,
             document_length=128,
+            similarity_documents=100,
         )
 
     def as_dict(self) -> dict[str, Any]:
