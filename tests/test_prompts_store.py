@@ -195,7 +195,7 @@ def test_a_mixture_round_trips(bank: Path, encoder: SentenceTransformer, tiny_be
     save_mixture(tmp_path / "mix", "toy/three", weights, sources, encoder)
     assert is_mixture(tmp_path / "mix")
     assert not is_mixture(bank / "toy-one")
-    assert sorted(f.name for f in (tmp_path / "mix" / "sources").iterdir()) == ["multitask", "toy-one"]
+    assert sorted(f.name for f in (tmp_path / "mix" / "foreword-sources").iterdir()) == ["multitask", "toy-one"]
     again = load_encoder(str(tiny_bert), prompt=tmp_path / "mix", device="cpu")
     np.testing.assert_allclose(
         encode(again, TEXTS, "query", route=transformer_of(again).route),
@@ -235,7 +235,7 @@ def test_a_mixture_is_replaced_whole(bank: Path, encoder: SentenceTransformer, t
         (lambda f: alter(f / "mixture.json", weights=None), "cut or altered"),
         (lambda f: alter(f / "mixture.json", weights={"toy/one": "a", "toy/two": 1}), "expected finite numbers"),
         (lambda f: alter(f / "mixture.json", weights={"toy/one": 1.0}), "copy it again, whole"),
-        (lambda f: flip(f / "sources" / "toy-one" / "prompt.safetensors"), "it was altered"),
+        (lambda f: flip(f / "foreword-sources" / "toy-one" / "prompt.safetensors"), "it was altered"),
         (lambda f: alter(f / "mixture.json", sources={"toy/one": "0", "toy/two": "0"}), "is not the one"),
     ],
 )  # fmt: skip

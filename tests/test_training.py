@@ -693,3 +693,12 @@ def test_a_dev_set_without_relevant_documents_is_none(toy: MemoryCollection) -> 
     nothing = replace(toy, judgements={**toy.judgements, "dev": {"q": {"d0": 0}}})
     assert DevSet.of(nothing, queries=5, documents=10, seed=0) is None
     assert Document("a", "b").content == "b"
+
+
+def test_folders_of_the_user_are_left_alone(encoder, toy, tmp_path):
+    """The output folder may hold anything; only what training itself put there is removed."""
+    kept = tmp_path / "training" / "my-data.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    train(encoder, toy, tmp_path, config=TrainingConfig(steps=2, batch_size=4, evaluate_every=1), quiet=True)
+    assert kept.read_text() == "mine"

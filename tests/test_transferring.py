@@ -231,6 +231,9 @@ def test_a_useful_source_is_transferred(
     encoder: SentenceTransformer, toy: MemoryCollection, useful: StoredPrompt
 ) -> None:
     bank = {"useful": useful, "noise": noise(encoder, useful)}
+    with pytest.raises(PromptError, match="trained on toy/one itself"):
+        transfer(encoder, toy, bank, CONFIG, quiet=True)
+    toy = replace(toy, id="toy/like")  # a domain with the same words, of which no source saw a label
     result = transfer(encoder, toy, bank, replace(CONFIG, method="best-single"), quiet=True)
     assert (result.advice, dict(result.weights)) == ("transfer", {"useful": 1.0})
     assert result.pseudo["useful"] > result.pseudo["base"] > result.pseudo["noise"]

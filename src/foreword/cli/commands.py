@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -60,17 +61,8 @@ def collections(options: Options) -> None:
     if options.json:
         print_json([asdict(entry) for entry in entries])
         return
-    rows = [
-        (
-            entry.id,
-            ", ".join(entry.splits) or "-",
-            "yes" if entry.available else "no",
-            entry.licence or "-",
-            entry.description,
-        )
-        for entry in entries
-    ]
-    print_table("", ("id", "splits", "here", "licence", "what"), rows)
+    rows = [(entry.id, "yes" if entry.available else "no", entry.description) for entry in entries]
+    print_table("", ("id", "here", "what"), rows)
 
 
 def load_collection(options: Options, name: str, *, exclude: Iterable[Collection] = ()) -> Collection:
@@ -193,14 +185,16 @@ def _print_trained(options: Options, stored: StoredPrompt) -> None:
         "steps": card["training"]["steps"],
         "best_step": card["metrics"]["best_step"],
         "dev_nDCG@10": {"start": history[0]["dev"], "best": max(entry["dev"] for entry in history)}
-        if history
+        if history and history[0]["dev"] is not None
         else None,
     }
     if options.json:
         print_json(summary)
         return
     dev = summary["dev_nDCG@10"]
-    gain = f"dev nDCG@10 {dev['start']:.3f} -> {dev['best']:.3f} (step {summary['best_step']}); " if dev else ""
+    gain = "no dev split, so the last step is kept; "
+    if dev:
+        gain = f"dev nDCG@10 {dev['start']:.3f} -> {dev['best']:.3f} (step {summary['best_step']}); "
     print(f"{options.output}: {gain}{card['parameters']:,} parameters, {card['bytes']:,} bytes")
 
 
@@ -231,10 +225,13 @@ def transfer(options: Options) -> None:
     unknown = sorted({*(options.only or []), *options.exclude} - set(bank))
     if unknown:
         raise ForewordError(f"{options.bank} holds no prompt for {', '.join(unknown)}; it holds: {', '.join(bank)}")
+    seen = [name for name, stored in bank.items() if target.id in (stored.card.get("data") or {})]
+    if seen:
+        say(f"left out, since trained on {target.id} itself: {', '.join(seen)}")
     used = {
         name: stored
         for name, stored in bank.items()
-        if name != target.id and name not in options.exclude and (not options.only or name in options.only)
+        if name not in (target.id, *seen, *options.exclude) and (not options.only or name in options.only)
     }
     sources = {}
     if options.method in ("similarity", "average"):
@@ -278,10 +275,10 @@ def _store_transfer(output: Path, result: Any, used: Mapping[str, StoredPrompt],
 
 def evaluate(options: Options) -> None:
     """Evaluate a system on a collection."""
-    from foreword.evaluation.measures import DEFAULT_MEASURES, parse_measures
+    from foreword.evaluation.measures import DEFAULT_MEASURES, depth
 
     measures = [name for given in options.measures or DEFAULT_MEASURES for name in given.split(",") if name]
-    parse_measures(measures)  # a wrong name is said before anything is computed
+    options.k = depth(measures) if options.k is None else options.k  # a wrong name is said before anything is computed
     resolved = {
         "collection": options.collection,
         "split": options.split,
@@ -300,9 +297,16 @@ def evaluate(options: Options) -> None:
     from foreword.retrieval.runs import read_run, write_run
 
     collection = load_collection(options, options.collection)
+    began = time.perf_counter()
     system = read_run(options.run_file) if options.run_file else _run_of(options, collection)
+    seconds = time.perf_counter() - began
     result = score(collection, system, split=options.split, measures=measures, k=options.k)
-    summary = {**result.as_dict(), "system": resolved["system"], "prompt": resolved["prompt"]}
+    summary = {
+        **result.as_dict(),
+        "seconds": round(seconds, 3),
+        "system": resolved["system"],
+        "prompt": resolved["prompt"],
+    }
     if options.baseline is not None:
         summary["against"] = _compare(options, collection, result, measures)
     if options.write_run is not None:

@@ -275,7 +275,7 @@ def _evaluate(parser: Parser) -> None:
         metavar="M",
         help="as ir_measures names them (default: nDCG@10 R@100 AP RR@10 Success@20)",
     )
-    parser.add_argument("--k", type=int, default=100, help="hits a query (default: %(default)s)")
+    parser.add_argument("--k", type=int, help="hits a query (default: what the measures look at, at least 100)")
     parser.add_argument(
         "--system",
         choices=["dense", "bm25", "min-max", "reciprocal-rank"],

@@ -75,7 +75,19 @@ def _pairs(
 def _query_and_rest(document: Document, method: str, seed: int, keep: float) -> tuple[tuple[str, str] | None, bool]:
     """The pseudo-query and what is left of the document; and whether the query was kept in it on purpose."""
     title = " ".join(document.title.split())
-    text = document.text.strip()
+    # A signature that a text begins with is no sentence: it stays with the document.
+    signature = document.metadata.get("signature", "")
+    signature = signature if signature and document.text.startswith(signature) else ""
+    text = document.text[len(signature) :].strip()
+    found, kept = _chosen(document, title, text, method, seed, keep)
+    if found is not None and signature:
+        found = (found[0], f"{signature} {found[1]}")
+    return found, kept
+
+
+def _chosen(
+    document: Document, title: str, text: str, method: str, seed: int, keep: float
+) -> tuple[tuple[str, str] | None, bool]:
     if method == "title" or (method == "auto" and title):
         return ((title, _without_start(text, title)) if title else None), False
     if method in ("first-sentence", "auto"):

@@ -27,5 +27,9 @@ class BackboneError(ForewordError):
     """A backbone that cannot be found, or cannot carry the prompt asked for."""
 
 
+class OtherTrainingError(ForewordError):
+    """A folder holds a training of other settings or data than the one asked for."""
+
+
 class PromptError(ForewordError):
     """A prompt that cannot be loaded, combined or used here."""

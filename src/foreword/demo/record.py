@@ -43,7 +43,6 @@ class Recorder:
         *,
         seconds: float,
         prompts: Sequence[StoredPrompt] = (),
-        parameters: int | None = None,
     ) -> dict[str, float]:
         """Score a run on the test split; returns the measures.
 
@@ -53,7 +52,6 @@ class Recorder:
             run: the hits.
             seconds: to train or fit the system, and to retrieve with it.
             prompts: what has to be stored for it.
-            parameters: trained ones, when not all of the prompts' are.
         """
         qrels = collection.qrels("test")
         result = evaluate_run(run, qrels, self.measures)
@@ -68,7 +66,7 @@ class Recorder:
                 "measure": measure,
                 "value": value,
                 "seconds": round(seconds, 2),
-                "trained_parameters": sum(p.card["parameters"] for p in prompts) if parameters is None else parameters,
+                "trained_parameters": sum(p.card["trained_parameters"] for p in prompts),
                 "bytes": sum(p.card["bytes"] for p in prompts),
             }
             self.rows.append(row | self._against_base(collection.id, measure, result.per_query[measure]))

@@ -13,6 +13,7 @@ from foreword.collections.pseudo import pseudo_pairs
 from foreword.collections.records import Collection
 from foreword.collections.registry import catalogue, load
 from foreword.collections.unlabelled import Unlabelled
+from foreword.common.errors import OtherTrainingError
 from foreword.common.files import atomic_write, write_json
 from foreword.demo.config import DemoConfig
 from foreword.demo.record import Recorder, curve
@@ -105,7 +106,11 @@ class Demo:
         The bank of sources lies apart from the target's own prompts, so that it can be used for transfer.
         """
         folder = self.output / place / folder_name(name)
-        stored = train(self.encoder, collections, folder, domain=name, config=config, quiet=self.quiet, **how)
+        how |= {"domain": name, "config": config, "quiet": self.quiet}
+        try:
+            stored = train(self.encoder, collections, folder, **how)
+        except OtherTrainingError:  # an earlier demo's, of other settings or packages
+            stored = train(self.encoder, collections, folder, resume=False, **how)
         seconds = float(json.loads((folder / "run.json").read_text(encoding="utf-8"))["seconds"])
         self.curves.append(curve(name, stored))
         return stored, seconds
@@ -221,7 +226,9 @@ class Demo:
         result = transfer(self.encoder, collection, bank, config, features=self.features, quiet=self.quiet)
         # Every source's document side is the multitask prompt's, so one embedding of the documents serves all.
         run, taken = self.search(collection, result.route, MULTITASK if result.weights else None)
-        used = [stored for name, stored in bank.items() if result.weights.get(name)]
+        # The multitask prompt embeds the documents, whatever its weight on the query side.
+        needed = {MULTITASK, *result.weights} if result.weights else set()
+        used = [stored for name, stored in self.bank.items() if name in needed]
         self.row(system, collection, run, result.seconds + taken, prompts=used)
         self.transfers.append((system, result))
 
@@ -299,6 +306,11 @@ def run_demo(config: DemoConfig, output: Path, *, data: Path | None = None, quie
     Returns:
         What `results.json` holds.
     """
+    (output / "results.json").unlink(missing_ok=True)  # until there are new ones: no figure without its run
+    if (output / "runs").is_dir():
+        for path in (output / "runs").iterdir():
+            if path.suffix in (".trec", ".qrels"):
+                path.unlink()
     demo = Demo(config, output, data, quiet)
     for collection in [demo.target, *demo.others, *demo.far]:
         demo.without_training(collection)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from foreword.collections.records import Collection, Query
-from foreword.common.errors import DataError
-from foreword.evaluation.measures import DEFAULT_MEASURES, evaluate_run
+from foreword.common.errors import DataError, UnknownNameError
+from foreword.evaluation.measures import DEFAULT_MEASURES, depth, evaluate_run
 from foreword.retrieval.runs import Run, drop_self
 from foreword.retrieval.search import bm25_run, dense_run
 
@@ -66,7 +66,7 @@ def evaluate(
     *,
     split: str = "test",
     measures: Sequence[str] = DEFAULT_MEASURES,
-    k: int = 100,
+    k: int | None = None,
     **how: Any,
 ) -> Result:
     """Score a system on a split of a collection.
@@ -76,7 +76,7 @@ def evaluate(
         system: an encoder from `foreword.load_encoder` (with the prompt it is routed to), `"bm25"`, or a run.
         split: `train`, `dev` or `test`.
         measures: as ir_measures names them.
-        k: hits a query.
+        k: hits a query; None: as many as the measures look at, see `depth`.
         how: for an encoder, the further arguments of `foreword.retrieval.search.dense_run`.
 
     Raises:
@@ -84,16 +84,17 @@ def evaluate(
         DataError: the collection has no judgements.
     """
     queries = judged_queries(collection, split)
+    k = depth(measures) if k is None else k
     began = time.perf_counter()
     if isinstance(system, str):
+        if system != "bm25":
+            raise UnknownNameError(
+                f"no system {system!r}; give 'bm25', a run, or an encoder (load_encoder(prompt=...))"
+            )
         run = bm25_run(collection, queries, k=k)
     elif isinstance(system, Mapping):
         run = drop_self(system) if collection.exclude_self else system
     else:
-        if "route" not in how:
-            from foreword.prompts.encoder import transformer_of
-
-            how["route"] = transformer_of(system).route
         run = dense_run(system, collection, queries, k=k, **how)
     seconds = time.perf_counter() - began
     evaluation = evaluate_run(run, collection.qrels(split), measures)

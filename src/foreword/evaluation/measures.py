@@ -50,7 +50,17 @@ def parse_measures(names: Sequence[str]) -> list[Any]:
         ForewordError: a known measure with parameters that do not fit (`P` without a cutoff), or one that
             needs a package that is not installed.
     """
+    if not names:
+        raise ForewordError("No measure was named; give one or more, e.g. nDCG@10.")
     return list({str(measure): measure for measure in map(_parse, names)}.values())
+
+
+def depth(measures: Sequence[str]) -> int:
+    """How many hits a query the measures look at: the largest cutoff, 1000 for one without, and at least 100.
+
+    Raises: as `parse_measures`.
+    """
+    return max(100, *(int(measure.params.get("cutoff", 1000)) for measure in parse_measures(measures)))
 
 
 def evaluate_run(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES) -> Evaluation:

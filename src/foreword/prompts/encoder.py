@@ -22,7 +22,7 @@ from foreword.prompts.backbone import Backbone, resolve_backbone
 from foreword.prompts.defaults import DEFAULT_BACKBONE
 from foreword.prompts.saved import is_saved_encoder, read_module
 from foreword.prompts.spec import Side
-from foreword.prompts.transformer import BASE, PromptedTransformer, Route
+from foreword.prompts.transformer import BASE, OWN, Default, PromptedTransformer, Route
 
 Precision = Literal["float32", "bfloat16", "float16", "auto"]
 """What the matrix products run in; `auto` is `bfloat16` where the processor multiplies it in hardware."""
@@ -177,7 +177,7 @@ def encode(
     texts: Sequence[str],
     side: Side,
     *,
-    route: Route = None,
+    route: Route | Default = OWN,
     domains: Sequence[str | None] | None = None,
     batch_size: int = 64,
     precision: Precision = "float32",
@@ -193,7 +193,8 @@ def encode(
         encoder: from `load_encoder`.
         texts: what to encode; sorted by length inside, so that batches hold little padding.
         side: `query` or `document`; it chooses the prompt's side and the backbone's own text prompt.
-        route: the prompt, or mixture, that encodes all of them; None: the base model.
+        route: the prompt, or mixture, that encodes all of them; None: the base model; OWN: what the encoder is
+            routed to, the prompt it was loaded with.
         domains: instead of `route`, a domain for each text (None: base); rows of a batch may differ.
         batch_size: texts in one forward pass.
         precision: of the forward pass.
@@ -205,6 +206,7 @@ def encode(
         PromptError: an unknown domain, or as many domains as texts were not given.
     """
     transformer = transformer_of(encoder)
+    chosen_route: Route = transformer.route if isinstance(route, Default) else route
     rows = None if domains is None else _row_indices(transformer, domains, len(texts))
     order = np.argsort([-len(text) for text in texts], kind="stable")
     words = text_prompt(encoder, side)
@@ -213,7 +215,7 @@ def encode(
     device = encoder.device
     cosine = encoder.similarity_fn_name == "cosine" and not any(isinstance(m, Normalize) for m in encoder)
     encoder.eval()
-    with torch.inference_mode(), routed(encoder, route), autocast(precision, device):
+    with torch.inference_mode(), routed(encoder, chosen_route), autocast(precision, device):
         for begin in track(range(0, len(texts), batch_size), what, quiet=quiet):
             chosen = order[begin : begin + batch_size]
             features = encoder.preprocess([texts[i] for i in chosen], prompt=words, task=side, **extra)

@@ -14,11 +14,13 @@ from sentence_transformers import SentenceTransformer
 from foreword.common.errors import PromptError
 from foreword.common.files import write_json
 from foreword.prompts.encoder import transformer_of
+from foreword.prompts.store import CARD as PROMPT_CARD
 from foreword.prompts.store import StoredPrompt, folder_name, load_bank, save_prompt
 from foreword.prompts.transformer import Route, Routes
 
 FORMAT = "foreword-mixture/1"
 CARD = "mixture.json"
+SOURCES = "foreword-sources"
 
 
 def save_mixture(
@@ -46,9 +48,10 @@ def save_mixture(
         The folder.
     """
     folder = Path(folder)
-    (folder / CARD).unlink(missing_ok=True)
-    if (folder / "sources").exists():
-        shutil.rmtree(folder / "sources")
+    if is_mixture(folder) and (folder / SOURCES).exists():  # an earlier mixture's own copies
+        shutil.rmtree(folder / SOURCES)
+    for name in (CARD, PROMPT_CARD):  # one folder holds one thing
+        (folder / name).unlink(missing_ok=True)
     kept = {name: float(weight) for name, weight in weights.items() if weight}
     needed = [*kept, *([document] if kept and document is not None and document not in kept else [])]
     for name in needed:
@@ -58,7 +61,7 @@ def save_mixture(
             if key in sources[name].card
         }
         prompt, dtype = sources[name].prompt, str(sources[name].card.get("dtype", "float32"))
-        save_prompt(folder / "sources" / folder_name(name), prompt, encoder, name, dtype=dtype, record=card)
+        save_prompt(folder / SOURCES / folder_name(name), prompt, encoder, name, dtype=dtype, record=card)
     digests = {name: sources[name].prompt.digest() for name in needed}
     write_json(
         folder / CARD,
@@ -100,7 +103,7 @@ def attach_mixture(encoder: SentenceTransformer, folder: str | Path) -> Route:
         return None
     if not all(isinstance(w, int | float) and math.isfinite(w) for w in weights.values()):
         raise PromptError(f"{folder / CARD}: weights are {weights}; expected finite numbers")
-    bank = load_bank(folder / "sources", encoder)
+    bank = load_bank(folder / SOURCES, encoder)
     document: str | None = card.get("document")
     if set(bank) != {*weights, *([] if document is None else [document])}:
         raise PromptError(

@@ -110,6 +110,7 @@ def save_prompt(
     folder = Path(folder)
     values = prompt.rounded(DTYPES[dtype]).tensors()
     stored = {name: tensor.to(DTYPES[dtype]).cpu().contiguous() for name, tensor in sorted(values.items())}
+    (folder / "mixture.json").unlink(missing_ok=True)  # one folder holds one thing
     (folder / CARD).unlink(missing_ok=True)  # while the weights change, there is no prompt here
     with atomic_write(folder / WEIGHTS, "wb") as file:
         file.write(save(stored))
@@ -172,7 +173,7 @@ def load_prompt(folder: str | Path, encoder: SentenceTransformer | None = None) 
     try:
         tensors = {name: tensor.float() for name, tensor in load_file(weights).items()}
         prompt = Prompt(PromptSpec(**card["prompt"]), tensors)
-    except (SafetensorError, TypeError) as error:
+    except (SafetensorError, TypeError, ValueError, AttributeError, KeyError) as error:
         raise PromptError(f"{folder} cannot be read: {error}") from error
     if encoder is not None:
         check_backbone(card, encoder, folder)
@@ -182,7 +183,12 @@ def load_prompt(folder: str | Path, encoder: SentenceTransformer | None = None) 
 def check_backbone(card: Mapping[str, Any], encoder: SentenceTransformer, where: str | Path) -> None:
     """Raise `PromptError` unless the prompt of `card` was made for this encoder's backbone and pooling."""
     made_for, here = card["backbone"], describe_backbone(encoder)
-    for key, what in (("fingerprint", "weights"), ("pooling", "pooling"), ("normalized", "normalisation")):
+    for key, what in (
+        ("fingerprint", "weights"),
+        ("pooling", "pooling"),
+        ("normalized", "normalisation"),
+        ("text_prompts", "text prompts"),
+    ):
         if (there := made_for.get(key)) != here[key]:
             raise PromptError(
                 f"{where}: the prompt was made for backbone {made_for.get('name')!r} with {what} {there!r}; this "

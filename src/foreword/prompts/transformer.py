@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,6 +35,15 @@ class Routes:
 
 Route = OneRoute | Routes
 """What encodes a text: a domain's prompt, a mixture of gated prompts by weight, or (None) the base model."""
+
+
+class Default(Enum):
+    """The default of functions that take a route; None already means the base model."""
+
+    OWN = "what the encoder is routed to"
+
+
+OWN = Default.OWN
 
 BASE = -1
 """The row index that stands for the base model."""

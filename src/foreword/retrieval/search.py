@@ -11,7 +11,7 @@ import numpy as np
 
 from foreword.collections.records import Collection, Document, Query
 from foreword.prompts.encoder import Precision, encode
-from foreword.prompts.transformer import Route
+from foreword.prompts.transformer import OWN, Default, Route
 from foreword.retrieval.bm25 import BM25
 from foreword.retrieval.dense import exact_search
 from foreword.retrieval.runs import Run
@@ -30,8 +30,7 @@ def dense_run(
     collection: Collection,
     queries: Sequence[Query],
     *,
-    route: Route = None,
-    document_route: Route | str = "same",
+    route: Route | Default = OWN,
     vectors: Vectors | None = None,
     k: int = 100,
     query_length: int | None = None,
@@ -46,8 +45,8 @@ def dense_run(
         encoder: from `foreword.load_encoder`.
         collection: its documents are searched.
         queries: what to search for.
-        route: the prompt or mixture that encodes queries and documents (where it has a side for them); None: base.
-        document_route: what encodes documents, when it is not the same.
+        route: the prompt or mixture that encodes queries and documents (where it has a side for them); None: base;
+            OWN: what the encoder is routed to.
         vectors: ids and vectors (N, d') of the documents, when they are embedded already.
         k: hits a query.
         query_length: tokens a query is cut to; None: the encoder's limit.
@@ -66,11 +65,10 @@ def dense_run(
         what="queries",
         **kind,
     )
-    chosen = route if document_route == "same" else document_route
     blocks = (
         [vectors]
         if vectors is not None
-        else document_blocks(encoder, collection, route=chosen, max_length=document_length, **kind)
+        else document_blocks(encoder, collection, route=route, max_length=document_length, **kind)
     )
     query_ids = [query.query_id for query in queries]
     device = str(encoder.device)
@@ -122,12 +120,7 @@ def search(
         how: further arguments of `dense_run`.
     """
     asked = [Query(f"q{number}", text) for number, text in enumerate(queries)]
-    if encoder is None:
-        run = bm25_run(collection, asked, k=k)
-    else:
-        from foreword.prompts.encoder import transformer_of
-
-        run = dense_run(encoder, collection, asked, k=k, **{"route": transformer_of(encoder).route, **how})
+    run = bm25_run(collection, asked, k=k) if encoder is None else dense_run(encoder, collection, asked, k=k, **how)
     wanted = {doc_id for hits in run.values() for doc_id in hits}
     found = {doc.doc_id: doc for doc in collection.documents() if doc.doc_id in wanted}
     return [

@@ -102,7 +102,7 @@ class DevEvaluator(BaseEvaluator):
         self.dev_sets, self.prompt, self.domain, self.folder = dev_sets, prompt, domain, folder
         self.dtype, self.precision = dtype, precision
         self.lengths = {"query": query_length, "document": document_length}
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, Any]] = []
         self.best: float | None = None
         self.best_step = 0
         self.since_best = 0
@@ -125,7 +125,7 @@ class DevEvaluator(BaseEvaluator):
         finally:
             self.prompt.assign(exact)
         score = float(np.mean(scores)) if scores else 0.0
-        self.history.append({"step": steps, "dev": round(score, 6)})
+        self.history.append({"step": steps, "dev": round(score, 6) if scores else None})
         improved = self.best is None or score > self.best or not scores
         self.since_best = 0 if improved else self.since_best + 1
         if improved:

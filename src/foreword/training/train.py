@@ -15,7 +15,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from foreword.collections.records import Collection, TrainingPair, fingerprint
-from foreword.common.errors import DataError, ForewordError, PromptError
+from foreword.common.errors import DataError, ForewordError, OtherTrainingError, PromptError
 from foreword.common.files import write_json
 from foreword.prompts.encoder import resolve_precision, state_digest, text_prompt, transformer_of
 from foreword.prompts.prompt import Prompt
@@ -26,6 +26,9 @@ from foreword.training.dev import DevEvaluator, DevSet, seed_everything
 from foreword.training.losses import CorpusPairs
 from foreword.training.trainer import build_trainer
 from foreword.training.vectors import DocumentVectors, embed_documents
+
+WORK = ".foreword-training"
+"""The folder, in the output, of checkpoints and of what a training follows from; gone when it is finished."""
 
 TRAINEE = "(in training)"
 """The name under which the encoder carries the prompt while it is trained."""
@@ -55,7 +58,7 @@ def train(
         output: the prompt's folder. A finished training of the same configuration found there is returned as it
             is; an interrupted one goes on from its last checkpoint (see `resume`).
         domain: the prompt's name; None: the collection's id, or `multitask` for several.
-        config: the settings; None: the defaults of query-side training.
+        config: the settings; None: the defaults of query-side training, or for several collections of both sides.
         start: another prompt to start from, or what a new one is; None: a new one of the default kind.
         documents: for query-side training, vectors by collection id, instead of embedding its documents.
         pairs: training pairs by collection id, instead of the collection's own training split (pseudo-queries).
@@ -70,7 +73,8 @@ def train(
     sources = [collections] if not isinstance(collections, Sequence) else list(collections)
     if not sources:
         raise DataError("no collection to train on")
-    config = config or TrainingConfig()
+    several = len(sources) > 1
+    config = config or TrainingConfig.default("both" if several else "query", several=several)
     output = Path(output)
     domain = domain or (sources[0].id if len(sources) == 1 else "multitask")
     data = {c.id: _pairs_of(c, pairs) for c in sources}
@@ -103,6 +107,7 @@ def train(
     record = {
         **identity,
         "start_digest": start_digest,
+        "trained_parameters": sum(p.numel() for p in prompt.parameters() if p.requires_grad),
         "metrics": {"dev": evaluator.history, "best_step": evaluator.best_step, "loss": losses},
         "text": {
             "query_length": config.query_length,
@@ -116,7 +121,7 @@ def train(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     save_prompt(output, evaluator.best_prompt(), encoder, domain, dtype=config.dtype, record=record, run=finished)
-    shutil.rmtree(output / "training")
+    shutil.rmtree(output / WORK)
     return load_prompt(output, encoder)
 
 
@@ -193,16 +198,16 @@ def _claim(
         stored = load_prompt(output, encoder)
         if all(stored.card.get(key) == value for key, value in wanted.items()):
             return stored
-        raise ForewordError(
+        raise OtherTrainingError(
             f"{output} holds a prompt trained with other settings or data; choose another folder, or train anew "
             "with --no-resume (resume=False)"
         )
-    work = output / "training"
+    work = output / WORK
     if not resume and work.exists():
         shutil.rmtree(work)
     if any(work.glob("checkpoint-*")):
         if json.loads((work / "identity.json").read_text()) != wanted:
-            raise ForewordError(
+            raise OtherTrainingError(
                 f"{output} holds an interrupted training with other settings or data; choose another folder, or "
                 "begin anew with --no-resume (resume=False)"
             )
@@ -261,7 +266,7 @@ def _run(
     config: TrainingConfig,
     documents: Mapping[str, DocumentVectors],
     quiet: bool,
-) -> tuple[DevEvaluator, list[dict[str, float]]]:
+) -> tuple[DevEvaluator, list[dict[str, Any]]]:
     seed_everything(config.seed)
     vectors: dict[str, DocumentVectors] = {}
     if config.side == "query":
@@ -287,15 +292,15 @@ def _run(
         {name: dev_set for name, dev_set in dev.items() if dev_set is not None},
         prompt,
         TRAINEE,
-        output / "training",
+        output / WORK,
         dtype=config.dtype,
         precision=config.precision,
         query_length=config.query_length,
         document_length=config.document_length,
     )
     corpus = {c.id: _corpus_pairs(c.id, data[c.id], vectors[c.id]) for c in sources} if vectors else None
-    trainer = build_trainer(encoder, prompt, data, corpus, evaluator, output / "training", config, quiet=quiet)
-    checkpoints = sorted((output / "training").glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    trainer = build_trainer(encoder, prompt, data, corpus, evaluator, output / WORK, config, quiet=quiet)
+    checkpoints = sorted((output / WORK).glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     complete = [path for path in checkpoints if (path / "trainer_state.json").exists()]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*pin_memory.*")

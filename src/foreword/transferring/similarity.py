@@ -48,6 +48,7 @@ def document_features(
         encoder,
         texts,
         "document",
+        route=None,
         precision=precision,
         max_length=max_length,
         what=collection.id,

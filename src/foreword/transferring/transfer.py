@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from foreword.collections.pseudo import pseudo_pairs
 from foreword.collections.records import Collection, TrainingPair
+from foreword.collections.unlabelled import Unlabelled
 from foreword.common.errors import ForewordError, PromptError
 from foreword.evaluation.significance import paired_randomization
 from foreword.prompts.encoder import transformer_of
@@ -162,6 +163,10 @@ def transfer(
     config = config or TransferConfig()
     if not bank:
         raise PromptError("no source prompts to transfer from")
+    seen = [name for name, stored in bank.items() if target.id in (stored.card.get("data") or {})]
+    if seen:
+        raise PromptError(f"{', '.join(seen)}: trained on {target.id} itself, so no transfer to it; leave it out")
+    target = Unlabelled(target)
     began = time.perf_counter()
     transformer = transformer_of(encoder)
     if config.method != "average":
@@ -236,7 +241,9 @@ def _by_pseudo_queries(
 ) -> dict[str, Any]:
     """Candidates compared on held-out pseudo-queries; the base model wins unless one is better."""
     fitting, held = split_pairs(pairs, config.fit)
-    checks = [held, check_spans(target.documents(), config.fit)]
+    taken = {pair.doc_id for pair in fitting} if config.pseudo == "span" else set()
+    unseen = (doc for doc in target.documents() if doc.doc_id not in taken)
+    checks = [held, check_spans(unseen, config.fit)]
     document = shared_document_source(bank)
     candidates: dict[str, dict[str, float]] = {name: {name: 1.0} for name in bank}
     if config.method == "fitted":
