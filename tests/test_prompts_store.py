@@ -230,7 +230,7 @@ def test_a_mixture_is_replaced_whole(bank: Path, encoder: SentenceTransformer, t
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda f: alter(f / "mixture.json", format="x"), "is not of the format"),
+        (lambda f: alter(f / "mixture.json", format="x"), "this version reads"),
         (lambda f: (f / "mixture.json").write_text("{"), "cannot be read"),
         (lambda f: alter(f / "mixture.json", weights=None), "cut or altered"),
         (lambda f: alter(f / "mixture.json", weights={"toy/one": "a", "toy/two": 1}), "expected finite numbers"),

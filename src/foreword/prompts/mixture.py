@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from foreword.common.errors import PromptError
 from foreword.common.files import write_json
+from foreword.prompts.cards import read_json_card
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.store import CARD as PROMPT_CARD
 from foreword.prompts.store import StoredPrompt, folder_name, load_bank, save_prompt
@@ -89,15 +89,11 @@ def attach_mixture(encoder: SentenceTransformer, folder: str | Path) -> Route:
         PromptError: the folder is broken or altered, or was made for another backbone.
     """
     folder = Path(folder)
+    fields = {"domain": str, "weights": dict, "sources": dict}
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise PromptError(f"{folder / CARD} cannot be read: {error}") from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise PromptError(f"{folder / CARD} is not of the format {FORMAT!r}")
-    missing = [key for key in ("domain", "weights", "sources") if key not in card]
-    if missing:
-        raise PromptError(f"{folder / CARD} lacks {', '.join(missing)}: it was cut or altered")
+        card = read_json_card(folder / CARD, FORMAT, fields)
+    except FileNotFoundError:
+        raise PromptError(f"{folder} holds no {CARD}") from None
     weights: dict[str, float] = card["weights"]
     if not weights:
         return None
@@ -112,7 +108,7 @@ def attach_mixture(encoder: SentenceTransformer, folder: str | Path) -> Route:
     # Another mixture may hold another prompt of the same name.
     carried = {name: f"{card['domain']} <- {name}" for name in bank}
     for name, stored in bank.items():
-        if stored.prompt.digest() != card["sources"][name]:
+        if stored.prompt.digest() != card["sources"].get(name):
             raise PromptError(f"{folder}: source {name!r} is not the one the mixture was made of")
         transformer_of(encoder).add(carried[name], stored.prompt)
     mixed = {carried[name]: weight for name, weight in weights.items()}

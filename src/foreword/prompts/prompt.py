@@ -84,6 +84,10 @@ class Prompt(nn.Module):
         bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
         if bad:
             raise PromptError(f"tensors {bad} hold values that are not finite")
+        axis = 0 if spec.kind == "input" else 1
+        for name, tensor in tensors.items():
+            if not name.endswith(".gate") and (tensor.ndim <= axis or tensor.shape[axis] != spec.length):
+                raise PromptError(f"{name} has shape {tuple(tensor.shape)}; a prompt of {spec.length} vectors was said")
         for name in sorted(expected):  # a module's attribute names hold no dots, and `keys` is taken
             self.register_parameter(_attribute(name), nn.Parameter(tensors[name].detach().clone()))
         self._names = sorted(expected)

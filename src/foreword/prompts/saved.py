@@ -7,7 +7,6 @@ where Foreword is installed (sentence-transformers asks for that with any module
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor
 from foreword.common.errors import PromptError
 from foreword.common.files import atomic_write, sha256_file, write_json
 from foreword.prompts.backbone import Backbone, resolve_backbone
+from foreword.prompts.cards import read_json_card
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
 
@@ -78,19 +78,21 @@ def read_module(folder: str | Path) -> tuple[dict[str, Any], Backbone, dict[str,
     """
     folder = Path(folder)
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise PromptError(f"{folder / CARD} cannot be read: {error}") from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise PromptError(f"{folder / CARD} is not of the format {FORMAT!r}")
+        card = read_json_card(folder / CARD, FORMAT, {"backbone": dict, "prompts": list})
+    except FileNotFoundError:
+        raise PromptError(f"{folder} holds no {CARD}") from None
     wanted = card["backbone"]
-    found = resolve_backbone(wanted["name"], wanted["revision"])
+    try:
+        found = resolve_backbone(wanted["name"], wanted["revision"])
+        prompts = {entry["domain"]: _read_prompt(folder, entry) for entry in card["prompts"]}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise PromptError(f"{folder / CARD} is not what it should be ({error!r}): it was altered") from error
     if found.fingerprint != wanted["fingerprint"]:
         raise PromptError(
             f"{folder}: was saved with backbone {wanted['name']!r} of weights {wanted['fingerprint'][:12]}..., but "
             f"{found.path} holds {found.fingerprint[:12]}..."
         )
-    return card, found, {entry["domain"]: _read_prompt(folder, entry) for entry in card["prompts"]}
+    return card, found, prompts
 
 
 def _read_prompt(folder: Path, entry: Mapping[str, Any]) -> Prompt:

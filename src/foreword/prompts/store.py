@@ -6,7 +6,6 @@ not a prompt. A bank is a folder of such folders, named by domain with `/` writt
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 
 from foreword.common.errors import PromptError
 from foreword.common.files import atomic_write, sha256_file, write_json
+from foreword.prompts.cards import read_json_card
 from foreword.prompts.encoder import state_digest, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
@@ -139,20 +139,11 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     Raises:
         PromptError: there is none, or it is not one.
     """
-    path = Path(folder) / CARD
+    fields = {"domain": str, "prompt": dict, "bytes": int, "sha256": str, "backbone": dict}
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_card(Path(folder) / CARD, FORMAT, fields)
     except FileNotFoundError:
         raise PromptError(f"{folder} is no prompt: it has no {CARD} (a training that was cut leaves none)") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise PromptError(f"{path} cannot be read: {error}") from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        found = card.get("format") if isinstance(card, dict) else type(card).__name__
-        raise PromptError(f"{path}: format is {found!r}; this version reads {FORMAT!r}")
-    missing = [key for key in ("domain", "prompt", "bytes", "sha256", "backbone") if key not in card]
-    if missing:
-        raise PromptError(f"{path} lacks {', '.join(missing)}: it was cut or altered")
-    return card
 
 
 def load_prompt(folder: str | Path, encoder: SentenceTransformer | None = None) -> StoredPrompt:
