@@ -212,6 +212,8 @@ class Demo:
         self.row("multitask", collection, run, seconds + taken, prompts=[self.bank[MULTITASK]])
         sources = {name: stored for name, stored in self.bank.items() if name != MULTITASK}
         for system, method in TRANSFERS.items():
+            if method == "best-single" and collection is not self.target:  # it takes a while, and is a control
+                continue
             self.combine(system, method, collection, self.bank if method == "fitted" else sources)
 
     def combine(self, system: str, method: Any, collection: Collection, bank: Mapping[str, StoredPrompt]) -> None:
