@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -233,9 +234,11 @@ def transfer(options: Options) -> None:
         for name, stored in bank.items()
         if name not in (target.id, *seen, *options.exclude) and (not options.only or name in options.only)
     }
-    sources = {}
+    sources: dict[str, Collection] = {}
     if options.method in ("similarity", "average"):
-        sources = {name: load_collection(options, name, exclude=[target]) for name in used if _loadable(options, name)}
+        for name in used:
+            with contextlib.suppress(ForewordError):  # a multitask prompt is no collection
+                sources[name] = load_collection(options, name, exclude=[target])
     result = run(encoder, target, used, config, sources=sources, quiet=options.json)
     if options.output is not None:
         _store_transfer(options.output, result, used, encoder)
@@ -248,15 +251,6 @@ def transfer(options: Options) -> None:
         print_table("", ("source", "weight"), rows)
     if options.output is not None:
         print(f"stored: use it with --prompt {options.output}")
-
-
-def _loadable(options: Options, name: str) -> bool:
-    """Whether a bank's domain is a collection (a multitask prompt is not)."""
-    try:
-        load_collection(options, name)
-    except ForewordError:
-        return False
-    return True
 
 
 def _store_transfer(output: Path, result: Any, used: Mapping[str, StoredPrompt], encoder: SentenceTransformer) -> None:
@@ -409,13 +403,8 @@ def search(options: Options) -> None:
         )
         return
     for query, hits in zip(queries, found, strict=True):
-        rows = [(f"{h.score:.3f}", hit_name(h.document), shorten(h.document.text)) for h in hits]
+        rows = [(f"{h.score:.3f}", h.document.name, shorten(h.document.text)) for h in hits]
         print_table(query, ("score", "document", "text"), rows)
-
-
-def hit_name(document: Any) -> str:
-    """What a document is called on screen: its name, its title or its id."""
-    return str(document.metadata.get("name") or document.title or document.doc_id)
 
 
 def shorten(text: str, width: int = 160) -> str:

@@ -31,6 +31,11 @@ class Document:
         """What is embedded and indexed: `<title> <text>`, as BEIR does, without stray spaces."""
         return f"{self.title} {self.text}".strip() if self.title else self.text
 
+    @property
+    def name(self) -> str:
+        """What it is called on screen: its name where it has one, else its title, else its id."""
+        return self.metadata.get("name") or self.title or self.doc_id
+
 
 @dataclass(frozen=True, slots=True)
 class Query:

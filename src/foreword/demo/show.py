@@ -40,7 +40,7 @@ def searches(recorder: Recorder, collection: Collection, folder: Path, count: in
         {
             "query": known["texts"][query],
             "collection": collection.id,
-            "relevant": ", ".join(name_of(documents[doc]) for doc, grade in qrels[query].items() if grade > 0),
+            "relevant": ", ".join(documents[doc].name for doc, grade in qrels[query].items() if grade > 0),
             "before": _hits(before, query, qrels[query], documents),
             "after": _hits(after, query, qrels[query], documents),
             "before_system": BEFORE,
@@ -53,18 +53,13 @@ def searches(recorder: Recorder, collection: Collection, folder: Path, count: in
 def _hits(run: Run, query: str, judged: Mapping[str, int], documents: Mapping[str, Document]) -> list[dict[str, Any]]:
     return [
         {
-            "name": name_of(documents[doc_id]),
+            "name": documents[doc_id].name,
             "text": " ".join(documents[doc_id].text.split())[:300],
             "score": round(score, 4),
             "relevant": judged.get(doc_id, 0) > 0,
         }
         for doc_id, score in list(run.get(query, {}).items())[:SHOWN]
     ]
-
-
-def name_of(document: Document) -> str:
-    """What a document is called on screen."""
-    return str(document.metadata.get("name") or document.title or document.doc_id)
 
 
 def show(results: Mapping[str, Any], output: Path) -> None:

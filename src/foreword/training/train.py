@@ -88,14 +88,14 @@ def train(
     prompt = _starting_prompt(encoder, config, start, data)
     start_digest = prompt.digest()
     transformer = transformer_of(encoder)
-    before, weights = (list(transformer.domains), transformer.route), state_digest(encoder)
+    route, weights = transformer.route, state_digest(encoder)
     transformer.add(TRAINEE, prompt)
     transformer.route = TRAINEE
     try:
         history = _run(encoder, sources, data, prompt, output, config, documents or {}, quiet)
     finally:
         transformer.remove(TRAINEE)
-        transformer.route = before[1]
+        transformer.route = route
         # accelerate leaves its mixed precision on the model, and a mark that lets the next training's pass by.
         for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
             encoder.__dict__.pop(name, None)
