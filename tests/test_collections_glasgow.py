@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import http.server
 import io
 import os
 import tarfile
-import threading
 import warnings
 from pathlib import Path
 
 import pytest
+from webserver import serve
 
-from foreword.collections import DataWarning, load
-from foreword.collections.fetch import fetch_archive
+from foreword.collections import DataWarning, glasgow, load
 from foreword.collections.records import Document, Query
 from foreword.common.errors import DataError, UnknownNameError
+from foreword.downloads import Transport
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "glasgow"
 REAL = Path(os.environ.get("FOREWORD_DATA", SHARED))
@@ -174,10 +173,10 @@ def test_judgements_of_unknown_documents_are_counted(tmp_path):
 
 
 def test_missing_files_say_what_and_where(tmp_path, monkeypatch):
-    monkeypatch.delenv("FOREWORD_DATA", raising=False)
-    with pytest.raises(DataError, match=r"MED\.ALL, MED\.QRY, MED\.REL \(no folder was given\).*http://ir\.dcs"):
+    monkeypatch.setenv("FOREWORD_DATA", str(tmp_path / "default"))
+    with pytest.raises(DataError, match=r"MED\.ALL, MED\.QRY, MED\.REL; not found in .*default.*http://ir\.dcs"):
         load("glasgow/medline")
-    with pytest.raises(DataError, match=f"not found in {tmp_path}"):
+    with pytest.raises(DataError, match=f"not found in {tmp_path} .*`foreword download glasgow/medline`"):
         load("glasgow/medline", data=tmp_path)
     monkeypatch.setenv("FOREWORD_DATA", str(tmp_path))
     put(tmp_path / "glasgow" / "med", MED)
@@ -186,69 +185,43 @@ def test_missing_files_say_what_and_where(tmp_path, monkeypatch):
         load("glasgow/medlin")
 
 
-def archive(files, link=None):
+def archive(files):
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         for name, text in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(text)
             tar.addfile(info, io.BytesIO(text.encode()))
-        if link:
-            info = tarfile.TarInfo("evil")
-            info.type, info.linkname = tarfile.SYMTYPE, link
-            tar.addfile(info)
     return packed.getvalue()
 
 
-@pytest.fixture
-def site():
-    """A server on this machine: `site.files` maps a path to what it answers."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            content = server.files.get(self.path)
-            self.send_response(200 if content is not None else 404)
-            self.send_header("Content-Length", str(len(content or b"") + server.missing))
-            self.end_headers()
-            self.wfile.write(content or b"")
-
-        def log_message(self, *arguments):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.files, server.missing = {}, 0
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    yield server
-    server.shutdown()
-    server.server_close()
+@pytest.mark.parametrize("inside", ["", "med/"])
+def test_download(tmp_path, inside):
+    assert glasgow.resource("medline").urls == ("http://ir.dcs.gla.ac.uk/resources/test_collections/medl/med.tar.gz",)
+    with serve({"/med.tar.gz": archive({inside + name: text for name, text in MED.items()})}) as site:
+        transport = Transport(mirrors=(site.url,))
+        folder = glasgow.download("medline", tmp_path, transport)
+        assert folder == tmp_path / "glasgow" / "medline" / inside
+        collection = quietly("glasgow/medline", data=tmp_path)
+        assert [d.text for d in collection.documents()] == ["text"]
+        assert glasgow.download("medline", tmp_path, transport) == folder
+        assert len(site.requests) == 1
+    assert [entry.id for entry in glasgow.entries(tmp_path) if entry.available] == ["glasgow/medline"]
 
 
-def test_download(site, tmp_path):
-    site.files["/med.tar.gz"] = archive(MED)
-    collection = quietly("glasgow/medline", data=tmp_path, url=f"{site.url}/med.tar.gz")
-    assert [d.text for d in collection.documents()] == ["text"]
-    site.files.clear()
-    assert quietly("glasgow/medline", data=tmp_path, url=f"{site.url}/med.tar.gz") == collection  # not again
-    assert [p.name for p in tmp_path.iterdir()] == ["medline"]
+def test_a_users_own_copy_is_not_downloaded(tmp_path):
+    put(tmp_path / "med", MED)
+    assert glasgow.download("medline", tmp_path, Transport(offline=True)) == tmp_path / "med"
+    with pytest.raises(DataError, match=r"offline.*looked for .*cisi\.tar\.gz"):
+        glasgow.download("cisi", tmp_path, Transport(offline=True))
+    with pytest.raises(UnknownNameError, match="glasgow/none"):
+        glasgow.download("none", tmp_path, Transport(offline=True))
 
 
-def test_downloads_that_fail_leave_nothing(site, tmp_path):
-    target = tmp_path / "new" / "folder"
-    with pytest.raises(DataError, match="404"):
-        fetch_archive(f"{site.url}/none.tar.gz", target)
-    site.files["/bad"] = b"no archive"
-    with pytest.raises(DataError, match="cannot be unpacked"):
-        fetch_archive(f"{site.url}/bad", target)
-    site.files["/out"] = archive({"../../outside": "x"})
-    with pytest.raises(DataError, match="outside"):
-        fetch_archive(f"{site.url}/out", target)
-    site.files["/link"] = archive({"a": "x"}, link="/etc/passwd")
-    with pytest.raises(DataError, match="cannot be unpacked"):
-        fetch_archive(f"{site.url}/link", target)
-    site.missing = 10
-    site.files["/cut"] = archive(MED)
-    with pytest.raises(DataError, match=r"cut off|cannot be downloaded"):
-        fetch_archive(f"{site.url}/cut", target)
-    assert list((tmp_path / "new").iterdir()) == []
-    assert not (tmp_path / "outside").exists()
+def test_an_archive_of_something_else(tmp_path):
+    with serve({"/med.tar.gz": archive({"MED.ALL": "x"})}) as site:
+        with pytest.raises(DataError, match=r"glasgow/medline: lacks one of the files MED\.ALL, MED\.QRY, MED\.REL"):
+            glasgow.download("medline", tmp_path, Transport(mirrors=(site.url,)))
+        site.files = {"/cisi.tar.gz": b"no archive"}
+        with pytest.raises(DataError, match=r"neither a zip nor a tar.*delete .*cisi\.tar\.gz and .*\.records"):
+            glasgow.download("cisi", tmp_path, Transport(mirrors=(site.url,)))

@@ -16,6 +16,7 @@ import foreword
 ROOT = Path(foreword.__file__).parent
 ORDER = (
     "common",
+    "downloads",
     "collections",
     "prompts",
     "retrieval",
@@ -23,6 +24,7 @@ ORDER = (
     "training",
     "transferring",
     "report",
+    "recipes",
     "demo",
     "cli",
 )

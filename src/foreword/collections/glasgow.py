@@ -1,4 +1,4 @@
-"""`glasgow/<name>`: cranfield, cisi, medline, cacm, npl, lisa in their own formats, from a folder or a URL.
+"""`glasgow/<name>`: cranfield, cisi, medline, cacm, npl, lisa in their own formats, downloaded or from a folder.
 
 Only test judgements exist, so these are targets, not sources. File names, counts and quirks are facts in
 `data/glasgow.json`; the formats are read by `glasgow_formats`.
@@ -7,22 +7,25 @@ Only test judgements exist, so these are targets, not sources. File names, count
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from foreword.collections import glasgow_formats as formats
 from foreword.collections.exclusion import ExcludingCollection, Texts
-from foreword.collections.fetch import fetch_archive
 from foreword.collections.memory import MemoryCollection
 from foreword.collections.records import Collection, DataWarning, Document, Entry, Qrels, Query
 from foreword.common.errors import DataError, UnknownNameError
+from foreword.downloads.fetch import fetch_folder
+from foreword.downloads.places import data_folder
+from foreword.downloads.resources import DEFAULT, Resource, Transport
 
 GROUP = "glasgow"
 _DATA = Path(__file__).parent / "data" / "glasgow.json"
+_LIMIT = 200_000_000
+"""Bytes that an archive may unpack to; the largest known has a few million."""
 
 
 def facts() -> dict[str, Any]:
@@ -31,38 +34,23 @@ def facts() -> dict[str, Any]:
     return loaded
 
 
-def load(
-    name: str,
-    *,
-    data: Path | None = None,
-    exclude: Iterable[Collection] = (),
-    url: str | None = None,
-) -> Collection:
+def load(name: str, *, data: Path | None = None, exclude: Iterable[Collection] = ()) -> Collection:
     """One of the six collections.
 
     Args:
         name: e.g. `cranfield`.
-        data: a folder with its files, or one that holds a folder of its name (`cranfield`, `cran`); without
-            it, the environment variable FOREWORD_DATA.
+        data: a folder with its files, or one that holds a folder of its name (`cranfield`, `cran`) or what
+            `download` made; without it, the data folder (see `foreword.downloads.data_folder`).
         exclude: collections whose texts must not occur in this one.
-        url: a `.tar.gz` to download into `data` when the files are not there; `home` for the one at the
-            collections' home site.
 
     Raises:
         UnknownNameError: no such collection.
-        DataError: files are missing or broken; the message says which, and where they may be had.
+        DataError: files are missing or broken; the message says which, and how they may be had.
     """
     known = facts()
-    if name not in known["collections"]:
-        raise UnknownNameError(f"no collection glasgow/{name}; known: {', '.join(known['collections'])}")
-    about = known["collections"][name]
-    root = data or _default_folder()
+    about = _about(name, known)
+    root = data_folder(data)
     found = _find(about, root)
-    if found is None and url is not None:
-        if root is None:
-            raise DataError(f"say where glasgow/{name} is to be kept: data=FOLDER (or FOREWORD_DATA)")
-        address = known["home"] + about["archive"] if url == "home" else url
-        found = _find(about, fetch_archive(address, Path(root) / name))
     if found is None:
         raise DataError(_missing(name, about, known["home"], root))
     collection: Collection = _read(name, about, found, known)
@@ -76,9 +64,9 @@ def knows(name: str) -> bool:
 
 
 def entries(data: Path | None = None) -> list[Entry]:
-    """The six, each with whether its files are in `data` (or FOREWORD_DATA)."""
+    """The six, each with whether its files are in the data folder."""
     known = facts()
-    root = data or _default_folder()
+    root = data_folder(data)
     return [
         Entry(
             f"{GROUP}/{name}",
@@ -88,27 +76,69 @@ def entries(data: Path | None = None) -> list[Entry]:
             _find(about, root) is not None,
             known["licence"],
             known["home"] + about["archive"].split("/")[0] + "/",
+            documents=about["documents"],
+            queries={"test": about["judged_queries"]},
         )
         for name, about in known["collections"].items()
     ]
 
 
-def _default_folder() -> Path | None:
-    folder = os.environ.get("FOREWORD_DATA")
-    return Path(folder) if folder else None
+def download(name: str, data: Path, transport: Transport = DEFAULT) -> Path:
+    """Get a collection's files into the data folder, unless they are there.
+
+    Args:
+        name: e.g. `cranfield`.
+        data: the data folder; the archive is unpacked into `glasgow/<name>` below it.
+        transport: see `foreword.downloads`.
+
+    Returns:
+        The folder with the files.
+
+    Raises:
+        UnknownNameError: no such collection.
+        DataError: the archive cannot be had or unpacked, or lacks a file.
+    """
+    known = facts()
+    about = _about(name, known)
+    found = _find(about, data)
+    if found is None:
+        folder = Path(data) / GROUP / name
+        fetch_folder(resource(name), data, folder, transport, limit=_LIMIT)
+        found = _find(about, data)
+        if found is None:
+            raise DataError(f"lacks one of the files {_needed(about)}; delete it to unpack again", path=folder)
+    return found["documents"][0].parent
 
 
-def _find(about: dict[str, Any], root: Path | None) -> dict[str, list[Path]] | None:
+def resource(name: str) -> Resource:
+    """The archive of one of the six at its home site."""
+    known = facts()
+    archive = _about(name, known)["archive"]
+    return Resource(f"{GROUP}/{PurePosixPath(archive).name}", (known["home"] + archive,))
+
+
+def _about(name: str, known: dict[str, Any]) -> dict[str, Any]:
+    if name not in known["collections"]:
+        raise UnknownNameError(f"no collection {GROUP}/{name}; known: {', '.join(known['collections'])}")
+    about: dict[str, Any] = known["collections"][name]
+    return about
+
+
+def _find(about: dict[str, Any], root: Path) -> dict[str, list[Path]] | None:
     """The files of each role, in the folder itself or in one of the collection's usual names below it."""
-    if root is None:
-        return None
     names: list[str] = about["folders"]
     below = [*names, *(f"{GROUP}/{name}" for name in names)]
-    for folder in [Path(root), *(Path(root) / name for name in below)]:
+    for folder in [Path(root), *(_inner(Path(root) / name) for name in below)]:
         found = {role: _first_match(folder, patterns) for role, patterns in about["files"].items()}
         if all(found.values()):
             return found
     return None
+
+
+def _inner(folder: Path) -> Path:
+    """The only folder in a folder, where an archive had one around its files; else the folder itself."""
+    inside = list(folder.iterdir()) if folder.is_dir() else []
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
 
 
 def _first_match(folder: Path, patterns: list[str]) -> list[Path]:
@@ -130,12 +160,15 @@ def _matches(name: str, pattern: str) -> bool:
     )
 
 
-def _missing(name: str, about: dict[str, Any], home: str, root: Path | None) -> str:
-    needed = ", ".join(patterns[0] for patterns in about["files"].values())
-    looked = "no folder was given" if root is None else f"not found in {root} or its folder {about['folders'][0]}"
+def _needed(about: dict[str, Any]) -> str:
+    return ", ".join(patterns[0] for patterns in about["files"].values())
+
+
+def _missing(name: str, about: dict[str, Any], home: str, root: Path) -> str:
     return (
-        f"glasgow/{name} needs the files {needed} ({looked}). Get {home}{about['archive']}, unpack it "
-        "and say data=FOLDER (or --data FOLDER, or set FOREWORD_DATA)"
+        f"glasgow/{name} needs the files {_needed(about)}; not found in {root} or its folder {about['folders'][0]}. "
+        f"`foreword download glasgow/{name}` gets them from {home}{about['archive']}; or say data=FOLDER "
+        "(--data FOLDER, FOREWORD_DATA) where you have them"
     )
 
 

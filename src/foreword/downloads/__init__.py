@@ -1,0 +1,8 @@
+"""Files from the network: downloaded once, resumed when cut, verified, unpacked safely, and none of it twice."""
+
+from foreword.downloads.archives import extract
+from foreword.downloads.fetch import fetch, fetch_folder
+from foreword.downloads.places import data_folder, locked
+from foreword.downloads.resources import Resource, Transport
+
+__all__ = ["Resource", "Transport", "data_folder", "extract", "fetch", "fetch_folder", "locked"]
