@@ -7,7 +7,7 @@ import pytest
 from foreword.collections import catalogue, fingerprint, load
 from foreword.collections.memory import MemoryCollection
 from foreword.collections.records import Collection, Document, Entry, Query, TrainingPair
-from foreword.collections.registry import near_matches, split_id
+from foreword.collections.registry import FAMILIES, near_matches, split_id
 from foreword.common.errors import UnknownNameError
 
 
@@ -18,7 +18,7 @@ def test_catalogue(tmp_path, monkeypatch):
     by_id = {entry.id: entry for entry in entries}
     assert len(by_id) == len(entries)
     assert {"pydoc/stdlib", "pydoc/numpy", "glasgow/cranfield", "glasgow/lisa", "folder:PATH"} <= set(by_id)
-    assert {entry.group for entry in entries} == {"pydoc", "glasgow", "folder"}
+    assert {entry.group for entry in entries} == set(FAMILIES)
     assert sum(entry.group == "glasgow" for entry in entries) == 6
     assert not by_id["glasgow/medline"].available
     for name in ("MED.ALL", "MED.QRY", "MED.REL"):
@@ -51,7 +51,7 @@ def test_a_path_without_its_prefix(tmp_path):
 
 
 def test_unknown_options():
-    with pytest.raises(UnknownNameError, match="glasgow has no option 'colour'; it has url"):
+    with pytest.raises(UnknownNameError, match="glasgow has no option 'colour'; it has none"):
         load("glasgow/cisi", colour="red")
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from foreword.collections.records import Collection, Document, Qrels, Query, TrainingPair
 from foreword.collections.splits import normalise
+from foreword.collections.view import View, documents_for, own_corpora
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def _forms(document: Document) -> set[str]:
 
 
 @dataclass(frozen=True)
-class ExcludingCollection:
+class ExcludingCollection(View):
     """`source` seen without excluded documents and queries, and without queries that lose all they find.
 
     Streams like `source` does: one pass when it is made finds the dropped ids, which are all it holds.
@@ -60,12 +61,17 @@ class ExcludingCollection:
 
     source: Collection
     texts: Texts
-    facts: Mapping[str, object] = field(init=False)
+    _facts: Mapping[str, object] = field(init=False, repr=False)
     _documents: frozenset[str] = field(init=False, repr=False)
     _queries: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        documents = frozenset(d.doc_id for d in self.source.documents() if self.texts.has_document(d))
+        documents = frozenset(
+            doc.doc_id
+            for corpus in (self.source.documents(), *(documents_for(self.source, s) for s in own_corpora(self.source)))
+            for doc in corpus
+            if self.texts.has_document(doc)
+        )
         queries: set[str] = set()
         for split in self.source.splits:
             qrels = self.source.qrels(split)
@@ -77,31 +83,20 @@ class ExcludingCollection:
         counts = {"excluded_documents": len(documents), "excluded_queries": len(queries)}
         object.__setattr__(self, "_documents", documents)
         object.__setattr__(self, "_queries", frozenset(queries))
-        object.__setattr__(self, "facts", {**self.source.facts, **counts})
+        object.__setattr__(self, "_facts", {**self.source.facts, **counts})
 
     @property
-    def id(self) -> str:
-        """The source's id."""
-        return self.source.id
-
-    @property
-    def group(self) -> str:
-        """The source's group."""
-        return self.source.group
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The source's splits."""
-        return self.source.splits
-
-    @property
-    def exclude_self(self) -> bool:
-        """As in the source."""
-        return self.source.exclude_self
+    def facts(self) -> Mapping[str, object]:
+        """The source's, and the counts of what is left out."""
+        return self._facts
 
     def documents(self) -> Iterator[Document]:
         """The source's documents but for the excluded ones."""
         return (d for d in self.source.documents() if d.doc_id not in self._documents)
+
+    def documents_for(self, split: str) -> Iterator[Document]:
+        """The same of the corpus that a split's judgements are about."""
+        return (d for d in documents_for(self.source, split) if not self.texts.has_document(d))
 
     def queries(self, split: str = "test") -> Iterator[Query]:
         """The source's queries of a split but for the excluded ones."""
@@ -115,8 +110,9 @@ class ExcludingCollection:
             if query_id not in self._queries
         }
 
-    def pairs(self, split: str = "train") -> Iterator[TrainingPair]:
-        """The source's pairs of what is left."""
-        for pair in self.source.pairs(split):
+    def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterator[TrainingPair]:
+        """The source's pairs of what is left; hard negatives whose text is excluded are left out."""
+        for pair in self.source.pairs(split, hard_negatives=hard_negatives):
             if pair.query_id not in self._queries and pair.doc_id not in self._documents:
-                yield pair
+                kept = tuple(text for text in pair.negatives if not self.texts.has_query(text))
+                yield pair if len(kept) == len(pair.negatives) else replace(pair, negatives=kept)

@@ -1,11 +1,13 @@
 """`folder:PATH`: a folder in BEIR's layout, read as a stream and never written to.
 
-`corpus.jsonl`, `queries.jsonl` (optional) and `qrels/<split>.tsv` (optional), each plain or `.gz`. A folder
-without a corpus file but with `.txt` or `.md` files is a collection of documents only, one a file.
+`corpus.jsonl`, `queries.jsonl` (optional), `qrels/<split>.tsv` (optional) and `hard-negatives/<split>.jsonl`
+(optional), each plain or `.gz`. A folder without a corpus file but with `.txt` or `.md` files is a collection of
+documents only, one a file.
 """
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.collections.exclusion import ExcludingCollection, Texts
+from foreword.collections.hard_negatives import find_hard_negatives, read_hard_negatives
 from foreword.collections.jsonl import json_lines, text_lines
 from foreword.collections.memory import require_split
 from foreword.collections.qrels_files import find_qrels, read_qrels
@@ -50,7 +53,7 @@ def load(
         data: the folder that `name` starts from.
         exclude: collections whose texts must not occur in this one.
         exclude_self: a query's own document never counts as a hit; by default for folders named `arguana`
-            or `quora`.
+            or `quora`, and samples of such collections.
 
     Raises:
         DataError: no such folder, or nothing in it that is a collection.
@@ -58,9 +61,11 @@ def load(
     path = Path(data or "", name).expanduser()
     if not path.is_dir():
         raise DataError("no such folder; expected one with corpus.jsonl", path=path)
-    own = path.name.casefold() in _SELF_RETRIEVING if exclude_self is None else exclude_self
     collection: Collection
     if _find(path, "corpus") is not None:
+        sample: Any = _subsample(path).get("subsample", {})
+        usual = sample.get("exclude_self", path.name.casefold() in _SELF_RETRIEVING)
+        own = usual if exclude_self is None else exclude_self
         collection = FolderCollection(f"{GROUP}:{name}", path, exclude_self=own)
     elif next(_text_files(path), None) is not None:
         collection = TextFolder(f"{GROUP}:{name}", path)
@@ -93,17 +98,17 @@ class FolderCollection:
     warning and in `facts`; so are documents without any text, which are kept.
     """
 
-    group = GROUP
-
-    def __init__(self, collection_id: str, path: Path, *, exclude_self: bool = False) -> None:
+    def __init__(self, collection_id: str, path: Path, *, group: str = GROUP, exclude_self: bool = False) -> None:
         corpus = _find(path, "corpus")
         if corpus is None:
             raise DataError("no corpus.jsonl or corpus.jsonl.gz here", path=path)
-        self.id = collection_id
+        self.id, self.group = collection_id, group
         self.exclude_self = exclude_self
         self._corpus = corpus
         self._queries = _find(path, "queries")
         self._qrels_files = find_qrels(path)
+        self._negatives_files = find_hard_negatives(path)
+        self._subsample = _subsample(path)
         if self._qrels_files and self._queries is None:
             raise DataError("there are judgements but no queries.jsonl", path=path)
         self._qrels: dict[str, Qrels] | None = None
@@ -117,8 +122,8 @@ class FolderCollection:
 
     @property
     def facts(self) -> Mapping[str, object]:
-        """The folder, and counts of what was found broken but usable in what has been read so far."""
-        return {"path": str(self._corpus.parent), **self._counts}
+        """The folder, what it is a sample of, and counts of what was broken but usable in what has been read so far."""
+        return {"path": str(self._corpus.parent), **self._subsample, **self._counts}
 
     def documents(self) -> Iterator[Document]:
         """The corpus, streamed. Raises `DataError` on a broken line, a missing field or a repeated id."""
@@ -143,10 +148,14 @@ class FolderCollection:
         """The judgements of a split, of queries and documents that are there."""
         return {query_id: dict(judged) for query_id, judged in self._judgements(split).items()}
 
-    def pairs(self, split: str = "train") -> Iterator[TrainingPair]:
-        """Every query of a split with each of its relevant documents."""
+    def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterator[TrainingPair]:
+        """Every query of a split with each of its relevant documents, and hard negatives where a file lists some."""
         require_split(self.id, split, self.splits)
-        return pairs_from_qrels(self, split)
+        path = self._negatives_files.get(split)
+        if path is None or hard_negatives == 0:
+            return pairs_from_qrels(self, split)
+        listed = read_hard_negatives(path)
+        return pairs_from_qrels(self, split, {query_id: ids[:hard_negatives] for query_id, ids in listed.items()})
 
     def _every_query(self) -> Iterator[Query]:
         if self._queries is None:
@@ -255,10 +264,24 @@ class TextFolder:
         require_split(self.id, split, ())
         return {}
 
-    def pairs(self, split: str = "train") -> Iterator[TrainingPair]:
+    def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterator[TrainingPair]:
         """There are none: raises `UnknownNameError`; `pseudo_pairs(documents())` makes some."""
         require_split(self.id, split, ())
         return iter(())
+
+
+def _subsample(folder: Path) -> dict[str, object]:
+    """What `foreword subsample` wrote about itself, so that results name it."""
+    path = folder / "subsample.json"
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise DataError(f"broken JSON ({error}); make the sample again", path=path) from error
+    if not isinstance(record, dict):
+        raise DataError(f"expected a JSON object, got {type(record).__name__}", path=path)
+    return {"subsample": record}
 
 
 def _text_files(folder: Path) -> Iterator[Path]:

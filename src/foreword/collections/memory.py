@@ -57,7 +57,7 @@ class MemoryCollection:
         require_split(self.id, split, self.splits)
         return {query_id: dict(judged) for query_id, judged in self.judgements[split].items()}
 
-    def pairs(self, split: str = "train") -> Iterator[TrainingPair]:
-        """Every query of a split with each of its relevant documents."""
+    def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterator[TrainingPair]:
+        """Every query of a split with each of its relevant documents; there are no hard negatives."""
         require_split(self.id, split, self.splits)
         return pairs_from_qrels(self, split)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -101,8 +101,11 @@ class Collection(Protocol):
         """The judgements of a split."""
         ...
 
-    def pairs(self, split: str = "train") -> Iterable[TrainingPair]:
-        """The (query, relevant document) pairs of a split, for training."""
+    def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterable[TrainingPair]:
+        """The (query, relevant document) pairs of a split, for training.
+
+        Each brings at most `hard_negatives` negatives (None: all there are), or fewer when there are no more.
+        """
         ...
 
 
@@ -120,20 +123,40 @@ class Entry:
     licence: str = ""
     home: str = ""
     """Where it comes from: a URL, or empty."""
+    documents: int | None = None
+    """In the corpus; None: not known before it is read."""
+    queries: Mapping[str, int] = field(default_factory=dict)
+    """Judged queries by split, as far as known."""
+    size: int | None = None
+    """Bytes to download; None: not known, or nothing to download."""
+    citation: str = ""
 
 
-def pairs_from_qrels(collection: Collection, split: str) -> Iterator[TrainingPair]:
+def pairs_from_qrels(
+    collection: Collection, split: str, negatives: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[TrainingPair]:
     """The pairs of a collection that has none of its own: every query with each of its relevant documents.
 
-    Holds the texts of the relevant documents only.
+    Holds the texts of the relevant documents, and of the negatives, only.
+
+    Args:
+        collection: with judgements in `split`.
+        split: of the pairs.
+        negatives: doc_ids of hard negatives by query_id; ids that are not in the corpus are passed over.
     """
+    negatives = negatives or {}
     qrels = collection.qrels(split)
-    relevant = {doc for judged in qrels.values() for doc, relevance in judged.items() if relevance > 0}
-    texts = {doc.doc_id: doc.content for doc in collection.documents() if doc.doc_id in relevant}
+    wanted = {doc for judged in qrels.values() for doc, relevance in judged.items() if relevance > 0}
+    wanted.update(doc for query_id in qrels for doc in negatives.get(query_id, ()))
+    texts = {doc.doc_id: doc.content for doc in collection.documents() if doc.doc_id in wanted}
     for query in collection.queries(split):
-        for doc_id, relevance in qrels.get(query.query_id, {}).items():
+        judged = qrels.get(query.query_id, {})
+        others = tuple(
+            texts[doc] for doc in negatives.get(query.query_id, ()) if doc in texts and judged.get(doc, 0) <= 0
+        )
+        for doc_id, relevance in judged.items():
             if relevance > 0:
-                yield TrainingPair(query.query_id, query.text, doc_id, texts[doc_id])
+                yield TrainingPair(query.query_id, query.text, doc_id, texts[doc_id], others)
 
 
 def fingerprint(collection: Collection, splits: Iterable[str] | None = None) -> str:

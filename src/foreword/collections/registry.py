@@ -9,13 +9,30 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from foreword.collections.folds import FoldCollection, split_fold
 from foreword.collections.records import Collection, Entry
+from foreword.collections.templates import Templated
 from foreword.common.errors import UnknownNameError
 
-FAMILIES = ("pydoc", "glasgow", "folder")
-"""Each is a module here with `load(name, ...)`, `entries(data)` and `knows(name)`, imported when needed."""
+FAMILIES = {
+    "pydoc": "pydoc",
+    "glasgow": "glasgow",
+    "dpr": "dpr",
+    "beir": "beir",
+    "cqadupstack": "cqadupstack",
+    "oag-qa": "oag_qa",
+    "oag-qa-disciplines": "oag_qa_disciplines",
+    "folder": "folder",
+    "ir_datasets": "ir_datasets_source",
+    "hf": "hub_datasets",
+}
+"""Family -> its module here, with `load(name, ...)`, `entries(data)` and `knows(name)`, imported when needed.
 
-_FOLDER = "folder"
+A module that also has `download(name, data, transport)` can be downloaded.
+"""
+
+_WITH_COLON = ("folder", "ir_datasets", "hf")
+"""Families of any name at all: `folder:PATH`. The others' ids have a slash: `pydoc/torch`."""
 
 
 def load(
@@ -23,52 +40,72 @@ def load(
     *,
     data: Path | None = None,
     exclude: Iterable[Collection] = (),
+    document_template: str | None = None,
+    query_template: str | None = None,
     **options: Any,
 ) -> Collection:
     """A collection by its id.
 
     Args:
-        collection_id: `pydoc/<package>`, `glasgow/<name>` or `folder:<path>`.
-        data: the folder with the collection's files, where it needs any.
+        collection_id: `pydoc/<package>`, `glasgow/<name>`, `dpr/<name>`, `beir/<name>`, `cqadupstack/<forum>`,
+            `oag-qa/<topic>`, `oag-qa-disciplines/<discipline>`, `folder:<path>`, `ir_datasets:<id>` or
+            `hf:<repository>`. With `#fold<i>of<k>` behind it: fold i (from 1) of its test queries, the others for
+            training.
+        data: the folder with the collection's files, where it needs any; None: FOREWORD_DATA, else the cache.
         exclude: collections whose texts must not occur in this one: the target that it will be a source for.
-        options: of the family; see `load` of `pydoc`, `glasgow` and `folder`.
+        document_template: what is embedded of a document, e.g. `{title} {text}`, which is also the default.
+        query_template: what is embedded of a query, e.g. `{text}`, which is also the default.
+        options: of the family; see `load` in its module.
 
     Raises:
         UnknownNameError: no such collection (the message lists near matches) or option.
         DataError: its files are missing or broken.
     """
-    family, name = split_id(collection_id)
-    if family not in FAMILIES or not name:
-        raise UnknownNameError(_unknown(collection_id))
-    module = importlib.import_module(f"foreword.collections.{family}")
+    base, fold = split_fold(collection_id)
+    module = family_of(base)
+    family, name = split_id(base)
     family_load: Callable[..., Collection] = module.load
     known = set(inspect.signature(family_load).parameters) - {"name", "data", "exclude"}
     for option in options:
         if option not in known:
-            have = ", ".join(sorted(known))
-            raise UnknownNameError(f"{family} has no option {option!r}; it has {have}")
+            have = f"it has {', '.join(sorted(known))}" if known else "it has none"
+            raise UnknownNameError(f"{family} has no option {option!r}; {have}")
+    collection = family_load(name, data=None if data is None else Path(data), exclude=tuple(exclude), **options)
+    if fold is not None:
+        collection = FoldCollection(collection, fold)
+    if document_template or query_template:
+        collection = Templated(collection, document_template, query_template)
+    return collection
+
+
+def family_of(collection_id: str) -> Any:
+    """The module of a collection's family. Raises `UnknownNameError` when there is no such collection."""
+    family, name = split_id(collection_id)
+    if family not in FAMILIES or not name:
+        raise UnknownNameError(_unknown(collection_id))
+    module = importlib.import_module(f"foreword.collections.{FAMILIES[family]}")
     if not module.knows(name):
         raise UnknownNameError(_unknown(collection_id))
-    return family_load(name, data=None if data is None else Path(data), exclude=tuple(exclude), **options)
+    return module
 
 
 def catalogue(data: Path | None = None) -> list[Entry]:
     """Every collection known by name, those whose files are on this machine marked as available.
 
     Args:
-        data: the folder to look for files in; FOREWORD_DATA without it.
+        data: the folder to look for files in; None: FOREWORD_DATA, else the cache.
     """
-    modules = [importlib.import_module(f"foreword.collections.{family}") for family in FAMILIES]
+    modules = [importlib.import_module(f"foreword.collections.{module}") for module in FAMILIES.values()]
     return [entry for module in modules for entry in module.entries(data)]
 
 
 def split_id(collection_id: str) -> tuple[str, str]:
     """`("pydoc", "torch")` of `pydoc/torch`; `("folder", path)` of `folder:path`; `("", id)` of neither."""
-    prefix = f"{_FOLDER}:"
-    if collection_id.startswith(prefix):
-        return _FOLDER, collection_id.removeprefix(prefix)
+    for family in _WITH_COLON:
+        if collection_id.startswith(f"{family}:"):
+            return family, collection_id.removeprefix(f"{family}:")
     family, slash, name = collection_id.partition("/")
-    return (family, name) if slash and family != _FOLDER else ("", collection_id)
+    return (family, name) if slash and family not in _WITH_COLON else ("", collection_id)
 
 
 def _unknown(collection_id: str) -> str:
@@ -77,7 +114,7 @@ def _unknown(collection_id: str) -> str:
     if collection_id.startswith("pydoc/"):
         hint += " Any installed package can follow pydoc/."
     if Path(collection_id).is_dir():
-        hint = f"a folder is named {_FOLDER}:{collection_id}"
+        hint = f"a folder is named folder:{collection_id}"
     return f"unknown collection {collection_id!r}; {hint}"
 
 

@@ -54,9 +54,11 @@ def contains(text: str, part: str) -> bool:
     return bool(part) and f" {part} " in f" {text} "
 
 
-def split_of(text: str) -> str:
-    """`"train"`, `"dev"` or `"test"`, fixed by the SHA-256 of the normalised text."""
-    digest = hashlib.sha256(normalise(text).encode("utf-8", "surrogatepass")).digest()
+def split_of(text: str, seed: int = 0) -> str:
+    """`"train"`, `"dev"` or `"test"`, fixed by the SHA-256 of the normalised text (and the seed, unless it is 0)."""
+    normal = normalise(text)
+    hashed = normal if seed == 0 else f"{seed}\x1f{normal}"  # no normalised text has a control character
+    digest = hashlib.sha256(hashed.encode("utf-8", "surrogatepass")).digest()
     position = int.from_bytes(digest[:8], "big") / _HASH_RANGE
     bound = 0.0
     for name, share in FRACTIONS[:-1]:

@@ -44,7 +44,7 @@ class Unlabelled:
         """None. Raises `DataError`."""
         raise self._refusal()
 
-    def pairs(self, split: str = "train") -> Iterable[TrainingPair]:
+    def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterable[TrainingPair]:
         """None. Raises `DataError`."""
         raise self._refusal()
 

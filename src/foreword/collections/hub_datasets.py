@@ -1,0 +1,221 @@
+"""`hf:<namespace>/<name>`: a retrieval set of the Hugging Face hub in BEIR's or MTEB's layout, or a local copy.
+
+`download` brings a repository's tables as one commit; `load` reads them from the data folder and asks no
+network. The files are read by the datasets library and never run: sets that come as a script need a copy in tables.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from foreword.collections.exclusion import ExcludingCollection, Texts
+from foreword.collections.hub_files import (
+    identifier,
+    judgement_files,
+    judgements,
+    qrels_folder,
+    rows,
+    table_files,
+)
+from foreword.collections.records import Collection, DataWarning, Document, Entry, Query
+from foreword.collections.streamed import SELF_RETRIEVING, StreamedCollection
+from foreword.common.errors import DataError
+from foreword.common.files import write_json
+from foreword.downloads import Transport, data_folder, locked
+
+GROUP = "hf"
+
+_ORIGIN = "origin.json"
+"""What `download` writes beside the tables: repository, revision and commit."""
+_COMMIT = ".commit"
+_TABLES = ("*.parquet", "*.jsonl", "*.jsonl.gz", "*.tsv", "README.md")
+_REPOSITORY = re.compile(r"(?:[\w-][\w.-]*/)?[\w-][\w.-]*")
+
+
+def load(
+    name: str,
+    *,
+    data: Path | None = None,
+    exclude: Iterable[Collection] = (),
+    revision: str | None = None,
+    exclude_self: bool | None = None,
+) -> Collection:
+    """A retrieval set of the hub that `download` brought, or one in any folder in that layout.
+
+    Without judgements it is a collection of documents only.
+
+    Args:
+        name: `<namespace>/<name>`, or with `@<revision>` behind it; or a folder's path (relative to `data`).
+        data: the data folder.
+        exclude: collections whose texts must not occur in this one.
+        revision: branch, tag or commit that was downloaded; None: the one in the name, or the main branch.
+        exclude_self: a query's own document never counts as a hit; by default for `arguana` and `quora`.
+
+    Raises:
+        DataError: it is not there, or its files are broken or in another layout.
+    """
+    folder = _find(name, data, revision)
+    if folder is None:
+        where = _place(data_folder(data), *_parse(name, revision))
+        raise DataError(f"{GROUP}:{name} is not there (looked for {where}); say `foreword download {GROUP}:{name}`")
+    source = _Source(folder)
+    tail = folder.name.partition("@")[0].casefold()
+    own = tail in SELF_RETRIEVING if exclude_self is None else exclude_self
+    facts = {"path": str(folder), **_origin(folder)}
+    splits = tuple(source.qrels)
+    collection: Collection = StreamedCollection(f"{GROUP}:{name}", GROUP, source, splits, facts=facts, exclude_self=own)
+    excluded = Texts.of(exclude)
+    return ExcludingCollection(collection, excluded) if excluded else collection
+
+
+def knows(name: str) -> bool:
+    """Any repository or folder may be asked for; `load` says when it is not there."""
+    return bool(name)
+
+
+def entries(data: Path | None = None) -> list[Entry]:
+    """The form in which its sets are named; `data` is not used."""
+    what = "a retrieval set of the Hugging Face hub in BEIR's or MTEB's layout, or a folder in that layout"
+    home = "https://huggingface.co/datasets"
+    return [Entry(f"{GROUP}:NAMESPACE/NAME", GROUP, what, ("train", "dev", "test"), True, home=home)]
+
+
+def download(name: str, data: Path, transport: Transport, revision: str | None = None) -> Path:
+    """Bring a repository's tables, and those of `<name>-qrels` where it has no judgements of its own.
+
+    Args:
+        name: `<namespace>/<name>`, or with `@<revision>` behind it.
+        data: the data folder; the tables come below its `hf`.
+        transport: whether the network may be asked, and whether a progress bar is shown.
+        revision: branch, tag or commit; None: the one in the name, or the main branch.
+
+    Returns:
+        The folder with its tables.
+
+    Raises:
+        DataError: no such repository, it cannot be had, or it is in another layout.
+    """
+    repository, revision = _parse(name, revision)
+    if not _REPOSITORY.fullmatch(repository):
+        raise DataError(f"expected a repository's name such as mteb/scifact, got {name!r}")
+    folder = _place(Path(data), repository, revision)
+    with locked(Path(data), folder.relative_to(data).as_posix()):
+        if not folder.is_dir() and not _snapshot(repository, revision, folder, transport):
+            raise DataError(f"the hub has no dataset {repository!r} (or it is private, and you are not logged in)")
+        table_files(folder, "corpus")  # raises when it is in another layout
+        has_judgements = bool(judgement_files(folder))
+        if not has_judgements and not transport.is_offline:
+            has_judgements = _snapshot(f"{repository}-qrels", None, qrels_folder(folder), transport)
+    if not has_judgements:
+        message = f"{GROUP}:{name} has no judgements; it is a collection of documents only"
+        warnings.warn(message, DataWarning, stacklevel=2)
+    return folder
+
+
+class _Source:
+    """The tables of a folder as a `streamed.Source`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._corpus = table_files(folder, "corpus")
+        self.qrels = judgement_files(folder)
+        self._queries = table_files(folder, "queries") if self.qrels else []
+
+    def documents(self) -> Iterator[Document]:
+        for path in self._corpus:
+            for number, row in rows(path):
+                title = _text(row, "title", path, number, optional=True)
+                yield Document(identifier(row, "_id", path, number), _text(row, "text", path, number), title)
+
+    def queries(self) -> Iterator[Query]:
+        for path in self._queries:
+            for number, row in rows(path):
+                yield Query(identifier(row, "_id", path, number), _text(row, "text", path, number))
+
+    def judgements(self, split: str, notes: Counter[str]) -> Iterator[tuple[str, str, int]]:
+        for path in self.qrels[split]:
+            yield from judgements(path, notes)
+
+
+def _parse(name: str, revision: str | None) -> tuple[str, str | None]:
+    """Repository and revision of a name like `mteb/scifact@main`."""
+    repository, _, named = name.partition("@")
+    return repository, revision or named or None
+
+
+def _place(data: Path, repository: str, revision: str | None) -> Path:
+    """Where a repository's tables are kept."""
+    suffix = f"@{revision.replace('/', '_')}" if revision else ""
+    return data / GROUP / f"{repository}{suffix}"
+
+
+def _find(name: str, data: Path | None, revision: str | None) -> Path | None:
+    own = Path(data or "", name).expanduser()
+    if revision is None and own.is_dir():
+        return own
+    place = _place(data_folder(data), *_parse(name, revision))
+    return place if place.is_dir() else None
+
+
+def _origin(folder: Path) -> dict[str, Any]:
+    """What `download` wrote about itself, so that results name the commit."""
+    path = folder / _ORIGIN
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except ValueError as error:
+        raise DataError(f"broken JSON ({error}); delete the folder and download it again", path=path) from error
+
+
+def _snapshot(repository: str, revision: str | None, folder: Path, transport: Transport) -> bool:
+    """Bring a repository's tables as `folder`, whole; False when there is no such repository."""
+    if transport.is_offline:
+        raise DataError(f"{repository} is not there and downloads are switched off", path=folder)
+    import huggingface_hub
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    part = folder.with_name(f".{folder.name}.part")  # what a cut download left, the next one continues
+    try:
+        about = huggingface_hub.HfApi().dataset_info(repository, revision=revision, timeout=transport.timeout)
+        commit = str(about.sha)
+        _restart_unless(commit, part)
+        huggingface_hub.snapshot_download(
+            repository, repo_type="dataset", revision=commit, local_dir=part, allow_patterns=list(_TABLES)
+        )
+    except RepositoryNotFoundError:
+        return False
+    except Exception as error:  # the hub's, its HTTP library's and the system's: whichever, it did not come
+        message = f"{repository} could not be downloaded from the hub ({type(error).__name__}: {error})"
+        raise DataError(f"{message}; or get its files by hand and put them there", path=folder) from error
+    shutil.rmtree(part / ".cache", ignore_errors=True)  # the hub's notes on a download that is now over
+    write_json(part / _ORIGIN, {"repository": repository, "revision": revision, "commit": commit})
+    (part / _COMMIT).unlink()
+    os.replace(part, folder)
+    return True
+
+
+def _restart_unless(commit: str, part: Path) -> None:
+    """Drop what a cut download left of another commit, and note whose files come now."""
+    note = part / _COMMIT
+    if part.exists() and not (note.is_file() and note.read_text("utf-8") == commit):
+        shutil.rmtree(part)
+    part.mkdir(parents=True, exist_ok=True)
+    note.write_text(commit, "utf-8")
+
+
+def _text(row: Mapping[str, Any], name: str, path: Path, number: int, *, optional: bool = False) -> str:
+    value = row.get(name)
+    if value is None and optional:
+        return ""
+    if not isinstance(value, str):
+        got = "nothing" if value is None else type(value).__name__
+        raise DataError(f"expected {name!r}, a text; got {got}", path=path, line=number)
+    return value
