@@ -180,3 +180,87 @@ def test_a_name_that_the_hub_does_not_know(hub: tuple[str, list[str]], tmp_path:
     said = in_child(code, hub[0], tmp_path / "home")
     assert "backbone 'someone/else' could not be had from the hub" in said
     assert "or give a local folder" in said
+
+
+# -- repositories whose weights are pickles ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[list[str]]]:
+    """A repository's folder behind a `snapshot_download` that honours patterns; and the files each call gave."""
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    folder, calls = tmp_path / "repository", list[list[str]]()
+    (folder / "1_Pooling").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "1_Pooling" / "config.json").write_text("{}")
+
+    def snapshot_download(repository: str, *, revision: str | None, local_files_only: bool, **patterns: Any) -> str:
+        if local_files_only:
+            raise OSError("not in the cache")
+        assert revision in (None, COMMIT)
+        names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+        calls.append(list(filter_repo_objects(names, **patterns)))
+        for name in calls[-1]:
+            to = tmp_path / COMMIT / name
+            to.parent.mkdir(parents=True, exist_ok=True)
+            to.write_bytes((folder / name).read_bytes())
+        return str(tmp_path / COMMIT)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    return folder, calls
+
+
+def modules(folder: Path, *listed: tuple[str, str]) -> None:
+    entries = [{"idx": i, "path": path, "type": f"somewhere.{kind}"} for i, (path, kind) in enumerate(listed)]
+    (folder / "modules.json").write_text(json.dumps(entries))
+
+
+def test_pickled_weights_are_fetched_where_there_are_no_others(served: tuple[Path, list[list[str]]]) -> None:
+    folder, calls = served
+    (folder / "pytorch_model.bin").write_bytes(b"pickled")
+    (folder / "optimizer.bin").write_bytes(b"never wanted")
+    found = resolve_backbone("someone/old")
+    assert found.fingerprint == hashlib.sha256(b"pickled").hexdigest()
+    assert found.revision == COMMIT
+    assert ["pytorch_model.bin" in call for call in calls] == [False, True]
+    assert not any("optimizer.bin" in call for call in calls)
+
+
+def test_pickled_weights_are_left_where_there_are_others(served: tuple[Path, list[list[str]]]) -> None:
+    folder, calls = served
+    (folder / "pytorch_model.bin").write_bytes(b"pickled")
+    (folder / "model.safetensors").write_bytes(b"safe")
+    modules(folder, ("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+    assert resolve_backbone("someone/both").fingerprint == hashlib.sha256(b"safe").hexdigest()
+    assert len(calls) == 1
+    assert "pytorch_model.bin" not in calls[0]
+
+
+def test_each_module_has_weights_of_one_kind(served: tuple[Path, list[list[str]]]) -> None:
+    folder, calls = served
+    (folder / "2_Dense").mkdir()
+    (folder / "model.safetensors").write_bytes(b"safe")
+    (folder / "pytorch_model.bin").write_bytes(b"pickled")
+    (folder / "2_Dense" / "pytorch_model.bin").write_bytes(b"dense")
+    modules(folder, ("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense"))
+    assert resolve_backbone("someone/mixed").fingerprint == hashlib.sha256(b"safe").hexdigest()
+    assert "2_Dense/pytorch_model.bin" in calls[-1]
+    assert "pytorch_model.bin" not in calls[-1]
+
+
+def test_shards_and_the_old_layout(served: tuple[Path, list[list[str]]]) -> None:
+    folder, calls = served
+    (folder / "0_Transformer").mkdir()
+    for number in (1, 2):
+        (folder / "0_Transformer" / f"pytorch_model-0000{number}-of-00002.bin").write_bytes(bytes([number]))
+    modules(folder, ("0_Transformer", "Transformer"), ("1_Pooling", "Pooling"))
+    resolve_backbone("someone/shards")
+    assert len([name for name in calls[-1] if name.endswith(".bin")]) == 2
+
+
+def test_a_repository_without_weights(served: tuple[Path, list[list[str]]]) -> None:
+    with pytest.raises(BackboneError, match="holds no weights"):
+        resolve_backbone("someone/empty")

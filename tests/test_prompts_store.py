@@ -143,9 +143,9 @@ def test_another_backbone_is_refused(stored: Path, minilm: SentenceTransformer, 
     [({"pooling": "cls"}, "pooling 'mean'"), ({"normalize": True}, "normalisation False")],
 )
 def test_another_pooling_is_refused(stored: Path, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    other = save_model(tmp_path / "other", **changes)  # the same weights
+    other = load_encoder(str(save_model(tmp_path / "other", **changes)), device="cpu")  # the same weights
     with pytest.raises(PromptError, match=said):
-        load_encoder(str(other), prompt=stored, device="cpu")
+        load_prompt(stored, other)
 
 
 def test_pooling_of_several_kinds_round_trips(tmp_path: Path) -> None:

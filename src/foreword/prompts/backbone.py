@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ PACKAGED = {
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _DOWNLOAD = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_WITHOUT_WEIGHTS = ("Pooling", "Normalize")
 _SKIP = ["onnx/*", "openvino/*", "*.msgpack", "*.h5", "*.ot"]
 
 
@@ -73,16 +75,32 @@ def _repositories(name: str) -> list[str]:
 
 
 def _snapshot(repository: str, revision: str | None, *, local: bool) -> tuple[Path, str]:
-    from huggingface_hub import snapshot_download
-
     # The same patterns for both: a cache that holds just these files counts as incomplete without them.
-    path = Path(
-        snapshot_download(
-            repository, revision=revision, allow_patterns=_DOWNLOAD, ignore_patterns=_SKIP, local_files_only=local
-        )
-    )
+    path = _download(repository, revision, _DOWNLOAD, local)
+    if bare := _without_safetensors(path):  # an older repository: its weights are pickles, read as data only
+        pickles = [f"{folder}pytorch_model*.bin" for folder in bare]
+        path = _download(repository, path.name, [*_DOWNLOAD, *pickles], local)
     fingerprint_folder(path)  # a cache may hold a repository's configuration without its weights
     return path, path.name
+
+
+def _download(repository: str, revision: str | None, patterns: list[str], local: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(
+        snapshot_download(
+            repository, revision=revision, allow_patterns=patterns, ignore_patterns=_SKIP, local_files_only=local
+        )
+    )
+
+
+def _without_safetensors(path: Path) -> list[str]:
+    """The folders of a model's modules, as `` or `2_Dense/`, whose weights are not there as safetensors."""
+    modules = [{"path": "", "type": "Transformer"}]
+    if (path / "modules.json").is_file():
+        modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
+    weighted = [m["path"] for m in modules if str(m["type"]).rpartition(".")[2] not in _WITHOUT_WEIGHTS]
+    return [f"{folder}/" if folder else "" for folder in weighted if not any((path / folder).glob("*.safetensors"))]
 
 
 def _cached(name: str, revision: str | None) -> tuple[Path | None, str | None]:

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
-from sentence_transformers.sentence_transformer.modules import Normalize
 from torch import Tensor
 
 from foreword.common.errors import BackboneError, PromptError
 from foreword.common.progress import track
 from foreword.prompts.backbone import Backbone, resolve_backbone
 from foreword.prompts.defaults import DEFAULT_BACKBONE
+from foreword.prompts.head import head_of, head_of_saved, head_of_stored, load_head, set_head
 from foreword.prompts.saved import is_saved_encoder, read_module
 from foreword.prompts.spec import Side
 from foreword.prompts.transformer import BASE, OWN, Default, PromptedTransformer, Route
@@ -40,6 +40,8 @@ def load_encoder(
     revision: str | None = None,
     attn_implementation: str | None = None,
     trust_remote_code: bool = False,
+    pooling: str | Sequence[str] | None = None,
+    normalize: bool | None = None,
 ) -> SentenceTransformer:
     """A `SentenceTransformer` whose first module is a `PromptedTransformer`.
 
@@ -53,10 +55,15 @@ def load_encoder(
         revision: of the backbone on the hub.
         attn_implementation: as transformers names it; None: its own choice.
         trust_remote_code: for backbones that bring code of their own.
+        pooling: `cls`, `mean`, `max`, ... as sentence-transformers names them; None: as the prompt was made, or
+            else the backbone's own (of a folder that holds a transformer alone: the mean).
+        normalize: True: embeddings of unit length, compared by the cosine; False: as they are, compared by inner
+            products; None: as the prompt was made, or else the backbone's own.
 
     Raises:
-        BackboneError: the backbone cannot be found or loaded.
-        PromptError: a prompt was made for another backbone, or its files are broken.
+        BackboneError: the backbone cannot be found or loaded, or does not take this pooling.
+        PromptError: a prompt was made for another backbone, pooling or length, or its files are broken.
+        UnknownNameError: no such pooling.
     """
     from foreword.prompts.mixture import attach_mixture, is_mixture
     from foreword.prompts.store import attach_bank, attach_prompt
@@ -68,7 +75,12 @@ def load_encoder(
     encoder = _load_base(found, device, attn_implementation, trust_remote_code)
     transformer = transformer_of(encoder)
     if saved is not None:
+        set_head(encoder, head_of_saved(backbone, head_of(encoder)))
+        made = (Path(backbone), head_of(encoder)) if saved[2] else None
         transformer.restore(saved[0], saved[2])
+    else:
+        made = head_of_stored(prompt, bank, found.fingerprint, head_of(encoder))
+    load_head(encoder, made, pooling, normalize)
     if max_length is not None:
         if max_length < 3:
             raise BackboneError(f"max_length is {max_length}; a text needs at least 3 tokens")
@@ -213,7 +225,8 @@ def encode(
     output: np.ndarray[Any, np.dtype[np.float32]] | None = None
     extra = {} if max_length is None else {"max_length": min(max_length, transformer.max_seq_length or max_length)}
     device = encoder.device
-    cosine = encoder.similarity_fn_name == "cosine" and not any(isinstance(m, Normalize) for m in encoder)
+    head = head_of(encoder)
+    cosine = head.similarity == "cosine" and not head.normalized
     encoder.eval()
     with torch.inference_mode(), routed(encoder, chosen_route), autocast(precision, device):
         for begin in track(range(0, len(texts), batch_size), what, quiet=quiet):

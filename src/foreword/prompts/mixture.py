@@ -15,7 +15,7 @@ from foreword.common.files import write_json
 from foreword.prompts.cards import read_json_card
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.store import CARD as PROMPT_CARD
-from foreword.prompts.store import StoredPrompt, folder_name, load_bank, save_prompt
+from foreword.prompts.store import StoredPrompt, describe_backbone, folder_name, load_bank, save_prompt
 from foreword.prompts.transformer import Route, Routes
 
 FORMAT = "foreword-mixture/1"
@@ -57,7 +57,7 @@ def save_mixture(
     for name in needed:
         card = {
             key: sources[name].card[key]
-            for key in ("start", "start_digest", "training", "data", "metrics")
+            for key in ("start", "start_digest", "training", "supervision", "data", "metrics")
             if key in sources[name].card
         }
         prompt, dtype = sources[name].prompt, str(sources[name].card.get("dtype", "float32"))
@@ -71,6 +71,7 @@ def save_mixture(
             "weights": kept,
             "document": document,
             "sources": digests,
+            "backbone": describe_backbone(encoder),
             **(record or {}),
         },
     )
@@ -82,6 +83,15 @@ def is_mixture(folder: str | Path) -> bool:
     return (Path(folder) / CARD).is_file()
 
 
+def read_mixture_card(folder: str | Path) -> dict[str, Any]:
+    """The contents of a mixture's card. Raises `PromptError` when there is none, or it is not one."""
+    fields = {"domain": str, "weights": dict, "sources": dict}
+    try:
+        return read_json_card(Path(folder) / CARD, FORMAT, fields)
+    except FileNotFoundError:
+        raise PromptError(f"{folder} holds no {CARD}") from None
+
+
 def attach_mixture(encoder: SentenceTransformer, folder: str | Path) -> Route:
     """Load a stored mixture's sources into the encoder; returns the route that mixes them.
 
@@ -89,11 +99,7 @@ def attach_mixture(encoder: SentenceTransformer, folder: str | Path) -> Route:
         PromptError: the folder is broken or altered, or was made for another backbone.
     """
     folder = Path(folder)
-    fields = {"domain": str, "weights": dict, "sources": dict}
-    try:
-        card = read_json_card(folder / CARD, FORMAT, fields)
-    except FileNotFoundError:
-        raise PromptError(f"{folder} holds no {CARD}") from None
+    card = read_mixture_card(folder)
     weights: dict[str, float] = card["weights"]
     if not weights:
         return None

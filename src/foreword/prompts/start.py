@@ -1,4 +1,4 @@
-"""Where a prompt starts: words, text, noise or another prompt."""
+"""Where a prompt starts: words, text, noise, the first ids of the vocabulary or another prompt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from foreword.prompts.prompt import Prompt, tensor_shapes
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.transformer import PromptedTransformer
 
-Start = Literal["words", "text", "noise"]
+Start = Literal["words", "text", "noise", "first-ids"]
 
 
 def new_prompt(
@@ -31,14 +31,15 @@ def new_prompt(
     Args:
         encoder: its backbone gives the shapes and, for words and text, the values.
         spec: the prompt's structure.
-        start: `words`, random words of the vocabulary; `text`, the beginning of `texts`: both are embedded
-            (`input`) or run through the backbone, whose keys and values they become (`gated`, `prefix`);
-            `noise`, normal with the standard deviation of the word embeddings (`input`) or .02.
+        start: `words`, random words of the vocabulary; `text`, the beginning of `texts`; `first-ids`, the ids 0 to
+            n - 1, mostly placeholders, as OpenDelta starts (to compare with it): these are embedded (`input`) or
+            run through the backbone, whose keys and values they become (`gated`, `prefix`); `noise`, normal with
+            the standard deviation of the word embeddings (`input`) or .02.
         texts: for `text`.
         seed: of the choice of words, or of the noise.
 
     Raises:
-        PromptError: an unknown start, or `texts` too short.
+        PromptError: an unknown start, `texts` too short, or fewer ids than vectors.
         BackboneError: the backbone cannot carry this kind.
     """
     transformer = transformer_of(encoder)
@@ -52,12 +53,7 @@ def new_prompt(
     if start == "noise":
         values = _noise(transformer, shapes, seed)
     else:
-        ids = (
-            _word_ids(transformer, spec.length, seed)
-            if start == "words"
-            else _text_ids(transformer, texts, spec.length)
-        )
-        values = _from_tokens(transformer, spec, ids)
+        values = _from_tokens(transformer, spec, _token_ids(transformer, start, texts, spec.length, seed))
     if "gate" in shapes:
         values["gate"] = torch.zeros(shapes["gate"])
     return Prompt(
@@ -80,6 +76,17 @@ def _noise(transformer: PromptedTransformer, shapes: dict[str, tuple[int, ...]],
     words = _embeddings(transformer).weight
     deviation = float(words.float().std()) if "vectors" in shapes else 0.02
     return {name: torch.randn(size, generator=generator) * deviation for name, size in sorted(shapes.items())}
+
+
+def _token_ids(transformer: PromptedTransformer, start: Start, texts: Sequence[str], count: int, seed: int) -> Tensor:
+    """The `count` tokens that a prompt starts from."""
+    if start == "words":
+        return _word_ids(transformer, count, seed)
+    if start == "text":
+        return _text_ids(transformer, texts, count)
+    if count > (there := _embeddings(transformer).num_embeddings):
+        raise PromptError(f"start 'first-ids' needs {count} ids, the vocabulary has {there}; shorten the prompt")
+    return torch.arange(count)
 
 
 def _word_ids(transformer: PromptedTransformer, count: int, seed: int) -> Tensor:

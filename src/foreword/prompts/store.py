@@ -17,12 +17,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
 from foreword.common.errors import PromptError
 from foreword.common.files import atomic_write, sha256_file, write_json
 from foreword.prompts.cards import read_json_card
 from foreword.prompts.encoder import state_digest, transformer_of
+from foreword.prompts.head import head_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
 
@@ -51,23 +51,20 @@ def folder_name(domain: str) -> str:
 
 
 def describe_backbone(encoder: SentenceTransformer) -> dict[str, Any]:
-    """What a prompt depends on: the weights' fingerprint, the pooling, the normalisation, the text prompts."""
+    """What a prompt depends on: the weights' fingerprint, pooling, normalisation and similarity, the text prompts."""
     transformer = transformer_of(encoder)
     found = getattr(transformer, "backbone", None)
-    pooling = [module.pooling_mode for module in encoder if isinstance(module, Pooling)]
+    head = head_of(encoder)
     return {
         "name": found.name if found else type(transformer.model).__name__,
         "revision": found.revision if found else None,
         "fingerprint": found.fingerprint if found else f"state:{state_digest(encoder)}",
-        "pooling": _as_json(pooling[0]) if pooling else None,
-        "normalized": any(isinstance(module, Normalize) for module in encoder),
+        "pooling": list(head.pooling) if isinstance(head.pooling, tuple) else head.pooling,
+        "normalized": head.normalized,
+        "similarity": head.similarity,
         "width": transformer.shape.width,
         "text_prompts": {name: text for name, text in sorted(encoder.prompts.items()) if text},
     }
-
-
-def _as_json(pooling: Any) -> Any:
-    return list(pooling) if isinstance(pooling, tuple) else pooling
 
 
 def library_versions() -> dict[str, str]:
@@ -173,11 +170,13 @@ def load_prompt(folder: str | Path, encoder: SentenceTransformer | None = None) 
 
 def check_backbone(card: Mapping[str, Any], encoder: SentenceTransformer, where: str | Path) -> None:
     """Raise `PromptError` unless the prompt of `card` was made for this encoder's backbone and pooling."""
-    made_for, here = card["backbone"], describe_backbone(encoder)
+    here = describe_backbone(encoder)
+    made_for = {"similarity": here["similarity"], **card["backbone"]}  # older cards do not say it
     for key, what in (
         ("fingerprint", "weights"),
         ("pooling", "pooling"),
         ("normalized", "normalisation"),
+        ("similarity", "similarity"),
         ("text_prompts", "text prompts"),
     ):
         if (there := made_for.get(key)) != here[key]:

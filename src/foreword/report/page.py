@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.common.files import atomic_write
-from foreword.report import domains, queries, systems, training
+from foreword.report import domains, queries, systems, training, words
 from foreword.report.markup import Child, Markup, element
 from foreword.report.parts import Results
 
@@ -19,6 +19,7 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Results], Markup | None]], ...] = (
     ("searches", "Searches before and after", queries.searches),
     ("similarity", "Domain similarity", domains.similarity),
     ("weights", "Mixture weights", domains.weights),
+    ("words", "Words near the prompts", words.words),
     ("curves", "Learning curves", training.curves),
     ("provenance", "How this was run", training.provenance),
 )
@@ -34,8 +35,9 @@ def write_report(path: Path | str, results: Mapping[str, Any]) -> None:
             `difference, p_value`), `similarity` (`method, domains, targets, values`), `per_query`
             (collection -> `measure, baseline, systems, texts`, optionally `ranks` of the first relevant
             document by system and query, and the `chosen` system), `curves` (`name, points` of `step, loss,
-            dev`), `weights` (`target, system, weights`), `advice` (`target, choice, reason`) and `searches`
-            (`query, collection, relevant, before, after, before_system, after_system`).
+            dev`), `weights` (`target, system, weights`), `advice` (`target, choice, reason`), `searches`
+            (`query, collection, relevant, before, after, before_system, after_system`) and `words` (as
+            `foreword.prompts.words.words_record` makes them).
     """
     page = render(results)
     with atomic_write(path) as file:
