@@ -267,7 +267,7 @@ class Unlabelled(MemoryCollection):
     def qrels(self, split: str = "test") -> Qrels:
         raise AssertionError("judgements of the target were read")
 
-    def pairs(self, split: str = "train") -> Any:
+    def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Any:
         raise AssertionError("pairs of the target were read")
 
 

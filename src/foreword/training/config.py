@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
@@ -27,35 +28,41 @@ class TrainingConfig:
         document_side: what embeds them once (`query`): `base`, the base model, so that an index it built goes on
             working; `start`, the prompt that training starts from, whose document side the result keeps.
         steps: optimizer steps.
+        epochs: passes over the training pairs; above 0 it decides the steps.
         batch_size: queries in a step, on each device.
         learning_rate: at its peak. Prompts want 1e-2 to 1e-1.
         schedule: of the learning rate after the warm-up, as transformers names it.
         warmup: share of the steps.
         temperature: what similarities are divided by in the softmax.
         hard_negatives: negatives of its own that each query brings, at most, when the data have them (`both`).
+        gather_negatives: with several processes, every query has the documents of all of them as negatives (`both`).
         mini_batch_size: texts embedded at once; smaller than the batch: GradCache (Gao et al. 2021).
         corpus_negatives: documents scored at each step, a seeded sample when there are more (`query`).
         query_length: tokens a query is cut to in training.
         document_length: tokens a document is cut to in training, and when embedded once.
         domain_temperature: a domain of n pairs is drawn with weight n ** (1 / this); 1: by size.
-        evaluate_every: steps between evaluations on the dev part; 0: only at the end.
+        evaluate_every: steps between evaluations on the dev part, each with a checkpoint; 0: only at the end.
         patience: evaluations without a better dev score after which training stops; 0: never stops early.
         dev_queries: queries of each domain in an evaluation, a seeded sample when there are more.
         dev_documents: documents searched in an evaluation, always with the relevant ones.
         dtype: the precision that the prompt is stored in, and evaluated in.
         precision: of the forward passes.
+        log_every: steps between two records of the training loss; 0: about ten in a training.
+        report_to: trackers that transformers' trainer reports to, e.g. `tensorboard`, with commas between; `none`.
         seed: of every random choice.
     """
 
     side: Side = "query"
     document_side: DocumentSide = "base"
     steps: int = 150
+    epochs: float = 0.0
     batch_size: int = 32
     learning_rate: float = 0.1
     schedule: str = "linear"
     warmup: float = 0.05
     temperature: float = 0.05
     hard_negatives: int = 1
+    gather_negatives: bool = True
     mini_batch_size: int = 64
     corpus_negatives: int = 100_000
     query_length: int = 64
@@ -67,6 +74,8 @@ class TrainingConfig:
     dev_documents: int = 1000
     dtype: str = "float16"
     precision: Precision = "auto"
+    log_every: int = 0
+    report_to: str = "none"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -95,7 +104,7 @@ class TrainingConfig:
         for name in ("query_length", "document_length"):
             if getattr(self, name) < 3:
                 raise ForewordError(f"{name} is {getattr(self, name)}; a text has at least 3 tokens")
-        for name in ("evaluate_every", "patience", "hard_negatives"):
+        for name in ("evaluate_every", "patience", "hard_negatives", "epochs", "log_every"):
             if getattr(self, name) < 0:
                 raise ForewordError(f"{name} is {getattr(self, name)}; it is at least 0")
         if not 0 <= self.warmup < 1:
@@ -116,6 +125,12 @@ class TrainingConfig:
         if several:
             chosen |= {"steps": 60, "evaluate_every": 30, "learning_rate": 0.03}
         return replace(cls(side=side), **(chosen | changes))
+
+    def with_steps(self, pairs: int, processes: int = 1) -> Self:
+        """The steps that `epochs` asks for on so many training pairs and processes; unchanged without epochs."""
+        if not self.epochs:
+            return self
+        return replace(self, steps=max(1, math.ceil(self.epochs * pairs / (self.batch_size * processes))))
 
     def as_dict(self) -> dict[str, Any]:
         """The fields, as JSON values."""

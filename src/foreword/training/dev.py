@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 
 from foreword.collections.records import Collection, Document, Qrels, Query
+from foreword.collections.view import documents_for
 from foreword.common.files import atomic_write, write_json
 from foreword.evaluation.measures import evaluate_run
 from foreword.prompts.encoder import Precision, encode
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.store import DTYPES
 from foreword.retrieval.dense import exact_search
+from foreword.training.processes import is_main
 from foreword.training.vectors import DocumentVectors
 
 MEASURE = "nDCG@10"
@@ -73,8 +76,9 @@ class DevSet:
             kept = [Document(doc_id, "") for doc_id in vectors.doc_ids]
             return cls(found, qrels, kept, np.asarray(vectors.vectors))
         relevant = {doc_id for docs in qrels.values() for doc_id in docs}
-        sample = _sample([doc.doc_id for doc in collection.documents()], documents, seed) | relevant
-        return cls(found, qrels, [doc for doc in collection.documents() if doc.doc_id in sample], None)
+        corpus = partial(documents_for, collection, "dev")
+        sample = _sample([doc.doc_id for doc in corpus()], documents, seed) | relevant
+        return cls(found, qrels, [doc for doc in corpus() if doc.doc_id in sample], None)
 
 
 class DevEvaluator(BaseEvaluator):
@@ -96,11 +100,12 @@ class DevEvaluator(BaseEvaluator):
         precision: Precision,
         query_length: int,
         document_length: int,
+        temperature: float = 0.05,
     ) -> None:
         """`prompt` is the one in training, carried as `domain`; `folder` keeps `best.safetensors` and `best.json`."""
         super().__init__()
         self.dev_sets, self.prompt, self.domain, self.folder = dev_sets, prompt, domain, folder
-        self.dtype, self.precision = dtype, precision
+        self.dtype, self.precision, self.temperature = dtype, precision, temperature
         self.lengths = {"query": query_length, "document": document_length}
         self.history: list[dict[str, Any]] = []
         self.best: float | None = None
@@ -115,6 +120,8 @@ class DevEvaluator(BaseEvaluator):
         self, model: SentenceTransformer, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
         """Evaluate, keep the prompt if it is the best so far, return `{"dev": score}`."""
+        if not is_main():
+            return {}
         if self.history and self.history[-1]["step"] >= steps:  # evaluated before an interruption
             return {"dev": self.history[-1]["dev"]}
         rounded = self.prompt.rounded(DTYPES[self.dtype])
@@ -124,8 +131,8 @@ class DevEvaluator(BaseEvaluator):
             scores = [self._score(model, dev) for dev in self.dev_sets.values()]
         finally:
             self.prompt.assign(exact)
-        score = float(np.mean(scores)) if scores else 0.0
-        self.history.append({"step": steps, "dev": round(score, 6) if scores else None})
+        score, loss = np.mean(scores, axis=0).tolist() if scores else (0.0, None)
+        self.history.append({"step": steps, "dev": round(score, 6) if scores else None, "loss": loss})
         improved = self.best is None or score > self.best or not scores
         self.since_best = 0 if improved else self.since_best + 1
         if improved:
@@ -143,7 +150,8 @@ class DevEvaluator(BaseEvaluator):
         )
         return {"dev": score}
 
-    def _score(self, model: SentenceTransformer, dev: DevSet) -> float:
+    def _score(self, model: SentenceTransformer, dev: DevSet) -> tuple[float, float]:
+        """nDCG@10, and the training's loss with all documents of the dev set as negatives."""
         was_training = model.training
         kind: dict[str, Any] = {"route": self.domain, "precision": self.precision, "quiet": True}
         documents = dev.vectors
@@ -159,7 +167,18 @@ class DevEvaluator(BaseEvaluator):
             k=10,
             document_ids=[doc.doc_id for doc in dev.documents],
         )
-        return evaluate_run(run, dev.qrels, [MEASURE]).values[MEASURE]
+        return evaluate_run(run, dev.qrels, [MEASURE]).values[MEASURE], self._loss(dev, queries, documents)
+
+    def _loss(self, dev: DevSet, queries: np.ndarray[Any, Any], documents: np.ndarray[Any, Any]) -> float:
+        """Mean of `-log softmax(sim(q, d+) / t)` over the queries; of several relevant documents, the best one."""
+        rows = {doc.doc_id: row for row, doc in enumerate(dev.documents)}
+        losses = []
+        for query, vector in zip(dev.queries, queries, strict=True):
+            scores = torch.from_numpy(documents @ vector).double() / self.temperature
+            relevant = [rows[doc] for doc, grade in dev.qrels[query.query_id].items() if grade > 0 and doc in rows]
+            if relevant:
+                losses.append(float(torch.logsumexp(scores, 0) - scores[relevant].max()))
+        return round(float(np.mean(losses)), 6) if losses else 0.0
 
     def best_prompt(self) -> Prompt:
         """The prompt that was best, rounded as it will be stored."""

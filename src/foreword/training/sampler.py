@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
@@ -11,17 +10,22 @@ import torch
 from sentence_transformers.base.sampler import MultiDatasetDefaultBatchSampler
 
 from foreword.common.errors import DataError
+from foreword.training.processes import world_size
 
 
 class DomainBatchSampler(MultiDatasetDefaultBatchSampler):
     """Draws a domain with weight `pairs ** (1 / temperature)`, then its next batch; a domain that ends begins anew.
 
-    The batches of one global step, one for each process, are of one domain, so that negatives gathered across
-    devices are of that domain too.
+    With several processes, the batches of one global step, one for each, are of one domain and together repeat no
+    text, so that negatives gathered across devices are what one process with the joined batch would see.
     """
 
     temperature = 1.0
-    processes: int | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        for sampler in self.batch_samplers:
+            sampler.batch_size *= world_size()  # a joined batch, divided below
 
     def __iter__(self) -> Iterator[list[int]]:
         """Batches of indices into the concatenated domains."""
@@ -32,15 +36,14 @@ class DomainBatchSampler(MultiDatasetDefaultBatchSampler):
         weights = sizes ** (1 / self.temperature)
         rounds = [0] * len(sizes)
         batches: list[Iterator[list[int]]] = [self._restart(i, rounds) for i in range(len(sizes))]
-        processes = self.processes or int(os.environ.get("WORLD_SIZE", "1"))
-        for _ in range(0, len(self), processes):
+        for _ in range(0, len(self), world_size()):
             domain = int(torch.multinomial(weights, 1, generator=generator))
-            for _ in range(processes):
-                batch = next(batches[domain], None)
-                if batch is None:
-                    batches[domain] = self._restart(domain, rounds)
-                    batch = next(batches[domain])
-                yield [index + offsets[domain] for index in batch]
+            batch = next(batches[domain], None)
+            if batch is None:
+                batches[domain] = self._restart(domain, rounds)
+                batch = next(batches[domain])
+            joined = [index + offsets[domain] for index in batch]
+            yield from (joined[process :: world_size()] for process in range(world_size()))
 
     def _restart(self, domain: int, rounds: list[int]) -> Iterator[list[int]]:
         sampler: Any = self.batch_samplers[domain]
@@ -54,8 +57,8 @@ class DomainBatchSampler(MultiDatasetDefaultBatchSampler):
         return iter(batches)
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
-        return sum(len(sampler) for sampler in self.batch_samplers)
+        """Batches in an epoch, of all processes."""
+        return world_size() * sum(len(sampler) for sampler in self.batch_samplers)
 
 
 def domain_sampler(temperature: float) -> type[DomainBatchSampler]:

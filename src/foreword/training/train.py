@@ -24,6 +24,7 @@ from foreword.prompts.store import CARD, StoredPrompt, describe_backbone, load_p
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.dev import DevEvaluator, DevSet, seed_everything
 from foreword.training.losses import CorpusPairs
+from foreword.training.processes import is_main, join, on_main, world_size
 from foreword.training.trainer import build_trainer
 from foreword.training.vectors import DocumentVectors, embed_documents
 
@@ -77,13 +78,14 @@ def train(
     config = config or TrainingConfig.default("both" if several else "query", several=several)
     output = Path(output)
     domain = domain or (sources[0].id if len(sources) == 1 else "multitask")
-    data = {c.id: _pairs_of(c, pairs) for c in sources}
+    data = {c.id: _pairs_of(c, pairs, config.hard_negatives if config.side == "both" else 0) for c in sources}
     if len(data) < len(sources):
         raise DataError(f"a collection is given twice: {', '.join(c.id for c in sources)}")
-    identity = _identity(encoder, sources, data, domain, config, start, documents)
-    done = _claim(output, identity, encoder, resume)
-    if done is not None:
-        return done
+    config = config.with_steps(sum(map(len, data.values())), world_size())
+    join(encoder.device)
+    identity = _identity(encoder, sources, data, domain, config, start, documents, pairs)
+    if on_main(lambda: _claim(output, identity, encoder, resume)):
+        return load_prompt(output, encoder)
     began = time.time()
     prompt = _starting_prompt(encoder, config, start, data)
     start_digest = prompt.digest()
@@ -120,16 +122,22 @@ def train(
         "seconds": round(time.time() - began, 2),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    save_prompt(output, evaluator.best_prompt(), encoder, domain, dtype=config.dtype, record=record, run=finished)
-    shutil.rmtree(output / WORK)
+
+    def store() -> None:
+        save_prompt(output, evaluator.best_prompt(), encoder, domain, dtype=config.dtype, record=record, run=finished)
+        shutil.rmtree(output / WORK)
+
+    on_main(store)
     return load_prompt(output, encoder)
 
 
-def _pairs_of(collection: Collection, given: Mapping[str, Sequence[TrainingPair]] | None) -> list[TrainingPair]:
+def _pairs_of(
+    collection: Collection, given: Mapping[str, Sequence[TrainingPair]] | None, hard_negatives: int
+) -> list[TrainingPair]:
     if given is not None and collection.id in given:
         pairs = list(given[collection.id])
     elif "train" in collection.splits:
-        pairs = list(collection.pairs("train"))
+        pairs = list(collection.pairs("train", hard_negatives=hard_negatives))
     else:
         raise DataError(
             f"{collection.id} has no training split (it has: {', '.join(collection.splits) or 'none'}); judgements of "
@@ -148,6 +156,7 @@ def _identity(
     config: TrainingConfig,
     start: StoredPrompt | StartConfig | None,
     documents: Mapping[str, DocumentVectors] | None,
+    pairs: Mapping[str, Sequence[TrainingPair]] | None,
 ) -> dict[str, Any]:
     """Everything that the trained prompt follows from; two trainings with one identity are the same training."""
     import hashlib
@@ -162,14 +171,22 @@ def _identity(
         settings = start or StartConfig()
         origin = {"from": settings.start, "seed": settings.seed, "prompt": settings.spec.as_dict()}
     device = encoder.device.type
+    described = describe_backbone(encoder)
+    supervision = {
+        c.id: {"method": "given pairs"} if pairs and c.id in pairs else c.facts.get("supervision", {"method": "train"})
+        for c in sources
+    }
     return {
         "domain": domain,
-        "fingerprint": describe_backbone(encoder)["fingerprint"],
+        "fingerprint": described["fingerprint"],
+        "encoder": {name: described[name] for name in ("pooling", "normalized", "similarity", "text_prompts")},
         "training": {
             **config.as_dict(),
             "precision": resolve_precision(config.precision, device),
             "device": device,
+            **({"processes": world_size()} if world_size() > 1 else {}),
         },
+        "supervision": supervision[sources[0].id] if len(sources) == 1 else supervision,
         "data": {
             c.id: {
                 "collection": fingerprint(c, [split for split in c.splits if split != "test"]),
@@ -188,16 +205,14 @@ def _digest_of(start: StoredPrompt | StartConfig | None) -> str | None:
     return start.prompt.digest() if isinstance(start, StoredPrompt) else None
 
 
-def _claim(
-    output: Path, identity: Mapping[str, Any], encoder: SentenceTransformer, resume: bool
-) -> StoredPrompt | None:
-    """The finished training in `output`, or None when there is work to do; refuses somebody else's folder."""
+def _claim(output: Path, identity: Mapping[str, Any], encoder: SentenceTransformer, resume: bool) -> bool:
+    """Whether `output` holds the finished training; else it is made ready. Refuses somebody else's folder."""
     # As JSON reads it back, so that tuples and lists compare equal.
     wanted = json.loads(json.dumps(identity))
     if (output / CARD).exists() and resume:
         stored = load_prompt(output, encoder)
         if all(stored.card.get(key) == value for key, value in wanted.items()):
-            return stored
+            return True
         raise OtherTrainingError(
             f"{output} holds a prompt trained with other settings or data; choose another folder, or train anew "
             "with --no-resume (resume=False)"
@@ -215,7 +230,7 @@ def _claim(
         if work.exists():  # it ended before its first checkpoint: nothing to go on from
             shutil.rmtree(work)
         write_json(work / "identity.json", wanted)
-    return None
+    return False
 
 
 def _starting_prompt(
@@ -277,6 +292,7 @@ def _run(
             vectors[c.id] = embed_documents(
                 encoder,
                 c,
+                split="train" if "train" in c.splits else None,
                 route=TRAINEE if config.document_side == "start" else None,
                 precision=config.precision,
                 max_length=config.document_length,
@@ -297,6 +313,7 @@ def _run(
         precision=config.precision,
         query_length=config.query_length,
         document_length=config.document_length,
+        temperature=config.temperature,
     )
     corpus = {c.id: _corpus_pairs(c.id, data[c.id], vectors[c.id]) for c in sources} if vectors else None
     trainer = build_trainer(encoder, prompt, data, corpus, evaluator, output / WORK, config, quiet=quiet)
@@ -305,7 +322,7 @@ def _run(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*pin_memory.*")
         trainer.train(resume_from_checkpoint=str(complete[-1]) if complete else None)
-    if evaluator.history[-1]["step"] < trainer.state.global_step:  # the steps end between two evaluations
+    if is_main() and evaluator.history[-1]["step"] < trainer.state.global_step:  # the steps end between evaluations
         evaluator(encoder, steps=trainer.state.global_step)
     losses = [
         {"step": entry["step"], "loss": round(entry["loss"], 5)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import random
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,6 +38,7 @@ from foreword.prompts.prompt import Prompt
 from foreword.training.config import TrainingConfig
 from foreword.training.dev import DevEvaluator
 from foreword.training.losses import CorpusContrastiveLoss, CorpusPairs
+from foreword.training.processes import on_main, world_size
 from foreword.training.sampler import domain_sampler
 
 CHECKPOINT = "prompt-in-training.safetensors"
@@ -69,8 +70,8 @@ class StopWhenStale(TrainerCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Called after each evaluation."""
-        if self.patience and self.evaluator.dev_sets and self.evaluator.since_best >= self.patience:
-            control.should_training_stop = True
+        if self.patience and self.evaluator.dev_sets:
+            control.should_training_stop = on_main(lambda: self.evaluator.since_best >= self.patience)
 
 
 def build_trainer(
@@ -141,14 +142,12 @@ def _datasets(data: Mapping[str, Sequence[TrainingPair]], config: TrainingConfig
 
     tables: dict[str, Any] = {}
     start = 0
-    negatives = min((len(pair.negatives) for pairs in data.values() for pair in pairs), default=0)
-    negatives = min(negatives, config.hard_negatives)
     for domain, pairs in data.items():
         columns: dict[str, list[Any]] = {"query": [pair.query for pair in pairs]}
         if with_documents:
             columns["document"] = [pair.document for pair in pairs]
-            for i in range(negatives):
-                columns[f"negative_{i + 1}"] = [pair.negatives[i] for pair in pairs]
+            for i, texts in enumerate(_hard_negatives(pairs, config)):
+                columns[f"negative_{i + 1}"] = texts
         else:
             columns["label"] = list(range(start, start + len(pairs)))
             start += len(pairs)
@@ -156,6 +155,29 @@ def _datasets(data: Mapping[str, Sequence[TrainingPair]], config: TrainingConfig
             raise DataError(f"{domain} has {len(pairs)} training pair; in-batch negatives need at least 2")
         tables[domain] = Dataset.from_dict(columns)
     return DatasetDict(tables)
+
+
+def _hard_negatives(pairs: Sequence[TrainingPair], config: TrainingConfig) -> list[list[str]]:
+    """Columns of hard negatives: as many as at least half of the pairs have, up to `config.hard_negatives`.
+
+    Tables have no gaps: a pair with fewer gets documents of other pairs, as random as its in-batch negatives.
+    """
+    counts = sorted((len(pair.negatives) for pair in pairs), reverse=True)
+    width = min(config.hard_negatives, counts[(len(counts) - 1) // 2] if counts else 0)
+    chance = random.Random(config.seed)
+    positives: dict[str, set[str]] = {}
+    for pair in pairs:
+        positives.setdefault(pair.query_id, set()).add(pair.document)
+
+    def filled(pair: TrainingPair) -> list[str]:
+        chosen = list(pair.negatives[:width])
+        while len(chosen) < width:
+            other = pairs[chance.randrange(len(pairs))].document
+            if other not in positives[pair.query_id] or len(positives) < 2:
+                chosen.append(other)
+        return chosen
+
+    return [list(column) for column in zip(*map(filled, pairs), strict=True)] if width else []
 
 
 def _distinct(table: Any) -> int:
@@ -177,7 +199,7 @@ def _loss(encoder: SentenceTransformer, corpus: Mapping[str, CorpusPairs] | None
     arguments: dict[str, Any] = {
         "scale": 1 / config.temperature,
         "similarity_fct": cos_sim if cosine else dot_score,
-        "gather_across_devices": int(os.environ.get("WORLD_SIZE", "1")) > 1,
+        "gather_across_devices": config.gather_negatives and world_size() > 1,
     }
     if config.mini_batch_size < config.batch_size:  # the same gradient in bounded memory, for one more forward pass
         return CachedMultipleNegativesRankingLoss(encoder, mini_batch_size=config.mini_batch_size, **arguments)
@@ -190,7 +212,7 @@ def _arguments(
     precision = resolve_precision(config.precision, encoder.device)
     every = config.evaluate_every if 0 < config.evaluate_every <= config.steps else config.steps
     # Losses are averaged since the last one shown: at checkpoints too, so that a resumed run shows the same ones.
-    shown = max(n for n in range(1, max(1, min(10, config.steps // 10)) + 1) if every % n == 0)
+    shown = config.log_every or max(n for n in range(1, max(1, min(10, config.steps // 10)) + 1) if every % n == 0)
     return SentenceTransformerTrainingArguments(
         output_dir=str(folder),
         max_steps=config.steps,
@@ -204,7 +226,10 @@ def _arguments(
         use_cpu=encoder.device.type == "cpu",
         batch_sampler=BatchSamplers.NO_DUPLICATES,
         multi_dataset_batch_sampler=domain_sampler(config.domain_temperature),
-        dataloader_drop_last=all(_distinct(table) >= config.batch_size for table in datasets.values()),
+        dataloader_drop_last=world_size() > 1
+        or all(_distinct(table) >= config.batch_size for table in datasets.values()),
+        # Every trained tensor has a part in every step, but not in every small backward pass of GradCache.
+        ddp_find_unused_parameters=config.mini_batch_size < config.batch_size,
         eval_strategy="steps",
         eval_steps=every,
         eval_on_start=True,
@@ -213,7 +238,7 @@ def _arguments(
         save_total_limit=1,
         logging_strategy="steps",
         logging_steps=shown,
-        report_to="none",
+        report_to=config.report_to.split(","),
         seed=config.seed,
         data_seed=config.seed,
         disable_tqdm=quiet or not sys.stderr.isatty(),

@@ -12,6 +12,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from foreword.collections.records import Collection
+from foreword.collections.view import documents_for
 from foreword.common.errors import DataError
 from foreword.prompts.encoder import Precision, encode
 from foreword.prompts.transformer import Route
@@ -59,15 +60,20 @@ def embed_documents(
     encoder: SentenceTransformer,
     collection: Collection,
     *,
+    split: str | None = None,
     route: Route = None,
     precision: Precision = "float32",
     max_length: int | None = None,
     batch_size: int = 64,
     quiet: bool = False,
 ) -> DocumentVectors:
-    """Embed a collection's documents, in its order (see `foreword.prompts.encoder.encode` for the arguments)."""
+    """Embed a collection's documents, in its order.
+
+    With `split`, those that its judgements are about (see `foreword.collections.view.documents_for`); the other
+    arguments are `foreword.prompts.encoder.encode`'s.
+    """
     doc_ids, texts = [], []
-    for doc in collection.documents():
+    for doc in collection.documents() if split is None else documents_for(collection, split):
         doc_ids.append(doc.doc_id)
         texts.append(doc.content)
     vectors = encode(

@@ -1,0 +1,79 @@
+"""Two processes over gloo train as one process with the joined batch does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent
+
+COMMON = {"steps": 4, "evaluate_every": 4, "learning_rate": 0.01}
+TRAININGS: tuple[dict[str, Any], ...] = (
+    {"sides": "untied", **COMMON},
+    {"sides": "shared", **COMMON},
+    {"sides": "untied", "mini_batch_size": 2, **COMMON},  # GradCache
+)
+APART = {"sides": "shared", "gather_negatives": False, **COMMON}
+
+
+def run(backbone: Path, output: Path, processes: int, trainings: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """What each process recorded in each training."""
+    launcher = [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [sys.executable, *launcher, str(HERE / "two_processes.py"), str(backbone), str(output)]
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, json.dumps(trainings)], capture_output=True, text=True, env=environment, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [json.loads(Path(f"{output}-rank{rank}.json").read_text()) for rank in range(processes)]
+
+
+@pytest.fixture(scope="module")
+def recorded(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
+    """Both processes' records, then the single one's, of the trainings."""
+    folder = tmp_path_factory.mktemp("processes")
+    first, second = run(tiny_bert, folder / "two", 2, [{**t, "batch_size": 4} for t in (*TRAININGS, APART)])
+    (one,) = run(tiny_bert, folder / "one", 1, [{**t, "batch_size": 8} for t in (*TRAININGS, APART)])
+    return first, second, one
+
+
+def texts(record: dict[str, Any], side: str) -> list[tuple[int, ...]]:
+    """The texts of a step as token ids, without padding."""
+    rows = next(value for key, value in record["inputs"].items() if key.startswith(side))
+    return [tuple(token for token in row if token) for row in rows]
+
+
+def distance(a: list[Any], b: list[Any]) -> float:
+    """Of two gradients, relative to their size."""
+    x, y = np.asarray(a), np.asarray(b)
+    return float(np.linalg.norm(x - y) / np.linalg.norm(y))
+
+
+@pytest.mark.parametrize("number", range(len(TRAININGS)))
+def test_the_gradient_is_that_of_the_joined_batch(recorded: tuple[Any, Any, Any], number: int) -> None:
+    first, second, one = (records[number] for records in recorded)
+    assert (first["world"], second["world"], one["world"]) == (2, 2, 1)
+    assert len(first["steps"]) == len(second["steps"]) == len(one["steps"]) == 4
+    for mine, other, joined in zip(first["steps"], second["steps"], one["steps"], strict=True):
+        for side in ("query", "document"):
+            assert sorted(texts(mine, side) + texts(other, side)) == sorted(texts(joined, side))
+        assert mine["gradients"].keys() == joined["gradients"].keys()
+        for name, expected in joined["gradients"].items():
+            assert distance(mine["gradients"][name], other["gradients"][name]) < 1e-6
+            assert distance(mine["gradients"][name], expected) < 1e-3
+    assert first["digest"] == second["digest"]
+    assert first["dev"] == second["dev"]
+    assert [entry["loss"] for entry in first["dev"]] == pytest.approx([entry["loss"] for entry in one["dev"]], rel=1e-3)
+
+
+def test_without_gathering_the_gradient_is_another(recorded: tuple[Any, Any, Any]) -> None:
+    first, _, one = (records[-1] for records in recorded)
+    apart, joined = first["steps"][0]["gradients"], one["steps"][0]["gradients"]
+    assert all(distance(apart[name], joined[name]) > 0.05 for name in joined)

@@ -1,0 +1,59 @@
+"""Run by torchrun in `test_training_processes.py`: one training, each process saying what it saw and got."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny import toy_collection
+
+from foreword.prompts.encoder import load_encoder
+from foreword.prompts.spec import PromptSpec
+from foreword.training.config import StartConfig, TrainingConfig
+from foreword.training.processes import is_main, world_size
+from foreword.training.train import train
+from foreword.training.trainer import PromptTrainer
+
+
+def main(backbone: str, output: str, settings: str) -> None:
+    """Train once for each of the settings; write what this process saw to `<output>-rank<n>.json`."""
+    torch.set_num_threads(1)
+    results = [one(backbone, f"{output}-{number}", given) for number, given in enumerate(json.loads(settings))]
+    Path(f"{output}-rank{0 if is_main() else 1}.json").write_text(json.dumps(results))
+
+
+def one(backbone: str, output: str, given: dict[str, Any]) -> dict[str, Any]:
+    encoder = load_encoder(backbone, device="cpu")
+    sides = given.pop("sides")
+    config = replace(TrainingConfig.default("both", several=True), precision="float32", dtype="float32", **given)
+    collections = [toy_collection("toy/one"), toy_collection("toy/two", seed=1)]
+    seen: list[Any] = []
+    step = PromptTrainer.training_step
+
+    def record(trainer: PromptTrainer, model: Any, inputs: Any, *rest: Any) -> Any:
+        loss = step(trainer, model, inputs, *rest)
+        ids = {key: value.tolist() for key, value in inputs.items() if key.endswith("input_ids")}
+        gradients = {name: t.grad.tolist() for name, t in trainer.prompt.tensors().items() if t.grad is not None}
+        seen.append({"inputs": ids, "gradients": gradients})
+        return loss
+
+    start = StartConfig(PromptSpec("prefix", 4, None, sides), "words")
+    PromptTrainer.training_step = record  # type: ignore[method-assign]
+    try:
+        stored = train(encoder, collections, output, config=config, start=start, quiet=True)
+    finally:
+        PromptTrainer.training_step = step  # type: ignore[method-assign]
+    return {
+        "steps": seen,
+        "digest": stored.card["digest"],
+        "world": world_size(),
+        "dev": stored.card["metrics"]["dev"],
+    }
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
