@@ -1,0 +1,142 @@
+"""The prompts that a group is evaluated with, known by their cards until one is needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foreword.collections.folds import split_fold
+from foreword.common.errors import PromptError
+from foreword.prompts.encoder import transformer_of
+from foreword.prompts.mixture import CARD as MIXTURE_CARD
+from foreword.prompts.mixture import attach_mixture, is_mixture, read_mixture_card
+from foreword.prompts.store import CARD, attach_prompt, read_card
+from foreword.prompts.transformer import Route, Routes
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A stored prompt or mixture, and what its card says of it."""
+
+    path: Path
+    domain: str
+    digest: str
+    """Of its values; two candidates with one digest give equal vectors."""
+    supervision: str | None
+    """The labels it was trained by: `train`, `dev`, `pseudo-queries`, `k-fold`, `transfer`; None: not said."""
+    trained_on: tuple[str, ...]
+    """Collections whose pairs it was trained on."""
+    chose_by_dev: bool
+    """Its best step was chosen by these collections' dev splits."""
+
+    def has_used(self, collection: str, split: str) -> bool:
+        """Whether the labels of this split took part in its training.
+
+        A fold's training takes test queries of its collection: all but its own fold's.
+        """
+        if collection in self.trained_on:
+            return split == "train" or (split == "dev" and (self.chose_by_dev or self.supervision == "dev"))
+        base = split_fold(collection)[0]
+        others = (split_fold(name) for name in self.trained_on)
+        return split == "test" and any(fold is not None and of == base for of, fold in others)
+
+
+def read_candidate(folder: Path) -> Candidate:
+    """What the card in a prompt's, or a mixture's, folder says. Raises `PromptError` when there is none."""
+    if is_mixture(folder):
+        card = read_mixture_card(folder)
+        values = {key: card.get(key) for key in ("weights", "document", "sources")}
+        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    else:
+        card = read_card(folder)
+        digest = str(card.get("digest") or card["sha256"])
+    data, metrics = card.get("data"), card.get("metrics")
+    chosen = bool(isinstance(metrics, Mapping) and any(entry.get("dev") is not None for entry in metrics["dev"]))
+    trained_on = tuple(data) if isinstance(data, Mapping) else ()
+    return Candidate(folder, card["domain"], digest, _supervision(card), trained_on, chosen)
+
+
+def _supervision(card: Mapping[str, Any]) -> str | None:
+    said = card.get("supervision")
+    if isinstance(said, Mapping) and said.get("method") is not None:
+        return str(said["method"])
+    return "transfer" if "transfer" in card else None
+
+
+def read_bank(folder: Path) -> dict[str, Candidate]:
+    """The candidates of a bank by domain.
+
+    Raises:
+        PromptError: the folder holds none, a broken card, or two for one domain.
+    """
+    paths = sorted({path.parent for name in (CARD, MIXTURE_CARD) for path in folder.glob(f"*/{name}")})
+    if not paths:
+        raise PromptError(f"{folder} is no bank: none of its folders holds a {CARD} or a {MIXTURE_CARD}")
+    bank: dict[str, Candidate] = {}
+    for path in paths:
+        found = read_candidate(path)
+        if found.domain in bank:
+            raise PromptError(f"{path} and {bank[found.domain].path} both hold a prompt for {found.domain!r}")
+        bank[found.domain] = found
+    return bank
+
+
+@contextmanager
+def bare(encoder: SentenceTransformer) -> Iterator[None]:
+    """Within the block the encoder carries no prompts; those it carried come back at the end."""
+    transformer = transformer_of(encoder)
+    carried = {domain: transformer.prompt(domain) for domain in transformer.domains}
+    route = transformer.route
+    transformer.remove_all()
+    try:
+        yield
+    finally:
+        transformer.remove_all()
+        for domain, prompt in carried.items():
+            transformer.add(domain, prompt)
+        transformer.route = route
+
+
+@contextmanager
+def carrying(encoder: SentenceTransformer, candidate: Candidate | None) -> Iterator[Route]:
+    """Within the block a bare encoder carries the candidate alone; gives its route (None: the base model).
+
+    Raises:
+        PromptError: its files are broken, or it was made for another backbone.
+    """
+    transformer = transformer_of(encoder)
+    try:
+        if candidate is None:
+            yield None
+        else:
+            attach = attach_mixture if is_mixture(candidate.path) else attach_prompt
+            yield attach(encoder, candidate.path)
+    finally:
+        transformer.remove_all()
+
+
+def document_key(encoder: SentenceTransformer, route: Route) -> str:
+    """Equal for routes that give documents equal vectors, whatever they do to queries."""
+    transformer = transformer_of(encoder)
+    limit = transformer.max_seq_length  # an input prompt leaves less room for the text, of documents too
+    chosen = route.document if isinstance(route, Routes) else route
+    weights: Mapping[str, Any] = {chosen: 1.0} if isinstance(chosen, str) else chosen or {}
+    digest = hashlib.sha256(str(limit).encode())
+    for domain, weight in weights.items():
+        prompt = transformer.prompt(domain)
+        part = prompt.part("document")
+        if part is None:  # documents are the base model's
+            continue
+        spec = {**prompt.spec.as_dict(), "sides": None}
+        digest.update(json.dumps([spec, float(weight)], sort_keys=True).encode())
+        for name, tensor in sorted(part.items()):
+            digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
