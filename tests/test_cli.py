@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,6 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         ["train", "pydoc/torch"],
         ["train", "pydoc/torch", "--output", "x", "--steps", "many"],
         ["train", "pydoc/torch", "--output", "x", "--train_dastaset", "y"],
-        ["train", "a", "b", "--output", "x"],
         ["evaluate", "pydoc/torch", "--split", "all"],
         ["transfer", "pydoc/torch"],
     ],
@@ -161,7 +161,7 @@ def test_dry_runs_print_the_resolved_configuration(shell: Shell, tmp_path: Path)
         (["train", "folder:/no/such/folder", "--output", "x", "--steps", "0"], "steps is 0; it is at least 1"),
         (["train", "folder:/no/such/folder", "--output", "x", "--dtype", "int8"], "dtype is 'int8'"),
         (["train", "folder:/no/such/folder", "--output", "x", "--length", "0", "--dry-run"], "length is 0"),
-        (["collections", "--group", "none"], "no group 'none'; there are: folder, glasgow, pydoc"),
+        (["collections", "--group", "none"], "no group 'none'; there are: beir, beir-full"),
         (["report", "/no/such/results.json"], "no such file"),
         (["transfer", "folder:/no/such/folder", "--bank", "x", "--temperature", "0"], ""),
     ],
@@ -196,7 +196,14 @@ def test_errors_of_backbones_and_prompts(shell: Shell, beir: Path, tmp_path: Pat
 def test_collections(shell: Shell) -> None:
     entries = shell.json("collections")
     assert all(entry["id"] and entry["group"] for entry in entries)
-    assert {entry["group"] for entry in entries} == {"pydoc", "glasgow", "folder"}
+    groups = {entry["group"] for entry in entries}
+    assert groups >= {"beir", "beir-full", "beir-expanded", "cqadupstack", "oag-qa", "oag-qa-disciplines", "dpr"}
+    assert groups >= {"pydoc", "glasgow", "folder", "ir_datasets", "hf"}
+    pairs = [(entry["group"], entry["id"]) for entry in entries]
+    assert len(set(pairs)) == len(pairs)
+    counts = Counter(group for group, _ in pairs)
+    assert [counts[name] for name in ("beir", "beir-full", "beir-expanded", "cqadupstack")] == [15, 19, 26, 12]
+    assert [counts[name] for name in ("oag-qa", "oag-qa-disciplines", "dpr", "glasgow")] == [87, 22, 5, 6]
     assert {"glasgow/cranfield", "pydoc/stdlib"} <= {entry["id"] for entry in entries}
     assert {entry["group"] for entry in shell.json("collections", "--group", "glasgow")} == {"glasgow"}
     assert "glasgow/cisi" in shell("collections", "--group", "glasgow")

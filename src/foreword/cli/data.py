@@ -1,0 +1,236 @@
+"""`foreword collections`, `download`, `subsample` and `mine`: collections and their files."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from foreword.cli.shared import (
+    Add,
+    Options,
+    byte_size,
+    chosen_prompt,
+    data_options,
+    encoder_options,
+    load_collection,
+    load_encoder,
+    print_json,
+    print_table,
+    say,
+    template_options,
+)
+from foreword.common.errors import ForewordError, UnknownNameError
+
+
+def add(command: Add) -> None:
+    """The grammar of these commands."""
+    parser = command("collections", collections, "list the collections there are", "foreword collections --group beir")
+    data_options(parser)
+    parser.add_argument("--group", metavar="GROUP", help="only this one, e.g. beir, cqadupstack, oag-qa, dpr, pydoc")
+    parser.add_argument("--seen", action="store_true", help="list which backbones were trained on which collections")
+
+    parser = command(
+        "download",
+        download,
+        "download collections, verified and resumable",
+        "foreword download beir/nfcorpus cqadupstack --data ~/collections",
+    )
+    parser.add_argument("names", nargs="+", metavar="NAME", help="collections or groups: beir/nfcorpus, dpr, glasgow")
+    data_options(parser)
+    parser.add_argument("--mirror", action="append", default=[], metavar="URL", help="tried first (may be repeated)")
+    parser.add_argument("--offline", action="store_true", help="ask no network; say what is missing")
+    parser.add_argument(
+        "--from", dest="source", type=Path, metavar="PATH", help="your own copy of OAG-QA: a folder or an archive"
+    )
+
+    parser = command(
+        "subsample",
+        subsample,
+        "write a sample of a large collection to a folder of its own",
+        "foreword subsample beir/fever --documents 100000 --output fever-100k",
+    )
+    parser.add_argument("collection", metavar="COLLECTION")
+    data_options(parser)
+    parser.add_argument("--documents", type=int, required=True, metavar="N", help="to draw, beside the judged ones")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder; use it as folder:DIR")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
+
+    parser = command(
+        "mine",
+        mine,
+        "find hard negatives with BM25 or a prompt, for training",
+        "foreword mine beir/fiqa --output fiqa-negatives.jsonl --relative-margin 0.05",
+    )
+    parser.add_argument("collection", metavar="COLLECTION")
+    data_options(parser)
+    template_options(parser)
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help=".jsonl or .jsonl.gz, for --negatives"
+    )
+    parser.add_argument("--split", choices=["train", "dev"], default="train", help="(default: %(default)s)")
+    parser.add_argument(
+        "--system", choices=["bm25", "dense"], help="what finds them (default: bm25, or dense with --prompt)"
+    )
+    parser.add_argument("--depth", type=int, default=100, help="hits looked at (default: %(default)s)")
+    parser.add_argument("--skip", type=int, default=0, help="first hits passed over (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=8, help="negatives a query, at most (default: %(default)s)")
+    parser.add_argument("--margin", type=float, help="only hits that score this much below the best relevant document")
+    parser.add_argument(
+        "--relative-margin",
+        type=float,
+        default=0.05,
+        help="the same, as a share of its score (default: %(default)s; 0: only below it)",
+    )
+    encoder_options(parser, precision="auto")
+
+
+def collections(options: Options) -> None:
+    """List the collections."""
+    from foreword.collections.groups import group_names, grouped_catalogue
+    from foreword.collections.registry import catalogue
+
+    if options.seen:
+        _print_seen(options)
+        return
+    if options.group is None and not options.json:
+        entries = catalogue(data=options.data)
+    else:
+        entries = [e for e in grouped_catalogue(options.data) if options.group in (None, e.group)]
+    if not entries:
+        raise UnknownNameError(f"no group {options.group!r}; there are: {', '.join(group_names())}")
+    if options.json:
+        print_json([asdict(entry) for entry in entries])
+        return
+    rows = [
+        (
+            entry.id,
+            "yes" if entry.available else "no",
+            "" if entry.documents is None else f"{entry.documents:,}",
+            " ".join(
+                f"{split} {entry.queries[split]:,}" if split in entry.queries else split for split in entry.splits
+            ),
+            "" if entry.size is None else byte_size(entry.size),
+            entry.description,
+        )
+        for entry in entries
+    ]
+    print_table("", ("id", "here", "documents", "splits, queries", "download", "what"), rows)
+
+
+def _print_seen(options: Options) -> None:
+    from foreword.evaluation.seen import table
+
+    rows = table()
+    if options.json:
+        print_json(rows)
+        return
+    print_table(
+        "", ("backbone", "collection", "through"), [(r["backbone"], r["collection"], r["through"]) for r in rows]
+    )
+    for source in dict.fromkeys(row["source"] for row in rows):
+        print(f"source: {source}")
+
+
+def expand(names: list[str], data: Path | None) -> list[str]:
+    """Collections, with the members of a group in its place."""
+    from foreword.collections.groups import group_names, members
+
+    ids = [i for name in names for i in (members(name, data) if name in group_names() else (name,))]
+    return list(dict.fromkeys(ids))
+
+
+def download(options: Options) -> None:
+    """Download collections."""
+    from foreword.collections.registry import catalogue
+    from foreword.downloads import Transport, data_folder
+
+    data = data_folder(options.data)
+    transport = Transport(offline=options.offline, mirrors=tuple(options.mirror), quiet=options.json)
+    known = {entry.id: entry for entry in catalogue(data)}
+    done: list[dict[str, Any]] = []
+    failed: list[str] = []
+    for name in expand(options.names, data):
+        entry = known.get(name)
+        terms = {"licence": entry.licence, "citation": entry.citation} if entry else {}
+        try:
+            folder = _download(name, data, transport, options.source)
+        except (ForewordError, OSError) as error:
+            failed.append(name)
+            say(f"{name}: {error}")
+            continue
+        done.append({"id": name, "folder": str(folder), **terms})
+        if not options.json:
+            print(f"{name}: {folder}")
+            for what, text in terms.items():
+                print(f"  {what}: {text or 'not stated'}")
+    if options.json:
+        print_json({"downloaded": done, "failed": failed})
+    if failed:
+        raise ForewordError(
+            f"{len(failed)} of {len(failed) + len(done)} collections are not there: {', '.join(failed)}"
+        )
+
+
+def _download(name: str, data: Path, transport: Any, source: Path | None) -> Path:
+    from foreword.collections.registry import family_of, split_id
+
+    family = family_of(name)
+    if not hasattr(family, "download"):
+        raise ForewordError("there is nothing to download; its text is what is installed or lies on this machine")
+    takes_source = "source" in inspect.signature(family.download).parameters
+    if source is not None and not takes_source:
+        raise ForewordError("--from is for OAG-QA; put files of this one where --data points")
+    own = {"source": source} if takes_source else {}
+    folder: Path = family.download(split_id(name)[1], data, transport, **own)
+    return folder
+
+
+def subsample(options: Options) -> None:
+    """Write a sample of a collection."""
+    import json
+
+    from foreword.collections.subsample import RECORD
+    from foreword.collections.subsample import subsample as draw
+
+    folder = draw(
+        load_collection(options, options.collection), options.output, documents=options.documents, seed=options.seed
+    )
+    record = json.loads((folder / RECORD).read_text("utf-8"))
+    if options.json:
+        print_json(record)
+        return
+    print(f"folder:{folder}: {record['documents']:,} of {record['of']:,} documents of {record['source']}")
+
+
+def mine(options: Options) -> None:
+    """Find hard negatives."""
+    from foreword.collections.hard_negatives import write_hard_negatives
+    from foreword.retrieval.mining import mine as find
+
+    prompt = chosen_prompt(options)
+    system = options.system or ("dense" if prompt else "bm25")
+    if system == "bm25" and prompt:
+        raise ForewordError("--prompt is for --system dense; BM25 has none")
+    encoder = load_encoder(options, prompt=prompt) if system == "dense" else None
+    how = {"precision": options.precision, "quiet": options.json} if encoder is not None else {}
+    mined = find(
+        load_collection(options, options.collection),
+        encoder,
+        split=options.split,
+        depth=options.depth,
+        skip=options.skip,
+        count=options.count,
+        margin=options.margin,
+        relative_margin=options.relative_margin,
+        **how,
+    )
+    write_hard_negatives(options.output, mined.negatives, str(prompt or ("base" if encoder is not None else "bm25")))
+    if options.json:
+        print_json({"output": str(options.output), **mined.counts})
+        return
+    print(f"{options.output}: {mined.counts['negatives']:,} hard negatives of {mined.counts['queries']:,} queries")
+    for name, count in mined.counts.items():
+        if name not in ("negatives", "queries") and count:
+            print(f"  {name.replace('_', ' ')}: {count:,}")

@@ -1,0 +1,342 @@
+"""`foreword evaluate`: one collection, or a group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foreword.cli.data import expand
+from foreword.cli.shared import (
+    Add,
+    Options,
+    Parser,
+    chosen_prompt,
+    data_options,
+    dry_run_option,
+    encoder_options,
+    load_collection,
+    load_encoder,
+    print_json,
+    print_table,
+    say,
+    template_options,
+)
+from foreword.common.errors import DataError, ForewordError
+
+if TYPE_CHECKING:
+    from foreword.collections.records import Collection
+    from foreword.evaluation.systems import System
+
+
+def add(command: Add) -> None:
+    """The grammar of the command."""
+    parser = command(
+        "evaluate",
+        evaluate,
+        "evaluate a prompt, the base model, BM25 or a run on a collection, or systems on a group",
+        "foreword evaluate pydoc/torch --prompt prompts/pydoc-torch --measures nDCG@10 R@100 --json",
+    )
+    parser.add_argument("collection", nargs="?", metavar="COLLECTION", help="e.g. pydoc/torch, beir/fiqa, folder:PATH")
+    data_options(parser)
+    template_options(parser)
+    parser.add_argument("--split", choices=["train", "dev", "test"], help="(default: test; of MS MARCO, dev)")
+    parser.add_argument(
+        "--measures",
+        nargs="+",
+        metavar="M",
+        help="as ir_measures names them (default: nDCG@10 R@100 AP RR@10 Success@20)",
+    )
+    parser.add_argument("--k", type=int, help="hits a query (default: what the measures look at, at least 100)")
+    parser.add_argument("--query-length", type=int, metavar="TOKENS", help="queries are cut to")
+    parser.add_argument("--document-length", type=int, metavar="TOKENS", help="documents are cut to")
+    _one_options(parser)
+    _group_options(parser)
+    dry_run_option(parser)
+    encoder_options(parser)
+
+
+def _one_options(parser: Parser) -> None:
+    one = parser.add_argument_group("one collection")
+    one.add_argument(
+        "--system",
+        choices=["dense", "bm25", "min-max", "reciprocal-rank"],
+        default="dense",
+        help="the last two fuse dense and bm25 (default: %(default)s)",
+    )
+    one.add_argument("--run", dest="run_file", type=Path, metavar="FILE", help="evaluate this TREC run instead")
+    one.add_argument("--write-run", type=Path, metavar="FILE", help="write the hits as a TREC run")
+    one.add_argument("--baseline", type=Path, metavar="FILE", help="a TREC run to test the difference against")
+
+
+def _group_options(parser: Parser) -> None:
+    group = parser.add_argument_group("a group")
+    group.add_argument("--group", metavar="GROUP", help="e.g. beir, cqadupstack, oag-qa; or `glasgow`")
+    group.add_argument(
+        "--bank", type=Path, metavar="DIR", help="a prompt for each collection, by foreword train --group"
+    )
+    group.add_argument(
+        "--systems", nargs="+", choices=["base", "bm25", "bank", "prompt"], help="(default: base, and what is given)"
+    )
+    group.add_argument("--folds", type=int, metavar="K", help="as in foreword train --folds")
+    group.add_argument("--fold-seed", type=int, default=0, metavar="N", help="of the folds (default: %(default)s)")
+    group.add_argument("--output", type=Path, metavar="DIR", help="results and runs (default: runs/evaluate-GROUP)")
+    group.add_argument(
+        "--format",
+        choices=["text", "markdown", "csv", "latex", "json"],
+        default="text",
+        help="of the table (default: %(default)s)",
+    )
+    group.add_argument("--no-published", action="store_true", help="leave out the numbers that others published")
+
+
+def evaluate(options: Options) -> None:
+    """Evaluate a system on a collection, or systems on a group."""
+    if (options.collection is None) == (options.group is None):
+        raise ForewordError("name one collection, e.g. pydoc/torch, or a --group")
+    if options.group is not None:
+        _group(options)
+    else:
+        _one(options)
+
+
+# -- a group ---------------------------------------------------------------------------------------------------
+
+
+def _group(options: Options) -> None:
+    from foreword.evaluation.formats import format_group
+    from foreword.evaluation.group import evaluate_group
+    from foreword.evaluation.systems import GroupConfig
+
+    for option in ("run_file", "write_run", "baseline"):
+        if getattr(options, option) is not None:
+            raise ForewordError(f"--{option.removesuffix('_file').replace('_', '-')} is for one collection")
+    names = _folded(options, expand([options.group], options.data))
+    systems = _systems(options)
+    config = GroupConfig(
+        measures=tuple(options.measures or GroupConfig.measures),
+        k=options.k,
+        query_length=options.query_length,
+        document_length=options.document_length,
+        precision=options.precision,
+        splits=dict.fromkeys(names, options.split) if options.split else {},
+    )
+    output = options.output or Path("runs") / f"evaluate-{options.group}"
+    if options.dry_run:
+        print_json(
+            {
+                "group": options.group,
+                "collections": names,
+                "systems": [system.name for system in systems],
+                "output": str(output),
+                **vars(config),
+            }
+        )
+        return
+    dense = any(system.kind != "bm25" for system in systems)
+    prompt = next((system.path for system in systems if system.path is not None), None)
+    encoder = _bare_encoder(options, prompt) if dense else None
+
+    def told(row: Mapping[str, Any]) -> None:
+        values = " ".join(f"{name} {value:.4f}" for name, value in row["measures"].items())
+        say(f"{row['collection']} {row['system']}: {values}")
+
+    result = evaluate_group(
+        options.group,
+        names,
+        systems,
+        output,
+        load=lambda name: load_collection(options, name),
+        encoder=encoder,
+        config=config,
+        quiet=options.json,
+        on_row=told,
+    )
+    style = "json" if options.json else options.format
+    print(format_group(result.as_dict(), style, published=not options.no_published))
+    if result.failures:
+        said = "; ".join(f"{entry['collection']} {entry['system']}: {entry['error']}" for entry in result.failures)
+        raise ForewordError(f"not scored: {said}")
+
+
+def _bare_encoder(options: Options, prompt: Path | None) -> Any:
+    """The encoder without a prompt, pooled and normalised as the prompts were made."""
+    from foreword.prompts.encoder import transformer_of
+    from foreword.prompts.mixture import is_mixture
+    from foreword.prompts.store import CARD
+
+    if prompt is not None and not (prompt / CARD).exists() and not is_mixture(prompt):  # a bank: the first one's
+        prompt = next((path for path in sorted(prompt.iterdir()) if (path / CARD).exists() or is_mixture(path)), None)
+    encoder = load_encoder(options, prompt=prompt)
+    transformer_of(encoder).remove_all()
+    return encoder
+
+
+def _systems(options: Options) -> list[System]:
+    from foreword.evaluation.systems import System
+
+    prompt = chosen_prompt(options)
+    given = [name for name, path in (("prompt", prompt), ("bank", options.bank)) if path is not None]
+    wanted = options.systems or ["base", *given]
+    paths = {"prompt": prompt, "bank": options.bank}
+    for name in wanted:
+        if name in paths and paths[name] is None:
+            raise ForewordError(f"--systems {name} needs --{name}")
+    return [System(name, name, paths.get(name)) for name in wanted]
+
+
+def _folded(options: Options, names: list[str]) -> list[str]:
+    if options.folds is None:
+        return names
+    from foreword.cli.training import folded
+
+    return folded(names, options.folds, options.fold_seed, lambda name: load_collection(options, name))
+
+
+# -- one collection --------------------------------------------------------------------------------------------
+
+
+def _one(options: Options) -> None:
+    """Evaluate a system on one collection."""
+    from foreword.evaluation.measures import DEFAULT_MEASURES, depth
+    from foreword.evaluation.members import HEADLINE_SPLITS
+
+    measures = [name for given in options.measures or DEFAULT_MEASURES for name in given.split(",") if name]
+    options.k = depth(measures) if options.k is None else options.k  # a wrong name is said before anything is computed
+    if options.system == "bm25" and chosen_prompt(options):
+        raise ForewordError("--prompt is for dense retrieval; --system bm25 has none")
+    options.split = options.split or HEADLINE_SPLITS.get(options.collection, "test")
+    resolved = {
+        "collection": options.collection,
+        "split": options.split,
+        "system": "run" if options.run_file else options.system,
+        "prompt": str(options.prompt),
+        "backbone": options.backbone,
+        "measures": measures,
+        "k": options.k,
+        "precision": options.precision,
+        "max_length": options.max_length,
+        "query_length": options.query_length,
+        "document_length": options.document_length,
+    }
+    if options.dry_run:
+        print_json(resolved)
+        return
+    from foreword.evaluation.evaluate import evaluate as score
+    from foreword.evaluation.seen import seen
+    from foreword.retrieval.runs import read_run, write_run
+
+    collection = load_collection(options, options.collection)
+    dense = options.run_file is None and options.system != "bm25"
+    supervision = _supervision(options, collection) if dense else "none"
+    began = time.perf_counter()
+    system = read_run(options.run_file) if options.run_file else _run_of(options, collection)
+    seconds = time.perf_counter() - began
+    result = score(collection, system, split=options.split, measures=measures, k=options.k)
+    summary = {
+        **result.as_dict(),
+        "seconds": round(seconds, 3),
+        "system": resolved["system"],
+        "prompt": resolved["prompt"],
+        "supervision": supervision,
+        "seen_by_backbone": seen(options.backbone, collection.id) if dense else None,
+    }
+    if "subsample" in collection.facts:
+        summary["subsample"] = collection.facts["subsample"]
+    if options.baseline is not None:
+        summary["against"] = _compare(options, collection, result, measures)
+    if options.write_run is not None:
+        write_run(options.write_run, result.run, "foreword")
+    if options.json:
+        print_json(summary)
+        return
+    print(f"{result.collection} ({result.split}): {result.queries} queries, {result.documents} documents")
+    if dense:
+        print(f"supervision: {supervision}; {_SEEN[summary['seen_by_backbone']]}")
+    rows = [(name, f"{value:.4f}", *_against(summary, name)) for name, value in result.measures.items()]
+    columns = ("measure", "value", *(("difference", "p") if options.baseline else ()))
+    print_table("", columns, rows)
+
+
+_SEEN = {
+    True: "the backbone was trained on this collection",
+    False: "the backbone was not trained on this collection",
+    None: "whether the backbone was trained on this collection is not known",
+}
+
+
+def _supervision(options: Options, collection: Collection) -> str:
+    """What the prompt was trained by; says so when it is scored on labels that trained or chose it.
+
+    Raises:
+        DataError: these are test labels, of which other folds' prompts were trained.
+    """
+    prompt = chosen_prompt(options)
+    if prompt is None:
+        return "none"
+    from foreword.evaluation.candidates import read_candidate
+
+    candidate = read_candidate(prompt)
+    if candidate.has_used(collection.id, options.split):
+        trained = ", ".join(candidate.trained_on)
+        if options.split == "test":
+            raise DataError(f"{prompt} was trained on test queries of {collection.id} (as {trained}); score it on that")
+        say(f"no result to report: the {options.split} labels of {collection.id} trained or chose {prompt}")
+    return candidate.supervision or "unknown"
+
+
+def _run_of(options: Options, collection: Collection) -> Any:
+    from foreword.evaluation.evaluate import judged_queries
+    from foreword.prompts.encoder import transformer_of
+    from foreword.retrieval.fusion import min_max, reciprocal_rank
+    from foreword.retrieval.runs import top_k
+    from foreword.retrieval.search import bm25_run, dense_run
+
+    queries = judged_queries(collection, options.split)
+    if options.system == "bm25":
+        return bm25_run(collection, queries, k=options.k)
+    encoder = load_encoder(options, prompt=chosen_prompt(options))
+    route = transformer_of(encoder).route
+    dense = dense_run(
+        encoder,
+        collection,
+        queries,
+        route=route,
+        k=options.k,
+        query_length=options.query_length,
+        document_length=options.document_length,
+        precision=options.precision,
+        quiet=options.json,
+    )
+    if options.system == "dense":
+        return dense
+    runs = [dense, bm25_run(collection, queries, k=options.k)]
+    return min_max(runs, k=options.k) if options.system == "min-max" else top_k(reciprocal_rank(runs), options.k)
+
+
+def _compare(options: Options, collection: Collection, result: Any, measures: list[str]) -> dict[str, Any]:
+    from foreword.evaluation.evaluate import evaluate as score
+    from foreword.evaluation.significance import paired_randomization
+    from foreword.retrieval.runs import read_run
+
+    baseline = score(collection, read_run(options.baseline), split=options.split, measures=measures)
+    tests = {name: paired_randomization(result.per_query[name], baseline.per_query[name]) for name in result.measures}
+    return {
+        name: {
+            "baseline": baseline.measures[name],
+            "difference": test.difference,
+            "p_value": test.p_value,
+            "wins": test.wins,
+            "ties": test.ties,
+            "losses": test.losses,
+        }
+        for name, test in tests.items()
+    }
+
+
+def _against(summary: Mapping[str, Any], measure: str) -> tuple[str, ...]:
+    if "against" not in summary:
+        return ()
+    test = summary["against"][measure]
+    return f"{test['difference']:+.4f}", f"{test['p_value']:.4f}"

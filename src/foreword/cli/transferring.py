@@ -1,0 +1,138 @@
+"""`foreword transfer`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foreword.cli.shared import (
+    Add,
+    Options,
+    data_options,
+    dry_run_option,
+    encoder_options,
+    load_collection,
+    load_encoder,
+    print_json,
+    print_table,
+    say,
+    template_options,
+)
+from foreword.common.errors import ForewordError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from foreword.collections.records import Collection
+    from foreword.prompts.store import StoredPrompt
+
+
+def add(command: Add) -> None:
+    """The grammar of the command."""
+    parser = command(
+        "transfer",
+        transfer,
+        "combine a bank's prompts for a collection without labels, or advise against it",
+        "foreword transfer pydoc/torch --bank prompts --output transferred/pydoc-torch",
+    )
+    parser.add_argument("collection", metavar="TARGET", help="only its documents are looked at")
+    parser.add_argument("--bank", type=Path, required=True, metavar="DIR", help="folder of prompts")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="store the result here, for --prompt")
+    data_options(parser)
+    template_options(parser)
+    parser.add_argument(
+        "--method",
+        choices=["fitted", "uniform", "similarity", "best-single", "average"],
+        default="fitted",
+        help="(default: %(default)s)",
+    )
+    parser.add_argument("--only", nargs="+", metavar="DOMAIN", help="use only these prompts of the bank")
+    parser.add_argument(
+        "--exclude",
+        nargs="+",
+        default=[],
+        metavar="DOMAIN",
+        help="use all but these (the target itself is never used)",
+    )
+    parser.add_argument("--similarity", choices=["mean", "pairwise"], default="mean", help="(default: %(default)s)")
+    parser.add_argument("--top-k", type=int, default=5, help="sources that similarity weighs (default: %(default)s)")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=0.1,
+        help="of the softmax over similarities (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pseudo-queries",
+        choices=["auto", "title", "first-sentence", "span"],
+        default="auto",
+        help="(default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    dry_run_option(parser)
+    encoder_options(parser, prompt=False, precision="auto")
+
+
+def transfer(options: Options) -> None:
+    """Combine a bank's prompts for a target."""
+    from foreword.prompts.store import load_bank
+    from foreword.transferring.fit import FitConfig
+    from foreword.transferring.transfer import TransferConfig
+    from foreword.transferring.transfer import transfer as run
+
+    config = TransferConfig(
+        options.method,
+        options.similarity,
+        options.top_k,
+        options.temperature,
+        pseudo=options.pseudo_queries,
+        fit=FitConfig(precision=options.precision, seed=options.seed),
+    )
+    if options.dry_run:
+        print_json({"target": options.collection, "bank": str(options.bank), "transfer": asdict(config)})
+        return
+    target = load_collection(options, options.collection)
+    encoder = load_encoder(options)
+    bank = load_bank(options.bank, encoder)
+    unknown = sorted({*(options.only or []), *options.exclude} - set(bank))
+    if unknown:
+        raise ForewordError(f"{options.bank} holds no prompt for {', '.join(unknown)}; it holds: {', '.join(bank)}")
+    seen = [name for name, stored in bank.items() if target.id in (stored.card.get("data") or {})]
+    if seen:
+        say(f"left out, since trained on {target.id} itself: {', '.join(seen)}")
+    used = {
+        name: stored
+        for name, stored in bank.items()
+        if name not in (target.id, *seen, *options.exclude) and (not options.only or name in options.only)
+    }
+    sources: dict[str, Collection] = {}
+    if options.method in ("similarity", "average"):
+        for name in used:
+            with contextlib.suppress(ForewordError):  # a multitask prompt is no collection
+                sources[name] = load_collection(options, name, exclude=[target])
+    result = run(encoder, target, used, config, sources=sources, quiet=options.json)
+    if options.output is not None:
+        _store_transfer(options.output, result, used, encoder)
+    if options.json:
+        print_json(result.as_dict())
+        return
+    print(f"{result.target}: {result.advice} ({result.reason})")
+    if result.weights:
+        rows = [(name, f"{weight:.3f}") for name, weight in sorted(result.weights.items(), key=lambda item: -item[1])]
+        print_table("", ("source", "weight"), rows)
+    if options.output is not None:
+        print(f"stored: use it with --prompt {options.output}")
+
+
+def _store_transfer(output: Path, result: Any, used: Mapping[str, StoredPrompt], encoder: SentenceTransformer) -> None:
+    from foreword.prompts.mixture import save_mixture
+    from foreword.prompts.store import save_prompt
+
+    record = {"transfer": {key: value for key, value in result.as_dict().items() if key != "seconds"}}
+    if result.prompt is not None:
+        save_prompt(output, result.prompt, encoder, result.target, record=record)
+    else:
+        save_mixture(output, result.target, result.weights, used, encoder, document=result.document, record=record)
