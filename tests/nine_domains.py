@@ -1,0 +1,42 @@
+"""Run by `test_training_group.py`: train nine small domains, slowly enough to be killed among them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from tiny import toy_collection
+
+from foreword.collections.supervision import supervise
+from foreword.prompts.encoder import load_encoder
+from foreword.training.config import TrainingConfig
+from foreword.training.group import train_group
+from foreword.training.trainer import PromptTrainer
+
+
+def main(backbone: str, output: str, pause: str) -> None:
+    torch.set_num_threads(1)
+    step = PromptTrainer.training_step
+
+    def slow(trainer: PromptTrainer, *arguments: Any) -> Any:
+        time.sleep(float(pause))
+        return step(trainer, *arguments)
+
+    PromptTrainer.training_step = slow  # type: ignore[method-assign]
+    config = replace(TrainingConfig.default("query"), steps=6, evaluate_every=2, batch_size=8, precision="float32")
+    train_group(
+        load_encoder(backbone, device="cpu"),
+        [f"toy/{number}" for number in range(9)],
+        output,
+        load=lambda name: supervise(toy_collection(name, seed=int(name[-1]))),
+        config=config,
+        quiet=True,
+        on_trained=lambda result: print(result.collection, result.status, flush=True),
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,90 @@
+"""A prompt for each collection of a group: cut and gone on with, skipped when done, past failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny import toy_collection
+
+from foreword.collections.records import Collection
+from foreword.common.errors import DataError, ForewordError
+from foreword.prompts.encoder import load_encoder
+from foreword.prompts.store import load_bank
+from foreword.training.config import TrainingConfig
+from foreword.training.group import RECORD, failures, train_group
+
+HERE = Path(__file__).parent
+QUICK = replace(TrainingConfig.default("query"), steps=4, evaluate_every=2, batch_size=8, precision="float32")
+
+
+def start(backbone: Path, output: Path, pause: float) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(HERE / "nine_domains.py"), str(backbone), str(output), str(pause)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def test_nine_domains_survive_a_kill(tiny_bert: Path, tmp_path: Path) -> None:
+    uncut = start(tiny_bert, tmp_path / "uncut", 0)
+    cut = start(tiny_bert, tmp_path / "cut", 0.1)
+    middle = tmp_path / "cut" / "toy-4" / ".foreword-training"
+    deadline = time.monotonic() + 120
+    while not any(middle.glob("checkpoint-2/trainer_state.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(cut.pid, signal.SIGKILL)
+    cut.communicate()
+    assert middle.exists()
+    assert not (tmp_path / "cut" / "toy-5").exists()
+    goes_on = start(tiny_bert, tmp_path / "cut", 0)
+    said = goes_on.communicate(timeout=120)[0].split()
+    assert (uncut.wait(timeout=120), goes_on.returncode) == (0, 0)
+    assert said[1::2] == ["done"] * 4 + ["trained"] * 5
+    first, second = load_bank(tmp_path / "uncut"), load_bank(tmp_path / "cut")
+    assert list(first) == list(second) == [f"toy/{number}" for number in range(9)]
+    for name, stored in first.items():
+        assert stored.card == second[name].card
+        assert (stored.path / "prompt.safetensors").read_bytes() == (
+            second[name].path / "prompt.safetensors"
+        ).read_bytes()  # type: ignore[union-attr]
+
+
+def load(name: str) -> Collection:
+    if name == "toy/broken":
+        raise DataError("its files are broken")
+    if name == "toy/bug":
+        raise ZeroDivisionError("by zero")
+    return toy_collection(name)
+
+
+def test_a_failed_domain_does_not_stop_the_others(tiny_bert: Path, tmp_path: Path) -> None:
+    encoder = load_encoder(str(tiny_bert), device="cpu")
+    names = ["toy/a", "toy/broken", "toy/bug", "toy/b"]
+    results = train_group(encoder, names, tmp_path, load=load, config=QUICK, quiet=True)
+    assert [result.status for result in results] == ["trained", "failed", "failed", "trained"]
+    assert [entry["error"] for entry in failures(results)] == ["its files are broken", "ZeroDivisionError: by zero"]
+    assert list(load_bank(tmp_path, encoder)) == ["toy/a", "toy/b"]
+    recorded = json.loads((tmp_path / RECORD).read_text())["collections"]
+    assert [entry["status"] for entry in recorded] == ["trained", "failed", "failed", "trained"]
+    again = train_group(encoder, names, tmp_path, load=load, config=QUICK, quiet=True)
+    assert [result.status for result in again] == ["done", "failed", "failed", "done"]
+
+
+def test_other_settings_are_a_failure_of_each(tiny_bert: Path, tmp_path: Path) -> None:
+    encoder = load_encoder(str(tiny_bert), device="cpu")
+    train_group(encoder, ["toy/a"], tmp_path, load=load, config=QUICK, quiet=True)
+    (result,) = train_group(encoder, ["toy/a"], tmp_path, load=load, config=replace(QUICK, steps=5), quiet=True)
+    assert result.status == "failed"
+    assert "trained with other settings" in result.error
+
+
+def test_two_of_one_folder_are_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    encoder = load_encoder(str(tiny_bert), device="cpu")
+    with pytest.raises(ForewordError, match="same folder name"):
+        train_group(encoder, ["a/b", "a-b"], tmp_path, load=load, config=QUICK, quiet=True)
