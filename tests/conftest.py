@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test asks the network
@@ -12,9 +13,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from sentence_transformers import SentenceTransformer
+    from shell import Shell
 
     from foreword.collections.memory import MemoryCollection
 
@@ -59,3 +62,21 @@ def toy() -> MemoryCollection:
     from tiny import toy_collection
 
     return toy_collection()
+
+
+@pytest.fixture(scope="session")
+def beir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy collection in BEIR's layout."""
+    from tiny import toy_collection, write_beir
+
+    return write_beir(tmp_path_factory.mktemp("beir") / "toy", toy_collection())
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str]) -> Iterator[Shell]:
+    """Runs commands; their form of warnings goes when the test ends."""
+    from shell import Shell
+
+    shown = warnings.showwarning
+    yield Shell(capsys)
+    warnings.showwarning = shown

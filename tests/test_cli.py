@@ -3,82 +3,34 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import random_prompt, toy_collection
+from shell import Shell
+from tiny import random_prompt
 
 from foreword.cli import main
 from foreword.prompts.encoder import load_encoder
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import folder_name, save_prompt
 
-COMMANDS = ("collections", "pretrain", "train", "transfer", "evaluate", "search", "report", "demo")
-
-
-@pytest.fixture(autouse=True)
-def _own_warnings() -> Iterator[None]:
-    shown = warnings.showwarning
-    yield
-    warnings.showwarning = shown
-
-
-@pytest.fixture(scope="module")
-def beir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy collection in BEIR's layout."""
-    folder = tmp_path_factory.mktemp("beir") / "toy"
-    (folder / "qrels").mkdir(parents=True)
-    toy = toy_collection()
-    corpus = [{"_id": d.doc_id, "title": "", "text": d.text, "metadata": {}} for d in toy.corpus]
-    queries = [{"_id": q.query_id, "text": q.text} for split in toy.splits for q in toy.queries(split)]
-    for name, records in (("corpus", corpus), ("queries", queries)):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    for split in toy.splits:
-        lines = [f"{q}\t{d}\t{r}\n" for q, docs in toy.qrels(split).items() for d, r in docs.items()]
-        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
-    return folder
-
-
-class Shell:
-    """Runs commands and keeps what they print."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.capsys = capsys
-
-    def __call__(self, *arguments: object, code: int = 0) -> str:
-        self.capsys.readouterr()
-        got = main([str(argument) for argument in arguments])
-        self.printed = self.capsys.readouterr()
-        assert got == code, self.printed.err
-        return self.printed.out
-
-    def json(self, *arguments: object) -> Any:
-        return json.loads(self(*arguments, "--json"))
-
-    def fails(self, *arguments: object) -> str:
-        """An error: code 1, one line on standard error, nothing on standard output."""
-        assert self(*arguments, code=1) == ""
-        lines = [line for line in self.printed.err.splitlines() if not line.startswith("foreword: warning:")]
-        assert len(lines) == 1
-        assert lines[0].startswith("foreword: error: ")
-        return lines[0]
-
-    def usage(self, *arguments: object) -> str:
-        """A command line that is not understood: code 2."""
-        self.capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        assert stopped.value.code == 2
-        return self.capsys.readouterr().err
-
-
-@pytest.fixture
-def shell(capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(capsys)
+COMMANDS = (
+    "collections",
+    "download",
+    "subsample",
+    "mine",
+    "pretrain",
+    "train",
+    "transfer",
+    "evaluate",
+    "search",
+    "recipe",
+    "words",
+    "report",
+    "demo",
+)
 
 
 # -- help and usage ------------------------------------------------------------------------------------------------

@@ -105,7 +105,8 @@ def test_a_prompt_that_training_does_not_help_stays_as_it_was(
     assert len(vectors) == 60
     config = replace(QUICK, learning_rate=1.0)
     stored = train(encoder, perfect, tmp_path / "it", config=config, quiet=True)
-    assert (first := stored.card["metrics"]["dev"][0])["step"] == 0 and first["dev"] == 1.0
+    first = stored.card["metrics"]["dev"][0]
+    assert (first["step"], first["dev"]) == (0, 1.0)
     assert stored.card["metrics"]["best_step"] == 0
     assert not stored.prompt.tensors()["query.gate"].any()
 

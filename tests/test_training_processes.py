@@ -25,7 +25,9 @@ APART = {"sides": "shared", "gather_negatives": False, **COMMON}
 
 def run(backbone: Path, output: Path, processes: int, trainings: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """What each process recorded in each training."""
-    launcher = [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    launcher = (
+        [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    )
     command = [sys.executable, *launcher, str(HERE / "two_processes.py"), str(backbone), str(output)]
     environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

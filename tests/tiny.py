@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from foreword.collections.memory import MemoryCollection
-from foreword.collections.records import Document, Query
+from foreword.collections.records import Collection, Document, Query
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.prompt import Prompt, tensor_shapes
 from foreword.prompts.spec import PromptSpec
@@ -174,3 +175,16 @@ def toy_collection(
         queries[split] = tuple(made)
         judgements[split] = {q.query_id: {f"d{n}": 1} for q, n in zip(made, chosen, strict=True)}
     return MemoryCollection(name, "toy", tuple(corpus), queries, judgements)
+
+
+def write_beir(folder: Path, collection: Collection) -> Path:
+    """A collection in BEIR's layout."""
+    (folder / "qrels").mkdir(parents=True)
+    corpus = [{"_id": d.doc_id, "title": d.title, "text": d.text, "metadata": {}} for d in collection.documents()]
+    queries = [{"_id": q.query_id, "text": q.text} for split in collection.splits for q in collection.queries(split)]
+    for name, records in (("corpus", corpus), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    for split in collection.splits:
+        lines = [f"{q}\t{d}\t{r}\n" for q, docs in collection.qrels(split).items() for d, r in docs.items()]
+        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
+    return folder

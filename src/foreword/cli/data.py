@@ -112,11 +112,12 @@ def collections(options: Options) -> None:
                 f"{split} {entry.queries[split]:,}" if split in entry.queries else split for split in entry.splits
             ),
             "" if entry.size is None else byte_size(entry.size),
+            entry.licence or "not stated",
             entry.description,
         )
         for entry in entries
     ]
-    print_table("", ("id", "here", "documents", "splits, queries", "download", "what"), rows)
+    print_table("", ("id", "here", "documents", "splits, queries", "download", "licence", "what"), rows)
 
 
 def _print_seen(options: Options) -> None:

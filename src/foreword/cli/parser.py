@@ -27,7 +27,10 @@ def build_parser() -> Parser:
             description=summary[0].upper() + summary[1:] + ".",
             epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,  # a name that is cut short is a mistake
         )
+        for kind in (int, float):
+            added.register("type", kind, _number(kind))
         added.set_defaults(run=run, command=name)
         added.add_argument("--json", action="store_true", help="print JSON instead of text")
         return added
@@ -35,6 +38,17 @@ def build_parser() -> Parser:
     for module in (data, training, transferring, evaluating, searching, recipes, showing):
         module.add(command)
     return parser
+
+
+def _number(kind: type[int] | type[float]) -> Callable[[str], float]:
+    """Reads a number that stands alone: in a script, `16\\ ` gives `16 ` and loses the lines that follow."""
+
+    def read(text: str) -> float:
+        if text != text.strip():
+            raise argparse.ArgumentTypeError(f"{text!r} has blanks around it; a line's last backslash ends the line")
+        return kind(text)
+
+    return read
 
 
 def _version() -> str:

@@ -109,18 +109,15 @@ def _options(parser: Parser, *, several: bool) -> None:
 def _prompt_options(parser: Parser) -> None:
     prompt = parser.add_argument_group("prompt")
     prompt.add_argument("--start-from", type=Path, metavar="PROMPT", help="begin with another prompt's values")
-    prompt.add_argument("--kind", choices=["gated", "prefix", "input"], default="gated", help="(default: %(default)s)")
-    prompt.add_argument("--length", type=int, default=16, help="vectors (default: %(default)s a layer)")
+    prompt.add_argument("--kind", choices=["gated", "prefix", "input"], help="(default: gated)")
+    prompt.add_argument("--length", type=int, help="vectors (default: 16 a layer)")
     prompt.add_argument("--top-layers", type=int, metavar="K", help="only the top K layers (default: all)")
-    prompt.add_argument(
-        "--sides", choices=["shared", "untied", "query"], default="shared", help="(default: %(default)s)"
-    )
+    prompt.add_argument("--sides", choices=["shared", "untied", "query"], help="(default: shared)")
     prompt.add_argument("--placement", choices=["after-cls", "before"], help="of input vectors")
     prompt.add_argument(
         "--start",
         choices=["words", "text", "noise", "first-ids"],
-        default="words",
-        help="of a new prompt (default: %(default)s)",
+        help="of a new prompt (default: words)",
     )
 
 
@@ -197,18 +194,37 @@ def training_config(options: Options, *, several: bool) -> TrainingConfig:
     return TrainingConfig.default(options.side, several=several, **changes)
 
 
+def _structure(options: Options) -> dict[str, Any]:
+    """What the options say of a prompt's structure."""
+    given = {name: getattr(options, name) for name in ("kind", "length", "top_layers", "sides", "placement")}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def _start_config(options: Options) -> StartConfig:
     from foreword.prompts.spec import PromptSpec
     from foreword.training.config import StartConfig
 
-    spec = PromptSpec(options.kind, options.length, options.top_layers, options.sides, options.placement)
-    return StartConfig(spec, options.start, options.seed or 0)
+    return StartConfig(PromptSpec(**_structure(options)), options.start or "words", options.seed or 0)
 
 
 def _start(options: Options, encoder: SentenceTransformer) -> StoredPrompt | StartConfig:
+    """What training begins with. Raises `ForewordError` for options that the prompt of --start-from contradicts."""
     from foreword.prompts.store import load_prompt
 
-    return load_prompt(options.start_from, encoder) if options.start_from else _start_config(options)
+    if options.start_from is None:
+        return _start_config(options)
+    if options.start is not None:
+        raise ForewordError(f"--start {options.start} is of a new prompt; --start-from begins with another's values")
+    stored = load_prompt(options.start_from, encoder)
+    own = stored.prompt.spec.as_dict()
+    for name, value in _structure(options).items():
+        if value != own[name]:
+            option = f"--{name.replace('_', '-')}"
+            raise ForewordError(
+                f"{option} {value} is asked for, but {options.start_from} has {own[name]}; leave {option} out, or "
+                "train a new prompt without --start-from"
+            )
+    return stored
 
 
 def _encoder(options: Options) -> SentenceTransformer:

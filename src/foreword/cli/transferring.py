@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +20,7 @@ from foreword.cli.shared import (
     say,
     template_options,
 )
-from foreword.common.errors import ForewordError
+from foreword.common.errors import ForewordError, UnknownNameError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -80,7 +79,7 @@ def transfer(options: Options) -> None:
     """Combine a bank's prompts for a target."""
     from foreword.prompts.store import load_bank
     from foreword.transferring.fit import FitConfig
-    from foreword.transferring.transfer import TransferConfig
+    from foreword.transferring.transfer import TransferConfig, has_seen
     from foreword.transferring.transfer import transfer as run
 
     config = TransferConfig(
@@ -100,7 +99,7 @@ def transfer(options: Options) -> None:
     unknown = sorted({*(options.only or []), *options.exclude} - set(bank))
     if unknown:
         raise ForewordError(f"{options.bank} holds no prompt for {', '.join(unknown)}; it holds: {', '.join(bank)}")
-    seen = [name for name, stored in bank.items() if target.id in (stored.card.get("data") or {})]
+    seen = [name for name, stored in bank.items() if has_seen(stored, target.id)]
     if seen:
         say(f"left out, since trained on {target.id} itself: {', '.join(seen)}")
     used = {
@@ -111,8 +110,12 @@ def transfer(options: Options) -> None:
     sources: dict[str, Collection] = {}
     if options.method in ("similarity", "average"):
         for name in used:
-            with contextlib.suppress(ForewordError):  # a multitask prompt is no collection
+            try:
                 sources[name] = load_collection(options, name, exclude=[target])
+            except UnknownNameError:  # a multitask prompt is no collection
+                continue
+            except ForewordError as error:
+                say(f"{name}: left out, since its documents cannot be compared: {error}")
     result = run(encoder, target, used, config, sources=sources, quiet=options.json)
     if options.output is not None:
         _store_transfer(options.output, result, used, encoder)
