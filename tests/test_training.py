@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from foreword.collections.memory import MemoryCollection
 from foreword.collections.records import Document, Qrels, Query, TrainingPair
-from foreword.common.errors import DataError, ForewordError, PromptError
+from foreword.common.errors import DataError, ForewordError, OtherTrainingError, PromptError
 from foreword.prompts.encoder import encode, load_encoder, state_digest, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
@@ -31,7 +31,7 @@ from foreword.training.dev import DevEvaluator, DevSet
 from foreword.training.losses import CorpusContrastiveLoss, CorpusPairs
 from foreword.training.sampler import DomainBatchSampler, domain_sampler
 from foreword.training.train import train
-from foreword.training.trainer import PromptTrainer, build_trainer
+from foreword.training.trainer import PromptTrainer, _hard_negatives, build_trainer
 from foreword.training.vectors import DocumentVectors, embed_documents, read_vectors
 
 QUICK = TrainingConfig(steps=6, batch_size=8, evaluate_every=2, precision="float32", learning_rate=0.05)
@@ -704,3 +704,66 @@ def test_folders_of_the_user_are_left_alone(encoder, toy, tmp_path):
     kept.write_text("mine")
     train(encoder, toy, tmp_path, config=TrainingConfig(steps=2, batch_size=4, evaluate_every=1), quiet=True)
     assert kept.read_text() == "mine"
+
+
+# -- hard negatives, epochs, the dev loss ---------------------------------------------------------------------------
+
+
+def pair(number: int, *negatives: str) -> TrainingPair:
+    return TrainingPair(f"q{number}", f"query {number}", f"d{number}", f"document {number}", negatives)
+
+
+def test_pairs_with_fewer_hard_negatives_get_other_documents() -> None:
+    pairs = [pair(0, "a", "b"), pair(1, "c", "d"), pair(2, "e"), pair(3)]
+    one, two = (_hard_negatives(pairs, replace(QUICK, hard_negatives=count)) for count in (1, 2))
+    assert [column[:3] for column in one] == [["a", "c", "e"]]
+    assert one[0][3] in {"document 0", "document 1", "document 2"}
+    assert [column[:2] for column in two] == [["a", "c"], ["b", "d"]]
+    assert two[0][2] == "e"
+    assert two[1][2] in {"document 0", "document 1", "document 3"}
+    assert _hard_negatives(pairs, replace(QUICK, hard_negatives=0)) == []
+    assert two == _hard_negatives(pairs, replace(QUICK, hard_negatives=2))
+
+
+def test_no_hard_negatives_where_most_pairs_have_none() -> None:
+    assert _hard_negatives([pair(0, "a"), pair(1), pair(2)], replace(QUICK, hard_negatives=1)) == []
+    assert _hard_negatives([pair(0), pair(1)], replace(QUICK, hard_negatives=1)) == []
+
+
+def test_epochs_decide_the_steps(tiny_bert: Path, toy: MemoryCollection, tmp_path: Path) -> None:
+    config = replace(QUICK, epochs=1.5, batch_size=8, evaluate_every=3)
+    stored = train(load(tiny_bert), toy, tmp_path / "it", config=config, quiet=True)
+    assert stored.card["training"]["steps"] == 6  # 1.5 times 32 pairs, 8 a step
+    assert replace(QUICK, epochs=1.0, batch_size=8).with_steps(33, processes=2).steps == 3
+
+
+def test_the_dev_loss_is_the_training_loss_against_all_documents(
+    tiny_bert: Path, toy: MemoryCollection, tmp_path: Path
+) -> None:
+    encoder = load(tiny_bert)
+    config = replace(QUICK, steps=1, evaluate_every=1, dtype="float32", temperature=0.2, dev_documents=1000)
+    stored = train(encoder, toy, tmp_path / "it", config=config, quiet=True)
+    queries = torch.from_numpy(
+        encode(encoder, [q.text for q in toy.queries("dev")], "query", max_length=config.query_length)
+    )
+    documents = torch.from_numpy(
+        encode(encoder, [d.content for d in toy.documents()], "document", max_length=config.document_length)
+    )
+    rows = {doc.doc_id: row for row, doc in enumerate(toy.documents())}
+    targets = torch.tensor([rows[next(iter(toy.qrels("dev")[q.query_id]))] for q in toy.queries("dev")])
+    expected = torch.nn.functional.cross_entropy(queries @ documents.T / 0.2, targets)
+    assert stored.card["metrics"]["dev"][0]["loss"] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_trackers_and_records_of_the_loss(tiny_bert: Path, toy: MemoryCollection, tmp_path: Path) -> None:
+    stored = train(load(tiny_bert), toy, tmp_path / "it", config=replace(QUICK, steps=6, log_every=3), quiet=True)
+    assert [entry["step"] for entry in stored.card["metrics"]["loss"]] == [3, 6]
+    with pytest.raises((ValueError, RuntimeError, ImportError)):
+        train(load(tiny_bert), toy, tmp_path / "other", config=replace(QUICK, report_to="no-such-tracker"), quiet=True)
+
+
+def test_another_pooling_is_another_training(tiny_bert: Path, toy: MemoryCollection, tmp_path: Path) -> None:
+    train(load(tiny_bert), toy, tmp_path / "it", config=QUICK, quiet=True)
+    other = load_encoder(str(tiny_bert), device="cpu", pooling="cls")
+    with pytest.raises((OtherTrainingError, PromptError)):
+        train(other, toy, tmp_path / "it", config=QUICK, quiet=True)
