@@ -79,3 +79,18 @@ def test_without_gathering_the_gradient_is_another(recorded: tuple[Any, Any, Any
     first, _, one = (records[-1] for records in recorded)
     apart, joined = first["steps"][0]["gradients"], one["steps"][0]["gradients"]
     assert all(distance(apart[name], joined[name]) > 0.05 for name in joined)
+
+
+def test_the_command_line_trains_on_several_processes(tiny_bert: Path, beir: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "foreword"]
+    arguments = ["train", f"folder:{beir}", "--side", "both", "--steps", "2", "--batch-size", "4", "--json"]
+    backbone = ["--backbone", str(tiny_bert), "--device", "cpu", "--output", str(tmp_path / "it")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *arguments, *backbone], capture_output=True, text=True, env=environment, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert json.loads(done.stdout)["steps"] == 2  # said once
+    card = json.loads((tmp_path / "it" / "prompt.json").read_text())
+    assert card["training"]["processes"] == 2
+    assert sorted(path.name for path in (tmp_path / "it").iterdir()) == ["prompt.json", "prompt.safetensors", "run.json"]

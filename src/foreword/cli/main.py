@@ -20,6 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
     warnings.showwarning = _one_line_warning
+    if os.environ.get("RANK", "0") != "0":  # of several processes that train together, the first one speaks
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for the life of the process
     try:
         options.run(options)
         sys.stdout.flush()

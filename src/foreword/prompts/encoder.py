@@ -51,7 +51,7 @@ def load_encoder(
         prompt: the folder of a stored prompt or mixture; it encodes every text from here on.
         bank: a folder of stored prompts; each is chosen with `encode(..., domain=name)`.
         max_length: tokens a text is cut to; None: the backbone's own setting.
-        device: as torch names it; None: the accelerator where there is one.
+        device: as torch names it; None: the accelerator where there is one, the process's own under torchrun.
         revision: of the backbone on the hub.
         attn_implementation: as transformers names it; None: its own choice.
         trust_remote_code: for backbones that bring code of their own.
@@ -68,6 +68,7 @@ def load_encoder(
     from foreword.prompts.mixture import attach_mixture, is_mixture
     from foreword.prompts.store import attach_bank, attach_prompt
 
+    device = device or _own_accelerator()
     if device is not None:
         _check_device(device)
     saved = read_module(backbone) if is_saved_encoder(backbone) else None
@@ -93,6 +94,12 @@ def load_encoder(
         attach = attach_mixture if is_mixture(prompt) else attach_prompt
         transformer.route = attach(encoder, prompt)
     return encoder
+
+
+def _own_accelerator() -> str | None:
+    """Of several processes on one machine (torchrun, accelerate launch), each has its own; None: no such."""
+    rank = os.environ.get("LOCAL_RANK")
+    return f"cuda:{rank}" if rank is not None and torch.cuda.is_available() else None
 
 
 def _check_device(device: str) -> None:
