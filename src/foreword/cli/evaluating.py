@@ -156,8 +156,11 @@ def _group(options: Options) -> None:
     style = "json" if options.json else options.format
     print(format_group(result.as_dict(), style, published=not options.no_published))
     if result.failures:
-        said = "; ".join(f"{entry['collection']} {entry['system']}: {entry['error']}" for entry in result.failures)
-        raise ForewordError(f"not scored: {said}")
+        if style not in ("text", "markdown"):  # those two say it themselves
+            for entry in result.failures:
+                say(f"{entry['collection']} {entry['system']}: {entry['error']}")
+        missing = dict.fromkeys(entry["collection"] for entry in result.failures)
+        raise ForewordError(f"not scored by every system: {', '.join(missing)}; the reasons are above")
 
 
 def _bare_encoder(options: Options, prompt: Path | None) -> Any:

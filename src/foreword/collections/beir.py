@@ -113,13 +113,14 @@ def _is_whole(name: str, folder: Path) -> bool:
     return all(has_corpus(part) for part in parts)
 
 
-def download(name: str, data: Path, transport: Transport = DEFAULT) -> Path:
+def download(name: str, data: Path, transport: Transport = DEFAULT, *, md5: str | None = None) -> Path:
     """Download and unpack a set, unless it is there; of `nq`, its train split's archive too.
 
     Args:
         name: e.g. `nfcorpus`.
         data: the data folder.
         transport: mirrors, offline mode.
+        md5: of an archive of one's own, made in the same form; None: the published one's.
 
     Returns:
         The set's folder.
@@ -133,7 +134,7 @@ def download(name: str, data: Path, transport: Transport = DEFAULT) -> Path:
     if folder is None:
         if "obtain" in about:
             raise DataError(_missing(name, about, data))
-        folder = _unpacked(name, about, data, transport)
+        folder = _unpacked(name, about if md5 is None else {**about, "md5": md5}, data, transport)
     if "train" in about:
         part = about["train"]["folder"]
         _ = find(part, data) or _unpacked(part, about["train"], data, transport)

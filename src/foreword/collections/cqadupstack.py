@@ -76,8 +76,8 @@ def find(name: str, root: Path) -> Path | None:
     return next((folder for folder in _places(name, root) if has_corpus(folder)), None)
 
 
-def download(name: str, data: Path, transport: Transport = DEFAULT) -> Path:
-    """Download and unpack all 12 forums, unless this one is there.
+def download(name: str, data: Path, transport: Transport = DEFAULT, *, md5: str | None = None) -> Path:
+    """Download and unpack all 12 forums, unless this one is there; the arguments are those of `beir.download`.
 
     Returns:
         The forum's folder.
@@ -87,7 +87,7 @@ def download(name: str, data: Path, transport: Transport = DEFAULT) -> Path:
         DataError: the download failed.
     """
     _check(name)
-    return find(name, Path(data)) or beir.download(GROUP, data, transport) / name
+    return find(name, Path(data)) or beir.download(GROUP, data, transport, md5=md5) / name
 
 
 def _check(name: str) -> None:

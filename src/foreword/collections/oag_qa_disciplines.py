@@ -36,29 +36,30 @@ def load(
         DataError: files are missing or broken; the message says which.
     """
     if not knows(name):
-        raise UnknownNameError(f"no discipline {name!r} in OAG-QA; known: {', '.join(_disciplines())}")
-    topics = _disciplines()[name]
+        raise UnknownNameError(f"no discipline {name!r} in OAG-QA; known: {', '.join(disciplines())}")
+    topics = disciplines()[name]
     return oag_qa.assemble(f"{GROUP}/{name}", GROUP, topics, data=data, exclude=exclude, titles=titles, seed=seed)
 
 
 def knows(name: str) -> bool:
     """Whether it is one of the 22."""
-    return name in _disciplines()
+    return name in disciplines()
 
 
 def entries(data: Path | None = None) -> list[Entry]:
     """The disciplines, each with whether the files of all its topics are there."""
     return [
         oag_qa.entry(f"{GROUP}/{name}", GROUP, f"OAG-QA's {', '.join(topics).replace('_', ' ')}", topics, data)
-        for name, topics in _disciplines().items()
+        for name, topics in disciplines().items()
     ]
 
 
 def download(name: str, data: Path, transport: Transport, source: Path | None = None) -> Path:
     """The folder with the files of a discipline's topics; see `oag_qa.download`."""
-    return obtain(f"{GROUP}/{name}", _disciplines()[name], data, transport, source)
+    return obtain(f"{GROUP}/{name}", disciplines()[name], data, transport, source)
 
 
-def _disciplines() -> dict[str, list[str]]:
+def disciplines() -> dict[str, list[str]]:
+    """The topics of each discipline."""
     listed: dict[str, list[str]] = facts()["disciplines"]
     return listed

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foreword.collections.folds import split_fold
+from foreword.collections.unions import overlap
 from foreword.common.errors import PromptError
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.mixture import CARD as MIXTURE_CARD
@@ -42,11 +43,13 @@ class Candidate:
 
         A fold's training takes test queries of its collection: all but its own fold's.
         """
+        own = split == "train" or (split == "dev" and (self.chose_by_dev or self.supervision == "dev"))
         if collection in self.trained_on:
-            return split == "train" or (split == "dev" and (self.chose_by_dev or self.supervision == "dev"))
-        base = split_fold(collection)[0]
-        others = (split_fold(name) for name in self.trained_on)
-        return split == "test" and any(fold is not None and of == base for of, fold in others)
+            return own
+        shared = [name for name in self.trained_on if overlap(name, collection)]
+        if split == "test":
+            return any(split_fold(name)[1] is not None for name in shared)
+        return own and bool(shared)
 
 
 def read_candidate(folder: Path) -> Candidate:

@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from foreword.collections.pseudo import pseudo_pairs
 from foreword.collections.records import Collection, TrainingPair
+from foreword.collections.unions import overlap
 from foreword.collections.unlabelled import Unlabelled
 from foreword.common.errors import ForewordError, PromptError
 from foreword.evaluation.significance import paired_randomization
@@ -135,6 +136,11 @@ def route_of(weights: Mapping[str, float], document: str | None) -> Route:
     return weights if document is None else Routes(weights, document)
 
 
+def has_seen(stored: StoredPrompt, target: str) -> bool:
+    """Whether a source was trained on the target, a part of it, or a fold: one fold's test queries train the others."""
+    return any(overlap(name, target) for name in stored.card.get("data") or {})
+
+
 def transfer(
     encoder: SentenceTransformer,
     target: Collection,
@@ -163,7 +169,7 @@ def transfer(
     config = config or TransferConfig()
     if not bank:
         raise PromptError("no source prompts to transfer from")
-    seen = [name for name, stored in bank.items() if target.id in (stored.card.get("data") or {})]
+    seen = [name for name, stored in bank.items() if has_seen(stored, target.id)]
     if seen:
         raise PromptError(f"{', '.join(seen)}: trained on {target.id} itself, so no transfer to it; leave it out")
     target = Unlabelled(target)
