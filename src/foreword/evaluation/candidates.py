@@ -43,6 +43,8 @@ class Candidate:
 
         A fold's training takes test queries of its collection: all but its own fold's.
         """
+        if self.supervision == "pseudo-queries":
+            return False
         own = split == "train" or (split == "dev" and (self.chose_by_dev or self.supervision == "dev"))
         if collection in self.trained_on:
             return own
