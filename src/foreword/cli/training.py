@@ -204,6 +204,11 @@ def _start_config(options: Options) -> StartConfig:
     from foreword.prompts.spec import PromptSpec
     from foreword.training.config import StartConfig
 
+    if options.side == "query" and options.sides in ("shared", "untied") and options.document_side != "start":
+        raise ForewordError(
+            f"--sides {options.sides} has a part for documents, which --side query does not train; ask for --side "
+            "both, or leave --sides out"
+        )
     return StartConfig(PromptSpec(**_structure(options)), options.start or "words", options.seed or 0)
 
 

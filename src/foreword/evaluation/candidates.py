@@ -15,7 +15,7 @@ from foreword.collections.unions import overlap
 from foreword.common.errors import PromptError
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.mixture import CARD as MIXTURE_CARD
-from foreword.prompts.mixture import attach_mixture, is_mixture, read_mixture_card
+from foreword.prompts.mixture import SOURCES, attach_mixture, is_mixture, read_mixture_card
 from foreword.prompts.store import CARD, attach_prompt, read_card
 from foreword.prompts.transformer import Route, Routes
 
@@ -46,11 +46,9 @@ class Candidate:
         if self.supervision == "pseudo-queries":
             return False
         own = split == "train" or (split == "dev" and (self.chose_by_dev or self.supervision == "dev"))
-        if collection in self.trained_on:
-            return own
         shared = [name for name in self.trained_on if overlap(name, collection)]
         if split == "test":
-            return any(split_fold(name)[1] is not None for name in shared)
+            return any(split_fold(name)[1] is not None and name != collection for name in shared)
         return own and bool(shared)
 
 
@@ -60,13 +58,14 @@ def read_candidate(folder: Path) -> Candidate:
         card = read_mixture_card(folder)
         values = {key: card.get(key) for key in ("weights", "document", "sources")}
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        cards = [read_card(path) for path in sorted((folder / SOURCES).glob("*"))]
     else:
         card = read_card(folder)
         digest = str(card.get("digest") or card["sha256"])
-    data, metrics = card.get("data"), card.get("metrics")
-    chosen = bool(isinstance(metrics, Mapping) and any(entry.get("dev") is not None for entry in metrics["dev"]))
-    trained_on = tuple(data) if isinstance(data, Mapping) else ()
-    return Candidate(folder, card["domain"], digest, _supervision(card), trained_on, chosen)
+        cards = [card]
+    trained_on = dict.fromkeys(name for each in cards for name in each.get("data") or {})
+    chosen = any(entry.get("dev") is not None for each in cards for entry in (each.get("metrics") or {}).get("dev", ()))
+    return Candidate(folder, card["domain"], digest, _supervision(card), tuple(trained_on), chosen)
 
 
 def _supervision(card: Mapping[str, Any]) -> str | None:
