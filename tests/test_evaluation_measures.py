@@ -11,6 +11,7 @@ import pytrec_eval
 
 from foreword.common.errors import ForewordError, UnknownNameError
 from foreword.evaluation import DEFAULT_MEASURES, evaluate_run, first_relevant_ranks, parse_measures
+from foreword.evaluation.measures import TREC_EVAL
 from foreword.retrieval import read_qrels, read_run, write_qrels, write_run
 
 
@@ -139,3 +140,11 @@ def test_mistakes_are_told() -> None:
     }.items():
         with pytest.raises(ForewordError, match=message):
             parse_measures([name])
+
+
+def test_one_word_for_all_of_trec_evals() -> None:
+    names = [str(measure) for measure in parse_measures(["trec_eval", "Success@20", "nDCG@10"])]
+    assert len(names) == len(set(names)) == len(TREC_EVAL) + 1
+    assert {"AP", "P@5", "R@1000", "nDCG@10", "IPrec@0.0", "Bpref", "NumRelRet", "Success@20"} <= set(names)
+    found = evaluate_run({"q": {"a": 2.0, "b": 1.0}}, {"q": {"b": 1}}, ["trec_eval"]).values
+    assert (found["RR"], found["P@5"], found["R@5"], found["NumRelRet"]) == (0.5, 0.2, 1.0, 1.0)

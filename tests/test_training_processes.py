@@ -93,4 +93,8 @@ def test_the_command_line_trains_on_several_processes(tiny_bert: Path, beir: Pat
     assert json.loads(done.stdout)["steps"] == 2  # said once
     card = json.loads((tmp_path / "it" / "prompt.json").read_text())
     assert card["training"]["processes"] == 2
-    assert sorted(path.name for path in (tmp_path / "it").iterdir()) == ["prompt.json", "prompt.safetensors", "run.json"]
+    assert sorted(path.name for path in (tmp_path / "it").iterdir()) == [
+        "prompt.json",
+        "prompt.safetensors",
+        "run.json",
+    ]

@@ -22,7 +22,7 @@ from foreword.cli.shared import (
     say,
     template_options,
 )
-from foreword.common.errors import ForewordError
+from foreword.common.errors import DataError, ForewordError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -356,7 +356,10 @@ def folded(names: list[str], folds: int, seed: int, load: Callable[[str], Collec
 
     found: list[str] = []
     for name in names:
-        splits = load(name).splits
+        try:
+            splits = load(name).splits
+        except DataError:  # its files are missing, which is said when its turn comes
+            splits = ("train",)
         if "train" in splits or "dev" in splits:
             found.append(name)
         else:

@@ -57,6 +57,12 @@ def add(command: Add) -> None:
         help="use all but these (the target itself is never used)",
     )
     parser.add_argument("--similarity", choices=["mean", "pairwise"], default="mean", help="(default: %(default)s)")
+    parser.add_argument(
+        "--sample", type=int, default=500, help="documents of each that similarity looks at (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--features", metavar="BACKBONE", help="whose embeddings similarity compares (default: the encoder's own base)"
+    )
     parser.add_argument("--top-k", type=int, default=5, help="sources that similarity weighs (default: %(default)s)")
     parser.add_argument(
         "--temperature",
@@ -87,6 +93,7 @@ def transfer(options: Options) -> None:
         options.similarity,
         options.top_k,
         options.temperature,
+        options.sample,
         pseudo=options.pseudo_queries,
         fit=FitConfig(precision=options.precision, seed=options.seed),
     )
@@ -116,7 +123,8 @@ def transfer(options: Options) -> None:
                 continue
             except ForewordError as error:
                 say(f"{name}: left out, since its documents cannot be compared: {error}")
-    result = run(encoder, target, used, config, sources=sources, quiet=options.json)
+    features = _features(options, [target, *sources.values()], list(sources))
+    result = run(encoder, target, used, config, sources=sources, features=features, quiet=options.json)
     if options.output is not None:
         _store_transfer(options.output, result, used, encoder)
     if options.json:
@@ -128,6 +136,19 @@ def transfer(options: Options) -> None:
         print_table("", ("source", "weight"), rows)
     if options.output is not None:
         print(f"stored: use it with --prompt {options.output}")
+
+
+def _features(options: Options, collections: list[Collection], names: list[str]) -> dict[str, Any]:
+    """Embeddings of the target's and the sources' documents by --features; none without it."""
+    if options.features is None or not names:
+        return {}
+    from foreword.prompts.encoder import load_encoder as load
+    from foreword.transferring.similarity import document_features
+
+    encoder = load(options.features, device=options.device)
+    how: dict[str, Any] = {"limit": options.sample, "precision": options.precision, "quiet": options.json}
+    keys = [collections[0].id, *names]
+    return {key: document_features(encoder, c, **how) for key, c in zip(keys, collections, strict=True)}
 
 
 def _store_transfer(output: Path, result: Any, used: Mapping[str, StoredPrompt], encoder: SentenceTransformer) -> None:

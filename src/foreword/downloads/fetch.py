@@ -140,7 +140,7 @@ def _from_one(url: str, path: Path, part: Part, resource: Resource, data: Path, 
 def _failed(path: Path, part: Part, resource: Resource, transport: Transport, failures: list[str]) -> str:
     listed = "".join(f"\n  {failure}" for failure in failures)
     if transport.is_offline:
-        why = f"is not there, and offline mode ({OFFLINE}=1) forbids to download it; looked for {path}"
+        why = f"is not there, and offline mode (--offline or {OFFLINE}=1) forbids to download it; looked for {path}"
     elif failures:
         why = "could not be downloaded:"
     else:

@@ -19,6 +19,15 @@ from foreword.retrieval.runs import Run, ranked
 
 DEFAULT_MEASURES = ("nDCG@10", "R@100", "AP", "RR@10", "Success@20")
 
+_CUTOFFS = (5, 10, 15, 20, 30, 100, 200, 500, 1000)
+TREC_EVAL = (
+    *("AP", "Rprec", "Bpref", "RR", "nDCG", "NumRet", "NumRel", "NumRelRet"),
+    *(f"IPrec@{tenth / 10}" for tenth in range(11)),
+    *(f"{name}@{cutoff}" for name in ("P", "R", "AP", "nDCG") for cutoff in _CUTOFFS),
+    *("Success@1", "Success@5", "Success@10"),
+)
+"""What `trec_eval` stands for: the measures that trec_eval computes with `-m all_trec`, by ir_measures' names."""
+
 _NAME = re.compile(r"\s*(\w+)\s*(.*?)\s*", re.DOTALL)  # `ndcg`, then `@10` or `(rel=2)@10`
 _ALIASES = {"hit": "Success", "hitrate": "Success"}  # beyond those of ir_measures (MAP, MRR, Recall, ...)
 
@@ -43,7 +52,7 @@ def parse_measures(names: Sequence[str]) -> list[Any]:
     """The ir_measures objects for measures by name; `str` of one is its canonical name. Repeats are dropped.
 
     Any measure of ir_measures is known, in any case and under the common names: `ndcg@10`, `map`, `mrr@10`,
-    `recall@100`, `success@20`, `AP(rel=2)`.
+    `recall@100`, `success@20`, `AP(rel=2)`. `trec_eval` stands for all of `TREC_EVAL`.
 
     Raises:
         UnknownNameError: no measure has that name; the message lists near matches.
@@ -52,7 +61,8 @@ def parse_measures(names: Sequence[str]) -> list[Any]:
     """
     if not names:
         raise ForewordError("No measure was named; give one or more, e.g. nDCG@10.")
-    return list({str(measure): measure for measure in map(_parse, names)}.values())
+    named = [one for name in names for one in (TREC_EVAL if name.strip().lower() == "trec_eval" else (name,))]
+    return list({str(measure): measure for measure in map(_parse, named)}.values())
 
 
 def depth(measures: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from foreword.collections.records import Collection
-from foreword.common.errors import ForewordError
+from foreword.common.errors import DataError, ForewordError
 from foreword.prompts.encoder import Precision, encode
 
 Method = Literal["mean", "pairwise"]
@@ -37,6 +37,9 @@ def document_features(
         precision: of the forward passes.
         max_length: tokens a document is cut to.
         quiet: no progress bar.
+
+    Raises:
+        DataError: no documents, as when all of them are the target's too.
     """
 
     def rank(doc_id: str) -> bytes:
@@ -44,6 +47,8 @@ def document_features(
 
     chosen = set(sorted((doc.doc_id for doc in collection.documents()), key=rank)[:limit])
     texts = [doc.content for doc in collection.documents() if doc.doc_id in chosen]
+    if not texts:
+        raise DataError(f"{collection.id} has no documents (left), so there is nothing to compare")
     vectors = encode(
         encoder,
         texts,
