@@ -145,6 +145,6 @@ def test_mistakes_are_told() -> None:
 def test_one_word_for_all_of_trec_evals() -> None:
     names = [str(measure) for measure in parse_measures(["trec_eval", "Success@20", "nDCG@10"])]
     assert len(names) == len(set(names)) == len(TREC_EVAL) + 1
-    assert {"AP", "P@5", "R@1000", "nDCG@10", "IPrec@0.0", "Bpref", "NumRelRet", "Success@20"} <= set(names)
+    assert {"AP", "P@5", "R@1000", "nDCG@10", "IPrec@0.0", "Bpref", "NumRet(rel=1)", "Success@20"} <= set(names)
     found = evaluate_run({"q": {"a": 2.0, "b": 1.0}}, {"q": {"b": 1}}, ["trec_eval"]).values
-    assert (found["RR"], found["P@5"], found["R@5"], found["NumRelRet"]) == (0.5, 0.2, 1.0, 1.0)
+    assert (found["RR"], found["P@5"], found["R@5"], found["NumRet(rel=1)"]) == (0.5, 0.2, 1.0, 1.0)
