@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from foreword.collections.records import Collection, Document
+from foreword.collections.records import Collection
 from foreword.demo.record import Recorder
-from foreword.retrieval.runs import Run, read_run, trec_name
+from foreword.evaluation.searches import compare_searches
+from foreword.retrieval.runs import read_run, trec_name
 
 BEFORE, AFTER = "base", "supervised-both"
 SHOWN = 3
@@ -33,33 +34,8 @@ def searches(recorder: Recorder, collection: Collection, folder: Path, count: in
     moved = [query for query in values[BEFORE] if values[BEFORE][query] != values[AFTER][query]]
     chosen = sorted(moved, key=lambda query: hashlib.sha256(f"{seed}\x1f{query}".encode()).digest())[:count]
     qrels = collection.qrels("test")
-    wanted = {doc for run in (before, after) for query in chosen for doc in list(run.get(query, {}))[:SHOWN]}
-    wanted |= {doc for query in chosen for doc in qrels[query]}
-    documents = {doc.doc_id: doc for doc in collection.documents() if doc.doc_id in wanted}
-    return [
-        {
-            "query": known["texts"][query],
-            "collection": collection.id,
-            "relevant": ", ".join(documents[doc].name for doc, grade in qrels[query].items() if grade > 0),
-            "before": _hits(before, query, qrels[query], documents),
-            "after": _hits(after, query, qrels[query], documents),
-            "before_system": BEFORE,
-            "after_system": AFTER,
-        }
-        for query in chosen
-    ]
-
-
-def _hits(run: Run, query: str, judged: Mapping[str, int], documents: Mapping[str, Document]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": documents[doc_id].name,
-            "text": " ".join(documents[doc_id].text.split())[:300],
-            "score": round(score, 4),
-            "relevant": judged.get(doc_id, 0) > 0,
-        }
-        for doc_id, score in list(run.get(query, {}).items())[:SHOWN]
-    ]
+    pairs = compare_searches(before, after, qrels, collection, chosen, systems=(BEFORE, AFTER), hits=SHOWN)
+    return [pair.as_dict() for pair in pairs]
 
 
 def show(results: Mapping[str, Any], output: Path) -> None:

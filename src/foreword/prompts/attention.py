@@ -55,6 +55,8 @@ class BatchPrompts:
         values: (R, L, S, n, G, h).
         gate: (R, L, S, H), already times each source's weight; None for `prefix`.
         present: (R,) bool: rows that have a prefix; None: all of them. Gated rows without a prompt have gate 0.
+        observe: called in each layer of a `gated` prompt with its place on the axis L, the layer's own output and
+            what the prompt adds to it, both (B, T, H, h).
     """
 
     layers: dict[int, int]
@@ -62,6 +64,7 @@ class BatchPrompts:
     values: Tensor
     gate: Tensor | None
     present: Tensor | None = None
+    observe: Callable[[int, Tensor, Tensor], None] | None = None
 
 
 def prompted_implementation(implementation: str) -> str:
@@ -93,7 +96,10 @@ def prompted_implementation(implementation: str) -> str:
         if prompts.gate is None:
             return _with_prefix(base, prompts, layer, module, query, key, value, attention_mask, **kwargs)
         output, weights = base(module, query, key, value, attention_mask, **kwargs)
-        return output + gated_term(prompts, layer, query, kwargs.get("scaling")), weights
+        added = gated_term(prompts, layer, query, kwargs.get("scaling"))
+        if prompts.observe is not None:
+            prompts.observe(layer, output, added)
+        return output + added, weights
 
     AttentionInterface.register(name, forward)
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[implementation])

@@ -1,4 +1,4 @@
-"""The heatmap of domain similarity, as inline SVG coloured by the page's style sheet."""
+"""Heatmaps, as of domain similarity, as inline SVG coloured by the page's style sheet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ Values = Sequence[Sequence[float | None]]
 """Similarities, [sources][targets]; None where there is none."""
 
 
-def heatmap(key: str, title: str, sources: Sequence[str], targets: Sequence[str], values: Values) -> Markup:
+def heatmap(
+    key: str,
+    title: str,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    values: Values,
+    *,
+    what: str | None = None,
+    outline: bool = True,
+) -> Markup:
     """A heatmap of sources (rows) by targets (columns), the value printed in every cell.
 
     The scale is one hue from faint to full over the values present; a domain against itself is left without
@@ -25,6 +34,8 @@ def heatmap(key: str, title: str, sources: Sequence[str], targets: Sequence[str]
         sources: row names.
         targets: column names.
         values: similarities.
+        what: what the values are, for the description that is read out; None: similarities of domains.
+        outline: mark each column's greatest value.
     """
     columns = [
         [None if source == target else values[row][column] for row, source in enumerate(sources)]
@@ -48,14 +59,12 @@ def heatmap(key: str, title: str, sources: Sequence[str], targets: Sequence[str]
             value, compared = values[row][column], columns[column][row]
             strength = _strength(compared, low, high)
             nearest = max((peer for peer in columns[column] if peer is not None), default=None)
-            outlined = compared is not None and compared == nearest
-            what = f"{source} → {target}"
-            parts.append(_cell(left + column * _WIDTH, y, what, value, strength, outlined))
+            outlined = outline and compared is not None and compared == nearest
+            between = f"{source} → {target}"
+            parts.append(_cell(left + column * _WIDTH, y, between, value, strength, outlined))
     room = 4 if upright else max(4.0, longest * 0.87 - _WIDTH / 2)  # what the last turned name needs
-    description = (
-        f"Similarity of {len(sources)} source domains (rows) to {len(targets)} target domains (columns), "
-        f"from {low:.2f} to {high:.2f}."
-    )
+    what = what or f"Similarity of {len(sources)} source domains (rows) to {len(targets)} target domains (columns)"
+    description = f"{what}, from {low:.2f} to {high:.2f}."
     size = left + len(targets) * _WIDTH + room, top + len(sources) * _HEIGHT + 4
     return picture(key, title, description, *size, parts, natural=True)
 
