@@ -22,7 +22,7 @@ import pytest
 
 from foreword.cli.parser import build_parser
 from foreword.collections import beir
-from foreword.collections.groups import describe, group_names, members
+from foreword.collections.groups import INSTALLED, describe, group_names, members
 from foreword.collections.registry import catalogue
 from foreword.collections.supervision import supervise
 from foreword.evaluation import published, seen
@@ -262,7 +262,7 @@ def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def groups() -> str:
     rows = [
-        (f"`{name}`", "installed packages" if name == "pydoc" else str(len(members(name))), describe(name))
+        (f"`{name}`", "what is installed" if name in INSTALLED else str(len(members(name))), describe(name))
         for name in group_names()
     ]
     return table(("group", "collections", "what"), rows)

@@ -15,6 +15,9 @@ from foreword.collections.records import Entry
 from foreword.collections.registry import FAMILIES, catalogue
 from foreword.common.errors import UnknownNameError
 
+INSTALLED = ("pydoc", "manpages")
+"""Groups that hold what is installed on a machine, and nothing else."""
+
 
 @cache
 def _facts() -> dict[str, dict[str, Any]]:
@@ -37,7 +40,7 @@ def members(group: str, data: Path | None = None) -> tuple[str, ...]:
     """The ids of a group's collections, in a fixed order.
 
     Args:
-        group: its name; for `pydoc`, packages that are not installed are not in it.
+        group: its name; for `pydoc` and `manpages`, what is not installed is not in it.
         data: as for `catalogue`.
 
     Raises:
@@ -51,7 +54,7 @@ def members(group: str, data: Path | None = None) -> tuple[str, ...]:
     about = known[group]
     if "family" in about:
         family = importlib.import_module(f"foreword.collections.{FAMILIES[about['family']]}")
-        return tuple(entry.id for entry in family.entries(data) if group != "pydoc" or entry.available)
+        return tuple(entry.id for entry in family.entries(data) if group not in INSTALLED or entry.available)
     ids = [name for other in about.get("includes", ()) for name in members(other, data)] + about.get("members", [])
     return tuple(dict.fromkeys(name for name in ids if name not in about.get("without", ())))
 

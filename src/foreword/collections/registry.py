@@ -16,6 +16,7 @@ from foreword.common.errors import UnknownNameError
 
 FAMILIES = {
     "pydoc": "pydoc",
+    "manpages": "manpages",
     "glasgow": "glasgow",
     "dpr": "dpr",
     "beir": "beir",
@@ -47,10 +48,10 @@ def load(
     """A collection by its id.
 
     Args:
-        collection_id: `pydoc/<package>`, `glasgow/<name>`, `dpr/<name>`, `beir/<name>`, `cqadupstack/<forum>`,
-            `oag-qa/<topic>`, `oag-qa-disciplines/<discipline>`, `folder:<path>`, `ir_datasets:<id>` or
-            `hf:<repository>`. With `#fold<i>of<k>` behind it: fold i (from 1) of its test queries, the others for
-            training.
+        collection_id: `pydoc/<package>`, `manpages/<family>`, `glasgow/<name>`, `dpr/<name>`, `beir/<name>`,
+            `cqadupstack/<forum>`, `oag-qa/<topic>`, `oag-qa-disciplines/<discipline>`, `folder:<path>`,
+            `ir_datasets:<id>` or `hf:<repository>`. With `#fold<i>of<k>` behind it: fold i (from 1) of its test
+            queries, the others for training.
         data: the folder with the collection's files, where it needs any; None: FOREWORD_DATA, else the cache.
         exclude: collections whose texts must not occur in this one: the target that it will be a source for.
         document_template: what is embedded of a document, e.g. `{title} {text}`, which is also the default.
