@@ -23,6 +23,7 @@ ORDER = (
     "evaluation",
     "training",
     "transferring",
+    "baselines",
     "report",
     "recipes",
     "demo",

@@ -28,6 +28,7 @@ from foreword.prompts.store import StoredPrompt, save_prompt
 from foreword.training import train as train_module
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.dev import DevEvaluator, DevSet
+from foreword.training.loop import corpus_pairs
 from foreword.training.losses import CorpusContrastiveLoss, CorpusPairs
 from foreword.training.sampler import DomainBatchSampler, domain_sampler
 from foreword.training.train import train
@@ -247,7 +248,7 @@ def test_a_finished_run_is_returned_without_training(
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(train_module, "_run", never)
+    monkeypatch.setattr(train_module, "run_training", never)
     again = train(encoder, toy, tmp_path / "it", config=QUICK, quiet=True)
     assert again.prompt.digest() == first.prompt.digest()
     for change in (
@@ -362,7 +363,7 @@ def first_prompt(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Any]) -> Pro
 
     def evaluate(self: DevEvaluator, *args: Any, **kwargs: Any) -> Any:
         if not seen:
-            seen.append(Prompt(self.prompt.spec, self.prompt.tensors()))
+            seen.append(Prompt(self.trainee.spec, self.trainee.tensors()))  # type: ignore[attr-defined]
         return call(self, *args, **kwargs)
 
     with monkeypatch.context() as patched:
@@ -552,7 +553,7 @@ def test_several_relevant_documents_of_a_query(tiny_bert: Path, toy: MemoryColle
         TrainingPair("p", "bale", "d0", ""),
     ]
     vectors = DocumentVectors([f"d{i}" for i in range(6)], np.eye(6, dtype=np.float32))
-    made = train_module._corpus_pairs("toy", pairs, vectors)
+    made = corpus_pairs("toy", pairs, vectors)
     assert made.positives == [[3, 5], [5, 3], [0]]
 
 

@@ -37,7 +37,7 @@ def one(backbone: str, output: str, given: dict[str, Any]) -> dict[str, Any]:
     def record(trainer: PromptTrainer, model: Any, inputs: Any, *rest: Any) -> Any:
         loss = step(trainer, model, inputs, *rest)
         ids = {key: value.tolist() for key, value in inputs.items() if key.endswith("input_ids")}
-        gradients = {name: t.grad.tolist() for name, t in trainer.prompt.tensors().items() if t.grad is not None}
+        gradients = {name: p.grad.tolist() for name, p in trainer.trainee.named_parameters() if p.grad is not None}
         seen.append({"inputs": ids, "gradients": gradients})
         return loss
 

@@ -24,7 +24,6 @@ from foreword.collections.supervision import supervise
 from foreword.common.errors import DataError, UnknownNameError
 from foreword.downloads import Transport, fetch
 from foreword.evaluation.evaluate import evaluate
-from foreword.training import train as train_module
 from foreword.training.dev import DevSet
 from foreword.training.train import train
 
@@ -56,7 +55,7 @@ def evaluate_on_the_training_pairs(patch: pytest.MonkeyPatch) -> None:
         judged = {**collection.judgements, "dev": collection.judgements["train"]}
         return make(MemoryCollection(collection.id, "toy", collection.corpus, texts, judged), **how)
 
-    patch.setattr(train_module.DevSet, "of", of)
+    patch.setattr(DevSet, "of", of)
 
 
 def test_judgements_become_training_judgements(bench: Bench) -> None:

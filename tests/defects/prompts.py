@@ -47,7 +47,7 @@ def untied_training_saves_the_untrained_document_prompt(bench: Bench) -> None:
 
     def watched(self: PromptTrainer, **how: Any) -> Any:
         done = run(self, **how)
-        ended.update({name: tensor.clone() for name, tensor in self.prompt.tensors().items()})
+        ended.update({name: tensor.clone() for name, tensor in self.trainee.tensors().items()})
         return done
 
     bench.patch.setattr(PromptTrainer, "train", watched)

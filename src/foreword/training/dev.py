@@ -1,9 +1,10 @@
-"""Which of a training's prompts is kept: the one that retrieves best on the dev part of the training split."""
+"""Which state of a training is kept: the one that retrieves best on the dev part of the training split."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,10 +22,11 @@ from foreword.collections.view import documents_for
 from foreword.common.files import atomic_write, write_json
 from foreword.evaluation.measures import evaluate_run
 from foreword.prompts.encoder import Precision, encode
-from foreword.prompts.prompt import Prompt
 from foreword.prompts.store import DTYPES
+from foreword.prompts.transformer import Route
 from foreword.retrieval.dense import exact_search
 from foreword.training.processes import is_main
+from foreword.training.trainee import Trainee
 from foreword.training.vectors import DocumentVectors
 
 MEASURE = "nDCG@10"
@@ -82,9 +84,9 @@ class DevSet:
 
 
 class DevEvaluator(BaseEvaluator):
-    """Mean nDCG@10 over the dev sets, with the prompt as it would be stored; the best is kept on disk.
+    """Mean nDCG@10 over the dev sets, with what is trained as it would be stored; the best is kept on disk.
 
-    Step 0, the prompt it starts from, is a candidate too: training that does not help leaves it as it was.
+    Step 0, where it starts from, is a candidate too: training that does not help leaves it as it was.
     """
 
     primary_metric = "dev"
@@ -92,8 +94,8 @@ class DevEvaluator(BaseEvaluator):
     def __init__(
         self,
         dev_sets: Mapping[str, DevSet],
-        prompt: Prompt,
-        domain: str,
+        trainee: Trainee,
+        route: Route,
         folder: Path,
         *,
         dtype: str,
@@ -102,12 +104,13 @@ class DevEvaluator(BaseEvaluator):
         document_length: int,
         temperature: float = 0.05,
     ) -> None:
-        """`prompt` is the one in training, carried as `domain`; `folder` keeps `best.safetensors` and `best.json`."""
+        """`trainee` is what is trained, in play by `route`; `folder` keeps `best.safetensors` and `best.json`."""
         super().__init__()
-        self.dev_sets, self.prompt, self.domain, self.folder = dev_sets, prompt, domain, folder
+        self.dev_sets, self.trainee, self.route, self.folder = dev_sets, trainee, route, folder
         self.dtype, self.precision, self.temperature = dtype, precision, temperature
         self.lengths = {"query": query_length, "document": document_length}
         self.history: list[dict[str, Any]] = []
+        self.seconds = 0.0  # taken by evaluations in this process
         self.best: float | None = None
         self.best_step = 0
         self.since_best = 0
@@ -119,18 +122,19 @@ class DevEvaluator(BaseEvaluator):
     def __call__(  # type: ignore[override]  # narrower: it encodes with prompts
         self, model: SentenceTransformer, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
-        """Evaluate, keep the prompt if it is the best so far, return `{"dev": score}`."""
+        """Evaluate, keep what is trained if it is the best so far, return `{"dev": score}`."""
         if not is_main():
             return {}
         if self.history and self.history[-1]["step"] >= steps:  # evaluated before an interruption
             return {"dev": self.history[-1]["dev"]}
-        rounded = self.prompt.rounded(DTYPES[self.dtype])
-        exact = {name: tensor.clone() for name, tensor in self.prompt.tensors().items()}
-        self.prompt.assign(rounded.tensors())
+        began = time.monotonic()
+        rounded = self.trainee.rounded(DTYPES[self.dtype]).tensors()
+        exact = {name: tensor.clone() for name, tensor in self.trainee.tensors().items()}
+        self.trainee.assign(rounded)
         try:
             scores = [self._score(model, dev) for dev in self.dev_sets.values()]
         finally:
-            self.prompt.assign(exact)
+            self.trainee.assign(exact)
         score, loss = np.mean(scores, axis=0).tolist() if scores else (0.0, None)
         self.history.append({"step": steps, "dev": round(score, 6) if scores else None, "loss": loss})
         improved = self.best is None or score > self.best or not scores
@@ -138,7 +142,7 @@ class DevEvaluator(BaseEvaluator):
         if improved:
             self.best, self.best_step = score, steps
             with atomic_write(self.folder / "best.safetensors", "wb") as file:
-                file.write(save({name: t.cpu().contiguous() for name, t in rounded.tensors().items()}))
+                file.write(save({name: t.cpu().contiguous() for name, t in rounded.items()}))
         write_json(
             self.folder / "best.json",
             {
@@ -148,12 +152,13 @@ class DevEvaluator(BaseEvaluator):
                 "since_best": self.since_best,
             },
         )
+        self.seconds += time.monotonic() - began
         return {"dev": score}
 
     def _score(self, model: SentenceTransformer, dev: DevSet) -> tuple[float, float]:
         """nDCG@10, and the training's loss with all documents of the dev set as negatives."""
         was_training = model.training
-        kind: dict[str, Any] = {"route": self.domain, "precision": self.precision, "quiet": True}
+        kind: dict[str, Any] = {"route": self.route, "precision": self.precision, "quiet": True}
         documents = dev.vectors
         if documents is None:
             texts = [doc.content for doc in dev.documents]
@@ -180,9 +185,9 @@ class DevEvaluator(BaseEvaluator):
                 losses.append(float(torch.logsumexp(scores, 0) - scores[relevant].max()))
         return round(float(np.mean(losses)), 6) if losses else 0.0
 
-    def best_prompt(self) -> Prompt:
-        """The prompt that was best, rounded as it will be stored."""
-        return Prompt(self.prompt.spec, load_file(self.folder / "best.safetensors"))
+    def best_tensors(self) -> dict[str, torch.Tensor]:
+        """The values that were best, rounded as they will be stored."""
+        return load_file(self.folder / "best.safetensors")
 
 
 def seed_everything(seed: int) -> None:

@@ -1,10 +1,11 @@
-"""sentence-transformers' trainer, set up for prompts: only the prompt is trained, saved and resumed."""
+"""sentence-transformers' trainer, set up for prompts: only what is chosen is trained, saved and resumed."""
 
 from __future__ import annotations
 
 import logging
 import random
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,29 +35,29 @@ from transformers import (
 from foreword.collections.records import TrainingPair
 from foreword.common.errors import DataError
 from foreword.prompts.encoder import resolve_precision, text_prompt
-from foreword.prompts.prompt import Prompt
 from foreword.training.config import TrainingConfig
 from foreword.training.dev import DevEvaluator
 from foreword.training.losses import CorpusContrastiveLoss, CorpusPairs
 from foreword.training.processes import on_main, world_size
 from foreword.training.sampler import domain_sampler
+from foreword.training.trainee import Trainee
 
 CHECKPOINT = "prompt-in-training.safetensors"
 
 
 class PromptTrainer(SentenceTransformerTrainer):
-    """Saves and resumes the prompt alone, in full precision; the backbone is never written."""
+    """Saves and resumes the trainee alone, in full precision; what is frozen is never written."""
 
-    prompt: Prompt
+    trainee: Trainee
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir or ".")
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: t.detach().cpu().contiguous() for name, t in self.prompt.tensors().items()}
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.trainee.tensors().items()}
         save_file(tensors, folder / CHECKPOINT)
 
     def _load_from_checkpoint(self, checkpoint_path: str, model: Any = None) -> None:
-        self.prompt.assign(load_file(Path(checkpoint_path) / CHECKPOINT))
+        self.trainee.assign(load_file(Path(checkpoint_path) / CHECKPOINT))
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """None: a prompt's card is its `prompt.json`."""
@@ -74,32 +75,67 @@ class StopWhenStale(TrainerCallback):
             control.should_training_stop = on_main(lambda: self.evaluator.since_best >= self.patience)
 
 
+class TimeBudget(TrainerCallback):
+    """Stop once so many seconds are spent, and let the learning rate end with them.
+
+    The schedule is where the steps are, or where the time is when that is further. Evaluations measure, they do not
+    train: their time is not counted.
+    """
+
+    def __init__(self, seconds: float, began: float, evaluator: DevEvaluator) -> None:
+        """`began` is the `time.monotonic()` from which seconds are counted."""
+        self.seconds, self.began, self.evaluator = seconds, began, evaluator
+
+    def spent(self) -> float:
+        """Seconds spent, without evaluations."""
+        return time.monotonic() - self.began - self.evaluator.seconds
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        lr_scheduler: Any = None,
+        **_: Any,
+    ) -> None:
+        """Called after each step, when the schedule has moved by one."""
+        share = on_main(self.spent) / self.seconds
+        if share >= 1:
+            control.should_training_stop = True
+        elif lr_scheduler is not None:
+            lr_scheduler.last_epoch = max(lr_scheduler.last_epoch, int(share * state.max_steps))
+
+
 def build_trainer(
     encoder: SentenceTransformer,
-    prompt: Prompt,
+    trainee: Trainee,
     data: Mapping[str, Sequence[TrainingPair]],
     corpus: Mapping[str, CorpusPairs] | None,
     evaluator: DevEvaluator,
     folder: Path,
     config: TrainingConfig,
     *,
+    callbacks: Sequence[TrainerCallback] = (),
+    checkpoints: bool = True,
     quiet: bool,
 ) -> PromptTrainer:
-    """The trainer of one prompt, which the encoder carries and is routed to.
+    """The trainer of one prompt, which the encoder carries and is routed to, or of other parameters in it.
 
     Args:
         encoder: to train in.
-        prompt: the only parameters that are trained.
+        trainee: the only parameters that are trained.
         data: training pairs by domain.
         corpus: for query-side training, the same pairs against fixed document vectors; None: both sides.
         evaluator: run at step 0 and every `config.evaluate_every` steps.
         folder: of checkpoints.
         config: the settings.
+        callbacks: further ones.
+        checkpoints: keep one at each evaluation, to go on from.
         quiet: no progress bar.
     """
     encoder.requires_grad_(False)
-    trained = prompt.part("query") if corpus is not None else None
-    for parameter in prompt.parameters() if trained is None else trained.values():
+    trained = trainee.part("query") if corpus is not None else None
+    for parameter in trainee.parameters() if trained is None else trained.values():
         parameter.requires_grad_(True)
     tasks = {"query": "query", "document": "document"}
     datasets = _datasets(data, config, with_documents=corpus is None)
@@ -118,7 +154,7 @@ def build_trainer(
     text_prompts = {column: text_prompt(encoder, "query" if column == "query" else "document") for column in tasks}
     trainer = PromptTrainer(
         model=encoder,
-        args=_arguments(folder, config, encoder, datasets, quiet),
+        args=_arguments(folder, config, encoder, datasets, checkpoints, quiet),
         train_dataset=datasets,
         loss=_loss(encoder, corpus, config),
         evaluator=evaluator,
@@ -127,9 +163,9 @@ def build_trainer(
             router_mapping=tasks,
             prompts={column: text for column, text in text_prompts.items() if text},
         ),
-        callbacks=[StopWhenStale(evaluator, config.patience)],
+        callbacks=[StopWhenStale(evaluator, config.patience), *callbacks],
     )
-    trainer.prompt = prompt
+    trainer.trainee = trainee
     trainer.remove_callback(PrinterCallback)
     if quiet or not sys.stderr.isatty():
         trainer.remove_callback(ProgressCallback)
@@ -207,7 +243,12 @@ def _loss(encoder: SentenceTransformer, corpus: Mapping[str, CorpusPairs] | None
 
 
 def _arguments(
-    folder: Path, config: TrainingConfig, encoder: SentenceTransformer, datasets: Any, quiet: bool
+    folder: Path,
+    config: TrainingConfig,
+    encoder: SentenceTransformer,
+    datasets: Any,
+    checkpoints: bool,
+    quiet: bool,
 ) -> SentenceTransformerTrainingArguments:
     precision = resolve_precision(config.precision, encoder.device)
     every = config.evaluate_every if 0 < config.evaluate_every <= config.steps else config.steps
@@ -233,7 +274,7 @@ def _arguments(
         eval_strategy="steps",
         eval_steps=every,
         eval_on_start=True,
-        save_strategy="steps",
+        save_strategy="steps" if checkpoints else "no",
         save_steps=every,
         save_total_limit=1,
         logging_strategy="steps",
