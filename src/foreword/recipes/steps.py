@@ -288,7 +288,9 @@ class Work:
 
     def write_page(self, record: Mapping[str, Any]) -> None:
         """The page of all that the record holds."""
-        prompts = [load_prompt(prompt["folder"]) for prompt in record["prompts"]]
+        folders = [Path(prompt["folder"]) for prompt in record["prompts"]]
+        # An earlier run's may be gone since.
+        prompts = [load_prompt(folder) for folder in folders if (folder / CARD).is_file()]
         groups = [self.output / TABLES / group / "group.json" for group in record["tables"]]
         write_page(self.output / PAGE, record, prompts, groups, self.encoder(self.last))
 
