@@ -52,3 +52,24 @@ def test_a_mixture_has_used_what_its_sources_have(tiny_bert: Path, tmp_path: Pat
     assert (found.supervision, found.chose_by_dev) == ("transfer", True)
     assert found.has_used("toy/a", "test")
     assert not found.has_used("toy/c", "test")
+
+
+@pytest.mark.parametrize(
+    ("supervision", "expected"),
+    [
+        ({"method": "dev"}, "dev"),
+        ({"a/b": {"method": "train"}, "a/c": {"method": "train"}}, "train"),
+        ({"a/b": {"method": "train"}, "a/c": {"method": "pseudo-queries"}}, "mixed"),
+        (None, None),
+    ],
+)
+def test_supervision_of_a_card(tiny_bert: Path, tmp_path: Path, supervision: object, expected: str | None) -> None:
+    encoder = load_encoder(str(tiny_bert), device="cpu")
+    save_prompt(
+        tmp_path / "p",
+        random_prompt(encoder, PromptSpec("gated", 2)),
+        encoder,
+        "p",
+        record={"supervision": supervision},
+    )
+    assert read_candidate(tmp_path / "p").supervision == expected

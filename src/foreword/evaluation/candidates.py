@@ -69,9 +69,13 @@ def read_candidate(folder: Path) -> Candidate:
 
 
 def _supervision(card: Mapping[str, Any]) -> str | None:
+    """How it was supervised; a prompt of several collections, supervised differently: `mixed`."""
     said = card.get("supervision")
-    if isinstance(said, Mapping) and said.get("method") is not None:
-        return str(said["method"])
+    if isinstance(said, Mapping):
+        each = [said] if "method" in said else [one for one in said.values() if isinstance(one, Mapping)]
+        methods = {str(one["method"]) for one in each if one.get("method") is not None}
+        if methods:
+            return methods.pop() if len(methods) == 1 else "mixed"
     return "transfer" if "transfer" in card else None
 
 
