@@ -370,12 +370,59 @@ def test_download(tmp_path: Path) -> None:
     assert dpr.download("squad1", tmp_path, Transport(offline=True)) == out
 
 
-def test_a_download_of_a_cut_file_says_what_to_delete(tmp_path: Path) -> None:
-    served = {f"/biencoder-nq-{split}.json.gz": packed(records(split)) for split in COUNTS}
-    served["/biencoder-nq-dev.json.gz"] = served["/biencoder-nq-dev.json.gz"][:-30]
-    with serve(served) as site, pytest.raises(DataError, match=r"broken gzip.*delete .*biencoder-nq-dev\.json\.gz and"):
-        dpr.download("nq", tmp_path, Transport(mirrors=(site.url,), quiet=True))
-    assert not (tmp_path / "dpr/nq/converted").exists()
+def served_from(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Let DPR's own site be this one."""
+    about = {**dpr.facts(), "base": f"{url}/own/"}
+    monkeypatch.setattr(dpr, "facts", lambda: about)
+
+
+@pytest.mark.parametrize("wrong", [b"<html>Please log in</html>", packed(records("dev"))[:-30]])
+def test_a_mirror_with_a_wrong_file_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: bytes
+) -> None:
+    own = {f"/own/biencoder-nq-{split}.json.gz": packed(records(split)) for split in COUNTS}
+    with serve({**own, "/mirror/biencoder-nq-dev.json.gz": wrong}) as site:
+        served_from(monkeypatch, site.url)
+        out = dpr.download("nq", tmp_path, Transport(mirrors=(f"{site.url}/mirror",), quiet=True, tries=1))
+    assert out == tmp_path / "dpr/nq/converted"
+    record = json.loads((tmp_path / ".records/dpr/nq/biencoder-nq-dev.json.gz.json").read_text())
+    assert record["url"] == f"{site.url}/own/biencoder-nq-dev.json.gz"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [(b"<html></html>", "not one of DPR's files"), (packed(records("dev"))[:-30], "broken gzip.*It was deleted")],
+)
+def test_a_wrong_file_is_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: bytes, message: str
+) -> None:
+    right = {f"/own/biencoder-nq-{split}.json.gz": packed(records(split)) for split in COUNTS}
+    transport = Transport(quiet=True, tries=1)
+    with serve({**right, "/own/biencoder-nq-dev.json.gz": wrong}) as site:
+        served_from(monkeypatch, site.url)
+        with pytest.raises(DataError, match=message):
+            dpr.download("nq", tmp_path, transport)
+        assert not [p for p in tmp_path.rglob("*nq-dev*") if p.suffix != ".lock"]
+        site.files = right
+        assert dpr.download("nq", tmp_path, transport).is_dir()
+
+
+def test_a_broken_file_of_an_earlier_download_is_named_with_its_record(tmp_path: Path) -> None:
+    for split in COUNTS:
+        path = tmp_path / f"dpr/nq/biencoder-nq-{split}.json.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(packed(records(split))[:-30])
+    with pytest.raises(DataError, match=r"broken gzip file \([^)]*\); get it again$"):  # the user's own
+        load("dpr/nq", data=tmp_path)
+    record = tmp_path / ".records/dpr/nq/biencoder-nq-train.json.gz.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    for attempt in (
+        lambda: dpr.download("nq", tmp_path, Transport(offline=True)),
+        lambda: load("dpr/nq", data=tmp_path),
+    ):
+        with pytest.raises(DataError, match=r"broken gzip.*delete .*biencoder-nq-train\.json\.gz and .*\.records"):
+            attempt()
 
 
 def test_every_url_is_that_of_the_dpr_site() -> None:

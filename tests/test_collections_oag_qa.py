@@ -10,6 +10,8 @@ import types
 import warnings
 import zipfile
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -386,3 +388,39 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
     with pytest.raises(DataError, match="is there but lacks files of OAG-QA; move it away"):
         oag_qa.download("photon", tmp_path, Transport(offline=True))
     assert os.listdir(tmp_path / "oag-qa") == ["mine.txt"]
+
+
+def test_a_wrong_source_is_not_linked_to(tmp_path):
+    data, empty, right = tmp_path / "data", tmp_path / "empty", write_topic(tmp_path / "right", "photon")
+    empty.mkdir()
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
+        file.writestr("optics-questions.tsv", "")
+    for wrong in (empty, tmp_path / "other.zip"):
+        with pytest.raises(DataError, match="does not hold the files photon-questions"):
+            oag_qa.download("photon", data, Transport(offline=True), wrong)
+        assert not (data / "oag-qa").exists()
+    (data / "oag-qa").symlink_to(empty)
+    oag_qa.download("photon", data, Transport(offline=True), right)
+    assert (data / "oag-qa").resolve() == right.resolve()
+    assert empty.is_dir()
+    with pytest.raises(DataError, match="does not exist"):
+        oag_qa.download("photon", data, Transport(), tmp_path / "nowhere")
+
+
+def test_mirrors_come_before_drive(tmp_path, monkeypatch):
+    made, calls = archive(tmp_path), []
+
+    def download(*, id, output, quiet):
+        calls.append(id)
+        Path(output).write_bytes(made.read_bytes())
+
+    fake_gdown(monkeypatch, download)
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / "oagqa-topic-v2.zip").write_bytes(made.read_bytes())
+    transport = Transport(offline=True, quiet=True, mirrors=(mirror.as_uri(),))
+    assert (oag_qa.download("photon", tmp_path / "a", transport) / "photon-questions.tsv").is_file()
+    assert calls == []
+    (mirror / "oagqa-topic-v2.zip").write_text("<html></html>")
+    assert oag_qa.download("photon", tmp_path / "b", replace(transport, offline=False)).is_dir()
+    assert len(calls) == 1

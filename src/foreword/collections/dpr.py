@@ -20,6 +20,7 @@ from foreword.common.errors import DataError, UnknownNameError
 from foreword.downloads import Resource, Transport, data_folder, fetch
 from foreword.downloads.places import record_file
 from foreword.downloads.resources import DEFAULT
+from foreword.downloads.verify import read_record
 
 GROUP = "dpr"
 SPLITS = ("train", "dev")
@@ -96,6 +97,9 @@ def entries(data: Path | None = None) -> list[Entry]:
 def download(name: str, data: Path, transport: Transport = DEFAULT) -> Path:
     """The converted folder of a set, its files fetched and converted unless that was done before.
 
+    The files have no published hashes, so the first download of one is only trusted once it was converted: a
+    broken one is deleted with its record, and the next address is asked.
+
     Args:
         name: as in `load`.
         data: the data folder; the files come to `<data>/dpr/<name>/`, the conversion beside them.
@@ -105,20 +109,32 @@ def download(name: str, data: Path, transport: Transport = DEFAULT) -> Path:
         UnknownNameError: no such set.
         DataError: a file cannot be had, or is broken.
     """
-    about, base = _about(name), facts()["base"]
-    folder = _converted(name, Path(data), NEGATIVES, "first")
+    about, base, root = _about(name), facts()["base"], Path(data)
+    folder = _converted(name, root, NEGATIVES, "first")
     if folder is not None:
         return folder
     files = [_file_name(about, split) for split in SPLITS]
-    train, dev = (fetch(Resource(f"{GROUP}/{name}/{f}", (base + f,)), Path(data), transport) for f in files)
-    try:
-        return convert(train, dev, train.parent / _folder_name(NEGATIVES, "first"))
-    except DataError as error:
-        broken = next((path for path in (train, dev) if error.path == path), None)
-        if broken is None:
-            raise
-        record = record_file(Path(data), f"{GROUP}/{name}/{broken.name}")
-        raise DataError(f"{error}. To download it again, delete {broken} and {record}") from error
+    resources = {root / GROUP / name / f: Resource(f"{GROUP}/{name}/{f}", (base + f,)) for f in files}
+    new = {path for path, r in resources.items() if not path.exists() and read_record(root, r.name) is None}
+    refused: dict[str, DataError] = {}  # by address
+    while True:
+        try:
+            train, dev = (fetch(r, root, transport, check=_beginning, skip=refused) for r in resources.values())
+        except DataError as error:
+            before = "".join(f"\nBefore that, from {url}: {reason}" for url, reason in refused.items())
+            raise DataError(f"{error}{before}") from error
+        try:
+            return convert(train, dev, train.parent / _folder_name(NEGATIVES, "first"))
+        except DataError as error:
+            broken = next((path for path in new if error.path == path), None)
+            if broken is None:
+                raise _with_remedy(error, name, root) from error
+            record = read_record(root, resources[broken].name)
+            _forget(broken, record_file(root, resources[broken].name))
+            if record is not None:
+                refused[record.url] = error
+            if record is None or set(transport.addresses(resources[broken])) <= set(refused):
+                raise DataError(f"{error}. It was deleted; the next try downloads it again") from error
 
 
 class DprCollection(FolderCollection):
@@ -139,6 +155,31 @@ class DprCollection(FolderCollection):
     def facts(self) -> Mapping[str, object]:
         """A folder's facts, what the conversion was told and counted, and where the files come from."""
         return {**super().facts, **self._about}
+
+
+def _beginning(path: Path) -> str:
+    """What is wrong with a file's first bytes, or an empty string: DPR's are gzip, a mirror's may be plain JSON."""
+    with path.open("rb") as file:
+        first = file.read(16)
+    if first.startswith((b"\x1f\x8b", b"[")):
+        return ""
+    return f"not one of DPR's files: expected gzip or a JSON list, got what begins with {first!r}"
+
+
+def _forget(path: Path, record: Path) -> None:
+    path.unlink(missing_ok=True)
+    record.unlink(missing_ok=True)
+
+
+def _with_remedy(error: DataError, name: str, root: Path) -> DataError:
+    """The error, with what to delete where it is about a downloaded file: with its record, else it stays refused."""
+    path = None if error.path is None else Path(error.path)
+    if path is None or path.parent != root / GROUP / name:
+        return error
+    record = record_file(root, f"{GROUP}/{name}/{path.name}")
+    if not record.is_file():
+        return error
+    return DataError(f"{error}. To download it again, delete {path} and {record}")
 
 
 def _about(name: str) -> dict[str, Any]:
@@ -173,7 +214,10 @@ def _converted(name: str, root: Path, negatives: int, positives: Positives) -> P
             _check_unchanged(folder, sources)
             return folder
         if sources:
-            return convert(*sources, folder, negatives=negatives, positives=positives)
+            try:
+                return convert(*sources, folder, negatives=negatives, positives=positives)
+            except DataError as error:
+                raise _with_remedy(error, name, root) from error
     return None
 
 

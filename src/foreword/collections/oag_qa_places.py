@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from foreword.common.errors import DataError
-from foreword.downloads import Resource, Transport, data_folder, extract, fetch_folder, locked
+from foreword.downloads import Resource, Transport, data_folder, extract, fetch, fetch_folder, locked
+
+log = logging.getLogger(__name__)
 
 FOLDER = "oag-qa"
 """Below the data folder."""
@@ -68,37 +72,82 @@ def obtain(collection_id: str, topics: Iterable[str], data: Path, transport: Tra
             cannot be made), or a zip or tar archive, which is unpacked.
 
     Raises:
-        DataError: gdown is missing or fails, or the files are not among what was brought.
+        DataError: gdown is missing or fails, the source does not exist, or the files are not among what was brought.
     """
     topics = tuple(topics)
     data = Path(data)
+    source = None if source is None else Path(source).expanduser()
+    if source is not None and not source.exists():
+        message = "does not exist: no such file or folder; expected OAG-QA's archive or its unpacked folder"
+        raise DataError(message, path=source)
     found = find(topics, data)
     if found is not None:
         return found
     with locked(data, FOLDER):
         if find(topics, data) is None:
-            _bring(data, transport, None if source is None else Path(source).expanduser())
+            _bring(data, transport, source, [name for topic in topics for name in topic_files(topic)])
     return require(collection_id, topics, data)
 
 
-def _bring(data: Path, transport: Transport, source: Path | None) -> None:
+def _bring(data: Path, transport: Transport, source: Path | None, wanted: Sequence[str]) -> None:
     folder = data / FOLDER
-    if folder.exists() or folder.is_symlink():
+    if folder.exists() and not folder.is_symlink():
         message = "is there but lacks files of OAG-QA; move it away, then download again"
         raise DataError(message, path=folder)
     archive = facts()["archive"]
     limit: int = archive["unpacked_limit"]
     if source is None:
         resource = Resource(archive["name"], (archive["url"],), sha256=archive["sha256"], size=archive["size"])
-        if not (data / resource.name).exists():
+        if not (data / resource.name).exists() and not _from_mirror(resource, data, transport):
             _from_drive(archive["drive_id"], data / resource.name, transport)
+        _unlink(folder)
         fetch_folder(resource, data, folder, transport, limit=limit, members=_is_topic_file)
     elif source.is_dir():
+        _check_holds(source, source, wanted)
+        _unlink(folder)
         _link(source, folder)
-    elif source.is_file():
-        extract(source, folder, limit=limit, members=_is_topic_file)
     else:
-        raise DataError("no such file or folder; expected OAG-QA's archive or its unpacked folder", path=source)
+        _unlink(folder)
+        extract(source, folder, limit=limit, members=_is_topic_file)
+        try:
+            _check_holds(folder, source, wanted)
+        except DataError:
+            shutil.rmtree(folder)  # made a moment ago; left there, it would be in the way of the right one
+            raise
+
+
+def _check_holds(folder: Path, source: Path, wanted: Sequence[str]) -> None:
+    """Raise `DataError` about the user's `source` unless one folder in `folder` has all the files."""
+    if not any(_has(place, wanted) for place in _inside(folder)):
+        shown = ", ".join(wanted[:4]) + (f" and {len(wanted) - 4} more" if len(wanted) > 4 else "")
+        raise DataError(f"does not hold the files {shown}; expected OAG-QA's archive or its folder", path=source)
+
+
+def _unlink(folder: Path) -> None:
+    """Remove an earlier link to a folder without the files; what it points to is left alone."""
+    if folder.is_symlink():
+        log.warning("%s was a link to %s, which lacks files of OAG-QA; it is replaced", folder, os.readlink(folder))
+        folder.unlink()
+
+
+def _from_mirror(resource: Resource, data: Path, transport: Transport) -> bool:
+    """Whether a mirror had the archive; its own address is a page of Google Drive, no file."""
+    mirrored = replace(resource, urls=())
+    if not transport.addresses(mirrored):
+        return False
+    try:
+        fetch(mirrored, data, transport, check=_not_zip)
+    except DataError as error:
+        log.warning("no mirror gave OAG-QA, so Google Drive is asked: %s", error)
+        return False
+    return True
+
+
+def _not_zip(path: Path) -> str:
+    """What is wrong with an archive's first bytes, or an empty string."""
+    with path.open("rb") as file:
+        first = file.read(16)
+    return "" if first.startswith(b"PK") else f"expected a zip archive, got what begins with {first!r}"
 
 
 def _from_drive(drive_id: str, path: Path, transport: Transport) -> None:
@@ -147,12 +196,18 @@ def _is_topic_file(name: str) -> bool:
 
 
 def _places(root: Path) -> Iterator[Path]:
-    """The folders to look in: the data folder, its `oag-qa`, the archive's folder in either, and two levels down."""
+    """The folders to look in: the data folder's `oag-qa`, itself, and the archive's folder in either."""
     inner = facts()["archive"]["folder"]
     below = root / FOLDER
     yield from (below, below / inner, root, root / inner)
-    yield from (path for pattern in ("*", "*/*") for path in sorted(below.glob(pattern)) if path.is_dir())
+    yield from _inside(below)
 
 
-def _has(folder: Path, names: list[str]) -> bool:
+def _inside(folder: Path) -> Iterator[Path]:
+    """A folder and those in it, two levels down."""
+    yield folder
+    yield from (path for pattern in ("*", "*/*") for path in sorted(folder.glob(pattern)) if path.is_dir())
+
+
+def _has(folder: Path, names: Sequence[str]) -> bool:
     return all((folder / name).is_file() for name in names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from foreword.common.errors import DataError
@@ -17,7 +17,14 @@ from foreword.downloads.verify import measure, problem, read_record, unchanged, 
 log = logging.getLogger(__name__)
 
 
-def fetch(resource: Resource, data: Path, transport: Transport = DEFAULT) -> Path:
+def fetch(
+    resource: Resource,
+    data: Path,
+    transport: Transport = DEFAULT,
+    *,
+    check: Callable[[Path], str] | None = None,
+    skip: Collection[str] = (),
+) -> Path:
     """The file of a resource, downloaded unless it is there.
 
     It is compared with the resource's size and hashes; where it has no hash, with those seen at the first
@@ -29,6 +36,9 @@ def fetch(resource: Resource, data: Path, transport: Transport = DEFAULT) -> Pat
         resource: what to get, and where.
         data: the data folder, see `data_folder`.
         transport: mirrors, offline mode, timeout, retries.
+        check: says what is wrong with a file that has come, or an empty string; what it refuses (a server's page
+            in the file's place, say) is not recorded, and the next address is asked. For files without hashes.
+        skip: addresses not to ask.
 
     Returns:
         `data / resource.name`.
@@ -46,7 +56,7 @@ def fetch(resource: Resource, data: Path, transport: Transport = DEFAULT) -> Pat
             if path.exists():
                 _accept(path, resource, data)
             else:
-                _download(path, resource, data, transport)
+                _download(path, resource, data, transport, check, skip)
     except OSError as error:
         raise DataError(
             f"{path} cannot be written or read ({error}); choose another data folder (--data FOLDER or FOREWORD_DATA)"
@@ -98,9 +108,16 @@ def _accept(path: Path, resource: Resource, data: Path) -> None:
     write_record(data, got)
 
 
-def _download(path: Path, resource: Resource, data: Path, transport: Transport) -> None:
+def _download(
+    path: Path,
+    resource: Resource,
+    data: Path,
+    transport: Transport,
+    check: Callable[[Path], str] | None,
+    skip: Collection[str],
+) -> None:
     """Try every address in turn."""
-    addresses = transport.addresses(resource)
+    addresses = [url for url in transport.addresses(resource) if url not in skip]
     if transport.is_offline:
         addresses = [url for url in addresses if is_local(url)]  # a local mirror needs no network
     part = Part(data, resource.name)
@@ -109,7 +126,7 @@ def _download(path: Path, resource: Resource, data: Path, transport: Transport) 
     failures: list[str] = []
     for url in addresses:
         try:
-            _from_one(url, path, part, resource, data, transport)
+            _from_one(url, path, part, resource, data, transport, check)
         except RejectedError as rejected:
             failures.append(f"{url}: {rejected}")
         else:
@@ -119,7 +136,15 @@ def _download(path: Path, resource: Resource, data: Path, transport: Transport) 
     raise DataError(_failed(path, part, resource, transport, failures))
 
 
-def _from_one(url: str, path: Path, part: Part, resource: Resource, data: Path, transport: Transport) -> None:
+def _from_one(
+    url: str,
+    path: Path,
+    part: Part,
+    resource: Resource,
+    data: Path,
+    transport: Transport,
+    check: Callable[[Path], str] | None,
+) -> None:
     """Bring the file from one address, or raise `RejectedError`; parts put together wrongly have one more try."""
     before = read_record(data, resource.name)
     verified = resource.hashed or before is not None
@@ -127,6 +152,8 @@ def _from_one(url: str, path: Path, part: Part, resource: Resource, data: Path, 
         joined = complete(url, part, resource, transport, verified=verified)
         got = measure(part.path, resource.name, url)
         wrong = problem(got, resource, before, record_file(data, resource.name))
+        if not wrong and check is not None:
+            wrong = check(part.path)
         if not wrong:
             write_record(data, got)
             part.finish(path)
