@@ -9,6 +9,7 @@ import pytest
 
 from foreword.collections.memory import MemoryCollection
 from foreword.collections.records import Document, Query
+from foreword.collections.view import View
 from foreword.common.errors import DataError, ForewordError, UnknownNameError
 from foreword.prompts.encoder import encode
 from foreword.retrieval.mining import Guard, WithNegatives, mine
@@ -139,7 +140,8 @@ def test_bm25_scores_a_relevant_document_below_the_depth() -> None:
     judged = {"q": {"far": 1}, "r": {"near0": 1}}
     collection = MemoryCollection("toy/far", "toy", corpus, {"train": query}, {"train": judged})
     assert list(bm25_run(collection, query, k=2)["q"]) == ["near2", "near1"]
-    assert mine(collection, depth=2).counts["dropped_by_margin"] == 3
+    with pytest.raises(DataError, match=r"no hard negative was found for any query .*dropped_by_margin 3"):
+        mine(collection, depth=2)
     everything = bm25_run(collection, query, k=9)["q"]
     above = everything["near0"] - everything["far"]
     assert above > 0
@@ -177,6 +179,30 @@ def test_an_encoder_with_its_own_scores(encoder: SentenceTransformer, toy: Memor
     assert given == mined
     run = dense_run(encoder, toy, queries, k=60, quiet=True)
     assert mine(toy, run, depth=5, count=3, relative_margin=None, margin=0.0) == mined
+
+
+class OwnCorpus(View):
+    """A view whose train split is about another corpus than `documents()`."""
+
+    def __init__(self, source: MemoryCollection, corpus: tuple[Document, ...]) -> None:
+        self.source, self.corpus = source, corpus
+
+    def documents(self) -> tuple[Document, ...]:
+        return self.corpus
+
+    def documents_for(self, split: str) -> tuple[Document, ...]:
+        return self.source.corpus if split == "train" else self.corpus
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_split_with_a_corpus_of_its_own_is_mined_in_it(
+    encoder: SentenceTransformer, toy: MemoryCollection, dense: bool
+) -> None:
+    other = tuple(Document(f"x{number}", doc.text) for number, doc in enumerate(toy.corpus))
+    retriever, how = (encoder, {"quiet": True}) if dense else (None, {})
+    found = mine(OwnCorpus(toy, other), retriever, depth=5, relative_margin=None, **how)
+    assert found == mine(toy, retriever, depth=5, relative_margin=None, **how)
+    assert found.counts["dropped_by_relevance"] > 0
 
 
 def test_what_was_mined_becomes_pairs(toy: MemoryCollection, tmp_path: Path) -> None:

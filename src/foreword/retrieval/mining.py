@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from foreword.collections.hard_negatives import WithNegatives, read_hard_negatives, write_hard_negatives
 from foreword.collections.records import Collection, Document, Qrels, Query
 from foreword.collections.splits import normalise
+from foreword.collections.view import documents_for
 from foreword.common.errors import DataError, ForewordError
 from foreword.retrieval.bm25 import BM25
 from foreword.retrieval.runs import Run, ranked
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+_Corpus = Callable[[], Iterable[Document]]
 
 __all__ = ["Guard", "Mined", "WithNegatives", "choose", "mine", "read_hard_negatives", "write_hard_negatives"]
 
@@ -78,7 +82,7 @@ def mine(
     relative_margin: float | None = RELATIVE_MARGIN,
     **how: Any,
 ) -> Mined:
-    """Hard negatives for the queries of a split.
+    """Hard negatives for the queries of a split, from the corpus that its judgements are about (see `documents_for`).
 
     A hit is no negative when it is judged relevant, is the query's own document (in collections where queries are
     documents), says the same as a relevant document or the query (equal after `normalise`), or scores too high
@@ -99,7 +103,7 @@ def mine(
         how: further arguments of `dense_run` (route, vectors, lengths, precision...), for an encoder.
 
     Raises:
-        DataError: the split is `test`.
+        DataError: the split is `test`, or there is no negative for any query.
         UnknownNameError: the collection has no such split.
         ForewordError: a number is out of its range.
     """
@@ -111,17 +115,24 @@ def mine(
     if how and (retriever is None or isinstance(retriever, Mapping)):
         raise ForewordError(f"{', '.join(how)}: for an encoder only, and BM25 or a run was given")
     guard = Guard(margin, relative_margin)
-    qrels = collection.qrels(split)
+    qrels, corpus = collection.qrels(split), partial(documents_for, collection, split)
     queries = [query for query in collection.queries(split) if _relevant(qrels, query.query_id)]
     if isinstance(retriever, Mapping):
         given: Run = {query.query_id: retriever.get(query.query_id, {}) for query in queries}
         run = {query_id: dict(ranked(hits, depth)) for query_id, hits in given.items()}
         best = {query_id: _best(hits, qrels, query_id) for query_id, hits in given.items()}
     elif retriever is None:
-        run, best = _by_bm25(collection, queries, qrels, depth)
+        run, best = _by_bm25(corpus, queries, qrels, depth, exclude_self=collection.exclude_self)
     else:
-        run, best = _by_encoder(retriever, collection, queries, qrels, depth, how)
-    return choose(collection, queries, qrels, run, best, guard, skip=skip, count=count)
+        run, best = _by_encoder(retriever, collection, corpus, queries, qrels, depth, how)
+    mined = choose(collection, queries, qrels, run, best, guard, documents=corpus(), skip=skip, count=count)
+    if not mined.negatives:
+        counted = ", ".join(f"{name} {number}" for name, number in mined.counts.items())
+        raise DataError(
+            f"{collection.id} ({split}): no hard negative was found for any query ({counted}); "
+            "a looser margin or a greater depth lets more hits pass"
+        )
+    return mined
 
 
 def choose(
@@ -132,25 +143,29 @@ def choose(
     best: Mapping[str, float | None],
     guard: Guard,
     *,
+    documents: Iterable[Document] | None = None,
     skip: int = 0,
     count: int = COUNT,
 ) -> Mined:
     """The negatives among the hits of a run.
 
     Args:
-        collection: gone through once, for the texts of hits and relevant documents (digests of them are held).
+        collection: whose queries these are.
         queries: whose hits are looked at.
         qrels: their judgements.
         run: their hits, in rank order.
         best: the score of each query's best relevant document; None: not known, so the lowest hit's.
         guard: which scores are too high.
+        documents: the corpus of the hits; None: the collection's. Gone through once, for the texts of hits and
+            relevant documents (digests of them are held).
         skip: the first hits that are passed over.
         count: negatives a query, at most.
     """
     counts = Counter(dict.fromkeys(_COUNTED, 0))
     wanted = {doc_id for query in queries for doc_id in run.get(query.query_id, {})}
     wanted.update(doc_id for query in queries for doc_id in _relevant(qrels, query.query_id))
-    texts = {doc.doc_id: _forms(doc) for doc in collection.documents() if doc.doc_id in wanted}
+    corpus = collection.documents() if documents is None else documents
+    texts = {doc.doc_id: _forms(doc) for doc in corpus if doc.doc_id in wanted}
     negatives: dict[str, tuple[str, ...]] = {}
     for query in queries:
         query_id, hits = query.query_id, run.get(query.query_id, {})
@@ -193,10 +208,10 @@ def _best(scores: Mapping[str, float], qrels: Qrels, query_id: str) -> float | N
 
 
 def _by_bm25(
-    collection: Collection, queries: Sequence[Query], qrels: Qrels, depth: int
+    corpus: _Corpus, queries: Sequence[Query], qrels: Qrels, depth: int, *, exclude_self: bool
 ) -> tuple[Run, dict[str, float | None]]:
-    index = BM25(collection.documents())
-    run = index.search(queries, depth, exclude_self=collection.exclude_self)
+    index = BM25(corpus())
+    run = index.search(queries, depth, exclude_self=exclude_self)
     best: dict[str, float | None] = {}
     for query in queries:
         query_id = query.query_id
@@ -210,6 +225,7 @@ def _by_bm25(
 def _by_encoder(
     encoder: SentenceTransformer,
     collection: Collection,
+    corpus: _Corpus,
     queries: Sequence[Query],
     qrels: Qrels,
     depth: int,
@@ -217,17 +233,17 @@ def _by_encoder(
 ) -> tuple[Run, dict[str, float | None]]:
     from foreword.retrieval.search import dense_run
 
-    run = dense_run(encoder, collection, queries, k=depth, **how)
+    run = dense_run(encoder, collection, queries, documents=corpus(), k=depth, **how)
     best = {query.query_id: _best(run[query.query_id], qrels, query.query_id) for query in queries}
     missed = [query for query in queries if best[query.query_id] is None]
     if missed:
-        best.update(_scores_of_relevant(encoder, collection, missed, qrels, how))
+        best.update(_scores_of_relevant(encoder, corpus, missed, qrels, how))
     return run, best
 
 
 def _scores_of_relevant(
     encoder: SentenceTransformer,
-    collection: Collection,
+    corpus: _Corpus,
     queries: Sequence[Query],
     qrels: Qrels,
     how: Mapping[str, Any],
@@ -239,7 +255,7 @@ def _scores_of_relevant(
     wanted = {doc_id for query in queries for doc_id in _relevant(qrels, query.query_id)}
     vectors = how.get("vectors")
     if vectors is None:
-        found = [doc for doc in collection.documents() if doc.doc_id in wanted]
+        found = [doc for doc in corpus() if doc.doc_id in wanted]
         texts = [doc.content for doc in found]
         made = encode(encoder, texts, "document", max_length=how.get("document_length"), **same)
         rows = {doc.doc_id: row for doc, row in zip(found, made, strict=True)}

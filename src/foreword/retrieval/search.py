@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ def dense_run(
     queries: Sequence[Query],
     *,
     route: Route | Default = OWN,
+    documents: Iterable[Document] | None = None,
     vectors: Vectors | None = None,
     k: int = 100,
     query_length: int | None = None,
@@ -47,6 +48,7 @@ def dense_run(
         queries: what to search for.
         route: the prompt or mixture that encodes queries and documents (where it has a side for them); None: base;
             OWN: what the encoder is routed to.
+        documents: what is searched in place of the collection's own; None: these.
         vectors: ids and vectors (N, d') of the documents, when they are embedded already.
         k: hits a query.
         query_length: tokens a query is cut to; None: the encoder's limit.
@@ -68,7 +70,7 @@ def dense_run(
     blocks = (
         [vectors]
         if vectors is not None
-        else document_blocks(encoder, collection, route=route, max_length=document_length, **kind)
+        else document_blocks(encoder, collection, documents, route=route, max_length=document_length, **kind)
     )
     query_ids = [query.query_id for query in queries]
     device = str(encoder.device)
@@ -76,11 +78,16 @@ def dense_run(
 
 
 def document_blocks(
-    encoder: SentenceTransformer, collection: Collection, *, size: int = BLOCK_DOCUMENTS, **how: Any
+    encoder: SentenceTransformer,
+    collection: Collection,
+    documents: Iterable[Document] | None = None,
+    *,
+    size: int = BLOCK_DOCUMENTS,
+    **how: Any,
 ) -> Iterator[Vectors]:
-    """The collection's documents, embedded `size` at a time; `how` goes to `encode`."""
-    documents = iter(collection.documents())
-    while block := list(islice(documents, size)):
+    """The collection's documents, or those given, embedded `size` at a time; `how` goes to `encode`."""
+    rest = iter(collection.documents() if documents is None else documents)
+    while block := list(islice(rest, size)):
         texts = [doc.content for doc in block]
         yield (
             [doc.doc_id for doc in block],
