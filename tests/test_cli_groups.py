@@ -189,3 +189,67 @@ def test_json_rows_of_a_group(shell: Shell, data: Path) -> None:
     assert found["documents"] == 3633
     assert found["size"] > 2_000_000
     assert any(row["collection"] == "beir/nq" for row in shell.json("collections", "--seen"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("evaluate", "folder:x", "--bank", "y"), "--bank is for a --group"),
+        (("evaluate", "folder:x", "--format", "latex"), "--format is for a --group"),
+        (("evaluate", "--group", "glasgow", "--system", "bm25"), "--system is for one collection"),
+        (("evaluate", "folder:x", "--run", "y", "--prompt", "z"), "--prompt is not used with --run"),
+        (("evaluate", "folder:x", "--k", "5", "--measures", "R@100"), "fewer hits than the measures look at (100)"),
+        (("train", "folder:x", "--output", "y", "--negatives", "z"), "--negatives would do nothing here"),
+        (("train", "folder:x", "--output", "y", "--hard-negatives", "2"), "it needs --side both"),
+        (("train", "folder:x", "--output", "y", "--side", "both", "--corpus-negatives", "5"), "it needs --side query"),
+        (
+            ("train", "folder:x", "--output", "y", "--supervision", "train", "--pseudo-queries", "span"),
+            "it needs no --supervision train",
+        ),
+        (("train", "folder:x", "--output", "y", "--report-to", "foo"), "report_to names foo"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(shell: Shell, arguments: tuple[str, ...], said: str) -> None:
+    assert said in shell.fails(*arguments)
+
+
+def test_labels_are_followed_through_what_a_prompt_started_from(
+    shell: Shell, beir: Path, data: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    name = "cqadupstack/gis"
+    common = ("--data", data, "--backbone", tiny_bert, "--device", "cpu", "--precision", "float32")
+    quick = ("--steps", 2, "--evaluate-every", 2, "--batch-size", 4)
+    first = tmp_path / "first"
+    shell("train", f"{name}#fold1of2", "--output", first, *common, *quick)
+    refused = ("train", f"{name}#fold2of2", "--start-from", first, "--output", tmp_path / "no", *common, *quick)
+    assert shell(*refused, code=1) == ""
+    assert "trained on test queries of cqadupstack/gis#fold2of2" in shell.printed.err
+    shell("train", f"folder:{beir}", "--start-from", first, "--output", tmp_path / "second", *common, *quick)
+    assert read_card(tmp_path / "second")["start"]["trained_on"] == {f"{name}#fold1of2": "k-fold"}
+    said = shell.fails("evaluate", name, "--prompt", tmp_path / "second", *common, "--measures", "AP")
+    assert "was trained on test queries" in said
+    shell("evaluate", f"{name}#fold1of2", "--prompt", tmp_path / "second", *common, "--measures", "AP")
+
+
+def test_a_folder_by_another_path_is_the_same(
+    shell: Shell, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_beir(tmp_path / "mine", toy_collection(splits=("test",))).parent)
+    common = ("--backbone", tiny_bert, "--device", "cpu", "--precision", "float32")
+    quick = ("--steps", 2, "--evaluate-every", 2, "--batch-size", 4)
+    shell("train", "folder:mine#fold1of2", "--output", "p", *common, *quick)
+    shell("subsample", "folder:mine", "--documents", 5, "--output", "sample")
+    for other in ("folder:mine", "folder:./mine/", f"folder:{tmp_path}/mine", "folder:sample"):
+        said = shell.fails("evaluate", other, "--prompt", "p", *common, "--measures", "AP")
+        assert "was trained on test queries" in said
+    said = shell.fails("subsample", "folder:mine#fold1of2", "--documents", 5, "--output", "other")
+    assert "is a fold" in said
+
+
+def test_a_card_says_the_templates(shell: Shell, beir: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    shell(
+        *("train", f"folder:{beir}", "--query-template", "Q: {text}", "--steps", 2, "--output", tmp_path / "p"),
+        *("--backbone", tiny_bert, "--device", "cpu"),
+    )
+    text = read_card(tmp_path / "p")["text"]
+    assert (text["query_template"], text["document_template"]) == ("Q: {text}", "{title} {text}")

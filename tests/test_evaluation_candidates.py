@@ -26,7 +26,6 @@ def candidate(*trained_on: str, supervision: str = "train", dev: bool = True) ->
         (candidate("a/b"), "a/b", "dev", True),
         (candidate("a/b", dev=False), "a/b", "dev", False),
         (candidate("a/b", dev=False, supervision="dev"), "a/b", "dev", True),
-        (candidate("a/b", supervision="pseudo-queries"), "a/b", "dev", False),
         (candidate("a/b"), "a/c", "train", False),
         (candidate("a/b#fold1of2", supervision="k-fold"), "a/b#fold1of2", "test", False),
         (candidate("a/b#fold1of2", supervision="k-fold"), "a/b#fold2of2", "test", True),

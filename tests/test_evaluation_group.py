@@ -17,7 +17,7 @@ from tiny import random_prompt, toy_collection
 from foreword.collections.folds import Fold, FoldCollection
 from foreword.collections.memory import MemoryCollection
 from foreword.common.errors import DataError, ForewordError, PromptError, UnknownNameError
-from foreword.evaluation import evaluate_run, members, seen
+from foreword.evaluation import evaluate_run, members, score, seen
 from foreword.evaluation.evaluate import evaluate
 from foreword.evaluation.formats import FORMATS, escape_latex, format_group
 from foreword.evaluation.group import GroupConfig, GroupResult, System, evaluate_group
@@ -205,6 +205,27 @@ def test_cqadupstack_is_the_mean_of_its_forums(tmp_path: Path, monkeypatch: pyte
     assert not expanded.failures
 
 
+def test_the_prompt_of_cqadupstack_serves_a_forum_that_has_none(
+    encoder: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forums = tuple(f"cqadupstack/f{n}" for n in range(2))
+    monkeypatch.setattr(members, "members", lambda name: forums)
+    collections = {name: toy_collection(name, seed=n) for n, name in enumerate(forums)}
+    for number, name in enumerate(("beir/cqadupstack", forums[0])):
+        prompt = random_prompt(encoder, PromptSpec("gated", 3), number)
+        save_prompt(tmp_path / "bank" / folder_name(name), prompt, encoder, name)
+    systems = [
+        System("bank", "bank", tmp_path / "bank"),
+        System("whole", "prompt", tmp_path / "bank" / folder_name("beir/cqadupstack")),
+        System("own", "prompt", tmp_path / "bank" / folder_name(forums[0])),
+    ]
+    result = group(collections, tmp_path / "out", encoder, systems, name="beir", ids=["beir/cqadupstack"])
+    assert not result.failures
+    used = {(part["collection"], part["system"]): part["prompts"] for part in result.parts}
+    assert used[forums[0], "bank"] == used[forums[0], "own"] != used[forums[1], "bank"]
+    assert used[forums[1], "bank"] == used[forums[1], "whole"]
+
+
 def test_splits_and_headlines(toys: dict[str, MemoryCollection], tmp_path: Path) -> None:
     assert plan(["beir/msmarco", "beir/scifact"])[0].leaves[0].split == "dev"
     assert plan(["beir/msmarco"], {"beir/msmarco": "test"})[0].leaves[0].split == "test"
@@ -283,6 +304,14 @@ def test_folds_that_are_not_all_there_or_overlap(toys: dict[str, MemoryCollectio
     assert plan(["x#fold2of2@0", "x#fold1of2"])[0].leaves[0].ids == ("x#fold1of2", "x#fold2of2")
 
 
+def test_folds_are_scored_on_their_test_queries_alone() -> None:
+    names = [f"beir/msmarco#fold{i}of2" for i in (1, 2)]
+    for key in (names[1], "beir/msmarco"):
+        with pytest.raises(ForewordError, match="is to be scored on 'train'; a fold offers its test queries"):
+            plan(names, {key: "train"})
+    assert plan(names)[0].leaves[0].split == plan(names, dict.fromkeys(names, "test"))[0].leaves[0].split == "test"
+
+
 def test_the_librarys_own_folds(toys: dict[str, MemoryCollection], tmp_path: Path) -> None:
     ids = [f"toy/one#fold{i}of2@3" for i in (1, 2)]
     collections: dict[str, Any] = {n: FoldCollection(toys["toy/one"], Fold(i, 2, 3)) for i, n in enumerate(ids, 1)}
@@ -356,6 +385,30 @@ def test_what_follows_from_something_else_is_computed_again(
     group({"toy/two": collection}, tmp_path / "out", encoder, systems, ids=["toy/two"], config=config)
     assert path.stat().st_mtime_ns != before
     assert path.with_suffix(".trec").is_file()
+
+
+def test_a_row_is_taken_back_only_for_the_whole_corpus(
+    encoder: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "_FIRST_DOCUMENTS", 5)
+    passes: list[int] = []
+    whole = score.Corpus.documents
+    monkeypatch.setattr(score.Corpus, "documents", lambda corpus: passes.append(1) or whole(corpus))
+    config, collection = GroupConfig(measures=("nDCG@10", "P@1", "MRR@10")), toy_collection("toy/one")
+
+    def rows(now: MemoryCollection) -> list[list[str]]:
+        passes.clear()
+        result = group({"toy/one": now}, tmp_path, encoder, [BM25, BASE], ids=["toy/one"], config=config)
+        return [list(row["measures"]) for row in result.rows]
+
+    first = rows(collection)
+    assert first[0] == ["nDCG@10", "P@1", "RR@10"]
+    assert len(passes) == 2
+    assert rows(collection) == first  # in the configuration's order, not the file's
+    assert len(passes) == 1
+    last = replace(collection.corpus[-1], text="another text")
+    rows(replace(collection, corpus=(*collection.corpus[:-1], last)))
+    assert len(passes) == 3  # one to find it out for both, and one for each
 
 
 def test_what_fails_is_said_and_the_others_go_on(

@@ -95,10 +95,33 @@ def evaluate(options: Options) -> None:
     """Evaluate a system on a collection, or systems on a group."""
     if (options.collection is None) == (options.group is None):
         raise ForewordError("name one collection, e.g. pydoc/torch, or a --group")
+    _refuse_idle(options)
     if options.group is not None:
         _group(options)
     else:
         _one(options)
+
+
+_ONE = {"system": "dense", "run_file": None, "write_run": None, "baseline": None}
+_GROUP = {
+    "bank": None,
+    "systems": None,
+    "folds": None,
+    "fold_seed": 0,
+    "output": None,
+    "format": "text",
+    "no_published": False,
+}
+
+
+def _refuse_idle(options: Options) -> None:
+    """Refuse options that would do nothing here."""
+    idle, what = (_ONE, "one collection") if options.group is not None else (_GROUP, "a --group")
+    for name, default in idle.items():
+        if getattr(options, name) != default:
+            raise ForewordError(f"--{name.removesuffix('_file').replace('_', '-')} is for {what}")
+    if options.run_file is not None and chosen_prompt(options):
+        raise ForewordError("--prompt is not used with --run, which is scored as it is")
 
 
 # -- a group ---------------------------------------------------------------------------------------------------
@@ -109,9 +132,6 @@ def _group(options: Options) -> None:
     from foreword.evaluation.group import evaluate_group
     from foreword.evaluation.systems import GroupConfig
 
-    for option in ("run_file", "write_run", "baseline"):
-        if getattr(options, option) is not None:
-            raise ForewordError(f"--{option.removesuffix('_file').replace('_', '-')} is for one collection")
     names = _folded(options, expand([options.group], options.data))
     systems = _systems(options)
     config = GroupConfig(
@@ -202,11 +222,16 @@ def _folded(options: Options, names: list[str]) -> list[str]:
 
 def _one(options: Options) -> None:
     """Evaluate a system on one collection."""
-    from foreword.evaluation.measures import DEFAULT_MEASURES, depth
+    from foreword.evaluation.measures import DEFAULT_MEASURES, depth, largest_cutoff
     from foreword.evaluation.members import HEADLINE_SPLITS
 
     measures = [name for given in options.measures or DEFAULT_MEASURES for name in given.split(",") if name]
-    options.k = depth(measures) if options.k is None else options.k  # a wrong name is said before anything is computed
+    needed = depth(measures)  # a wrong name is said before anything is computed
+    if options.k is not None and options.k < min(needed, largest_cutoff(measures)):
+        raise ForewordError(
+            f"--k {options.k} is fewer hits than the measures look at ({largest_cutoff(measures)}); name others"
+        )
+    options.k = needed if options.k is None else options.k
     if options.system == "bm25" and chosen_prompt(options):
         raise ForewordError("--prompt is for dense retrieval; --system bm25 has none")
     options.split = options.split or HEADLINE_SPLITS.get(options.collection, "test")
@@ -228,6 +253,7 @@ def _one(options: Options) -> None:
         return
     from foreword.evaluation.evaluate import evaluate as score
     from foreword.evaluation.seen import seen
+    from foreword.prompts.store import library_versions
     from foreword.retrieval.runs import read_run, write_run
 
     collection = load_collection(options, options.collection)
@@ -242,6 +268,12 @@ def _one(options: Options) -> None:
         "seconds": round(seconds, 3),
         "system": resolved["system"],
         "prompt": resolved["prompt"],
+        "configuration": {
+            **resolved,
+            "document_template": options.document_template,
+            "query_template": options.query_template,
+            "versions": library_versions(),
+        },
         "supervision": supervision,
         "seen_by_backbone": seen(options.backbone, collection.id) if dense else None,
     }

@@ -165,12 +165,14 @@ def _training_options(parser: Parser, *, several: bool) -> None:
 def pretrain(options: Options) -> None:
     """Train a multitask prompt."""
     names = _names(options)
+    _refuse_idle(options)
     _run(options, names, several=True)
 
 
 def train(options: Options) -> None:
     """Train a domain's prompt, or those of a group."""
     names = _names(options)
+    _refuse_idle(options)
     if len(names) == 1 and options.group is None and options.folds is None:
         _run(options, names, several=False)
         return
@@ -182,6 +184,24 @@ def _names(options: Options) -> list[str]:
     if not names:
         raise ForewordError("no collection to train on; name one, e.g. pydoc/torch, or a --group")
     return list(dict.fromkeys(names))
+
+
+def _refuse_idle(options: Options) -> None:
+    """Refuse options that would do nothing with the others."""
+    query = options.side == "query"
+    for name, idle, needs in (
+        ("negatives", query, "--side both (the query side has the whole corpus as negatives)"),
+        ("hard_negatives", query, "--side both (the query side has the whole corpus as negatives)"),
+        ("gather_negatives", query, "--side both"),
+        ("mini_batch_size", query, "--side both"),
+        ("negatives", options.pseudo_queries is not None, "labels, not --pseudo-queries"),
+        ("corpus_negatives", not query, "--side query"),
+        ("document_side", not query, "--side query"),
+        ("documents", not query, "--side query"),
+        ("pseudo_queries", options.supervision in ("train", "dev"), f"no --supervision {options.supervision}"),
+    ):
+        if idle and getattr(options, name) is not None:
+            raise ForewordError(f"--{name.replace('_', '-')} would do nothing here; it needs {needs}")
 
 
 def training_config(options: Options, *, several: bool) -> TrainingConfig:
@@ -263,7 +283,8 @@ def _supervised(options: Options, name: str, exclude: Iterable[Collection]) -> C
 
     collection = load_collection(options, name, exclude=exclude)
     if options.negatives is not None:
-        collection = WithNegatives(collection, read_hard_negatives(options.negatives))
+        split = "train" if "train" in collection.splits and options.supervision != "dev" else "dev"
+        collection = WithNegatives(collection, read_hard_negatives(options.negatives), split)
     method = "pseudo-queries" if options.pseudo_queries else options.supervision
     return supervise(collection, method=method, seed=options.seed or 0, pseudo=options.pseudo_queries or "auto")
 

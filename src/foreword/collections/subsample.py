@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from foreword.collections.folds import split_fold
 from foreword.collections.records import Collection, DataWarning, fingerprint
 from foreword.common.errors import DataError, ForewordError
 from foreword.common.files import write_json
@@ -36,6 +37,8 @@ def subsample(collection: Collection, output: Path, *, documents: int, seed: int
         DataError: the folder is not empty, or in the source's; two queries of one id; no documents.
         ForewordError: `documents` below 1.
     """
+    if split_fold(collection.id)[1] is not None:
+        raise DataError(f"{collection.id} is a fold; sample its collection, and take folds of the sample")
     if documents < 1:
         raise ForewordError(f"the number of documents to draw is 1 or more, got {documents}")
     output = Path(output)

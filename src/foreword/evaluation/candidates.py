@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foreword.collections.folds import split_fold
-from foreword.collections.unions import overlap
+from foreword.collections.unions import canonical, overlap
 from foreword.common.errors import PromptError
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.mixture import CARD as MIXTURE_CARD
 from foreword.prompts.mixture import SOURCES, attach_mixture, is_mixture, read_mixture_card
-from foreword.prompts.store import CARD, attach_prompt, read_card
+from foreword.prompts.store import CARD, attach_prompt, read_card, trained_on
 from foreword.prompts.transformer import Route, Routes
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Candidate:
     supervision: str | None
     """The labels it was trained by: `train`, `dev`, `pseudo-queries`, `k-fold`, `transfer`; None: not said."""
     trained_on: tuple[str, ...]
-    """Collections whose pairs it was trained on."""
+    """Collections whose labels it, or what it started from, was trained on."""
     chose_by_dev: bool
     """Its best step was chosen by these collections' dev splits."""
 
@@ -43,12 +43,11 @@ class Candidate:
 
         A fold's training takes test queries of its collection: all but its own fold's.
         """
-        if self.supervision == "pseudo-queries":
-            return False
         own = split == "train" or (split == "dev" and (self.chose_by_dev or self.supervision == "dev"))
         shared = [name for name in self.trained_on if overlap(name, collection)]
         if split == "test":
-            return any(split_fold(name)[1] is not None and name != collection for name in shared)
+            own_id = canonical(collection)
+            return any(split_fold(name)[1] is not None and canonical(name) != own_id for name in shared)
         return own and bool(shared)
 
 
@@ -63,9 +62,10 @@ def read_candidate(folder: Path) -> Candidate:
         card = read_card(folder)
         digest = str(card.get("digest") or card["sha256"])
         cards = [card]
-    trained_on = dict.fromkeys(name for each in cards for name in each.get("data") or {})
+    trained = [item for each in cards for item in trained_on(each).items()]
+    labelled = dict.fromkeys(name for name, method in trained if method != "pseudo-queries")
     chosen = any(entry.get("dev") is not None for each in cards for entry in (each.get("metrics") or {}).get("dev", ()))
-    return Candidate(folder, card["domain"], digest, _supervision(card), tuple(trained_on), chosen)
+    return Candidate(folder, card["domain"], digest, _supervision(card), tuple(labelled), chosen)
 
 
 def _supervision(card: Mapping[str, Any]) -> str | None:

@@ -17,8 +17,8 @@ from foreword.collections.records import Collection
 from foreword.common.errors import ForewordError, PromptError
 from foreword.common.files import write_json
 from foreword.evaluation.candidates import Candidate, bare, read_bank, read_candidate
-from foreword.evaluation.measures import depth, parse_measures
-from foreword.evaluation.members import Leaf, Member, headline_measure, plan
+from foreword.evaluation.measures import depth, largest_cutoff, parse_measures
+from foreword.evaluation.members import Leaf, Member, headline_measure, plan, union_of
 from foreword.evaluation.score import Scorer, Subject
 from foreword.evaluation.seen import seen
 from foreword.evaluation.summary import means_of, row_of_means
@@ -111,6 +111,8 @@ def evaluate_group(
         raise ForewordError("these systems need an encoder; give one from load_encoder, or evaluate BM25 alone")
     headline = str(parse_measures([headline_measure(group)])[0])
     measures = tuple(str(measure) for measure in parse_measures([headline, *config.measures]))
+    if config.k is not None and config.k < largest_cutoff(measures):
+        raise ForewordError(f"k={config.k} is fewer hits than the measures look at ({largest_cutoff(measures)})")
     config = replace(config, measures=measures, k=depth(measures) if config.k is None else config.k)
     members = plan(collections, config.splits)
     evaluation = _Evaluation(systems, Path(output), load, encoder, config, quiet, on_row)
@@ -169,8 +171,14 @@ class _Evaluation:
             except PromptError as error:
                 self._fail(leaf, [system], error)
         identities = {name: self._identity(name, subject, found) for name, found in wanted.items()}
-        about = {name: self._about(name, leaf, found) for name, found in wanted.items()}
-        todo = {name: wanted[name] for name in wanted if not self._take(leaf, name, identities[name], about[name])}
+        about: dict[str, dict[str, Any]] = {}
+        for name, found in list(wanted.items()):
+            try:
+                about[name] = self._about(name, leaf, found)
+            except PromptError as error:
+                self._fail(leaf, [s for s in self.systems if s.name == name], error)
+                del wanted[name]
+        todo = {name: wanted[name] for name in wanted if not self._take(subject, name, identities[name], about[name])}
         for name, scored in self.scorer.score(subject, todo, self._kinds()):
             try:
                 if isinstance(scored, Exception):
@@ -192,9 +200,10 @@ class _Evaluation:
     def _candidates(self, system: System, leaf: Leaf) -> list[Candidate | None]:
         if system.kind == "bank":
             bank = self.banks[system.name]
-            if lacking := [name for name in leaf.ids if name not in bank]:
+            found = [bank.get(name) or bank.get(union_of(name) or name) for name in leaf.ids]
+            if lacking := [name for name, own in zip(leaf.ids, found, strict=True) if own is None]:
                 raise PromptError(f"{system.path} holds no prompt for {', '.join(lacking)}")
-            return [bank[name] for name in leaf.ids]
+            return found
         return [self.single.get(system.name)]
 
     def _identity(self, name: str, subject: Subject, candidates: Sequence[Candidate | None]) -> dict[str, Any]:
@@ -216,25 +225,30 @@ class _Evaluation:
         read_back: dict[str, Any] = json.loads(json.dumps(identity))
         return read_back
 
-    def _take(self, leaf: Leaf, name: str, identity: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
+    def _take(self, subject: Subject, name: str, identity: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
         """Keep the row that an earlier evaluation left, if it is of this identity; what is known of it is today's."""
-        path = self.output / leaf.folder / f"{name}.json"
+        path = self.output / subject.leaf.folder / f"{name}.json"
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):  # none, or not ours: it is computed and written over
             return False
         same = isinstance(stored, dict) and stored.get("identity") == identity and stored.get("format") == FORMAT
-        if same and path.with_suffix(".trec").is_file():
-            self._keep(leaf, name, {**stored["row"], **about})
-            return True
-        return False
+        whole = same and path.with_suffix(".trec").is_file()
+        if not whole or (row := stored["row"])["corpus_sha256"] != subject.corpus_sha256():
+            return False
+        measures = {measure: row["measures"][measure] for measure in self.config.measures}  # JSON's are sorted
+        self._keep(subject.leaf, name, {**row, "measures": measures, **about})
+        return True
 
     def _about(self, name: str, leaf: Leaf, candidates: Sequence[Candidate | None]) -> dict[str, Any]:
         """What a row says besides its score."""
         prompts = [found for found in candidates if found is not None]
         methods = {found.supervision for found in prompts}
         dense = self._kinds()[name] != "bm25"
-        used = any(found.has_used(leaf.id, leaf.split) for found in prompts)
+        scored_on = leaf.ids if len(prompts) == len(leaf.ids) else (leaf.id,) * len(prompts)
+        used = [p for p, own in zip(prompts, scored_on, strict=True) if p.has_used(own, leaf.split)]
+        if used and leaf.split == "test":
+            raise PromptError(f"{used[0].path} was trained on test queries of {leaf.id}; score it on its own fold")
         return {
             "collection": leaf.id,
             "split": leaf.split,

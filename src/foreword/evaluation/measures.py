@@ -73,6 +73,11 @@ def depth(measures: Sequence[str]) -> int:
     return max(100, *(int(measure.params.get("cutoff", 1000)) for measure in parse_measures(measures)))
 
 
+def largest_cutoff(measures: Sequence[str]) -> int:
+    """The largest cutoff that a measure names; 0 when none does. Raises: as `parse_measures`."""
+    return max((int(measure.params.get("cutoff", 0)) for measure in parse_measures(measures)), default=0)
+
+
 def evaluate_run(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES) -> Evaluation:
     """Score a run. Ties are ranked as by trec_eval (float32 scores, then doc_id descending) in every measure.
 

@@ -70,15 +70,26 @@ def plan(ids: Sequence[str], splits: Mapping[str, str] | None = None) -> list[Me
     Raises:
         ForewordError: there are none, or a collection is given whole and in folds, or in folds of two kinds.
         UnknownNameError: a fold that cannot be.
+        ForewordError: folds are to be scored on another split than `test`.
     """
     chosen = {**HEADLINE_SPLITS, **(splits or {})}
     given: dict[str, dict[Fold | None, None]] = {}
     for name in ids:
         base, fold = split_fold(name)
         given.setdefault(base, {})[fold] = None
+        asked = {(splits or {}).get(key, "test") for key in (name, base)}
+        if fold is not None and asked != {"test"}:
+            other = min(asked - {"test"})
+            raise ForewordError(f"{name} is to be scored on {other!r}; a fold offers its test queries alone for that")
     if not given:
         raise ForewordError("the group holds no collection to evaluate")
     return [_member(base, tuple(folds), chosen) for base, folds in given.items()]
+
+
+def union_of(name: str) -> str | None:
+    """The collection whose score is a mean over this one among others, e.g. beir/cqadupstack of a forum; or None."""
+    means = _headlines()["means"].items()
+    return next((str(whole) for whole, parts in means if parts in group_names() and name in members(parts)), None)
 
 
 def _member(base: str, given: Sequence[Fold | None], splits: Mapping[str, str]) -> Member:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -49,6 +51,7 @@ class Subject:
                 raise DataError(f"{part.id}: query {twice[0]!r} is in another fold, too; folds must not overlap")
             self.qrels |= qrels
         self._identity: dict[str, Any] | None = None
+        self._corpus_sha256: str | None = None
 
     def every_query(self) -> list[Query]:
         """The queries of all folds."""
@@ -69,6 +72,15 @@ class Subject:
                 "sha256": digest.hexdigest(),
             }
         return self._identity
+
+    def corpus_sha256(self) -> str:
+        """The digest of every document, as a row holds it, by one pass, once; empty if they cannot be read."""
+        if self._corpus_sha256 is None:
+            corpus = Corpus(self.first)
+            with suppress(ForewordError, OSError):  # no row holds "", and the scoring meets the error and says so
+                deque(corpus.documents(), maxlen=0)
+            self._corpus_sha256 = corpus.fingerprint
+        return self._corpus_sha256
 
     def _lines(self) -> Iterator[tuple[str, ...]]:
         for doc in islice(self.first.documents(), _FIRST_DOCUMENTS):

@@ -143,6 +143,17 @@ def read_card(folder: str | Path) -> dict[str, Any]:
         raise PromptError(f"{folder} is no prompt: it has no {CARD} (a training that was cut leaves none)") from None
 
 
+def trained_on(card: Mapping[str, Any]) -> dict[str, str]:
+    """`collection -> supervision` of all that a prompt was trained on: itself, and what it started from."""
+    start, supervision = card.get("start"), card.get("supervision")
+    found: dict[str, str] = dict(start.get("trained_on") or {}) if isinstance(start, Mapping) else {}
+    for name in card.get("data") or {}:
+        own = supervision if isinstance(supervision, Mapping) else {}
+        own = own if "method" in own else own.get(name) or {}
+        found[name] = str(own.get("method", "unknown"))
+    return found
+
+
 def load_prompt(folder: str | Path, encoder: SentenceTransformer | None = None) -> StoredPrompt:
     """Read a stored prompt and check it against its own card and, when given, the encoder's backbone.
 

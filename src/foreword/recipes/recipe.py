@@ -95,7 +95,7 @@ class Miniature:
     Attributes:
         collections: ids, instead of the recipe's own.
         documents: in each of them.
-        seconds: it takes on two cores, measured.
+        seconds: about what it takes on two quiet cores.
         report: group -> the ids in its table.
         evaluation: what is scored at the end.
         before: recipe -> the settings that its miniature has when it comes before this one.

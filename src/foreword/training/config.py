@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
 from transformers import SchedulerType
+from transformers.integrations.integration_utils import get_available_reporting_integrations
 
 from foreword.common.errors import ForewordError
 from foreword.prompts.encoder import Precision
@@ -107,6 +108,12 @@ class TrainingConfig:
         for name in ("evaluate_every", "patience", "hard_negatives", "epochs", "log_every"):
             if getattr(self, name) < 0:
                 raise ForewordError(f"{name} is {getattr(self, name)}; it is at least 0")
+        trackers = set(self.report_to.split(",")) - {"none", "all"}
+        if unknown := trackers - set(get_available_reporting_integrations()):
+            raise ForewordError(
+                f"report_to names {', '.join(sorted(unknown))}, which is not installed or not known to transformers; "
+                f"here are: {', '.join(sorted(get_available_reporting_integrations())) or 'none'}"
+            )
         if not 0 <= self.warmup < 1:
             raise ForewordError(f"warmup is {self.warmup}; it is a share of the steps, from 0 to below 1")
 

@@ -78,11 +78,15 @@ def _digest(pairs: Sequence[TrainingPair]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def text_settings(encoder: SentenceTransformer, config: TrainingConfig) -> dict[str, Any]:
-    """How texts were cut and what stood before them, for the card of a result."""
+def text_settings(
+    encoder: SentenceTransformer, config: TrainingConfig, sources: Sequence[Collection] = ()
+) -> dict[str, Any]:
+    """How texts were cut, written out and what stood before them, for the card of a result."""
+    written = [c.facts["templates"] for c in sources if "templates" in c.facts]
+    templates: Any = written[0] if written else {"query": "{text}", "document": "{title} {text}"}
     return {
         "query_length": config.query_length,
         "document_length": config.document_length,
-        "query_template": f"{text_prompt(encoder, 'query') or ''}{{text}}",
-        "document_template": f"{text_prompt(encoder, 'document') or ''}{{title}} {{text}}",
+        "query_template": f"{text_prompt(encoder, 'query') or ''}{templates['query']}",
+        "document_template": f"{text_prompt(encoder, 'document') or ''}{templates['document']}",
     }

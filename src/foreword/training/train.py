@@ -12,13 +12,15 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
+from foreword.collections.folds import split_fold
 from foreword.collections.records import Collection, TrainingPair
+from foreword.collections.unions import canonical, overlap
 from foreword.common.errors import ForewordError, OtherTrainingError, PromptError
 from foreword.common.files import write_json
 from foreword.prompts.encoder import state_digest, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.start import new_prompt
-from foreword.prompts.store import CARD, StoredPrompt, load_prompt, save_prompt
+from foreword.prompts.store import CARD, StoredPrompt, load_prompt, save_prompt, trained_on
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.identity import identity_of, text_settings
 from foreword.training.loop import WORK, pairs_of, run_training
@@ -74,6 +76,7 @@ def train(
     output = Path(output)
     data = pairs_of(sources, pairs, config)
     domain = domain or (sources[0].id if len(sources) == 1 else "multitask")
+    _refuse_seen_folds(sources, start)
     config = config.with_steps(sum(map(len, data.values())), world_size())
     join(encoder.device)
     identity = identity_of(
@@ -108,7 +111,7 @@ def train(
         "start_digest": start_digest,
         "trained_parameters": course.parameters,
         "metrics": {"dev": evaluator.history, "best_step": evaluator.best_step, "loss": course.losses},
-        "text": text_settings(encoder, config),
+        "text": text_settings(encoder, config, sources),
     }
     finished = {
         "seconds": round(time.time() - began, 2),
@@ -126,11 +129,25 @@ def train(
     return load_prompt(output, encoder)
 
 
+def _refuse_seen_folds(sources: Sequence[Collection], start: StoredPrompt | StartConfig | None) -> None:
+    """A fold's prompt must not start from one that was trained on the fold's own test queries."""
+    if not isinstance(start, StoredPrompt):
+        return
+    for collection in sources:
+        for name in trained_on(start.card):
+            folds = split_fold(collection.id)[1], split_fold(name)[1]
+            if all(folds) and overlap(name, collection.id) and canonical(name) != canonical(collection.id):
+                raise PromptError(
+                    f"the prompt to start from was trained on test queries of {collection.id} (as {name}); start from "
+                    "another"
+                )
+
+
 def _origin(start: StoredPrompt | StartConfig | None) -> dict[str, Any]:
     """What the prompt is and where it starts, for the identity."""
     if isinstance(start, StoredPrompt):
         origin: dict[str, Any] = {"from": start.domain, "prompt": start.prompt.spec.as_dict()}
-        return {**origin, "digest": start.prompt.digest()}
+        return {**origin, "digest": start.prompt.digest(), "trained_on": trained_on(start.card)}
     settings = start or StartConfig()
     return {"from": settings.start, "seed": settings.seed, "prompt": settings.spec.as_dict(), "digest": None}
 

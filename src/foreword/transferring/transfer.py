@@ -18,7 +18,7 @@ from foreword.common.errors import ForewordError, PromptError
 from foreword.evaluation.significance import paired_randomization
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.prompt import Prompt
-from foreword.prompts.store import StoredPrompt
+from foreword.prompts.store import StoredPrompt, trained_on
 from foreword.prompts.transformer import Route, Routes
 from foreword.transferring.combine import (
     average_prompts,
@@ -137,8 +137,8 @@ def route_of(weights: Mapping[str, float], document: str | None) -> Route:
 
 
 def has_seen(stored: StoredPrompt, target: str) -> bool:
-    """Whether a source was trained on the target, a part of it, or a fold: one fold's test queries train the others."""
-    return any(overlap(name, target) for name in stored.card.get("data") or {})
+    """Whether a source, or what it started from, was trained on the target, a part of it, or a fold of it."""
+    return any(overlap(name, target) for name in trained_on(stored.card))
 
 
 def transfer(
