@@ -18,7 +18,7 @@ from foreword.collections.exclusion import ExcludingCollection, Texts
 from foreword.collections.hard_negatives import find_hard_negatives, read_hard_negatives
 from foreword.collections.jsonl import json_lines, text_lines
 from foreword.collections.memory import require_split
-from foreword.collections.qrels_files import find_qrels, read_qrels
+from foreword.collections.qrels_files import find_qrels, known_judgements, read_qrels
 from foreword.collections.records import (
     Collection,
     DataWarning,
@@ -181,17 +181,7 @@ class FolderCollection:
         wanted = {doc_id for qrels in read.values() for judged in qrels.values() for doc_id in judged}
         documents = {document.doc_id for document in self.documents() if document.doc_id in wanted}
         queries = {query.query_id for query in self._every_query()}
-        kept: dict[str, Qrels] = {}
-        for split, qrels in read.items():
-            kept[split] = {}
-            for query_id, judged in qrels.items():
-                there = {doc_id: score for doc_id, score in judged.items() if doc_id in documents}
-                if query_id not in queries:
-                    notes["judgements_of_unknown_queries"] += len(judged)
-                    continue
-                notes["judgements_of_unknown_documents"] += len(judged) - len(there)
-                if there:
-                    kept[split][query_id] = there
+        kept = {split: known_judgements(qrels, queries, documents, notes) for split, qrels in read.items()}
         self._say(notes)
         return kept
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foreword.collections.exclusion import Texts
+from foreword.collections.items import distinct, without
 from foreword.collections.manpages_source import RawPage, extract, facts, manual_path, page_files
 from foreword.collections.memory import MemoryCollection
 from foreword.collections.records import SPLITS, Collection, Document, Entry, Qrels, Query
@@ -94,10 +95,10 @@ def load(
     extraction = extract(files[name], name, cached=cache)
     counts: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
-    items = _distinct(_items(extraction.pages, dropped, counts), dropped)
+    items = distinct(_items(extraction.pages, dropped, counts), lambda item: item.text_key, dropped)
     excluded = Texts.of(exclude)
     if excluded:
-        items = list(_without(items, excluded, dropped))
+        items = list(without(items, excluded, dropped))
     if not items:
         raise DataError(f"{GROUP}/{name}: none of {len(files[name])} pages gives a query and a text ({dict(dropped)})")
     counts.update(extraction.counts)
@@ -187,27 +188,6 @@ def is_english(text_key: str) -> bool:
     """Whether enough of a normalised text's words are among the commonest of English."""
     words = text_key.split()
     return sum(word in _COMMON for word in words) >= MIN_ENGLISH * len(words)
-
-
-def _distinct(items: Iterable[_Item], dropped: Counter[str]) -> list[_Item]:
-    """One item per text (the first: others are aliases); none whose query stands for several documents."""
-    by_text: dict[str, _Item] = {}
-    for item in items:
-        if by_text.setdefault(item.text_key, item) is not item:
-            dropped["repeated_text"] += 1
-    times = Counter(item.query_key for item in by_text.values())
-    kept = [item for item in by_text.values() if times[item.query_key] == 1]
-    dropped["ambiguous_query"] += len(by_text) - len(kept)
-    return kept
-
-
-def _without(items: Iterable[_Item], excluded: Texts, dropped: Counter[str]) -> Iterator[_Item]:
-    """The items whose query and document both are not among the excluded texts."""
-    for item in items:
-        if excluded.has_query(item.query) or excluded.has_document(item.document(with_name=False)):
-            dropped["excluded"] += 1
-        else:
-            yield item
 
 
 def _collection(

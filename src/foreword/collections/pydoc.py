@@ -15,6 +15,7 @@ from pathlib import Path
 
 from foreword.collections.docstrings import summary_and_rest, take_signature
 from foreword.collections.exclusion import Texts
+from foreword.collections.items import distinct, without
 from foreword.collections.memory import MemoryCollection
 from foreword.collections.pydoc_extract import Extraction, cache_folder, extract, known_packages
 from foreword.collections.pydoc_source import RawDoc
@@ -95,10 +96,10 @@ def load(
         raise UnknownNameError(f"no installed package {name!r}; install it with: pip install {name}")
     extraction = extract(installed, method, cache=cache_folder() if cache else None, timeout=timeout)
     dropped: Counter[str] = Counter()
-    items = _distinct(_items(extraction.docs, dropped), dropped)
+    items = distinct(_items(extraction.docs, dropped), lambda item: item.rest_key, dropped)
     excluded = Texts.of(exclude)
     if excluded:
-        items = list(_without(items, excluded, dropped))
+        items = list(without(items, excluded, dropped))
     if not items:
         raise DataError(f"{name} has no docstring with a summary and more; {sum(dropped.values())} were looked at")
     return _collection(extraction, items, dropped, with_names=with_names)
@@ -154,29 +155,6 @@ def _items(docs: Iterable[RawDoc], dropped: Counter[str]) -> Iterator[_Item]:
             dropped["leak"] += 1
         else:
             yield _Item(query, rest, raw, signature, query_key, rest_key)
-
-
-def _distinct(items: Iterable[_Item], dropped: Counter[str]) -> list[_Item]:
-    """One item per rest (the first: others are aliases); none whose query stands for several documents."""
-    by_rest: dict[str, _Item] = {}
-    for item in items:
-        if item.rest_key in by_rest:
-            dropped["repeated_text"] += 1
-        else:
-            by_rest[item.rest_key] = item
-    times = Counter(item.query_key for item in by_rest.values())
-    kept = [item for item in by_rest.values() if times[item.query_key] == 1]
-    dropped["ambiguous_query"] += len(by_rest) - len(kept)
-    return kept
-
-
-def _without(items: Iterable[_Item], excluded: Texts, dropped: Counter[str]) -> Iterator[_Item]:
-    """The items whose query and document both are not among the excluded texts."""
-    for item in items:
-        if excluded.has_query(item.query) or excluded.has_document(item.document(with_name=False)):
-            dropped["excluded"] += 1
-        else:
-            yield item
 
 
 def _collection(

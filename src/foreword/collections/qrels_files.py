@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Set
 from pathlib import Path
 
 from foreword.collections.jsonl import text_lines
@@ -72,6 +73,27 @@ def read_qrels(path: Path, notes: Counter[str]) -> Qrels:
             message = f"{query_id} {doc_id} is judged {score} here and {judged[doc_id]} before; keep one line"
             raise DataError(message, path=path, line=number)
     return qrels
+
+
+def known_judgements(qrels: Qrels, queries: Set[str], documents: Set[str], notes: Counter[str]) -> Qrels:
+    """The judgements whose query and document are there; a query that keeps none is left out.
+
+    Args:
+        qrels: of one split.
+        queries: ids of the queries there are.
+        documents: ids of the judged documents there are.
+        notes: `judgements_of_unknown_queries` and `judgements_of_unknown_documents` count what is skipped.
+    """
+    kept: Qrels = {}
+    for query_id, judged in qrels.items():
+        if query_id not in queries:
+            notes["judgements_of_unknown_queries"] += len(judged)
+            continue
+        there = {doc_id: grade for doc_id, grade in judged.items() if doc_id in documents}
+        notes["judgements_of_unknown_documents"] += len(judged) - len(there)
+        if there:
+            kept[query_id] = there
+    return kept
 
 
 def _is_number(text: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from foreword.collections.folder import EVERY_QUERY
 from foreword.collections.memory import require_split
+from foreword.collections.qrels_files import known_judgements
 from foreword.collections.records import DataWarning, Document, Qrels, Query, TrainingPair, pairs_from_qrels
 from foreword.common.errors import DataError
 
@@ -156,17 +157,7 @@ class StreamedCollection:
         wanted = {doc_id for qrels in read.values() for judged in qrels.values() for doc_id in judged}
         documents = {document.doc_id for document in self.documents() if document.doc_id in wanted}
         queries = {query.query_id for query in self._every_query()}
-        kept: dict[str, Qrels] = {}
-        for split, qrels in read.items():
-            kept[split] = {}
-            for query_id, judged in qrels.items():
-                there = {doc_id: grade for doc_id, grade in judged.items() if doc_id in documents}
-                if query_id not in queries:
-                    notes["judgements_of_unknown_queries"] += len(judged)
-                    continue
-                notes["judgements_of_unknown_documents"] += len(judged) - len(there)
-                if there:
-                    kept[split][query_id] = there
+        kept = {split: known_judgements(qrels, queries, documents, notes) for split, qrels in read.items()}
         self._say(notes)
         return kept
 
