@@ -22,9 +22,9 @@ from foreword.evaluation.searches import compare_searches, wins_and_losses
 from foreword.prompts.encoder import encode, load_encoder, transformer_of
 from foreword.prompts.gates import gate_sizes, gate_strength, gate_strengths
 from foreword.prompts.prompt import Prompt
+from foreword.prompts.routes import Routes
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
-from foreword.prompts.transformer import Routes
 from foreword.report import render
 from foreword.report.gates import gates
 from foreword.retrieval.dense import exact_search

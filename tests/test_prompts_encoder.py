@@ -23,9 +23,9 @@ from foreword.prompts.encoder import (
     transformer_of,
 )
 from foreword.prompts.prompt import Prompt
+from foreword.prompts.routes import Routes
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
-from foreword.prompts.transformer import Routes
 
 TEXTS = sentences(11, seed=2)
 ENGLISH = [

@@ -17,10 +17,11 @@ from torch import Tensor
 from foreword.common.errors import BackboneError, PromptError
 from foreword.prompts.attention import BatchPrompts, gated_term
 from foreword.prompts.encoder import encode, load_encoder, transformer_of
+from foreword.prompts.insertion import insertion_order
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import Kind, PromptSpec, Sides
 from foreword.prompts.start import new_prompt
-from foreword.prompts.transformer import PromptedTransformer, insertion_order
+from foreword.prompts.transformer import PromptedTransformer
 
 TEXTS = sentences(9, seed=1)
 KINDS: tuple[Kind, ...] = ("gated", "prefix", "input")

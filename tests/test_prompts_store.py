@@ -17,9 +17,9 @@ from foreword.common.errors import PromptError
 from foreword.prompts.encoder import encode, load_encoder, transformer_of
 from foreword.prompts.mixture import attach_mixture, is_mixture, save_mixture
 from foreword.prompts.prompt import Prompt
+from foreword.prompts.routes import Routes
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import folder_name, load_bank, load_prompt, save_prompt
-from foreword.prompts.transformer import Routes
 
 TEXTS = sentences(7, seed=4)
 FILES = ["prompt.json", "prompt.safetensors", "run.json"]

@@ -218,7 +218,7 @@ def nothing_guards_the_position_limit(bench: Bench) -> None:
 
 def forget_the_positions(patch: pytest.MonkeyPatch) -> None:
     """The backbone's limit is not asked for."""
-    patch.setattr(transformer_module, "_position_limit", lambda model: None)
+    patch.setattr(transformer_module, "position_limit", lambda model: None)
 
 
 def the_tokenizer_is_slow(bench: Bench) -> None:

@@ -19,9 +19,9 @@ from foreword.demo.config import DemoConfig
 from foreword.demo.record import Recorder, curve
 from foreword.demo.show import headline, searches, show
 from foreword.prompts.encoder import load_encoder, resolve_precision, transformer_of
+from foreword.prompts.routes import Route
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, folder_name, library_versions
-from foreword.prompts.transformer import Route
 from foreword.report import markdown_table, write_report
 from foreword.retrieval.fusion import min_max
 from foreword.retrieval.runs import Run

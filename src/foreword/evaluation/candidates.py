@@ -16,8 +16,8 @@ from foreword.common.errors import PromptError
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.mixture import CARD as MIXTURE_CARD
 from foreword.prompts.mixture import SOURCES, attach_mixture, is_mixture, read_mixture_card
+from foreword.prompts.routes import Route, Routes, plain_weight
 from foreword.prompts.store import CARD, attach_prompt, read_card, trained_on
-from foreword.prompts.transformer import Route, Routes
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -65,6 +65,7 @@ def read_candidate(folder: Path) -> Candidate:
     trained = [item for each in cards for item in trained_on(each).items()]
     labelled = dict.fromkeys(name for name, method in trained if method != "pseudo-queries")
     chosen = any(entry.get("dev") is not None for each in cards for entry in (each.get("metrics") or {}).get("dev", ()))
+    chosen = chosen or any((each.get("folded") or {}).get("chosen_by_dev") for each in cards)
     return Candidate(folder, card["domain"], digest, _supervision(card), tuple(labelled), chosen)
 
 
@@ -144,7 +145,7 @@ def document_key(encoder: SentenceTransformer, route: Route) -> str:
         if part is None:  # documents are the base model's
             continue
         spec = {**prompt.spec.as_dict(), "sides": None}
-        digest.update(json.dumps([spec, float(weight)], sort_keys=True).encode())
+        digest.update(json.dumps([spec, plain_weight(domain, weight)], sort_keys=True).encode())
         for name, tensor in sorted(part.items()):
             digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -13,7 +13,7 @@ from foreword.collections.records import Document
 from foreword.common.errors import DataError, UnknownNameError
 from foreword.evaluation.candidates import document_key
 from foreword.prompts.encoder import encode, transformer_of
-from foreword.prompts.transformer import OWN, Default, Route
+from foreword.prompts.routes import OWN, Default, Route
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -20,9 +20,10 @@ from foreword.common.progress import track
 from foreword.prompts.backbone import Backbone, resolve_backbone
 from foreword.prompts.defaults import DEFAULT_BACKBONE
 from foreword.prompts.head import head_of, head_of_saved, head_of_stored, load_head, set_head
+from foreword.prompts.routes import BASE, OWN, Default, Route
 from foreword.prompts.saved import is_saved_encoder, read_module
 from foreword.prompts.spec import Side
-from foreword.prompts.transformer import BASE, OWN, Default, PromptedTransformer, Route
+from foreword.prompts.transformer import PromptedTransformer
 
 Precision = Literal["float32", "bfloat16", "float16", "auto"]
 """What the matrix products run in; `auto` is `bfloat16` where the processor multiplies it in hardware."""

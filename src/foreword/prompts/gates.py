@@ -20,8 +20,9 @@ from foreword.common.errors import PromptError
 from foreword.prompts.attention import SLOT, BatchPrompts
 from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.prompt import Prompt
+from foreword.prompts.routes import OWN, Default, Route, Routes
 from foreword.prompts.spec import Side
-from foreword.prompts.transformer import OWN, Default, PromptedTransformer, Route, Routes
+from foreword.prompts.transformer import PromptedTransformer
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +13,9 @@ from foreword.common.errors import PromptError
 from foreword.common.files import write_json
 from foreword.prompts.cards import read_json_card
 from foreword.prompts.encoder import transformer_of
+from foreword.prompts.routes import Route, Routes, Weight, layer_weights, plain_weight
 from foreword.prompts.store import CARD as PROMPT_CARD
 from foreword.prompts.store import StoredPrompt, describe_backbone, folder_name, load_bank, save_prompt
-from foreword.prompts.transformer import Route, Routes
 
 FORMAT = "foreword-mixture/1"
 CARD = "mixture.json"
@@ -26,7 +25,7 @@ SOURCES = "foreword-sources"
 def save_mixture(
     folder: str | Path,
     domain: str,
-    weights: Mapping[str, float],
+    weights: Mapping[str, Weight],
     sources: Mapping[str, StoredPrompt],
     encoder: SentenceTransformer,
     *,
@@ -38,7 +37,8 @@ def save_mixture(
     Args:
         folder: made when missing; what a mixture left there before is replaced.
         domain: the target's name.
-        weights: of the sources; those of weight 0 are left out. None left: the base model.
+        weights: of the sources, a number or one for each layer; those of weight 0 are left out. None left: the base
+            model.
         sources: the stored prompts, by name.
         encoder: whose backbone they belong to.
         document: the one source that encodes documents; None: the mixture does.
@@ -46,13 +46,18 @@ def save_mixture(
 
     Returns:
         The folder.
+
+    Raises:
+        PromptError: a weight is not made of finite numbers, or has not one for each layer of its source.
     """
     folder = Path(folder)
+    kept = _kept(weights)
+    if kept:
+        _check_weights(kept, {name: sources[name] for name in kept}, encoder)
     if is_mixture(folder) and (folder / SOURCES).exists():  # an earlier mixture's own copies
         shutil.rmtree(folder / SOURCES)
     for name in (CARD, PROMPT_CARD):  # one folder holds one thing
         (folder / name).unlink(missing_ok=True)
-    kept = {name: float(weight) for name, weight in weights.items() if weight}
     needed = [*kept, *([document] if kept and document is not None and document not in kept else [])]
     for name in needed:
         card = {
@@ -78,6 +83,21 @@ def save_mixture(
     return folder
 
 
+def _kept(weights: Mapping[str, Weight]) -> dict[str, float | list[float]]:
+    """The weights as JSON values, without those that are 0 in every layer."""
+    plain = {name: plain_weight(name, weight) for name, weight in weights.items()}
+    return {name: weight for name, weight in plain.items() if (any(weight) if isinstance(weight, list) else weight)}
+
+
+def _check_weights(
+    weights: Mapping[str, Weight], sources: Mapping[str, StoredPrompt], encoder: SentenceTransformer
+) -> None:
+    """Raise `PromptError` unless every weight is one number, or one for each layer that its source stands in."""
+    shape = transformer_of(encoder).shape
+    for name, weight in weights.items():
+        layer_weights({name: weight}, len(shape.prompted(sources[name].prompt.spec)))
+
+
 def is_mixture(folder: str | Path) -> bool:
     """Whether the folder holds a mixture."""
     return (Path(folder) / CARD).is_file()
@@ -100,17 +120,23 @@ def attach_mixture(encoder: SentenceTransformer, folder: str | Path) -> Route:
     """
     folder = Path(folder)
     card = read_mixture_card(folder)
-    weights: dict[str, float] = card["weights"]
+    weights: dict[str, Weight] = card["weights"]
     if not weights:
         return None
-    if not all(isinstance(w, int | float) and math.isfinite(w) for w in weights.values()):
-        raise PromptError(f"{folder / CARD}: weights are {weights}; expected finite numbers")
+    try:
+        weights = {name: plain_weight(name, weight) for name, weight in weights.items()}
+    except PromptError as error:
+        raise PromptError(f"{folder / CARD}: {error}") from error
     bank = load_bank(folder / SOURCES, encoder)
     document: str | None = card.get("document")
     if set(bank) != {*weights, *([] if document is None else [document])}:
         raise PromptError(
             f"{folder}: weights are for {sorted(weights)}, sources are {sorted(bank)}; copy it again, whole"
         )
+    try:
+        _check_weights(weights, bank, encoder)
+    except PromptError as error:
+        raise PromptError(f"{folder / CARD}: {error}") from error
     # Another mixture may hold another prompt of the same name.
     carried = {name: f"{card['domain']} <- {name}" for name in bank}
     for name, stored in bank.items():

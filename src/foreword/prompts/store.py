@@ -144,13 +144,17 @@ def read_card(folder: str | Path) -> dict[str, Any]:
 
 
 def trained_on(card: Mapping[str, Any]) -> dict[str, str]:
-    """`collection -> supervision` of all that a prompt was trained on: itself, and what it started from."""
+    """`collection -> supervision` of all that a prompt was trained on: itself, and what it started from.
+
+    Labels that the start was trained on are not forgotten for pseudo-queries of the same collection.
+    """
     start, supervision = card.get("start"), card.get("supervision")
     found: dict[str, str] = dict(start.get("trained_on") or {}) if isinstance(start, Mapping) else {}
     for name in card.get("data") or {}:
         own = supervision if isinstance(supervision, Mapping) else {}
         own = own if "method" in own else own.get(name) or {}
-        found[name] = str(own.get("method", "unknown"))
+        method = str(own.get("method", "unknown"))
+        found[name] = found[name] if method == "pseudo-queries" and name in found else method
     return found
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,40 +11,28 @@ import torch
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
 
-from foreword.common.errors import BackboneError, PromptError
-from foreword.prompts.attention import SLOT, BatchPrompts, Recorder, prompted_implementation
+from foreword.common.errors import PromptError
+from foreword.prompts.attention import Recorder
 from foreword.prompts.backbone import Backbone
-from foreword.prompts.prompt import BackboneShape, Prompt, tensor_shapes
+from foreword.prompts.insertion import inserted, placement_of, positions_in_text
+from foreword.prompts.probe import check_fits, position_limit, prepare_backbone
+from foreword.prompts.prompt import BackboneShape, Prompt
+from foreword.prompts.routes import (
+    BASE,
+    Route,
+    common_spec,
+    mixed_prompts,
+    parts_of,
+    route_as_json,
+    route_of_json,
+    route_of_side,
+    row_prompts,
+    rows_of,
+)
 from foreword.prompts.saved import read_module, write_module
-from foreword.prompts.spec import Placement, Side
+from foreword.prompts.spec import Placement, PromptSpec, Side
 
 logger = logging.getLogger(__name__)
-
-OneRoute = str | Mapping[str, float | Tensor] | None
-
-
-@dataclass(frozen=True)
-class Routes:
-    """Queries and documents by different prompts or mixtures."""
-
-    query: OneRoute
-    document: OneRoute
-
-
-Route = OneRoute | Routes
-"""What encodes a text: a domain's prompt, a mixture of gated prompts by weight, or (None) the base model."""
-
-
-class Default(Enum):
-    """The default of functions that take a route; None already means the base model."""
-
-    OWN = "what the encoder is routed to"
-
-
-OWN = Default.OWN
-
-BASE = -1
-"""The row index that stands for the base model."""
 
 
 class PromptedTransformer(Transformer):
@@ -81,17 +67,15 @@ class PromptedTransformer(Transformer):
         """Take over a loaded `Transformer`: same weights, same tokenizer; its backbone is frozen from here on."""
         module = cls.__new__(cls)
         module.__dict__ = transformer.__dict__
-        module.prompts = nn.ModuleList()
-        module.domains = []
-        module.route = None
+        module.prompts, module.domains, module.route = nn.ModuleList(), [], None
         module.backbone = None
         module.unpad_inputs = False  # prompts are laid out by rows of a padded batch
         module._warned_cut = False
         module._rotary = any(type(part).__name__.endswith("RotaryEmbedding") for part in module.model.modules())
         module.model.requires_grad_(False)
         module.model.eval()
-        module.shape, module.refusal = _prepare_backbone(module)
-        module.position_limit = _position_limit(module.model)
+        module.shape, module.refusal = prepare_backbone(module)
+        module.position_limit = position_limit(module.model)
         if module.position_limit is not None:  # tokenizers of RoBERTa's family may promise more than there are
             module.max_seq_length = min(module.max_seq_length or module.position_limit, module.position_limit)
         module.text_limit = module.max_seq_length
@@ -102,18 +86,14 @@ class PromptedTransformer(Transformer):
         if self.backbone is None:
             raise PromptError("only an encoder from foreword.load_encoder can be saved: its backbone has a name")
         prompts = {domain: self.prompt(domain) for domain in self.domains}
-        route = self.route
-        named = {"query": route.query, "document": route.document} if isinstance(route, Routes) else None
-        write_module(Path(output_path), self.backbone, prompts, {"sides": named} if named else route, self.text_limit)
+        write_module(Path(output_path), self.backbone, prompts, route_as_json(self.route), self.text_limit)
 
     @classmethod
     def load(cls, model_name_or_path: str, **kwargs: Any) -> Self:  # type: ignore[override]  # the rest is in kwargs
         """Read what `save` wrote; called by sentence-transformers."""
         card, backbone, prompts = read_module(model_name_or_path)
-        wanted = ("model_kwargs", "processor_kwargs", "config_kwargs")
-        module = cls.from_transformer(
-            Transformer.load(str(backbone.path), **{k: v for k, v in kwargs.items() if k in wanted})
-        )
+        given = {k: v for k, v in kwargs.items() if k in ("model_kwargs", "processor_kwargs", "config_kwargs")}
+        module = cls.from_transformer(Transformer.load(str(backbone.path), **given))
         module.backbone = backbone
         module.restore(card, prompts)
         return module
@@ -124,10 +104,7 @@ class PromptedTransformer(Transformer):
             self.add(domain, prompt)
         self.text_limit = card["max_length"]
         self._limit_text()
-        route = card["route"]
-        if isinstance(route, Mapping) and "sides" in route:
-            route = Routes(route["sides"]["query"], route["sides"]["document"])
-        self.route = route
+        self.route = route_of_json(card["route"])
 
     # -- prompts -----------------------------------------------------------------------------------------------
 
@@ -139,17 +116,7 @@ class PromptedTransformer(Transformer):
             PromptError: its tensors do not have the shapes of this backbone.
         """
         spec = prompt.spec
-        if spec.kind != "input" and self.refusal is not None:
-            raise BackboneError(f"{self.refusal}; it takes prompts of kind 'input' only, not {spec.kind!r}")
-        if spec.kind == "prefix" and self._base_implementation not in ("sdpa", "eager"):
-            raise BackboneError(
-                f"prefix prompts need attn_implementation 'sdpa' or 'eager', not {self._base_implementation!r}"
-            )
-        for part in spec.parts:
-            for name, expected in tensor_shapes(spec, self.shape).items():
-                got = tuple(prompt.tensors()[f"{part}.{name}"].shape)
-                if got != expected:
-                    raise PromptError(f"{part}.{name} has shape {got}; this backbone takes {expected}")
+        check_fits(prompt, self.shape, self.refusal, self._base_implementation)
         self.placement(spec.placement)
         if spec.kind == "input" and self.position_limit is not None and self.position_limit - spec.length < 2:
             raise PromptError(f"the prompt fills the backbone's {self.position_limit} positions; shorten it")
@@ -183,15 +150,7 @@ class PromptedTransformer(Transformer):
 
     def placement(self, wanted: Placement | None) -> Placement:
         """Where `input` vectors stand for this tokenizer. Raises `PromptError` for `after-cls` without one."""
-        tokenizer = self.tokenizer
-        starts = tokenizer("a")["input_ids"][:1] if tokenizer is not None else []
-        has_first = bool(starts) and starts[0] in (
-            getattr(tokenizer, "cls_token_id", None),
-            getattr(tokenizer, "bos_token_id", None),
-        )
-        if wanted == "after-cls" and not has_first:
-            raise PromptError("placement 'after-cls': this backbone's tokenizer puts no [CLS] first; use 'before'")
-        return wanted or ("after-cls" if has_first else "before")
+        return placement_of(self.tokenizer, wanted)
 
     # -- inference ---------------------------------------------------------------------------------------------
 
@@ -203,11 +162,12 @@ class PromptedTransformer(Transformer):
         if features and kwargs.get("task") is not None:
             features["task"] = kwargs["task"]
         room = self._room()
-        if room is not None and features and features["input_ids"].shape[1] > room:
-            raise PromptError(
-                f"max_length asks for {features['input_ids'].shape[1]} tokens; the prompt leaves room for {room}"
-            )
-        if room is not None and not self._warned_cut and features and self._reaches(features, room):
+        if not features or room is None:
+            return features
+        tokens = features["input_ids"].shape[1]
+        if tokens > room:
+            raise PromptError(f"max_length asks for {tokens} tokens; the prompt leaves room for {room}")
+        if not self._warned_cut and tokens == room and (self.text_limit is None or self.text_limit > room):
             self._warned_cut = True
             logger.warning(
                 "texts are cut to %d tokens: with the prompt before them they would pass the backbone's limit of "
@@ -219,8 +179,7 @@ class PromptedTransformer(Transformer):
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Token embeddings of the batch, (B, T, d), under `token_embeddings`; prompt positions are not in it."""
-        domain = kwargs.pop("domain", None)
-        side: Side | None = features.get("task")
+        domain, side = kwargs.pop("domain", None), features.get("task")
         rows: Tensor | None = features.pop("prompt_rows", None)
         if rows is not None:
             return self._forward_rows(features, rows, side, kwargs)
@@ -229,33 +188,21 @@ class PromptedTransformer(Transformer):
     def _forward_route(
         self, features: dict[str, Any], route: Route, side: Side | None, kwargs: dict[str, Any]
     ) -> dict[str, Any]:
-        if isinstance(route, Routes):
-            if side is None:
-                raise PromptError("queries and documents are encoded differently here; pass the task")
-            route = route.query if side == "query" else route.document
-        if route is None:
+        chosen = route_of_side(route, side)
+        names = [chosen] if isinstance(chosen, str) else list(chosen or {})
+        if not names:
             return super().forward(features, **kwargs)
-        weights: Mapping[str, float | Tensor] = {route: 1.0} if isinstance(route, str) else route
-        prompts = [self.prompt(domain) for domain in weights]
-        if not prompts:
+        prompts = [self.prompt(name) for name in names]
+        spec, parts = common_spec(prompts), parts_of(prompts, side)
+        if not parts:
             return super().forward(features, **kwargs)
-        spec = _common_spec(prompts)
-        parts = [prompt.part(side) for prompt in prompts]
-        if parts[0] is None:
-            return super().forward(features, **kwargs)
+        weights = chosen if isinstance(chosen, Mapping) else None
+        if spec.kind != "gated" and weights is not None:
+            raise PromptError(f"only gated prompts can be mixed by weight; {spec.kind} prompts are averaged instead")
         if spec.kind == "input":
-            if len(prompts) > 1 or isinstance(route, Mapping):
-                raise PromptError("only gated prompts can be mixed by weight; input prompts are averaged instead")
             vectors = parts[0]["vectors"].unsqueeze(0)
             return self._forward_input(features, vectors, self.placement(spec.placement), kwargs)
-        if spec.kind == "prefix" and isinstance(route, Mapping):
-            raise PromptError("only gated prompts can be mixed by weight; prefix prompts are averaged instead")
-        stacked = {name: torch.stack([p[name] for p in parts if p is not None], dim=1) for name in parts[0]}
-        gate = None
-        if spec.kind == "gated":
-            scale = torch.stack([torch.as_tensor(w, device=stacked["gate"].device) for w in weights.values()])
-            gate = (stacked["gate"] * scale.float().view(1, -1, 1)).unsqueeze(0)
-        batch = BatchPrompts(self._layers(spec), stacked["keys"].unsqueeze(0), stacked["values"].unsqueeze(0), gate)
+        batch = mixed_prompts(parts, weights, self._layers(spec))
         return super().forward(features, foreword=batch, **self._positions(features), **kwargs)
 
     def _forward_rows(
@@ -271,47 +218,28 @@ class PromptedTransformer(Transformer):
         if len(names) == 1:
             return self._forward_route(features, names[0], side, kwargs)
         prompts = [self.prompt(name) for name in names if name is not None]
-        spec = _common_spec(prompts)
-        parts = [prompt.part(side) for prompt in prompts]
-        if parts[0] is None:
+        spec, parts = common_spec(prompts), parts_of(prompts, side)
+        if not parts:
             return super().forward(features, **kwargs)
         if spec.kind == "input" and names[0] is None:
             return self._forward_split(features, rows == BASE, rows, side, kwargs)
-        tensors = {name: torch.stack([p[name] for p in parts if p is not None]) for name in parts[0]}
         if spec.kind == "input":
-            return self._forward_input(features, tensors["vectors"][inverse], self.placement(spec.placement), kwargs)
-        has_prompt = rows != BASE
-        own = (inverse - int(names[0] is None)).clamp(min=0)  # base rows borrow prompt 0, unseen
-        gate = None
-        if spec.kind == "gated":
-            gate = tensors["gate"][own].unsqueeze(2) * has_prompt.view(-1, 1, 1, 1)
-        batch = BatchPrompts(
-            self._layers(spec),
-            tensors["keys"][own].unsqueeze(2),
-            tensors["values"][own].unsqueeze(2),
-            gate,
-            None if spec.kind == "gated" or bool(has_prompt.all()) else has_prompt,
-        )
+            vectors = torch.stack([part["vectors"] for part in parts])[inverse]
+            return self._forward_input(features, vectors, self.placement(spec.placement), kwargs)
+        own = (inverse - int(names[0] is None)).clamp(min=0)
+        batch = row_prompts(parts, own, rows != BASE, self._layers(spec))
         return super().forward(features, foreword=batch, **self._positions(features), **kwargs)
 
     def _forward_split(
-        self,
-        features: dict[str, Any],
-        is_base: Tensor,
-        rows: Tensor,
-        side: Side | None,
-        kwargs: dict[str, Any],
+        self, features: dict[str, Any], is_base: Tensor, rows: Tensor, side: Side | None, kwargs: dict[str, Any]
     ) -> dict[str, Any]:
         """Base rows and input-prompted rows apart: their texts stand at different positions."""
-        count = rows.shape[0]
         output: Tensor | None = None
         for chosen in (is_base, ~is_base):
-            part = {
-                k: v[chosen] if isinstance(v, Tensor) and v.shape[:1] == (count,) else v for k, v in features.items()
-            }
-            done = self._forward_rows(part, rows[chosen], side, dict(kwargs))[self.module_output_name]
-            output = done.new_empty(count, *done.shape[1:]) if output is None else output
-            output = output.index_copy(0, chosen.nonzero().squeeze(1), done)
+            done = self._forward_rows(rows_of(features, chosen), rows[chosen], side, dict(kwargs))
+            part: Tensor = done[self.module_output_name]
+            output = part.new_empty(len(rows), *part.shape[1:]) if output is None else output
+            output = output.index_copy(0, chosen.nonzero().squeeze(1), part)
         features[self.module_output_name] = output
         return features
 
@@ -326,36 +254,22 @@ class PromptedTransformer(Transformer):
             placement: where they stand.
             kwargs: for the backbone.
         """
-        ids, mask = features["input_ids"], features["attention_mask"]
-        (batch, tokens), length = ids.shape, vectors.shape[1]
+        ids = features["input_ids"]
+        tokens, length = ids.shape[1], vectors.shape[1]
         if self.position_limit is not None and tokens + length > self.position_limit:
             raise PromptError(
                 f"{tokens} tokens and {length} prompt vectors pass the backbone's limit of {self.position_limit}"
             )
         words = self.model.get_input_embeddings()(ids)
-        joined = torch.cat([vectors.expand(batch, -1, -1).to(words.dtype), words], dim=1)
-        order = insertion_order(mask, length, after_first=placement == "after-cls")  # (B, n + T) into `joined`
-        inputs = {
-            "inputs_embeds": joined.gather(1, order.unsqueeze(-1).expand(-1, -1, joined.shape[-1])),
-            "attention_mask": nn.functional.pad(mask, (length, 0), value=1).gather(1, order),
-        }
-        if "token_type_ids" in features:
-            inputs["token_type_ids"] = nn.functional.pad(features["token_type_ids"], (length, 0)).gather(1, order)
+        inputs, where = inserted(features, words, vectors, after_first=placement == "after-cls")
         hidden = super().forward({**inputs, "modality": "text"}, **kwargs)[self.module_output_name]
-        where = order.argsort(dim=1)[:, length:]  # (B, T): where each text token went
         features[self.module_output_name] = hidden.gather(1, where.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
         return features
 
     def _positions(self, features: dict[str, Any]) -> dict[str, Tensor]:
-        """Positions (B, T) counted from each row's first token, for a rotary backbone and padding on the left.
-
-        Rotated queries meet keys that stand at no position, so their own must not depend on the padding. Among
-        themselves the backbone's tokens see distances only, which stay.
-        """
+        """Position ids, where the backbone's own would not do."""
         mask = features["attention_mask"]
-        if not self._rotary or bool(mask[:, 0].all()):
-            return {}
-        return {"position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
+        return {"position_ids": positions_in_text(mask)} if self._rotary and not bool(mask[:, 0].all()) else {}
 
     def record(self, features: dict[str, Any]) -> Recorder:
         """Pass `features` through the base model and note every layer's keys and values."""
@@ -372,110 +286,15 @@ class PromptedTransformer(Transformer):
 
     # -- limits ------------------------------------------------------------------------------------------------
 
-    def _layers(self, spec: Any) -> dict[int, int]:
+    def _layers(self, spec: PromptSpec) -> dict[int, int]:
         return {slot: place for place, slot in enumerate(self.shape.prompted(spec))}
 
     def _room(self) -> int | None:
         """Tokens that a text may have beside the longest input prompt; None: no limit."""
-        lengths = [p.spec.length for p in self.prompts if isinstance(p, Prompt) and p.spec.kind == "input"]
+        lengths = (p.spec.length for p in self.prompts if isinstance(p, Prompt) and p.spec.kind == "input")
         longest = max(lengths, default=0)
         return None if not longest or self.position_limit is None else self.position_limit - longest
 
     def _limit_text(self) -> None:
         limits = [limit for limit in (self.text_limit, self._room()) if limit is not None]
         self.max_seq_length = min(limits, default=None)
-
-    def _reaches(self, features: dict[str, Any], room: int) -> bool:
-        asked = self.text_limit
-        return (asked is None or asked > room) and features["input_ids"].shape[1] == room
-
-
-def insertion_order(mask: Tensor, length: int, *, after_first: bool) -> Tensor:
-    """Where n prompt vectors go in each row: indices (B, n + T) into their concatenation `[prompt, text]`.
-
-    Left padding stays on the left, so that the prompt stands next to its text and a row comes out the same
-    whatever it is batched with.
-
-    Args:
-        mask: (B, T), 1 at tokens.
-        length: n.
-        after_first: the vectors follow each row's first token.
-    """
-    batch, tokens = mask.shape
-    start = mask.to(torch.int32).argmax(dim=1, keepdim=True) + int(after_first)  # tokens before the prompt
-    place = torch.arange(length + tokens, device=mask.device).expand(batch, -1)
-    in_prompt = (place >= start) & (place < start + length)
-    return torch.where(in_prompt, place - start, torch.where(place < start, place + length, place))
-
-
-def _common_spec(prompts: list[Prompt]) -> Any:
-    first = prompts[0].spec
-    if any(prompt.spec != first for prompt in prompts):
-        raise PromptError("prompts of different kind, length, layers or sides cannot share a batch or a mixture")
-    return first
-
-
-def _prepare_backbone(module: PromptedTransformer) -> tuple[BackboneShape, str | None]:
-    """Send the backbone's attention through ours and check that this works.
-
-    Returns the shape of the attention layers, and why there are none where it does not.
-    """
-    model = module.model
-    words: Any = model.get_input_embeddings()
-    width = int(words.weight.shape[1])
-    kind = type(model).__name__
-    before = module._base_implementation = model.config._attn_implementation or "eager"
-    features = module.preprocess(["prompt", "a longer text so that the first is padded"])
-    features = {k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in features.items()}
-    try:
-        with torch.no_grad():
-            expected = Transformer.forward(module, dict(features))[module.module_output_name]
-        model.set_attn_implementation(prompted_implementation(before))
-        recorder = module.record(features)
-        if not recorder.modules:
-            raise BackboneError(f"{kind} does not go through transformers' attention interface")
-        shape = BackboneShape(width, tuple(recorder.shapes))
-        for slot, attention in enumerate(recorder.modules):
-            setattr(attention, SLOT, slot)
-        _check_gates(module, features, expected, shape)
-    except (BackboneError, TypeError, AttributeError, RuntimeError, KeyError, ValueError) as error:
-        model.set_attn_implementation(before)
-        return BackboneShape(width, ()), f"{kind} cannot carry prompts in its layers ({error})"
-    return shape, None
-
-
-def _check_gates(module: PromptedTransformer, features: dict[str, Any], expected: Tensor, shape: BackboneShape) -> None:
-    """A zero gate gives the base model's output on a padded batch, and every layer's gate moves the output."""
-    layers = shape.layers
-    groups = [[i for i, layer in enumerate(layers) if layer == kind] for kind in dict.fromkeys(layers)]
-    visible = features["attention_mask"].bool()
-    generator = torch.Generator().manual_seed(0)
-    for group in groups:
-        layer = layers[group[0]]
-        noise = torch.randn(1, len(group), 1, 2, layer.key_value_heads, layer.head_width, generator=generator)
-        noise = noise.to(expected.device)
-        gate = torch.zeros(1, len(group), 1, layer.heads, device=expected.device, requires_grad=True)
-        batch = BatchPrompts({slot: place for place, slot in enumerate(group)}, noise, noise, gate)
-        with torch.enable_grad():
-            output = Transformer.forward(module, dict(features), foreword=batch)[module.module_output_name]
-        difference = (output.detach() - expected)[visible].abs().max().item()
-        if difference > 1e-4 * max(1.0, expected[visible].abs().max().item()):
-            raise BackboneError(f"a zero gate changes its output by {difference:.2g}")
-        probe = torch.randn(output.shape, generator=generator).to(output)
-        (moved,) = torch.autograd.grad((output * probe)[visible].sum(), gate, allow_unused=True)
-        still = [
-            slot for slot, g in zip(group, moved[0, :, 0] if moved is not None else [], strict=False) if not g.any()
-        ]
-        if moved is None or still:
-            raise BackboneError(f"a gate in layer {still or 'any'} does not change its output")
-
-
-def _position_limit(model: nn.Module) -> int | None:
-    """How many positions the backbone has; None for relative positions without an end (T5)."""
-    for name, embedding in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(embedding, nn.Embedding):
-            unused = 0 if embedding.padding_idx is None else embedding.padding_idx + 1  # RoBERTa counts from there
-            return embedding.num_embeddings - unused
-    config = getattr(model, "config", None)
-    limit = getattr(config, "max_position_embeddings", None)
-    return int(limit) if limit and limit > 0 else None

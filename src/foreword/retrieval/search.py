@@ -11,7 +11,7 @@ import numpy as np
 
 from foreword.collections.records import Collection, Document, Query
 from foreword.prompts.encoder import Precision, encode
-from foreword.prompts.transformer import OWN, Default, Route
+from foreword.prompts.routes import OWN, Default, Route
 from foreword.retrieval.bm25 import BM25
 from foreword.retrieval.dense import exact_search
 from foreword.retrieval.runs import Run

@@ -22,8 +22,8 @@ from foreword.collections.view import documents_for
 from foreword.common.files import atomic_write, write_json
 from foreword.evaluation.measures import evaluate_run
 from foreword.prompts.encoder import Precision, encode
+from foreword.prompts.routes import Route
 from foreword.prompts.store import DTYPES
-from foreword.prompts.transformer import Route
 from foreword.retrieval.dense import exact_search
 from foreword.training.processes import is_main
 from foreword.training.trainee import Trainee

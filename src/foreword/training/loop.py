@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 
 from foreword.collections.records import Collection, TrainingPair
 from foreword.common.errors import DataError
-from foreword.prompts.transformer import Route
+from foreword.prompts.routes import Route
 from foreword.training.config import TrainingConfig
 from foreword.training.dev import DevEvaluator, DevSet, seed_everything
 from foreword.training.losses import CorpusPairs

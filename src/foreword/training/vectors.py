@@ -15,7 +15,7 @@ from foreword.collections.records import Collection
 from foreword.collections.view import documents_for
 from foreword.common.errors import DataError
 from foreword.prompts.encoder import Precision, encode
-from foreword.prompts.transformer import Route
+from foreword.prompts.routes import Route
 
 
 @dataclass(frozen=True)
