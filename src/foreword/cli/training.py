@@ -137,7 +137,7 @@ def _training_options(parser: Parser, *, several: bool) -> None:
     )
     training.add_argument(
         "--pseudo-queries",
-        choices=["auto", "title", "first-sentence", "span"],
+        choices=["auto", "title", "first-sentence", "span", "key-phrases", "mixed"],
         help="train on pseudo-queries of the documents instead of labels, made so",
     )
     training.add_argument("--negatives", type=Path, metavar="FILE", help="hard negatives that foreword mine wrote")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 
+from foreword.collections.key_phrases import Frequencies
 from foreword.collections.memory import require_split
-from foreword.collections.pseudo import pseudo_pairs
+from foreword.collections.pseudo import frequencies_for, pseudo_pairs
 from foreword.collections.records import Collection, Document, Qrels, Query, TrainingPair
 from foreword.collections.resplit import held_out, position
 from foreword.collections.splits import normalise
@@ -99,14 +101,22 @@ class PseudoQueries(View):
         chosen = self._split_of()
         return (pair for pair in self._made() if chosen.get(pair.doc_id) == split)
 
+    @cached_property
+    def _frequencies(self) -> Frequencies | None:
+        """Of the source's words, where the method needs them; one pass over the corpus."""
+        return frequencies_for(self.method, self.source.documents())
+
     def _made(self, skipped: Counter[str] | None = None) -> Iterator[TrainingPair]:
-        return pseudo_pairs(self.source.documents(), self.method, self.seed, skipped=skipped)
+        return self._pairs_of(self.source.documents(), skipped)
+
+    def _pairs_of(self, documents: Iterable[Document], skipped: Counter[str] | None = None) -> Iterator[TrainingPair]:
+        return pseudo_pairs(documents, self.method, self.seed, frequencies=self._frequencies, skipped=skipped)
 
     def _rests(self) -> Iterator[Document]:
         chosen = self._split_of()
         for document in self.source.documents():
             if document.doc_id in chosen:
-                (pair,) = pseudo_pairs([document], self.method, self.seed)
+                (pair,) = self._pairs_of([document])
                 yield Document(document.doc_id, pair.document, "", document.metadata)
             else:
                 yield document
