@@ -22,8 +22,8 @@ from foreword.common.errors import DataError, ForewordError
 from foreword.common.progress import track
 from foreword.evaluation.measures import evaluate_run
 from foreword.prompts.encoder import Precision, autocast, encode, routed, text_prompt
+from foreword.prompts.routes import OneRoute, Route
 from foreword.prompts.spec import Side
-from foreword.prompts.transformer import OneRoute, Route
 from foreword.retrieval.dense import exact_search
 
 
@@ -132,13 +132,13 @@ def fit_weights(
     losses: list[float] = []
     encoder.requires_grad_(False)
     encoder.eval()
-    for batch in track(_batches(len(pairs), config), "fitting", config.steps, quiet=quiet):
+    for batch in track(batches_of(len(pairs), config), "fitting", config.steps, quiet=quiet):
         mixture = {name: weights[i] for i, name in enumerate(names)}
         with routed(encoder, mixture), autocast(config.precision, encoder.device):
-            queries = _embed(encoder, [pairs[i].query for i in batch], "query", config.query_length)
+            queries = embed_batch(encoder, [pairs[i].query for i in batch], "query", config.query_length)
             documents = fixed
             if documents is None:
-                documents = _embed(encoder, [pairs[i].document for i in batch], "document", config.document_length)
+                documents = embed_batch(encoder, [pairs[i].document for i in batch], "document", config.document_length)
         targets = torch.tensor(batch) if fixed is not None else torch.arange(len(batch))
         scores = queries @ documents.T / config.temperature
         loss = torch.nn.functional.cross_entropy(scores, targets.to(scores.device))
@@ -151,7 +151,7 @@ def fit_weights(
     return Fit(fitted, losses, time.perf_counter() - began)
 
 
-def _batches(count: int, config: FitConfig) -> Iterator[list[int]]:
+def batches_of(count: int, config: FitConfig) -> Iterator[list[int]]:
     """Seeded batches of pair numbers, without repeats inside one."""
     generator = np.random.default_rng(config.seed)
     size = min(config.batch_size, count)
@@ -163,7 +163,8 @@ def _batches(count: int, config: FitConfig) -> Iterator[list[int]]:
         yield batch
 
 
-def _embed(encoder: SentenceTransformer, texts: list[str], side: Side, length: int) -> Tensor:
+def embed_batch(encoder: SentenceTransformer, texts: list[str], side: Side, length: int) -> Tensor:
+    """Embeddings (B, d') of the texts by what the encoder is routed to, cut to `length` tokens, with gradients."""
     words = text_prompt(encoder, side)
     features = encoder.preprocess(
         texts, prompt=words, task=side, max_length=min(length, encoder.max_seq_length or length)
