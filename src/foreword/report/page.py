@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.common.files import atomic_write
-from foreword.report import calibration, domains, gates, queries, systems, training, words
+from foreword.report import calibration, domains, gates, influence, queries, systems, training, words
 from foreword.report.markup import Child, Markup, element
 from foreword.report.parts import Results
 
@@ -17,6 +17,7 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Results], Markup | None]], ...] = (
     ("advice", "Advice", domains.advice),
     ("gains", "Gains by query", queries.gains),
     ("searches", "Searches before and after", queries.searches),
+    ("influence", "Words of the queries", influence.influence),
     ("calibration", "Calibration", calibration.calibration),
     ("similarity", "Domain similarity", domains.similarity),
     ("weights", "Mixture weights", domains.weights),
@@ -38,8 +39,9 @@ def write_report(path: Path | str, results: Mapping[str, Any]) -> None:
             (collection -> `measure, baseline, systems, texts`, optionally `ranks` of the first relevant
             document by system and query, and the `chosen` system), `curves` (`name, points` of `step, loss,
             dev`), `weights` (`target, system, weights`), `advice` (`target, choice, reason`), `searches`
-            (`query, collection, relevant, before, after, before_system, after_system`), `calibration` (`domain,
-            system` and what `foreword.evaluation.calibration.Calibration.as_dict` gives), `words` (as
+            (`query, collection, relevant, before, after, before_system, after_system`), `influence`
+            (`systems, document` and what `foreword.evaluation.influence.Influence.as_dict` gives), `calibration`
+            (`domain, system` and what `foreword.evaluation.calibration.Calibration.as_dict` gives), `words` (as
             `foreword.prompts.words.words_record` makes them) and `gates` (as
             `foreword.prompts.gates.GateStrength.as_dict`).
     """
