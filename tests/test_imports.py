@@ -25,6 +25,7 @@ ORDER = (
     "transferring",
     "baselines",
     "report",
+    "benchmark",
     "recipes",
     "demo",
     "cli",
