@@ -16,12 +16,12 @@ from tiny import random_prompt, toy_collection
 from foreword.collections.memory import MemoryCollection
 from foreword.collections.pseudo import pseudo_pairs
 from foreword.collections.records import Qrels
-from foreword.common.errors import DataError, ForewordError, PromptError
+from foreword.common.errors import DataError, ForewordError, PromptError, UnknownNameError
 from foreword.prompts.encoder import encode, load_encoder, transformer_of
 from foreword.prompts.prompt import Prompt
+from foreword.prompts.routes import Routes
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt
-from foreword.prompts.transformer import Routes
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.train import train
 from foreword.transferring.combine import (
@@ -30,7 +30,9 @@ from foreword.transferring.combine import (
     shared_document_source,
     uniform_weights,
 )
+from foreword.transferring.features import FILE, FeatureSettings, bank_features
 from foreword.transferring.fit import FitConfig, fit_weights, pseudo_scores, split_pairs
+from foreword.transferring.reach import nearness, reach_of, source_domains
 from foreword.transferring.similarity import document_features, similarity, softmax_weights, unit_rows
 from foreword.transferring.transfer import TransferConfig, transfer
 
@@ -89,6 +91,163 @@ def test_document_features_are_base_embeddings_of_a_sample(encoder: SentenceTran
     assert few.shape == (10, 32)
     np.testing.assert_allclose(few, backwards[::-1], atol=1e-5)
     assert document_features(encoder, toy, limit=10, seed=1, quiet=True).tolist() != few.tolist()
+
+
+# -- reach ---------------------------------------------------------------------------------------------------------
+
+PLANE = {"a": [[1.0, 0.0]], "b": [[0.8, 0.6]], "c": [[0.0, 1.0]]}
+"""Three sources of one document: a and b have a cosine of .8, b and c of .6, a and c of 0."""
+
+
+def plane(**points: Any) -> dict[str, Any]:
+    return {name: np.array(rows, np.float32) for name, rows in {**PLANE, **points}.items()}
+
+
+def test_nearness_by_hand() -> None:
+    target = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    others = [np.array([[0.6, 0.8]], np.float32), np.array([[0.8, 0.6], [0.0, -1.0]], np.float32)]
+    assert nearness(target, others) == pytest.approx((0.8 + 0.8) / 2)  # of the first document the second's, and so on
+    assert nearness(target, others[:1]) == pytest.approx((0.6 + 0.8) / 2)
+    many = np.tile(target, (1500, 1))  # more rows than are compared at a time
+    assert nearness(many, others) == pytest.approx(0.8)
+    with pytest.raises(ForewordError, match="needs documents"):
+        nearness(target, [])
+    with pytest.raises(ForewordError, match=r"\[2, 3\] numbers"):
+        nearness(target, [np.ones((1, 3), np.float32)])
+
+
+def test_the_bank_reaches_as_far_as_one_more_domain_like_its_own() -> None:
+    sources = plane()
+    near = reach_of(np.array([[0.6, 0.8]], np.float32), sources)
+    assert near.sources == pytest.approx({"a": 0.8, "b": 0.8, "c": 0.6})
+    # Mean .7333, standard deviation .2 / sqrt(3), and 4.3027 is the tables' 97.5 % point of t with 2 degrees of freedom.
+    limit = 2.2 / 3 - 4.3027 * 0.2 / np.sqrt(3) * np.sqrt(4 / 3)
+    assert (near.limit, near.nearness) == pytest.approx((limit, 0.96), abs=1e-4)
+    assert near.within
+    far = reach_of(np.array([[-1.0, 0.0]], np.float32), sources)
+    assert (far.limit, far.nearness) == pytest.approx((limit, 0.0), abs=1e-4)
+    assert not far.within
+    assert "of 0.000 to their nearest in the bank, out of its reach" in far.said("x")
+    assert "0.160" in far.said("x")
+    assert far.as_dict()["within"] is False
+    edge = reach_of(sources["c"], {"a": sources["a"], "b": sources["b"], "d": sources["b"]})
+    assert edge.sources == pytest.approx({"a": 0.8, "b": 1.0, "d": 1.0})
+
+
+def test_two_sources_set_no_limit() -> None:
+    sources = plane()
+    reach = reach_of(-sources["a"], {"a": sources["a"], "b": sources["b"]})
+    assert reach.limit is None
+    assert reach.within
+    assert "cannot be known" in reach.said("x")
+
+
+def test_a_sources_own_data_sets_no_limit() -> None:
+    points = plane()
+    sources = {"toy/a": points["a"], "toy/a#fold1of2": points["a"], "toy/b": points["b"], "toy/c": points["c"]}
+    reach = reach_of(points["b"], sources)
+    assert reach.sources["toy/a"] == reach.sources["toy/a#fold1of2"] == pytest.approx(0.8)  # not 1
+
+
+def test_domains_behind_a_bank(encoder: SentenceTransformer) -> None:
+    prompt = random_prompt(encoder, PromptSpec("gated", 3))
+    multitask = stored(prompt, data={"toy/a": {}, "toy/b#fold1of5": {}, "toy/b#fold2of5": {}})
+    follows = StoredPrompt(prompt, {"data": {"toy/c": {}}, "start": {"trained_on": {"toy/a": "train"}}})
+    assert source_domains({"m": multitask}) == ["toy/a", "toy/b"]
+    assert source_domains({"toy/c": follows, "d": stored(prompt)}) == ["d", "toy/a", "toy/c"]
+
+
+def test_features_are_kept_in_the_banks_folder(encoder: SentenceTransformer, tmp_path: Path) -> None:
+    collections = {name: toy_collection(name) for name in ("toy/a", "toy/b")}
+    loaded: list[str] = []
+
+    def load(name: str) -> MemoryCollection:
+        loaded.append(name)
+        if name not in collections:
+            raise UnknownNameError(f"unknown collection {name!r}")
+        return collections[name]
+
+    settings = FeatureSettings(sample=20)
+    made = bank_features(tmp_path, encoder, ["toy/a", "toy/x"], load, settings, quiet=True)
+    np.testing.assert_allclose(
+        made.features["toy/a"], document_features(encoder, collections["toy/a"], limit=20, quiet=True), atol=2e-3
+    )
+    assert made.left_out == {"toy/x": "unknown collection 'toy/x'"}
+    assert "judged without toy/x" in made.said()
+    again = bank_features(tmp_path, encoder, ["toy/a", "toy/b"], load, settings, quiet=True)
+    assert loaded == ["toy/a", "toy/x", "toy/b"]  # what is kept is not loaded again
+    np.testing.assert_array_equal(again.features["toy/a"], made.features["toy/a"])
+    assert again.said() == ""
+    collections.clear()  # the bank has been taken elsewhere
+    assert set(bank_features(tmp_path, encoder, ["toy/a", "toy/b"], load, settings, quiet=True).features) == {
+        "toy/a",
+        "toy/b",
+    }
+    for other in (FeatureSettings(sample=10), FeatureSettings(sample=20, document_template="{text}")):
+        assert set(bank_features(tmp_path, encoder, ["toy/a"], load, other, quiet=True).left_out) == {"toy/a"}
+    encoder.prompts["document"] = "passage: "
+    assert not bank_features(tmp_path, encoder, ["toy/a"], load, settings, quiet=True).features
+
+
+def test_features_without_a_place_to_keep_them(
+    encoder: SentenceTransformer, toy: MemoryCollection, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.warns(UserWarning, match="are not kept"):
+        found = bank_features(tmp_path / "file", encoder, [toy.id], lambda _: toy, quiet=True)
+    assert len(found.features[toy.id]) == 60
+    (tmp_path / FILE).write_bytes(b"cut")
+    with pytest.warns(UserWarning, match="is made again"):
+        again = bank_features(tmp_path, encoder, [toy.id], lambda _: toy, quiet=True)
+    np.testing.assert_array_equal(again.features[toy.id], found.features[toy.id])
+    with pytest.raises(ForewordError, match="expected 1 document"):
+        FeatureSettings(sample=0)
+
+
+def test_no_transfer_out_of_reach(
+    encoder: SentenceTransformer, toy: MemoryCollection, sources: dict[str, StoredPrompt]
+) -> None:
+    far = plane(**{toy.id: [[-1.0, 0.0]]})
+    result = transfer(encoder, toy, sources, CONFIG, features=far, quiet=True)
+    assert (result.advice, dict(result.weights), result.route) == ("don't transfer", {}, None)
+    assert "0.000" in result.reason
+    assert "0.160" in result.reason
+    assert not result.pseudo  # nothing was fitted
+    assert result.as_dict()["reach"]["within"] is False
+    unchecked = transfer(encoder, toy, sources, replace(CONFIG, reach=False), features=far, quiet=True)
+    assert unchecked.pseudo
+    assert unchecked.reach is None
+    uniform = replace(CONFIG, method="uniform")
+    assert transfer(encoder, toy, sources, uniform, features=far, quiet=True).advice == "transfer"
+    asked = transfer(encoder, toy, sources, replace(uniform, reach=True), features=far, quiet=True)
+    assert asked.advice == "don't transfer"
+
+
+def test_within_reach_or_not_known_goes_on(
+    encoder: SentenceTransformer, toy: MemoryCollection, sources: dict[str, StoredPrompt]
+) -> None:
+    near = transfer(encoder, toy, sources, CONFIG, features=plane(**{toy.id: [[1.0, 0.0]]}), quiet=True)
+    assert near.reach is not None
+    assert near.reach.within
+    assert near.pseudo
+    two = {name: rows for name, rows in plane(**{toy.id: [[-1.0, 0.0]]}).items() if name != "c"}
+    unknown = transfer(encoder, toy, sources, CONFIG, features=two, quiet=True)
+    assert unknown.pseudo
+    assert "cannot be known from fewer than 3" in unknown.reason
+    assert transfer(encoder, toy, sources, CONFIG, quiet=True).reach is None
+
+
+def test_one_prompt_of_several_domains_has_a_reach(encoder: SentenceTransformer, toy: MemoryCollection) -> None:
+    prompt = random_prompt(encoder, PromptSpec("gated", 3))
+    bank = {"multitask": stored(prompt, data={name: {} for name in PLANE})}
+    far = plane(**{toy.id: [[-1.0, 0.0]]})
+    assert transfer(encoder, toy, bank, CONFIG, features=far, quiet=True).advice == "don't transfer"
+    collections = {name: toy_collection(f"toy/{name}") for name in PLANE}
+    found = transfer(encoder, toy, bank, CONFIG, sources=collections, quiet=True).reach
+    assert found is not None
+    own = document_features(encoder, toy, quiet=True)
+    others = [document_features(encoder, c, quiet=True) for c in collections.values()]
+    assert found.nearness == pytest.approx(float(np.max(own @ np.concatenate(others).T, axis=1).mean()), abs=1e-4)
 
 
 # -- combinations --------------------------------------------------------------------------------------------------
@@ -294,6 +453,7 @@ def test_similarity_weighs_and_the_average_is_its_mean(
     alike = {name: similarity(features["a"], features[name]) for name in ("a", "b")}
     assert result.similarities == pytest.approx(alike, abs=1e-4)
     assert dict(result.weights) == pytest.approx(softmax_weights(alike), abs=1e-3)
+    assert "without c, of which no documents are known" in result.reason
     given = transfer(encoder, toy, sources, config, features={toy.id: features["a"], **features}, quiet=True)
     assert dict(given.weights) == pytest.approx(dict(result.weights), abs=1e-3)
     averaged = transfer(encoder, toy, sources, replace(CONFIG, method="average"), sources=collections, quiet=True)

@@ -6,7 +6,18 @@ import argparse
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
-from foreword.cli import data, evaluating, recipes, searching, showing, training, transferring
+from foreword.cli import (
+    advising,
+    benchmarking,
+    data,
+    evaluating,
+    explaining,
+    recipes,
+    searching,
+    showing,
+    training,
+    transferring,
+)
 from foreword.cli.shared import Options, Parser
 
 
@@ -35,7 +46,18 @@ def build_parser() -> Parser:
         added.add_argument("--json", action="store_true", help="print JSON instead of text")
         return added
 
-    for module in (data, training, transferring, evaluating, searching, recipes, showing):
+    for module in (
+        data,
+        training,
+        transferring,
+        advising,
+        evaluating,
+        explaining,
+        searching,
+        recipes,
+        benchmarking,
+        showing,
+    ):
         module.add(command)
     return parser
 

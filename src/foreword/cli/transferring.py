@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import argparse
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,7 @@ from foreword.cli.shared import (
     say,
     template_options,
 )
-from foreword.common.errors import ForewordError, UnknownNameError
+from foreword.common.errors import ForewordError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -72,9 +74,15 @@ def add(command: Add) -> None:
     )
     parser.add_argument(
         "--pseudo-queries",
-        choices=["auto", "title", "first-sentence", "span"],
+        choices=["auto", "title", "first-sentence", "span", "key-phrases", "mixed"],
         default="auto",
         help="(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--reach",
+        action=argparse.BooleanOptionalAction,
+        help="advise against a target that is further from the sources' documents than they are from one another "
+        "(default: of method fitted, yes)",
     )
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     dry_run_option(parser)
@@ -85,7 +93,7 @@ def transfer(options: Options) -> None:
     """Combine a bank's prompts for a target."""
     from foreword.prompts.store import load_bank
     from foreword.transferring.fit import FitConfig
-    from foreword.transferring.transfer import TransferConfig, has_seen
+    from foreword.transferring.transfer import TransferConfig
     from foreword.transferring.transfer import transfer as run
 
     config = TransferConfig(
@@ -96,6 +104,7 @@ def transfer(options: Options) -> None:
         options.sample,
         pseudo=options.pseudo_queries,
         fit=FitConfig(precision=options.precision, seed=options.seed),
+        reach=options.reach,
     )
     if options.dry_run:
         print_json({"target": options.collection, "bank": str(options.bank), "transfer": asdict(config)})
@@ -103,30 +112,18 @@ def transfer(options: Options) -> None:
     target = load_collection(options, options.collection)
     encoder = load_encoder(options)
     bank = load_bank(options.bank, encoder)
-    unknown = sorted({*(options.only or []), *options.exclude} - set(bank))
-    if unknown:
-        raise ForewordError(f"{options.bank} holds no prompt for {', '.join(unknown)}; it holds: {', '.join(bank)}")
-    seen = [name for name, stored in bank.items() if has_seen(stored, target.id)]
-    if seen:
-        say(f"left out, since trained on {target.id} itself: {', '.join(seen)}")
-    used = {
-        name: stored
-        for name, stored in bank.items()
-        if name not in (target.id, *seen, *options.exclude) and (not options.only or name in options.only)
-    }
+    used = usable(options, bank, target.id)
     sources: dict[str, Collection] = {}
     if options.method in ("similarity", "average"):
-        for name in used:
-            try:
-                sources[name] = load_collection(options, name, exclude=[target])
-            except UnknownNameError:  # a multitask prompt is no collection
-                continue
-            except ForewordError as error:
-                say(f"{name}: left out, since its documents cannot be compared: {error}")
-    features = _features(options, [target, *sources.values()], list(sources))
+        sources = _sources(options, list(used), target)
+        features = _features(options, [target, *sources.values()], list(sources))
+    elif config.checks_reach:
+        features = reach_features(options, encoder, used)
+    else:
+        features = {}
     result = run(encoder, target, used, config, sources=sources, features=features, quiet=options.json)
     if options.output is not None:
-        _store_transfer(options.output, result, used, encoder)
+        store_transfer(options.output, result, used, encoder)
     if options.json:
         print_json(result.as_dict())
         return
@@ -136,6 +133,54 @@ def transfer(options: Options) -> None:
         print_table("", ("source", "weight"), rows)
     if options.output is not None:
         print(f"stored: use it with --prompt {options.output}")
+
+
+def usable(options: Options, bank: Mapping[str, StoredPrompt], target: str) -> dict[str, StoredPrompt]:
+    """The prompts of a bank that --only and --exclude leave, without those that have seen the target."""
+    from foreword.transferring.transfer import has_seen
+
+    unknown = sorted({*(options.only or []), *options.exclude} - set(bank))
+    if unknown:
+        raise ForewordError(f"{options.bank} holds no prompt for {', '.join(unknown)}; it holds: {', '.join(bank)}")
+    seen = [name for name, stored in bank.items() if has_seen(stored, target)]
+    if seen:
+        say(f"left out, since trained on {target} itself: {', '.join(seen)}")
+    return {
+        name: stored
+        for name, stored in bank.items()
+        if name not in (target, *seen, *options.exclude) and (not options.only or name in options.only)
+    }
+
+
+def _sources(options: Options, names: Sequence[str], target: Collection) -> dict[str, Collection]:
+    """The sources' collections; those that cannot be loaded are warned of."""
+    sources: dict[str, Collection] = {}
+    for name in names:
+        try:
+            sources[name] = load_collection(options, name, exclude=[target])
+        except ForewordError as error:  # a multitask prompt is no collection, and files may not be here
+            warnings.warn(f"{name}: left out, since its documents cannot be compared: {error}", stacklevel=2)
+    return sources
+
+
+def reach_features(options: Options, encoder: SentenceTransformer, used: Mapping[str, StoredPrompt]) -> dict[str, Any]:
+    """Document features of all domains behind a bank's prompts, kept in its folder; what is missing is warned of."""
+    from foreword.transferring.features import FeatureSettings, bank_features
+    from foreword.transferring.reach import source_domains
+
+    written = {"document_template": options.document_template} if options.document_template else {}
+    found = bank_features(
+        options.bank,
+        encoder,
+        source_domains(used),
+        lambda name: load_collection(options, name),
+        FeatureSettings(**written),
+        precision=options.precision,
+        quiet=options.json,
+    )
+    if found.left_out:
+        warnings.warn(found.said(), stacklevel=2)
+    return dict(found.features)
 
 
 def _features(options: Options, collections: list[Collection], names: list[str]) -> dict[str, Any]:
@@ -151,7 +196,8 @@ def _features(options: Options, collections: list[Collection], names: list[str])
     return {key: document_features(encoder, c, **how) for key, c in zip(keys, collections, strict=True)}
 
 
-def _store_transfer(output: Path, result: Any, used: Mapping[str, StoredPrompt], encoder: SentenceTransformer) -> None:
+def store_transfer(output: Path, result: Any, used: Mapping[str, StoredPrompt], encoder: SentenceTransformer) -> None:
+    """Store what was decided for a target, so that `--prompt` takes it."""
     from foreword.prompts.mixture import save_mixture
     from foreword.prompts.store import save_prompt
 

@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from foreword.collections.pseudo import pseudo_pairs
-from foreword.collections.records import Collection, TrainingPair
+from foreword.collections.records import Collection
 from foreword.collections.unions import overlap
 from foreword.collections.unlabelled import Unlabelled
 from foreword.common.errors import ForewordError, PromptError
 from foreword.evaluation.significance import paired_randomization
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.prompt import Prompt
+from foreword.prompts.routes import Route, Routes
 from foreword.prompts.store import StoredPrompt, trained_on
-from foreword.prompts.transformer import Route, Routes
 from foreword.transferring.combine import (
     average_prompts,
     check_mixable,
     shared_document_source,
     uniform_weights,
 )
-from foreword.transferring.fit import (
-    FitConfig,
-    check_spans,
-    embed_pair_documents,
-    fit_weights,
-    pseudo_scores,
-    split_pairs,
-)
+from foreword.transferring.comparison import compare, fit_mixture, pseudo_material
+from foreword.transferring.fit import FitConfig
+from foreword.transferring.reach import Reach, reach_of, source_domains
 from foreword.transferring.similarity import Array, Method, document_features, similarity, softmax_weights
 
 Combination = Literal["fitted", "uniform", "similarity", "best-single", "average"]
@@ -53,6 +47,8 @@ class TransferConfig:
         sample: documents of each domain that similarity looks at.
         pseudo: how pseudo-queries are made, see `foreword.collections.pseudo`.
         fit: how weights are fitted and candidates compared.
+        reach: a target that lies out of the bank's reach (see `foreword.transferring.reach`) is advised against,
+            where documents of the sources are known; None: for `fitted` alone, since the others are controls.
     """
 
     method: Combination = "fitted"
@@ -62,6 +58,12 @@ class TransferConfig:
     sample: int = 500
     pseudo: str = "auto"
     fit: FitConfig = field(default_factory=FitConfig)
+    reach: bool | None = None
+
+    @property
+    def checks_reach(self) -> bool:
+        """Whether the target's reach is looked at."""
+        return self.method == "fitted" if self.reach is None else self.reach
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Combination):
@@ -88,6 +90,7 @@ class Transfer:
         document: the one source that encodes documents; None: the mixture does (or the base model, for sources
             that have no document side).
         prompt: for `average`, the averaged prompt.
+        reach: how near the target is to the bank; None: not looked at, or no source's documents are known.
         seconds: it took.
     """
 
@@ -100,6 +103,7 @@ class Transfer:
     pseudo: Mapping[str, float] = field(default_factory=dict)
     document: str | None = None
     prompt: Prompt | None = None
+    reach: Reach | None = None
     seconds: float = 0.0
 
     @property
@@ -119,6 +123,7 @@ class Transfer:
             "advice": self.advice,
             "reason": self.reason,
             "similarities": {name: round(value, 6) for name, value in self.similarities.items()},
+            "reach": None if self.reach is None else self.reach.as_dict(),
             "pseudo_nDCG@10": {name: round(value, 6) for name, value in self.pseudo.items()},
             "seconds": round(self.seconds, 2),
         }
@@ -158,8 +163,9 @@ def transfer(
         target: the domain without labels.
         bank: source prompts by name; gated ones, except for `average`.
         config: the settings; None: weights fitted on pseudo-queries.
-        sources: the sources' collections, for `similarity` and `average`.
-        features: document features by domain id (see `document_features`), where they are there already.
+        sources: the sources' collections, for `similarity` and `average`, and for the reach.
+        features: document features by domain id (see `document_features`), where they are there already; a bank's
+            own are in its folder, see `foreword.transferring.features`.
         quiet: no progress bars.
 
     Raises:
@@ -179,58 +185,78 @@ def transfer(
         check_mixable(bank)
     for name, stored in bank.items():
         transformer.add(name, stored.prompt)
+    known: dict[str, Array] = {}
+    domains = source_domains(bank) if config.checks_reach else []
+    if domains or config.method in ("similarity", "average"):
+        known = _known(encoder, target, [*bank, *domains], config, sources or {}, features or {}, quiet)
+    of_sources = {name: known[name] for name in domains if name in known}
+    reach = reach_of(known[target.id], of_sources) if of_sources else None
     result: dict[str, Any]
-    if config.method == "uniform":
+    if reach is not None and not reach.within:
+        result = {"weights": {}, "advice": "don't transfer", "reason": reach.said(target.id)}
+    elif config.method == "uniform":
         result = {
             "weights": uniform_weights(bank),
             "advice": "transfer",
             "reason": "every source alike, unchecked",
         }
     elif config.method in ("similarity", "average"):
-        result = _by_similarity(encoder, target, bank, config, sources or {}, features or {}, quiet)
+        result = _by_similarity(target, bank, config, known)
     else:
-        pairs = list(pseudo_pairs(target.documents(), config.pseudo, config.fit.seed))
-        result = _by_pseudo_queries(encoder, target, bank, pairs, config, quiet)
+        result = _by_pseudo_queries(encoder, target, bank, config, quiet)
+    if reach is not None and reach.limit is None:
+        result["reason"] += f"; {reach.said(target.id)}"
     if "prompt" in result:
         transformer.add(average_name(target.id), result["prompt"])
     document = shared_document_source(bank) if config.method != "average" and result["weights"] else None
-    return Transfer(target.id, config.method, document=document, seconds=time.perf_counter() - began, **result)
+    seconds = time.perf_counter() - began
+    return Transfer(target.id, config.method, document=document, reach=reach, seconds=seconds, **result)
 
 
-def _by_similarity(
+def _known(
     encoder: SentenceTransformer,
     target: Collection,
-    bank: Mapping[str, StoredPrompt],
+    names: Iterable[str],
     config: TransferConfig,
     sources: Mapping[str, Collection],
     features: Mapping[str, Array],
     quiet: bool,
+) -> dict[str, Array]:
+    """Document features of the sources that have any, and of the target; nothing where no source has."""
+    asked = list(dict.fromkeys(names))
+    known = {name: features[name] for name in asked if name in features}
+    missing = {name: sources[name] for name in asked if name in sources and name not in known}
+    if known or missing:
+        missing |= {} if target.id in features else {target.id: target}
+        known |= {target.id: features[target.id]} if target.id in features else {}
+    for name, collection in missing.items():
+        known[name] = document_features(
+            encoder,
+            collection,
+            limit=config.sample,
+            precision=config.fit.precision,
+            max_length=config.fit.document_length,
+            quiet=quiet,
+        )
+    return known
+
+
+def _by_similarity(
+    target: Collection, bank: Mapping[str, StoredPrompt], config: TransferConfig, known: Mapping[str, Array]
 ) -> dict[str, Any]:
-    known = dict(features)
-    for name, collection in [
-        (target.id, target),
-        *((name, sources[name]) for name in bank if name in sources),
-    ]:
-        if name not in known:
-            known[name] = document_features(
-                encoder,
-                collection,
-                limit=config.sample,
-                precision=config.fit.precision,
-                max_length=config.fit.document_length,
-                quiet=quiet,
-            )
-    comparable = [name for name in bank if name in known]  # a multitask prompt has no documents of its own
+    comparable = [name for name in bank if name in known]
     if not comparable:
         raise ForewordError("similarity needs the documents of the sources; none of the bank's domains gave any")
     alike = {name: similarity(known[target.id], known[name], config.similarity) for name in comparable}
     weights = softmax_weights(alike, top_k=config.top_k, temperature=config.temperature)
     best = max(alike, key=lambda name: alike[name])
+    others = [name for name in bank if name not in known]  # a multitask prompt has no documents of its own
+    without = f"; without {', '.join(others)}, of which no documents are known" if others else ""
     result: dict[str, Any] = {
         "weights": weights,
         "similarities": alike,
         "advice": "transfer",
-        "reason": f"weighed by similarity of documents (nearest: {best}, {alike[best]:.2f}), unchecked",
+        "reason": f"weighed by similarity of documents (nearest: {best}, {alike[best]:.2f}), unchecked{without}",
     }
     if config.method == "average":
         result["prompt"] = average_prompts(bank, weights)
@@ -241,33 +267,17 @@ def _by_pseudo_queries(
     encoder: SentenceTransformer,
     target: Collection,
     bank: Mapping[str, StoredPrompt],
-    pairs: Sequence[TrainingPair],
     config: TransferConfig,
     quiet: bool,
 ) -> dict[str, Any]:
     """Candidates compared on held-out pseudo-queries; the base model wins unless one is better."""
-    fitting, held = split_pairs(pairs, config.fit)
-    taken = {pair.doc_id for pair in fitting} if config.pseudo == "span" else set()
-    unseen = (doc for doc in target.documents() if doc.doc_id not in taken)
-    checks = [held, check_spans(unseen, config.fit)]
+    fitting, checks = pseudo_material(target, config.pseudo, config.fit)
     document = shared_document_source(bank)
     candidates: dict[str, dict[str, float]] = {name: {name: 1.0} for name in bank}
     if config.method == "fitted":
-        start = uniform_weights(bank)
-        query_only = all(stored.prompt.spec.sides == "query" for stored in bank.values())
-        fixed = document if document is not None or query_only else "mixed"
-        fit = fit_weights(encoder, start, fitting, config.fit, document=fixed, quiet=quiet)
-        candidates = {"fitted": dict(fit.weights)}
-    routes: dict[str, Route] = {
-        "base": None,
-        **{name: route_of(weights, document) for name, weights in candidates.items()},
-    }
-    scores: dict[str, dict[str, float]] = {name: {} for name in routes}
-    for number, check in enumerate(checks):
-        shared = None if document is None else embed_pair_documents(encoder, document, check, config.fit)
-        for name, route in routes.items():
-            values = pseudo_scores(encoder, route, check, config.fit, documents=None if name == "base" else shared)
-            scores[name] |= {f"{number}:{query_id}": value for query_id, value in values.items()}
+        candidates = {"fitted": dict(fit_mixture(encoder, bank, fitting, config.fit, quiet=quiet).weights)}
+    routes = {name: route_of(weights, document) for name, weights in candidates.items()}
+    scores = compare(encoder, {"base": None, **routes}, checks, config.fit)
     means = {name: float(np.mean(list(values.values()))) for name, values in scores.items()}
     best = max(candidates, key=lambda name: means[name])
     difference = paired_randomization(scores[best], scores["base"])

@@ -1,0 +1,134 @@
+"""Run a benchmark of transfer, cell by cell, and write what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from foreword.benchmark.page import write_page
+from foreword.benchmark.parts import PARTS
+from foreword.benchmark.plan import Plan
+from foreword.benchmark.plots import draw_all, few_shot_families
+from foreword.benchmark.primary import plain, transferred
+from foreword.benchmark.records import Cell, load_cells
+from foreword.benchmark.rivals import rivals
+from foreword.benchmark.stage import Stage
+from foreword.benchmark.summary import judge_hypotheses, summarise
+from foreword.benchmark.supervised import METHODS, ceiling, few_labels, in_budget, tune
+from foreword.benchmark.tables import Table, domain_table, hypothesis_table, summary_table
+from foreword.common.errors import ForewordError, UnknownNameError
+from foreword.common.files import atomic_write, write_json
+from foreword.prompts.store import library_versions
+
+
+def run_benchmark(
+    plan: Plan,
+    output: Path,
+    *,
+    parts: Sequence[str] = PARTS,
+    data: Path | None = None,
+    backbone: str | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Run the parts asked for; cells that are there with the same settings are left as they are.
+
+    Args:
+        plan: what to run.
+        output: its folder: `cells/`, `runs/` (TREC), `prompts/`, `vectors/`, and the results.
+        parts: of `PARTS`, in any order.
+        data: folder of collections.
+        backbone: instead of the packaged MiniLM.
+        quiet: no lines of progress.
+
+    Returns:
+        The page.
+
+    Raises:
+        UnknownNameError: no such part.
+    """
+    if unknown := sorted(set(parts) - set(PARTS)):
+        raise UnknownNameError(f"no part {', '.join(unknown)}; there are: {', '.join(PARTS)}")
+    stage = Stage(plan, output, data=data, backbone=backbone, quiet=quiet)
+    first, near = plan.seeds[0], stage.here(plan.genre)
+    if absent := [name for name in plan.domains if name not in near]:
+        raise ForewordError(
+            f"not here: {', '.join(absent)}; the group's domains are sources of one another. Install them with: "
+            "pip install 'foreword[bench]'"
+        )
+    if "primary" in parts:
+        for target in near:
+            plain(stage, target)
+        for seed in plan.seeds:
+            for target in sorted(near, key=plan.fold_of):
+                transferred(stage, target, seed)
+    if "far" in parts:
+        for target in stage.here():
+            if target not in near:
+                plain(stage, target)
+                transferred(stage, target, first)
+    if "ceilings" in parts:
+        for target in near:
+            ceiling(stage, target, first)
+    if "rivals" in parts:
+        for seed in plan.seeds:
+            rivals(stage, near, seed)
+    if "baselines" in parts:
+        for method in METHODS:
+            rate = tune(stage, method, first)
+            for target in near:
+                in_budget(stage, target, method, rate, first)
+    if "few-shot" in parts:
+        for target in near:
+            few_labels(stage, target, first)
+    return write_results(plan, output, missing=stage.missing)
+
+
+def write_results(plan: Plan, output: Path, *, missing: dict[str, str] | None = None) -> Path:
+    """Tables, verdicts, plots and the page, from the cells that are there; returns the page."""
+    cells = load_cells(output)
+    if not cells:
+        raise ForewordError(f"{output} holds no cells yet; run the benchmark first")
+    near = [name for name in plan.domains if any(cell.target == name for cell in cells)]
+    verdicts = judge_hypotheses(cells, plan.hypotheses, near)
+    summaries = summarise(cells, near, _systems(cells, near))
+    tables = [summary_table(summaries), domain_table(cells, [s for s in _SHOWN if s in _systems(cells, near)], near)]
+    for genre, names in plan.far.items():
+        present = [name for name in names if any(cell.target == name for cell in cells)]
+        if present:
+            systems = _systems(cells, present)
+            tables.append(_titled(summary_table(summarise(cells, present, systems)), f"All systems on {genre}"))
+            tables.append(_titled(domain_table(cells, systems, present), f"By domain: {genre}"))
+    families = few_shot_families(cells)
+    plots = draw_all(output / "plots", cells, summaries, families)
+    page = write_page(output, plan.title, _intro(plan, missing or {}), tables, verdicts, plots)
+    lines = [f"# {plan.title}", "", _intro(plan, missing or {}), "", hypothesis_table(verdicts).markdown()]
+    with atomic_write(output / "results.md") as file:
+        file.write("\n\n".join([*lines, *(table.markdown() for table in tables)]) + "\n")
+    write_json(output / "plan.json", {"plan": plan.as_dict(), "versions": library_versions()})
+    return page
+
+
+_SHOWN = ("base", "bm25", "base+bm25", "multitask", "transfer", "transfer+bm25", "supervised")
+
+
+def _systems(cells: Sequence[Cell], targets: Sequence[str]) -> list[str]:
+    """The systems there are, those that every benchmark has first; single sources are in the matrix instead."""
+    found = {cell.system for cell in cells if cell.target in targets and not cell.system.startswith("single:")}
+    return [*(system for system in _SHOWN if system in found), *sorted(found - set(_SHOWN))]
+
+
+def _titled(table: Table, title: str) -> Table:
+    return replace(table, title=title)
+
+
+def _intro(plan: Plan, missing: dict[str, str]) -> str:
+    text = (
+        f"{len(plan.domains)} domains in {plan.folds} folds: a domain's prompts come from the other folds' domains, "
+        "whose texts no other domain shares. Means are over domains, seeds averaged first; intervals resample domains, "
+        f"then queries. Documents are cut at {plan.document_length} tokens, queries at {plan.query_length}, for all "
+        "systems. "
+        "The hypotheses were written down before the run; everything else is exploratory."
+    )
+    left_out = "; ".join(f"{name}: {why}" for name, why in sorted(missing.items()))
+    return text + (f"\n\nNot on this machine: {left_out}" if left_out else "")

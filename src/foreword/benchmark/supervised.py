@@ -1,0 +1,142 @@
+"""What labels of the target give: the ceiling, a few labels, and other methods given the same time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast, get_args
+
+import numpy as np
+
+from foreword.baselines.spec import Method
+from foreword.baselines.train import train_baseline
+from foreword.benchmark.primary import adapted, stage_reach
+from foreword.benchmark.prompts import multitask, new_start, seconds_of, settings, trained
+from foreword.benchmark.stage import Found, Stage
+from foreword.collections.records import TrainingPair
+from foreword.common.errors import ForewordError
+from foreword.prompts.store import StoredPrompt, folder_name
+from foreword.training.vectors import DocumentVectors
+
+METHODS = ("prompt", "full", "lora", "bitfit", "adapter")
+
+
+def ceiling(stage: Stage, target: str, seed: int) -> None:
+    """`supervised`: the multitask prompt trained further on all of the target's training labels."""
+
+    def make() -> Found:
+        start = multitask(stage, stage.plan.fold_of(target), seed)
+        config = settings(stage, "both", seed, stage.plan.supervised)
+        folder = f"supervised-seed{seed}/{folder_name(target)}"
+        stored = trained(stage, folder, stage.target(target), target, config, start)
+        return _by_prompt(stage, target, stored, f"supervised-seed{seed}", labels=None, seconds=seconds_of(stored))
+
+    stage.cell(target, "supervised", seed, stage.plan.digest("multitask", "supervised"), make)
+
+
+def few_labels(stage: Stage, target: str, seed: int) -> None:
+    """`transfer@k`: the default transfer with k of the target's labelled training pairs among its pseudo-queries."""
+    for count in stage.plan.few:
+        configuration = stage.plan.digest("multitask", "transfer", "few")
+
+        def make(count: int = count) -> Found:
+            began = time.perf_counter()
+            start = multitask(stage, stage.plan.fold_of(target), seed)
+            pairs = drawn(list(stage.target(target).pairs("train")), count, seed)
+            stored, _ = adapted(stage, target, start, seed, labelled=pairs)
+            seconds = time.perf_counter() - began
+            return _by_prompt(stage, target, stored, f"transfer@{count}-seed{seed}", labels=count, seconds=seconds)
+
+        stage.cell(target, f"transfer@{count}", seed, configuration, make)
+
+
+def drawn(pairs: Sequence[TrainingPair], count: int, seed: int) -> list[TrainingPair]:
+    """A seeded choice; a larger one holds the smaller ones."""
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    return [pairs[i] for i in order[:count]]
+
+
+def tune(stage: Stage, method: str, seed: int) -> float:
+    """The learning rate of a method that is best on the dev splits of the plan's domains, in the same time."""
+    rates: Sequence[float] = stage.plan.budget["rates"][method]
+    if len(rates) == 1:
+        return rates[0]
+    means = {
+        rate: np.mean([_dev(stage, name, method, rate, seed) for name in stage.plan.budget["tuned_on"]])
+        for rate in rates
+    }
+    best = max(means, key=lambda rate: means[rate])
+    stage.say(
+        f"{method}: dev nDCG@10 by learning rate { ({rate: round(float(v), 4) for rate, v in means.items()}) }; {best}"
+    )
+    return best
+
+
+def in_budget(stage: Stage, target: str, method: str, rate: float, seed: int) -> None:
+    """`prompt@time`, `full@time`, `lora@time`: from the base model, all labels, the same seconds of training."""
+    configuration = stage.plan.digest("budget")
+
+    def make() -> Found:
+        made = _trained(stage, target, method, rate, seed)
+        if isinstance(made, StoredPrompt):
+            found = _by_prompt(stage, target, made, f"prompt@time-seed{seed}", labels=None, seconds=seconds_of(made))
+            return _with(found, {"learning_rate": rate})
+        vectors = stage.documents(target, None, f"{method}@time-seed{seed}", encoder=made.encoder)
+        return Found(
+            stage.search(target, None, vectors, encoder=made.encoder),
+            labels=None,
+            trained_parameters=made.parameters,
+            stored_bytes=int(made.card["bytes"]),
+            seconds=made.training_seconds,
+            details={"learning_rate": rate, "steps": made.run["steps"]},
+        )
+
+    stage.cell(target, f"{method}@time", seed, configuration, make)
+
+
+def _trained(stage: Stage, target: str, method: str, rate: float, seed: int) -> Any:
+    seconds = float(stage.plan.budget["seconds"])
+    values = {"steps": 2000, "evaluate_every": 2000, "dev_queries": 200, "dev_documents": 400, "learning_rate": rate}
+    folder = f"{method}@time-{rate:g}-seed{seed}/{folder_name(target)}"
+    if method == "prompt":
+        config = settings(stage, "both", seed, values)
+        return trained(stage, folder, stage.target(target), target, config, new_start(stage, seed), seconds=seconds)
+    if method not in get_args(Method):
+        raise ForewordError(f"no method {method!r} in this part; there are: prompt, {', '.join(get_args(Method))}")
+    config = settings(stage, "both", seed, values)
+    stage.say(f"training {folder}")
+    place = stage.output / "prompts" / folder
+    return train_baseline(
+        stage.encoder,
+        stage.target(target),
+        place,
+        method=cast("Method", method),
+        config=config,
+        seconds=seconds,
+        quiet=True,
+    )
+
+
+def _dev(stage: Stage, target: str, method: str, rate: float, seed: int) -> float:
+    card = _trained(stage, target, method, rate, seed).card
+    return float(card["metrics"]["dev"][-1]["dev"])
+
+
+def _by_prompt(
+    stage: Stage, target: str, stored: StoredPrompt, key: str, *, labels: int | None, seconds: float
+) -> Found:
+    name = stage.carry(key, stored)
+    vectors: DocumentVectors = stage.documents(target, name, key)
+    return Found(
+        stage.search(target, name, vectors),
+        labels=labels,
+        trained_parameters=stored.prompt.count(),
+        stored_bytes=int(stored.card["bytes"]),
+        seconds=seconds,
+        similarity=stage_reach(stage, target).nearness,
+    )
+
+
+def _with(found: Found, details: dict[str, Any]) -> Found:
+    return replace(found, details={**found.details, **details})

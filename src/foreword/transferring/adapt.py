@@ -1,0 +1,180 @@
+"""Adapt a prompt to a domain's own text without its labels, half-way.
+
+The prompt is trained further on pseudo-queries of the domain's documents, and averaged with what it was before. Pseudo-
+queries are not queries: what they teach of a domain's words is worth having, what they teach of what a query looks
+like is not. The average of a model before and after fine-tuning keeps much of both (Wortsman et al., "Robust
+fine-tuning of zero-shot models", 2022); prompts with one start may be averaged (Belanec et al., "Task Prompt Vectors",
+2024).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+
+from foreword.collections.pseudo import frequencies_for, pseudo_pairs
+from foreword.collections.records import Collection, TrainingPair
+from foreword.collections.splits import normalise
+from foreword.collections.unlabelled import Unlabelled
+from foreword.common.errors import DataError, ForewordError
+from foreword.prompts.encoder import Precision, encode, transformer_of
+from foreword.prompts.prompt import Prompt
+from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt
+from foreword.retrieval.agreement import agreeing
+from foreword.retrieval.dense import exact_search
+from foreword.training.config import TrainingConfig
+from foreword.training.train import train
+
+TEACHER = "(before adaptation)"
+"""The name under which the encoder carries the prompt that pseudo-queries are filtered by."""
+
+FEWEST = 64
+"""Pseudo-queries that adaptation needs; with fewer, the prompt stays as it is."""
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """How a prompt is adapted.
+
+    Attributes:
+        pseudo: how pseudo-queries are made, see `foreword.collections.pseudo`.
+        agree: a pseudo-query counts when the prompt, as it was, finds its document among so many; 0: all count.
+        most: pseudo-queries used at most.
+        steps: of training.
+        batch_size: pseudo-queries in a step.
+        learning_rate: of the prompt.
+        share: of the adapted prompt in the average; 1: no average, 0: the prompt as it was.
+        repeats: how often each labelled pair, where there are some, is seen for one of a pseudo-query.
+        query_length: tokens a query is cut to.
+        document_length: tokens a document is cut to.
+        precision: of the forward passes.
+        seed: of every random choice.
+    """
+
+    pseudo: str = "auto"
+    agree: int = 10
+    most: int = 5000
+    steps: int = 60
+    batch_size: int = 32
+    learning_rate: float = 0.03
+    share: float = 0.5
+    repeats: int = 8
+    query_length: int = 64
+    document_length: int = 128
+    precision: Precision = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ForewordError(f"share is {self.share}; expected 0 to 1")
+        for name in ("agree", "repeats"):
+            if getattr(self, name) < 0:
+                raise ForewordError(f"{name} is {getattr(self, name)}; expected 0 or more")
+
+    def training(self) -> TrainingConfig:
+        """The settings of the training."""
+        return TrainingConfig.default(
+            "both",
+            steps=self.steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            evaluate_every=self.steps,
+            query_length=self.query_length,
+            document_length=self.document_length,
+            precision=self.precision,
+            seed=self.seed,
+        )
+
+
+def adaptation_pairs(
+    encoder: SentenceTransformer, target: Collection, teacher: StoredPrompt, config: AdaptConfig
+) -> tuple[list[TrainingPair], dict[str, int]]:
+    """Pseudo-queries of a target whose documents a prompt finds; with counts of what was dropped.
+
+    A text that several documents give is nobody's query. Only documents are looked at.
+    """
+    frequencies = frequencies_for(config.pseudo, target.documents())
+    made = list(pseudo_pairs(target.documents(), config.pseudo, config.seed, frequencies=frequencies))[: config.most]
+    times = Counter(normalise(pair.query) for pair in made)
+    pairs = [pair for pair in made if times[normalise(pair.query)] == 1]
+    counts = {"made": len(made), "repeated": len(made) - len(pairs)}
+    if not config.agree or not pairs:
+        return pairs, {**counts, "kept": len(pairs)}
+    transformer = transformer_of(encoder)
+    transformer.add(TEACHER, teacher.prompt)
+    how: dict[str, Any] = {"route": TEACHER, "precision": config.precision, "quiet": True}
+    try:
+        queries = encode(encoder, [p.query for p in pairs], "query", max_length=config.query_length, **how)
+        documents = encode(encoder, [p.document for p in pairs], "document", max_length=config.document_length, **how)
+    finally:
+        transformer.remove(TEACHER)
+    ids = [pair.doc_id for pair in pairs]
+    run = exact_search(queries, [p.query_id for p in pairs], documents, config.agree, document_ids=ids)
+    kept, _ = agreeing(pairs, [run], k=config.agree)
+    return kept, {**counts, "not_found": len(pairs) - len(kept), "kept": len(kept)}
+
+
+def adapt(
+    encoder: SentenceTransformer,
+    target: Collection,
+    start: StoredPrompt,
+    output: str | Path,
+    config: AdaptConfig | None = None,
+    *,
+    labelled: Sequence[TrainingPair] = (),
+    domain: str | None = None,
+    quiet: bool = False,
+) -> StoredPrompt:
+    """Adapt a prompt that encodes both sides to a target's text, and store it.
+
+    Args:
+        encoder: from `foreword.load_encoder`.
+        target: its documents alone are looked at; its test queries never.
+        start: the prompt, e.g. a multitask one; its structure is kept, so queries cost what they did.
+        output: the prompt's folder; a finished one of the same settings is returned as it is.
+        config: the settings.
+        labelled: pairs of the target with real queries, where there are a few; they join the pseudo-queries.
+        domain: its name; None: the target's id.
+        quiet: no progress bars.
+
+    Raises:
+        DataError: too little text to make pseudo-queries of.
+        PromptError: `start` has no document side, or does not fit the backbone.
+    """
+    config = config or AdaptConfig()
+    began = time.perf_counter()
+    pairs, counts = adaptation_pairs(encoder, Unlabelled(target), start, config)
+    if len(pairs) + len(labelled) < FEWEST:
+        raise DataError(
+            f"{target.id} gives {len(pairs)} pseudo-queries that the prompt finds the documents of ({counts}); "
+            f"adaptation needs {FEWEST} at least"
+        )
+    pairs += [pair for pair in labelled for _ in range(config.repeats)]
+    output = Path(output)
+    stored = train(
+        encoder, Unlabelled(target), output / "adapted", domain=domain or target.id, config=config.training(),
+        start=start, pairs={target.id: pairs}, quiet=quiet,
+    )  # fmt: skip
+    prompt = averaged(start.prompt, stored.prompt, config.share)
+    kept = ("start", "start_digest", "training", "data", "metrics", "text", "trained_parameters")
+    record = {key: stored.card[key] for key in kept if key in stored.card}
+    method = "train" if labelled else "pseudo-queries"
+    record["supervision"] = {"method": method, "train_queries": len(pairs), "labelled": len(labelled), **counts}
+    record["adaptation"] = {**asdict(config), "pairs": counts}
+    run = {"seconds": round(time.perf_counter() - began, 2)}
+    save_prompt(output, prompt, encoder, domain or target.id, record=record, run=run)
+    return load_prompt(output, encoder)
+
+
+def averaged(before: Prompt, after: Prompt, share: float) -> Prompt:
+    """`(1 - share) * before + share * after`, of two prompts of one structure, the second trained from the first."""
+    if before.spec != after.spec:
+        raise ForewordError(f"the prompts differ in structure: {before.spec} and {after.spec}")
+    ours, theirs = before.tensors(), after.tensors()
+    return Prompt(before.spec, {name: (1 - share) * ours[name] + share * theirs[name] for name in ours})
