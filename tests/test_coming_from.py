@@ -29,7 +29,7 @@ from foreword.evaluation import published, seen
 from foreword.evaluation.systems import GroupConfig
 from foreword.recipes.recipe import recipe_names
 from foreword.training.config import TrainingConfig
-from foreword.transferring.transfer import TransferConfig
+from foreword.transferring.decision import TransferConfig
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = ("coming-from.md", "collections.md")

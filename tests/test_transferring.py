@@ -30,11 +30,12 @@ from foreword.transferring.combine import (
     shared_document_source,
     uniform_weights,
 )
+from foreword.transferring.decision import TransferConfig
 from foreword.transferring.features import FILE, FeatureSettings, bank_features
 from foreword.transferring.fit import FitConfig, fit_weights, pseudo_scores, split_pairs
 from foreword.transferring.reach import nearness, reach_of, source_domains
 from foreword.transferring.similarity import document_features, similarity, softmax_weights, unit_rows
-from foreword.transferring.transfer import TransferConfig, transfer
+from foreword.transferring.transfer import transfer
 
 FIT = FitConfig(precision="float32")
 CONFIG = TransferConfig(fit=FIT)
@@ -483,5 +484,5 @@ def test_what_transfer_refuses(encoder: SentenceTransformer, toy: MemoryCollecti
     prefix = {"p": stored(random_prompt(encoder, PromptSpec("prefix", 3)))}
     with pytest.raises(PromptError, match="only gated prompts can be mixed"):
         transfer(encoder, toy, prefix, CONFIG)
-    with pytest.raises(ForewordError, match="expected one of fitted, uniform"):
+    with pytest.raises(ForewordError, match="expected one of auto, adapted, fitted"):
         TransferConfig(method="best")  # type: ignore[arg-type]

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from foreword.retrieval.search import search
     from foreword.training.config import StartConfig, TrainingConfig
     from foreword.training.train import train
-    from foreword.transferring.transfer import TransferConfig, transfer
+    from foreword.transferring.adapt import adapt
+    from foreword.transferring.advise import advise
+    from foreword.transferring.decision import TransferConfig
+    from foreword.transferring.fold import fold
+    from foreword.transferring.transfer import transfer
 
 _WHERE = {
     "load": "foreword.collections.registry",
@@ -38,7 +42,10 @@ _WHERE = {
     "TrainingConfig": "foreword.training.config",
     "StartConfig": "foreword.training.config",
     "transfer": "foreword.transferring.transfer",
-    "TransferConfig": "foreword.transferring.transfer",
+    "adapt": "foreword.transferring.adapt",
+    "advise": "foreword.transferring.advise",
+    "fold": "foreword.transferring.fold",
+    "TransferConfig": "foreword.transferring.decision",
     "evaluate": "foreword.evaluation.evaluate",
     "search": "foreword.retrieval.search",
 }
@@ -48,8 +55,11 @@ __all__ = [
     "StartConfig",
     "TrainingConfig",
     "TransferConfig",
+    "adapt",
+    "advise",
     "encode",
     "evaluate",
+    "fold",
     "load",
     "load_bank",
     "load_encoder",

@@ -9,7 +9,7 @@ from foreword.benchmark.prompts import multitask, seconds_of
 from foreword.benchmark.records import BASE, TRANSFER
 from foreword.benchmark.stage import Found, Stage
 from foreword.collections.records import TrainingPair
-from foreword.common.errors import DataError
+from foreword.common.errors import TooLittleTextError
 from foreword.prompts.store import StoredPrompt, folder_name
 from foreword.transferring.adapt import AdaptConfig, adapt
 from foreword.transferring.reach import Reach, reach_of
@@ -99,7 +99,7 @@ def adapted(
     try:
         made = adapt(stage.encoder, stage.target(target), start, folder, config, labelled=labelled, quiet=True)
         return made, True
-    except DataError as error:
+    except TooLittleTextError as error:
         stage.say(str(error))
         return start, False
 

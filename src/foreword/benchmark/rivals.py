@@ -30,12 +30,12 @@ from foreword.retrieval.dense import exact_search
 from foreword.training.vectors import DocumentVectors
 from foreword.transferring.combine import average_prompts, uniform_weights
 from foreword.transferring.controls import oracle_single, random_weights
+from foreword.transferring.decision import TransferConfig
 from foreword.transferring.fit import FitConfig, embed_pair_documents, fit_weights, pseudo_scores, split_pairs
 from foreword.transferring.prompt_similarity import spot_weights
 from foreword.transferring.routing import build_pilots, encode_by_experts, route_queries
 from foreword.transferring.similarity import Method, similarity, softmax_weights
 from foreword.transferring.soups import greedy_soup, task_vectors
-from foreword.transferring.transfer import TransferConfig
 
 SINGLE = "single:"
 

@@ -115,7 +115,7 @@ def next_command(options: Options, found: Advice, used: Mapping[str, StoredPromp
     """What to type next, quoted for a shell."""
     if found.advice == "train":
         words = ["train", found.target, *_start(found, used), "--output", _place("prompts", found.target)]
-    elif found.advice == "transfer" and options.output is None and found.transfer.method == "fitted":
+    elif found.advice == "transfer" and options.output is None and _still_made(found, used):
         words = ["transfer", found.target, "--bank", str(options.bank), *_sources(options)]
         words += ["--output", _place("transferred", found.target)]
     else:
@@ -125,6 +125,13 @@ def next_command(options: Options, found: Advice, used: Mapping[str, StoredPromp
             prompt = next((used[name].path for name in found.transfer.weights), None)
         words += ["--prompt", str(prompt)] if found.advice == "transfer" else []
     return shlex.join(["foreword", *words, *_same(options, words[0])])
+
+
+def _still_made(found: Advice, used: Mapping[str, StoredPrompt]) -> bool:
+    """Whether the transfer is yet to be made: a mixture, or a prompt of several domains that adapts to the target."""
+    from foreword.transferring.transfer import several_domains
+
+    return found.transfer.method == "fitted" or several_domains(used) in found.transfer.weights
 
 
 def _sources(options: Options) -> list[str]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from foreword.collections.records import Collection
     from foreword.prompts.store import StoredPrompt
+    from foreword.transferring.decision import Transfer
 
 
 def add(command: Add) -> None:
@@ -46,9 +47,10 @@ def add(command: Add) -> None:
     template_options(parser)
     parser.add_argument(
         "--method",
-        choices=["fitted", "uniform", "similarity", "best-single", "average"],
-        default="fitted",
-        help="(default: %(default)s)",
+        choices=["auto", "adapted", "fitted", "uniform", "similarity", "best-single", "average"],
+        default="auto",
+        help="adapted: the bank's prompt of several domains, half-way trained on the target's text; the others mix the "
+        "bank's prompts (default: adapted where the bank has such a prompt, else fitted)",
     )
     parser.add_argument("--only", nargs="+", metavar="DOMAIN", help="use only these prompts of the bank")
     parser.add_argument(
@@ -82,7 +84,21 @@ def add(command: Add) -> None:
         "--reach",
         action=argparse.BooleanOptionalAction,
         help="advise against a target that is further from the sources' documents than they are from one another "
-        "(default: of method fitted, yes)",
+        "(default: of the methods adapted and fitted, yes)",
+    )
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=0.5,
+        help="of the adapted prompt in its average with what it was before (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--adapt-steps", type=int, default=40, metavar="N", help="of the adaptation (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--fold",
+        action="store_true",
+        help="distil the mixture into one prompt on the target's text, which costs a query no more than any prompt",
     )
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     dry_run_option(parser)
@@ -92,8 +108,9 @@ def add(command: Add) -> None:
 def transfer(options: Options) -> None:
     """Combine a bank's prompts for a target."""
     from foreword.prompts.store import load_bank
+    from foreword.transferring.adapt import AdaptConfig
+    from foreword.transferring.decision import TransferConfig
     from foreword.transferring.fit import FitConfig
-    from foreword.transferring.transfer import TransferConfig
     from foreword.transferring.transfer import transfer as run
 
     config = TransferConfig(
@@ -104,8 +121,17 @@ def transfer(options: Options) -> None:
         options.sample,
         pseudo=options.pseudo_queries,
         fit=FitConfig(precision=options.precision, seed=options.seed),
+        adapt=AdaptConfig(
+            options.pseudo_queries,
+            steps=options.adapt_steps,
+            share=options.share,
+            precision=options.precision,
+            seed=options.seed,
+        ),
         reach=options.reach,
     )
+    if options.fold and options.output is None:
+        raise ForewordError("--fold makes a prompt; say with --output where to put it")
     if options.dry_run:
         print_json({"target": options.collection, "bank": str(options.bank), "transfer": asdict(config)})
         return
@@ -121,14 +147,17 @@ def transfer(options: Options) -> None:
         features = reach_features(options, encoder, used)
     else:
         features = {}
-    result = run(encoder, target, used, config, sources=sources, features=features, quiet=options.json)
-    if options.output is not None:
+    how = {"sources": sources, "features": features, "output": options.output, "quiet": options.json}
+    result = run(encoder, target, used, config, **how)
+    if options.output is not None and options.fold and result.weights and result.prompt is None:
+        _fold(options, encoder, target, result, used)
+    elif options.output is not None:
         store_transfer(options.output, result, used, encoder)
     if options.json:
         print_json(result.as_dict())
         return
     print(f"{result.target}: {result.advice} ({result.reason})")
-    if result.weights:
+    if result.weights and result.prompt is None:
         rows = [(name, f"{weight:.3f}") for name, weight in sorted(result.weights.items(), key=lambda item: -item[1])]
         print_table("", ("source", "weight"), rows)
     if options.output is not None:
@@ -196,13 +225,46 @@ def _features(options: Options, collections: list[Collection], names: list[str])
     return {key: document_features(encoder, c, **how) for key, c in zip(keys, collections, strict=True)}
 
 
-def store_transfer(output: Path, result: Any, used: Mapping[str, StoredPrompt], encoder: SentenceTransformer) -> None:
+def _fold(
+    options: Options,
+    encoder: SentenceTransformer,
+    target: Collection,
+    result: Transfer,
+    used: Mapping[str, StoredPrompt],
+) -> None:
+    """Store a mixture as one prompt."""
+    from foreword.transferring.fold import FoldConfig, fold
+
+    needed = {*result.weights, *([result.document] if result.document is not None else [])}
+    fold(
+        encoder,
+        target,
+        result.route,
+        options.output,
+        sources={name: stored for name, stored in used.items() if name in needed},
+        config=FoldConfig(precision=options.precision, seed=options.seed),
+        record={"transfer": _record(result)},
+        quiet=options.json,
+    )
+
+
+def _record(result: Transfer) -> dict[str, Any]:
+    return {key: value for key, value in result.as_dict().items() if key != "seconds"}
+
+
+def store_transfer(
+    output: Path, result: Transfer, used: Mapping[str, StoredPrompt], encoder: SentenceTransformer
+) -> None:
     """Store what was decided for a target, so that `--prompt` takes it."""
     from foreword.prompts.mixture import save_mixture
-    from foreword.prompts.store import save_prompt
+    from foreword.prompts.store import save_prompt, trained_on
 
-    record = {"transfer": {key: value for key, value in result.as_dict().items() if key != "seconds"}}
+    record: dict[str, Any] = {"transfer": _record(result)}
     if result.prompt is not None:
+        # Whose labels went into it is not forgotten, however it was made.
+        labels = {key: how for name in result.weights for key, how in trained_on(used[name].card).items()}
+        record["start"] = {"from": " + ".join(result.weights), "trained_on": labels}
+        record["supervision"] = {"method": "transfer"}
         save_prompt(output, result.prompt, encoder, result.target, record=record)
     else:
         save_mixture(output, result.target, result.weights, used, encoder, document=result.document, record=record)

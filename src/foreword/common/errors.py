@@ -19,6 +19,10 @@ class DataError(ForewordError):
         self.line = line
 
 
+class TooLittleTextError(DataError):
+    """A collection has too little text for what was asked; what it started from can be used as it is."""
+
+
 class UnknownNameError(ForewordError):
     """A name (collection, measure, system, option) that is not known; the message lists near matches."""
 

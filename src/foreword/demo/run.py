@@ -29,9 +29,10 @@ from foreword.retrieval.search import Vectors, bm25_run, dense_run
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.train import train
 from foreword.training.vectors import DocumentVectors, embed_documents
+from foreword.transferring.decision import Transfer, TransferConfig
 from foreword.transferring.fit import FitConfig
 from foreword.transferring.similarity import Array, document_features, similarity, unit_rows
-from foreword.transferring.transfer import Transfer, TransferConfig, transfer
+from foreword.transferring.transfer import transfer
 
 MULTITASK = "multitask"
 BANK, PROMPTS = "bank", "prompts"

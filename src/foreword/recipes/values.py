@@ -10,7 +10,7 @@ from foreword.prompts.spec import PromptSpec
 
 if TYPE_CHECKING:
     from foreword.training.config import StartConfig, TrainingConfig
-    from foreword.transferring.transfer import TransferConfig
+    from foreword.transferring.decision import TransferConfig
 
 MULTITASK = "multitask"
 """The name of the prompt that is trained on several collections, and what `start_from` calls it."""
@@ -188,7 +188,7 @@ class TransferValues:
 
     def config(self) -> TransferConfig:
         """The settings as `foreword.transferring` takes them."""
-        from foreword.transferring.transfer import TransferConfig
+        from foreword.transferring.decision import TransferConfig
 
         method: Any = self.method
         similarity: Any = self.similarity

@@ -22,7 +22,7 @@ from foreword.collections.pseudo import frequencies_for, pseudo_pairs
 from foreword.collections.records import Collection, TrainingPair
 from foreword.collections.splits import normalise
 from foreword.collections.unlabelled import Unlabelled
-from foreword.common.errors import DataError, ForewordError
+from foreword.common.errors import ForewordError, TooLittleTextError
 from foreword.prompts.encoder import Precision, encode, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt
@@ -60,7 +60,7 @@ class AdaptConfig:
     pseudo: str = "auto"
     agree: int = 10
     most: int = 5000
-    steps: int = 60
+    steps: int = 40
     batch_size: int = 32
     learning_rate: float = 0.03
     share: float = 0.5
@@ -144,14 +144,14 @@ def adapt(
         quiet: no progress bars.
 
     Raises:
-        DataError: too little text to make pseudo-queries of.
+        TooLittleTextError: the target's text gives too few pseudo-queries.
         PromptError: `start` has no document side, or does not fit the backbone.
     """
     config = config or AdaptConfig()
     began = time.perf_counter()
     pairs, counts = adaptation_pairs(encoder, Unlabelled(target), start, config)
     if len(pairs) + len(labelled) < FEWEST:
-        raise DataError(
+        raise TooLittleTextError(
             f"{target.id} gives {len(pairs)} pseudo-queries that the prompt finds the documents of ({counts}); "
             f"adaptation needs {FEWEST} at least"
         )

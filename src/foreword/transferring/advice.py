@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from foreword.transferring.decision import Transfer
 from foreword.transferring.evidence import Gain
 from foreword.transferring.reach import Reach
-from foreword.transferring.transfer import Transfer
 
 ENOUGH_PAIRS = 100
 """Labelled training pairs from which training is weighed."""

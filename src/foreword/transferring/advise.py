@@ -16,12 +16,13 @@ from foreword.prompts.encoder import transformer_of
 from foreword.prompts.store import StoredPrompt
 from foreword.transferring.advice import ENOUGH_PAIRS, Advice, Compared, Found, changes_for, choose, reason_for
 from foreword.transferring.combine import shared_document_source
+from foreword.transferring.decision import Transfer, made_name
 from foreword.transferring.evidence import Evidence, expected_gain, read_evidence
 from foreword.transferring.features import FeatureSettings
 from foreword.transferring.reach import Reach, reach_of, source_domains
 from foreword.transferring.sample import Sample, label_split, labelled_sample, text_sample, training_pairs
 from foreword.transferring.similarity import Array, document_features
-from foreword.transferring.transfer import Transfer, average_name, has_seen
+from foreword.transferring.transfer import has_seen
 from foreword.transferring.trial import (
     BASE,
     FITTED,
@@ -187,7 +188,7 @@ def _transfer(
     name = found.best.name
     if bank[name].prompt.spec.kind == "gated":
         return Transfer(target, "best-single", {name: 1.0}, "transfer", reason, **about)
-    transformer_of(encoder).add(average_name(target), bank[name].prompt)  # what is no mixture is stored as it is
+    transformer_of(encoder).add(made_name(target), bank[name].prompt)  # what is no mixture is stored as it is
     return Transfer(target, "best-single", {name: 1.0}, "transfer", reason, prompt=bank[name].prompt, **about)
 
 

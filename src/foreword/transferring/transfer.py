@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
@@ -13,12 +16,11 @@ from sentence_transformers import SentenceTransformer
 from foreword.collections.records import Collection
 from foreword.collections.unions import overlap
 from foreword.collections.unlabelled import Unlabelled
-from foreword.common.errors import ForewordError, PromptError
+from foreword.common.errors import ForewordError, PromptError, TooLittleTextError
 from foreword.evaluation.significance import paired_randomization
 from foreword.prompts.encoder import transformer_of
-from foreword.prompts.prompt import Prompt
-from foreword.prompts.routes import Route, Routes
 from foreword.prompts.store import StoredPrompt, trained_on
+from foreword.transferring.adapt import adapt
 from foreword.transferring.combine import (
     average_prompts,
     check_mixable,
@@ -26,119 +28,21 @@ from foreword.transferring.combine import (
     uniform_weights,
 )
 from foreword.transferring.comparison import compare, fit_mixture, pseudo_material
-from foreword.transferring.fit import FitConfig
-from foreword.transferring.reach import Reach, reach_of, source_domains
-from foreword.transferring.similarity import Array, Method, document_features, similarity, softmax_weights
-
-Combination = Literal["fitted", "uniform", "similarity", "best-single", "average"]
+from foreword.transferring.decision import Transfer, TransferConfig, made_name, route_of
+from foreword.transferring.reach import reach_of, source_domains
+from foreword.transferring.similarity import Array, document_features, similarity, softmax_weights
 
 
-@dataclass(frozen=True)
-class TransferConfig:
-    """How sources are combined for a target.
-
-    Attributes:
-        method: `fitted`, weights fitted on the target's pseudo-queries; `uniform`; `similarity`, softmax over the
-            similarity of documents; `best-single`, the source that is best on pseudo-queries; `average`, the mean
-            of the parameters (one start only), weighted by similarity.
-        similarity: see `foreword.transferring.similarity.similarity`.
-        top_k: sources that `similarity` and `average` weigh.
-        temperature: of their softmax.
-        sample: documents of each domain that similarity looks at.
-        pseudo: how pseudo-queries are made, see `foreword.collections.pseudo`.
-        fit: how weights are fitted and candidates compared.
-        reach: a target that lies out of the bank's reach (see `foreword.transferring.reach`) is advised against,
-            where documents of the sources are known; None: for `fitted` alone, since the others are controls.
-    """
-
-    method: Combination = "fitted"
-    similarity: Method = "mean"
-    top_k: int = 5
-    temperature: float = 0.1
-    sample: int = 500
-    pseudo: str = "auto"
-    fit: FitConfig = field(default_factory=FitConfig)
-    reach: bool | None = None
-
-    @property
-    def checks_reach(self) -> bool:
-        """Whether the target's reach is looked at."""
-        return self.method == "fitted" if self.reach is None else self.reach
-
-    def __post_init__(self) -> None:
-        if self.method not in get_args(Combination):
-            raise ForewordError(f"method is {self.method!r}; expected one of {', '.join(get_args(Combination))}")
-        if self.top_k < 1 or self.sample < 1 or not self.temperature > 0:
-            raise ForewordError(
-                f"top_k {self.top_k}, sample {self.sample}, temperature {self.temperature}: expected at least 1, at "
-                "least 1 and above 0"
-            )
+def several_domains(bank: Mapping[str, StoredPrompt]) -> str | None:
+    """The prompt that was trained on most domains, of those that encode queries and documents; None: none on two."""
+    both = {name: len(trained_on(stored.card)) for name, stored in bank.items() if stored.prompt.spec.sides != "query"}
+    found = [name for name, count in both.items() if count > 1 and not _kept_documents(bank[name])]
+    return min(found, key=lambda name: (-both[name], name), default=None)
 
 
-@dataclass(frozen=True)
-class Transfer:
-    """What was decided for a target.
-
-    Attributes:
-        target: its id.
-        method: how the sources were combined.
-        weights: of the sources; empty: the base model, no prompt.
-        advice: `transfer`, or `don't transfer`.
-        reason: in a sentence.
-        similarities: source -> similarity to the target, where it was looked at.
-        pseudo: candidate -> mean nDCG@10 on held-out pseudo-queries, where it was looked at.
-        document: the one source that encodes documents; None: the mixture does (or the base model, for sources
-            that have no document side).
-        prompt: for `average`, the averaged prompt.
-        reach: how near the target is to the bank; None: not looked at, or no source's documents are known.
-        seconds: it took.
-    """
-
-    target: str
-    method: str
-    weights: Mapping[str, float]
-    advice: str
-    reason: str
-    similarities: Mapping[str, float] = field(default_factory=dict)
-    pseudo: Mapping[str, float] = field(default_factory=dict)
-    document: str | None = None
-    prompt: Prompt | None = None
-    reach: Reach | None = None
-    seconds: float = 0.0
-
-    @property
-    def route(self) -> Route:
-        """For an encoder that carries the sources under their names; None: the base model."""
-        if self.prompt is not None:
-            return average_name(self.target)
-        return route_of(self.weights, self.document)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The decision as JSON values."""
-        return {
-            "target": self.target,
-            "method": self.method,
-            "weights": dict(self.weights),
-            "document": self.document,
-            "advice": self.advice,
-            "reason": self.reason,
-            "similarities": {name: round(value, 6) for name, value in self.similarities.items()},
-            "reach": None if self.reach is None else self.reach.as_dict(),
-            "pseudo_nDCG@10": {name: round(value, 6) for name, value in self.pseudo.items()},
-            "seconds": round(self.seconds, 2),
-        }
-
-
-def average_name(target: str) -> str:
-    """The name under which an encoder carries the average made for a target."""
-    return f"average for {target}"
-
-
-def route_of(weights: Mapping[str, float], document: str | None) -> Route:
-    """The route of a mixture whose documents are encoded by `document` (None: by the mixture); None when empty."""
-    if not weights:
-        return None
-    return weights if document is None else Routes(weights, document)
+def _kept_documents(stored: StoredPrompt) -> bool:
+    """Whether its queries alone were trained, over the documents of what it started from."""
+    return (stored.card.get("training") or {}).get("side") == "query"
 
 
 def has_seen(stored: StoredPrompt, target: str) -> bool:
@@ -154,6 +58,7 @@ def transfer(
     *,
     sources: Mapping[str, Collection] | None = None,
     features: Mapping[str, Array] | None = None,
+    output: str | Path | None = None,
     quiet: bool = False,
 ) -> Transfer:
     """Combine the prompts of `bank` for a target, of which only the documents are looked at.
@@ -161,15 +66,18 @@ def transfer(
     Args:
         encoder: from `foreword.load_encoder`; the bank's prompts are added to it under their names.
         target: the domain without labels.
-        bank: source prompts by name; gated ones, except for `average`.
-        config: the settings; None: weights fitted on pseudo-queries.
+        bank: source prompts by name; gated ones, except for `adapted` and `average`.
+        config: the settings; None: the defaults.
         sources: the sources' collections, for `similarity` and `average`, and for the reach.
         features: document features by domain id (see `document_features`), where they are there already; a bank's
             own are in its folder, see `foreword.transferring.features`.
+        output: for `adapted`, the folder of the training and its prompt, which goes on there after a cut; None: one
+            that is gone afterwards.
         quiet: no progress bars.
 
     Raises:
-        PromptError: prompts that cannot be mixed, or averaged.
+        PromptError: prompts that cannot be mixed, averaged or adapted.
+        DataError: too little text to adapt to, or to fit on.
         ForewordError: similarity asked for without the sources' documents.
     """
     config = config or TransferConfig()
@@ -181,7 +89,9 @@ def transfer(
     target = Unlabelled(target)
     began = time.perf_counter()
     transformer = transformer_of(encoder)
-    if config.method != "average":
+    if config.method == "auto":
+        config = replace(config, method="fitted" if several_domains(bank) is None else "adapted", reach=config.reach)
+    if config.method not in ("adapted", "average"):
         check_mixable(bank)
     for name, stored in bank.items():
         transformer.add(name, stored.prompt)
@@ -202,13 +112,16 @@ def transfer(
         }
     elif config.method in ("similarity", "average"):
         result = _by_similarity(target, bank, config, known)
+    elif config.method == "adapted":
+        result = _by_adapting(encoder, target, bank, config, output, quiet)
     else:
         result = _by_pseudo_queries(encoder, target, bank, config, quiet)
     if reach is not None and reach.limit is None:
         result["reason"] += f"; {reach.said(target.id)}"
     if "prompt" in result:
-        transformer.add(average_name(target.id), result["prompt"])
-    document = shared_document_source(bank) if config.method != "average" and result["weights"] else None
+        transformer.add(made_name(target.id), result["prompt"])
+    mixed = "prompt" not in result and bool(result["weights"])
+    document = shared_document_source(bank) if mixed else None
     seconds = time.perf_counter() - began
     return Transfer(target.id, config.method, document=document, reach=reach, seconds=seconds, **result)
 
@@ -261,6 +174,32 @@ def _by_similarity(
     if config.method == "average":
         result["prompt"] = average_prompts(bank, weights)
     return result
+
+
+def _by_adapting(
+    encoder: SentenceTransformer,
+    target: Collection,
+    bank: Mapping[str, StoredPrompt],
+    config: TransferConfig,
+    output: str | Path | None,
+    quiet: bool,
+) -> dict[str, Any]:
+    """The prompt of several domains, adapted to the target's text."""
+    name = several_domains(bank)
+    if name is None:
+        raise PromptError(
+            "adapting needs a prompt that was trained on several domains and encodes queries and documents "
+            "(foreword pretrain makes one); this bank has none, so choose another method, e.g. fitted"
+        )
+    result: dict[str, Any] = {"weights": {name: 1.0}, "advice": "transfer"}
+    try:
+        with nullcontext(output) if output is not None else TemporaryDirectory() as folder:
+            stored = adapt(encoder, target, bank[name], str(folder), config.adapt, quiet=quiet)
+    except TooLittleTextError as error:
+        return {**result, "prompt": bank[name].prompt, "reason": f"{name} as it is, unadapted: {error}"}
+    kept = stored.card["adaptation"]["pairs"]["kept"]
+    reason = f"{name}, adapted half-way to {target.id} by {kept} pseudo-queries of its own text"
+    return {**result, "prompt": stored.prompt, "reason": reason}
 
 
 def _by_pseudo_queries(

@@ -20,12 +20,12 @@ from foreword.training.vectors import DocumentVectors, embed_documents
 from foreword.transferring.advice import Compared
 from foreword.transferring.combine import check_mixable, shared_document_source
 from foreword.transferring.comparison import compare, fit_mixture, pseudo_material
+from foreword.transferring.decision import route_of
 from foreword.transferring.evidence import Basis, Gain
 from foreword.transferring.fit import FitConfig
 from foreword.transferring.reach import nearness, source_domains
 from foreword.transferring.sample import Sample
 from foreword.transferring.similarity import Array
-from foreword.transferring.transfer import route_of
 
 MEASURE = "nDCG@10"
 BASE, FITTED = "base", "fitted"

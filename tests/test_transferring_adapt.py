@@ -1,0 +1,125 @@
+"""Adapting a prompt half-way to a target's text: what it looks at, what it keeps, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from foreword.collections.memory import MemoryCollection
+from foreword.collections.records import Document, Query, TrainingPair
+from foreword.common.errors import ForewordError, TooLittleTextError
+from foreword.prompts.encoder import transformer_of
+from foreword.prompts.prompt import Prompt
+from foreword.prompts.spec import PromptSpec
+from foreword.prompts.start import new_prompt
+from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt, trained_on
+from foreword.transferring.adapt import FEWEST, AdaptConfig, adapt, adaptation_pairs, averaged
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+FAST = {"steps": 2, "batch_size": 8, "agree": 0, "precision": "float32", "document_length": 16, "query_length": 16}
+WORDS = ["red", "green", "blue", "amber", "violet", "cyan", "white", "black", "brown", "grey", "pink", "gold"]
+
+
+def texts(count: int) -> list[Document]:
+    """Documents of two sentences, no two alike."""
+    found = []
+    for number in range(count):
+        a, b = WORDS[number % 12], WORDS[(number // 12 + 5) % 12]
+        first = f"The {a} stone number {number} lies on the {b} hill."
+        found.append(
+            Document(f"d{number}", f"{first} Nobody has moved it since the {a} river came by {number} years ago.")
+        )
+    return found
+
+
+@pytest.fixture
+def target() -> MemoryCollection:
+    queries = {"test": (Query("q1", "a question that must not be read"),)}
+    return MemoryCollection("toy/target", "toy", tuple(texts(90)), queries, {"test": {"q1": {"d1": 1}}})
+
+
+@pytest.fixture
+def start(encoder: SentenceTransformer, tmp_path: Path) -> StoredPrompt:
+    made = new_prompt(encoder, PromptSpec(length=2, sides="untied"), start="words", texts=["a stone"], seed=0)
+    card = {"supervision": {"method": "train"}, "data": {"toy/source": {}}}
+    save_prompt(tmp_path / "start", made, encoder, "multitask", dtype="float32", record=card)
+    return load_prompt(tmp_path / "start", encoder)
+
+
+def test_the_average_is_worked_by_hand(start: StoredPrompt) -> None:
+    ones = Prompt(start.prompt.spec, {key: torch.ones_like(t) for key, t in start.prompt.tensors().items()})
+    zeros = Prompt(start.prompt.spec, {key: torch.zeros_like(t) for key, t in start.prompt.tensors().items()})
+    mixed = averaged(zeros, ones, 0.25)
+    assert all(torch.equal(t, torch.full_like(t, 0.25)) for t in mixed.tensors().values())
+    assert averaged(start.prompt, ones, 0.0).digest() == start.prompt.digest()
+
+
+def test_share_0_is_the_start_and_1_the_trained_prompt(
+    encoder: SentenceTransformer, target: MemoryCollection, start: StoredPrompt, tmp_path: Path
+) -> None:
+    none = adapt(encoder, target, start, tmp_path / "none", AdaptConfig(share=0.0, **FAST), quiet=True)
+    assert none.prompt.digest() == start.prompt.rounded(torch.float16).digest()
+    whole = adapt(encoder, target, start, tmp_path / "all", AdaptConfig(share=1.0, **FAST), quiet=True)
+    trained = load_prompt(tmp_path / "all" / "adapted")
+    assert whole.prompt.digest() == trained.prompt.digest() != none.prompt.digest()
+    assert "(before adaptation)" not in transformer_of(encoder).domains
+
+
+def test_the_card_says_whose_text_and_whose_labels(
+    encoder: SentenceTransformer, target: MemoryCollection, start: StoredPrompt, tmp_path: Path
+) -> None:
+    stored = adapt(encoder, target, start, tmp_path / "out", AdaptConfig(**FAST), quiet=True)
+    assert trained_on(stored.card) == {"toy/source": "train", "toy/target": "pseudo-queries"}
+    labelled = [TrainingPair("t1", "which stone is red", "d0", "The red stone.")]
+    few = adapt(encoder, target, start, tmp_path / "few", AdaptConfig(**FAST), labelled=labelled, quiet=True)
+    assert trained_on(few.card)["toy/target"] == "train"
+    assert few.card["supervision"]["labelled"] == 1
+
+
+def test_equal_runs_give_equal_prompts(
+    encoder: SentenceTransformer, target: MemoryCollection, start: StoredPrompt, tmp_path: Path
+) -> None:
+    digests = {
+        adapt(encoder, target, start, tmp_path / name, AdaptConfig(**FAST), quiet=True).prompt.digest()
+        for name in ("one", "two")
+    }
+    assert len(digests) == 1
+
+
+def test_pseudo_queries_of_several_documents_are_nobodys(
+    encoder: SentenceTransformer, target: MemoryCollection, start: StoredPrompt
+) -> None:
+    copies = [Document(f"copy{n}", "This sentence is everywhere here. " + doc.text) for n, doc in enumerate(texts(5))]
+    more = MemoryCollection("toy/target", "toy", (*target.documents(), *copies), {}, {})
+    config = AdaptConfig(**{**FAST, "pseudo": "first-sentence"})
+    pairs, counts = adaptation_pairs(encoder, more, start, config)
+    assert counts["repeated"] == 5
+    assert counts["kept"] == len(pairs) == counts["made"] - 5
+    assert not any("everywhere" in pair.query for pair in pairs)
+
+
+def test_the_filter_keeps_what_the_prompt_finds(
+    encoder: SentenceTransformer, target: MemoryCollection, start: StoredPrompt
+) -> None:
+    every, _ = adaptation_pairs(encoder, target, start, AdaptConfig(**{**FAST, "agree": 90}))
+    some, counts = adaptation_pairs(encoder, target, start, AdaptConfig(**{**FAST, "agree": 3}))
+    assert len(every) == 90  # among all of them, each document is found
+    assert 0 < len(some) < 90
+    assert counts["not_found"] == 90 - len(some)
+    assert {pair.doc_id for pair in some} < {pair.doc_id for pair in every}
+
+
+def test_too_little_text_is_said(encoder: SentenceTransformer, start: StoredPrompt, tmp_path: Path) -> None:
+    small = MemoryCollection("toy/small", "toy", tuple(texts(FEWEST - 1)), {}, {})
+    with pytest.raises(TooLittleTextError, match=f"63 pseudo-queries.*needs {FEWEST}"):
+        adapt(encoder, small, start, tmp_path / "out", AdaptConfig(**FAST), quiet=True)
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(ForewordError, match=r"share is 1\.5"):
+        AdaptConfig(share=1.5)
