@@ -1,0 +1,216 @@
+"""A whole benchmark in small: folders as domains, a tiny backbone, every part."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import ir_measures
+import pytest
+from tiny import toy_collection, write_beir
+
+from foreword.benchmark import run as running
+from foreword.benchmark.parts import PARTS
+from foreword.benchmark.plan import Plan, load_plan
+from foreword.benchmark.records import Cell, load_cells, run_path
+from foreword.benchmark.run import run_benchmark, write_results
+from foreword.benchmark.stage import Stage
+from foreword.cli import main
+from foreword.collections.registry import load
+from foreword.common.errors import ForewordError, UnknownNameError
+from foreword.prompts.store import load_prompt, trained_on
+from foreword.retrieval.fusion import min_max
+from foreword.retrieval.runs import read_run
+
+PLAN = """
+title = "Toys"
+domains = [{domains}]
+genre = "toys"
+folds = 2
+seeds = [0]
+query_length = 12
+document_length = 24
+few = [4]
+[far]
+other = ["folder:{far}", "glasgow/nowhere"]
+[prompt]
+length = 2
+sides = "untied"
+[multitask]
+steps = 2
+evaluate_every = 2
+batch_size = 8
+[transfer]
+steps = 2
+agree = 0
+batch_size = 8
+[source]
+steps = 2
+evaluate_every = 2
+batch_size = 8
+[supervised]
+steps = 2
+evaluate_every = 2
+batch_size = 8
+[budget]
+seconds = 0.5
+tuned_on = ["folder:{first}"]
+[budget.rates]
+prompt = [0.1]
+full = [5e-5, 1e-4]
+lora = [1e-3]
+bitfit = [1e-3]
+adapter = [1e-3]
+[[hypothesis]]
+name = "H1"
+statement = "transfer beats base"
+system = "transfer"
+baseline = "base"
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+    """A benchmark that has been run; `plan.toml` and `out` lie in it."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    names = [folder / f"domain{number}" for number in range(4)]
+    for number, path in enumerate([*names, folder / "far"]):
+        write_beir(path, toy_collection(f"toy/{number}", seed=number, documents=90))
+    shared = (names[1] / "corpus.jsonl").read_text().splitlines()[0]  # a text that two domains have
+    record = {**json.loads(shared), "_id": "copied"}
+    with (names[2] / "corpus.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    domains = ", ".join(f'"folder:{path}"' for path in names)
+    (folder / "plan.toml").write_text(PLAN.format(domains=domains, far=folder / "far", first=names[0]))
+    run_benchmark(plan_of(folder), folder / "out", backbone=str(tiny_bert), quiet=True)
+    return folder
+
+
+def plan_of(place: Path) -> Plan:
+    return load_plan(place / "plan.toml")
+
+
+@pytest.fixture(scope="module")
+def cells(place: Path) -> list[Cell]:
+    return load_cells(place / "out")
+
+
+def test_every_system_has_every_target(place: Path, cells: list[Cell]) -> None:
+    found: dict[str, set[str]] = {}
+    for cell in cells:
+        found.setdefault(cell.system, set()).add(cell.target)
+    domains = set(plan_of(place).domains)
+    for system in ("base", "bm25", "base+bm25", "multitask", "transfer", "transfer+bm25", "supervised", "transfer@4"):
+        assert found[system] >= domains
+    for system in ("fitted", "uniform", "random", "router", "spot", "average", "greedy-soup", "best-single", "pseudo"):
+        assert found[f"query:{system}"] == domains
+    for method in ("prompt", "full", "lora", "bitfit", "adapter"):
+        assert found[f"{method}@time"] == domains
+    assert sum(system.startswith("single:") for system in found) == 4
+
+
+def test_figures_are_those_of_the_trec_files(place: Path, cells: list[Cell]) -> None:
+    for cell in cells:
+        run = ir_measures.read_trec_run(str(run_path(place / "out", cell.target, cell.system, cell.seed)))
+        qrels = [
+            ir_measures.Qrel(query, document, relevance)
+            for query, judged in load(cell.target).qrels("test").items()
+            for document, relevance in judged.items()
+        ]
+        expected = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], qrels, run)[ir_measures.nDCG @ 10]
+        assert cell.measures["nDCG@10"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_fusion_is_of_the_two_runs(place: Path, cells: list[Cell]) -> None:
+    target = plan_of(place).domains[0]
+    runs = [read_run(run_path(place / "out", target, system, 0)) for system in ("base", "bm25")]
+    fused = read_run(run_path(place / "out", target, "base+bm25", 0))
+    expected = min_max(runs, k=100)
+    assert {query: list(hits) for query, hits in fused.items()} == {
+        query: list(hits) for query, hits in expected.items()
+    }
+
+
+def test_no_prompt_has_seen_the_target_that_it_is_given_to(place: Path) -> None:
+    plan = plan_of(place)
+    for fold in range(plan.folds):
+        stored = load_prompt(place / "out" / "prompts" / f"fold{fold}-seed0" / "multitask")
+        assert set(trained_on(stored.card)) == set(plan.sources(fold))
+        assert not set(trained_on(stored.card)) & set(plan.held_out(fold))
+
+
+def test_sources_hold_no_text_of_another_domain(place: Path, tiny_bert: Path) -> None:
+    plan = plan_of(place)
+    stage = Stage(plan, place / "out", backbone=str(tiny_bert), quiet=True)
+    whole = {name: {d.text for d in load(name).documents()} for name in plan.domains}
+    left = {name: {d.text for d in stage.source(name).documents()} for name in plan.domains}
+    assert whole[plan.domains[1]] & whole[plan.domains[2]]
+    for name in plan.domains:
+        assert not any(left[name] & whole[other] for other in plan.domains if other != name)
+
+
+def test_what_is_done_is_left_and_what_is_missing_is_made(
+    place: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("nothing is to be trained")
+
+    monkeypatch.setattr("foreword.benchmark.prompts.train", refuse)
+    plan = plan_of(place)
+    lost = run_path(place / "out", plan.domains[0], "bm25", 0)
+    before = lost.read_bytes()
+    cell = place / "out" / "cells" / lost.parts[-3] / "bm25" / "seed0.json"
+    made = cell.read_bytes()
+    cell.unlink()
+    run_benchmark(plan, place / "out", parts=["primary"], backbone=str(tiny_bert), quiet=True)
+    assert (lost.read_bytes(), cell.read_bytes()) == (before, made)
+
+
+def test_the_results_say_what_is_missing(place: Path) -> None:
+    page = write_results(plan_of(place), place / "out", missing={"glasgow/nowhere": "no such file"})
+    text = (place / "out" / "results.md").read_text()
+    assert "Not on this machine: glasgow/nowhere: no such file" in text
+    assert "| H1 |" in text
+    assert page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_the_command_shows_the_plan_and_reports(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["benchmark", "transfer", "--plan", str(place / "plan.toml"), "--output", str(place / "out")]
+    main([*options, "--dry-run", "--seeds", "3"])
+    assert json.loads(capsys.readouterr().out)["plan"]["seeds"] == [3]
+    main([*options, "--report-only"])
+    assert "# Toys" in capsys.readouterr().out
+
+
+def test_the_committed_plan_names_the_primary_claims() -> None:
+    plan = load_plan()
+    assert len(plan.domains) >= 12
+    assert [(claim.system, claim.baseline) for claim in plan.hypotheses] == [
+        ("transfer", "base"),
+        ("transfer", "multitask"),
+        ("transfer+bm25", "base+bm25"),
+    ]
+    for fold in range(plan.folds):
+        assert not set(plan.sources(fold)) & set(plan.held_out(fold))
+    assert sorted(name for fold in range(plan.folds) for name in plan.held_out(fold)) == list(plan.domains)
+
+
+def test_what_is_refused(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="no part secondary; there are: primary"):
+        run_benchmark(plan_of(place), tmp_path, parts=["secondary"])
+    (tmp_path / "cells").mkdir()
+    with pytest.raises(ForewordError, match="holds no cells yet"):
+        write_results(plan_of(place), tmp_path)
+    text = (place / "plan.toml").read_text()
+    for change, said in (
+        ("folds = 9", "9 folds of 4 domains"),
+        ("seeds = []", "seeds are"),
+        ("fold = 1", "unknown: fold"),
+    ):
+        name = change.split(" = ")[0]
+        lines = [change if line.startswith(f"{name} = ") else line for line in text.splitlines()]
+        lines = [change, *lines] if change not in lines else lines
+        (tmp_path / "wrong.toml").write_text("\n".join(lines))
+        with pytest.raises(ForewordError, match=said):
+            load_plan(tmp_path / "wrong.toml")
+    assert running.PARTS == PARTS
