@@ -21,6 +21,7 @@ from foreword.common.errors import ForewordError, UnknownNameError
 from foreword.prompts.store import load_prompt, trained_on
 from foreword.retrieval.fusion import min_max
 from foreword.retrieval.runs import read_run
+from foreword.transferring.evidence import read_evidence
 
 PLAN = """
 title = "Toys"
@@ -172,6 +173,19 @@ def test_the_results_say_what_is_missing(place: Path) -> None:
     assert "Not on this machine: glasgow/nowhere: no such file" in text
     assert "| H1 |" in text
     assert page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_the_evidence_is_what_advise_reads(place: Path, cells: list[Cell]) -> None:
+    write_results(plan_of(place), place / "out")
+    entries = {entry.target: entry for entry in read_evidence(place / "out" / "evidence.json")}
+    for name in plan_of(place).domains:
+        mean = {c.system: c.measures["nDCG@10"] for c in cells if c.target == name}
+        chosen = next(c for c in cells if (c.target, c.system) == (name, "transfer"))
+        assert entries[name].within == (chosen.decision == "transfer")
+        used = "transfer" if entries[name].within else "multitask"
+        assert entries[name].gain == pytest.approx(mean[used] - mean["base"], abs=1e-5)
+        assert entries[name].supervised_gain == pytest.approx(mean["supervised"] - mean["base"], abs=1e-5)
+        assert entries[name].pairs == len(list(load(name).pairs("train")))
 
 
 def test_the_command_shows_the_plan_and_reports(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

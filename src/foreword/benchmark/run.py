@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from foreword.benchmark.evidence import FILE, evidence_of
 from foreword.benchmark.page import write_page
 from foreword.benchmark.parts import PARTS
 from foreword.benchmark.plan import Plan
@@ -105,6 +106,7 @@ def write_results(plan: Plan, output: Path, *, missing: dict[str, str] | None = 
     lines = [f"# {plan.title}", "", _intro(plan, missing or {}), "", hypothesis_table(verdicts).markdown()]
     with atomic_write(output / "results.md") as file:
         file.write("\n\n".join([*lines, *(table.markdown() for table in tables)]) + "\n")
+    write_json(output / FILE, evidence_of(cells, output))
     write_json(output / "plan.json", {"plan": plan.as_dict(), "versions": library_versions()})
     return page
 
