@@ -175,6 +175,15 @@ def test_the_results_say_what_is_missing(place: Path) -> None:
     assert page.read_text().startswith("<!DOCTYPE html>")
 
 
+def test_calibration_covers_base_and_prompts(place: Path) -> None:
+    records = json.loads((place / "out" / "calibration.json").read_text())
+    assert {(r["target"], r["system"]) for r in records} == {
+        (name, system) for name in plan_of(place).domains for system in ("base", "multitask", "transfer", "supervised")
+    }
+    assert all(0 <= r["ece"] <= 1 and 0 <= r["brier"] <= 1 and r["temperature"] > 0 for r in records)
+    assert "Calibration, means over 4 targets" in (place / "out" / "results.md").read_text()
+
+
 def test_the_evidence_is_what_advise_reads(place: Path, cells: list[Cell]) -> None:
     write_results(plan_of(place), place / "out")
     entries = {entry.target: entry for entry in read_evidence(place / "out" / "evidence.json")}

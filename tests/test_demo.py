@@ -14,7 +14,7 @@ from foreword.retrieval.runs import read_qrels, read_run
 
 SYSTEMS = {
     "bm25", "base", "base+bm25", "multitask", "transfer-uniform", "transfer-similarity", "transfer-fitted",
-    "best-single", "pseudo-query", "supervised-query", "supervised-both",
+    "best-single", "transfer-adapted", "supervised-query", "supervised-both",
 }  # fmt: skip
 
 
@@ -29,6 +29,7 @@ def demo(tiny_bert, tmp_path_factory):
         multitask_steps=4,
         source_steps=4,
         query_steps=4,
+        adapt_steps=2,
         both_steps=4,
         length=4,
         searches=2,

@@ -11,7 +11,7 @@ from foreword.benchmark.stage import Stage
 from foreword.collections.records import Collection, TrainingPair
 from foreword.common.errors import OtherTrainingError
 from foreword.prompts.spec import PromptSpec
-from foreword.prompts.store import RUN, StoredPrompt
+from foreword.prompts.store import RUN, StoredPrompt, folder_name
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.train import train
 from foreword.training.vectors import DocumentVectors
@@ -72,3 +72,11 @@ def multitask(stage: Stage, fold: int, seed: int) -> StoredPrompt:
     config = settings(stage, "both", seed, stage.plan.multitask, several=True)
     start = new_start(stage, seed)
     return trained(stage, f"fold{fold}-seed{seed}/multitask", sources, "multitask", config, start)
+
+
+def supervised(stage: Stage, target: str, seed: int) -> StoredPrompt:
+    """The ceiling: the multitask prompt trained further on all of the target's training labels."""
+    start = multitask(stage, stage.plan.fold_of(target), seed)
+    config = settings(stage, "both", seed, stage.plan.supervised)
+    folder = f"supervised-seed{seed}/{folder_name(target)}"
+    return trained(stage, folder, stage.target(target), target, config, start)

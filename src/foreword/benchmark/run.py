@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from foreword.benchmark.calibrated import calibration, calibration_table
 from foreword.benchmark.evidence import FILE, evidence_of
 from foreword.benchmark.page import write_page
 from foreword.benchmark.parts import PARTS
@@ -82,6 +83,8 @@ def run_benchmark(
     if "few-shot" in parts:
         for target in near:
             few_labels(stage, target, first)
+    if "calibration" in parts:
+        calibration(stage, near, first)
     return write_results(plan, output, missing=stage.missing)
 
 
@@ -100,6 +103,8 @@ def write_results(plan: Plan, output: Path, *, missing: dict[str, str] | None = 
             systems = _systems(cells, present)
             tables.append(_titled(summary_table(summarise(cells, present, systems)), f"All systems on {genre}"))
             tables.append(_titled(domain_table(cells, systems, present), f"By domain: {genre}"))
+    if (calibrated := calibration_table(output)) is not None:
+        tables.append(calibrated)
     families = few_shot_families(cells)
     plots = draw_all(output / "plots", cells, summaries, families)
     page = write_page(output, plan.title, _intro(plan, missing or {}), tables, verdicts, plots)

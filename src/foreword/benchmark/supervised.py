@@ -12,7 +12,7 @@ import numpy as np
 from foreword.baselines.spec import Method
 from foreword.baselines.train import train_baseline
 from foreword.benchmark.primary import adapted, stage_reach
-from foreword.benchmark.prompts import multitask, new_start, seconds_of, settings, trained
+from foreword.benchmark.prompts import multitask, new_start, seconds_of, settings, supervised, trained
 from foreword.benchmark.stage import Found, Stage
 from foreword.collections.records import TrainingPair
 from foreword.common.errors import ForewordError
@@ -26,10 +26,7 @@ def ceiling(stage: Stage, target: str, seed: int) -> None:
     """`supervised`: the multitask prompt trained further on all of the target's training labels."""
 
     def make() -> Found:
-        start = multitask(stage, stage.plan.fold_of(target), seed)
-        config = settings(stage, "both", seed, stage.plan.supervised)
-        folder = f"supervised-seed{seed}/{folder_name(target)}"
-        stored = trained(stage, folder, stage.target(target), target, config, start)
+        stored = supervised(stage, target, seed)
         return _by_prompt(stage, target, stored, f"supervised-seed{seed}", labels=None, seconds=seconds_of(stored))
 
     stage.cell(target, "supervised", seed, stage.plan.digest("multitask", "supervised"), make)

@@ -21,7 +21,7 @@ class DemoConfig:
         source_steps: of each source's own query-side prompt, which starts from it.
         source_rate: the learning rate of those, low since the start is good already.
         query_steps: of the target's supervised query-side prompt.
-        pseudo_steps: of the one trained on its pseudo-queries.
+        adapt_steps: of the multitask prompt on the target's own text.
         both_steps: of the target's supervised both-side prompt.
         length: prompt vectors in each layer.
         query_length: tokens a query is cut to.
@@ -41,7 +41,7 @@ class DemoConfig:
     source_steps: int = 40
     source_rate: float = 0.01
     query_steps: int = 150
-    pseudo_steps: int = 75
+    adapt_steps: int = 40
     both_steps: int = 110
     length: int = 16
     query_length: int = 64
@@ -61,7 +61,7 @@ class DemoConfig:
             multitask_steps=24,
             source_steps=20,
             query_steps=40,
-            pseudo_steps=20,
+            adapt_steps=12,
             both_steps=16,
             document_length=128,
             similarity_documents=100,

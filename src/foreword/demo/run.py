@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from foreword.collections.pseudo import pseudo_pairs
 from foreword.collections.records import Collection
 from foreword.collections.registry import catalogue, load
-from foreword.collections.unlabelled import Unlabelled
 from foreword.common.errors import OtherTrainingError
 from foreword.common.files import atomic_write, write_json
 from foreword.demo.config import DemoConfig
@@ -29,7 +27,8 @@ from foreword.retrieval.search import Vectors, bm25_run, dense_run
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.train import train
 from foreword.training.vectors import DocumentVectors, embed_documents
-from foreword.transferring.decision import Transfer, TransferConfig
+from foreword.transferring.adapt import AdaptConfig
+from foreword.transferring.decision import Transfer, TransferConfig, made_name
 from foreword.transferring.fit import FitConfig
 from foreword.transferring.similarity import Array, document_features, similarity, unit_rows
 from foreword.transferring.transfer import transfer
@@ -236,18 +235,25 @@ class Demo:
         self.transfers.append((system, result))
 
     def with_target_texts(self) -> None:
-        """The rows of prompts trained on the target: on its pseudo-queries, and on its labels."""
+        """The rows of prompts trained on the target: on its text, and on its labels."""
         multitask, target = self.bank[MULTITASK], self.target
-        self.say(f"prompts for {target.id}: pseudo-queries, supervised on the query side, supervised on both")
-        pseudo = list(pseudo_pairs(target.documents(), "auto", self.config.seed))
-        vectors = {target.id: self.documents(target, MULTITASK)}
-        rate = self.config.source_rate
-        config = self.settings("query", self.config.pseudo_steps, document_side="start", learning_rate=rate)
-        unlabelled = Unlabelled(target)
-        stored, seconds = self.trained(
-            PROMPTS, "pseudo-query", unlabelled, config, start=multitask, documents=vectors, pairs={target.id: pseudo}
+        self.say(f"prompts for {target.id}: adapted to its text, supervised on the query side, supervised on both")
+        adaptation = AdaptConfig(
+            steps=self.config.adapt_steps,
+            query_length=self.config.query_length,
+            document_length=self.config.training_length,
+            precision=self.precision,
+            seed=self.config.seed,
         )
-        self.tuned("pseudo-query", stored, seconds, MULTITASK)
+        asked = TransferConfig("adapted", adapt=adaptation)
+        folder = self.output / PROMPTS / "transfer-adapted"
+        how: dict[str, Any] = {"features": self.features, "output": folder, "quiet": self.quiet}
+        result = transfer(self.encoder, target, {MULTITASK: multitask}, asked, **how)
+        name = None if result.prompt is None else made_name(target.id)
+        run, taken = self.search(target, name, name)
+        used = [] if result.prompt is None else [StoredPrompt(result.prompt, multitask.card)]
+        self.row("transfer-adapted", target, run, result.seconds + taken, prompts=used)
+        self.transfers.append(("transfer-adapted", result))
 
         vectors = {target.id: self.documents(target, None)}
         config = self.settings("query", self.config.query_steps)

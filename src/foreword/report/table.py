@@ -22,7 +22,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "transfer-similarity": "weights from domain similarity",
     "transfer-fitted": "weights fitted on pseudo-queries",
     "best-single": "the one source chosen as best",
-    "pseudo-query": "trained on the target's pseudo-queries",
+    "transfer-adapted": "multitask, adapted to the target's text",
     "supervised-query": "target's labels, query side",
     "supervised-both": "target's labels, both sides",
 }
