@@ -15,6 +15,7 @@ from foreword.benchmark.plan import Plan, load_plan
 from foreword.benchmark.records import Cell, load_cells, run_path
 from foreword.benchmark.run import run_benchmark, write_results
 from foreword.benchmark.stage import Stage
+from foreword.benchmark.supervised import METHODS
 from foreword.cli import main
 from foreword.collections.registry import load
 from foreword.common.errors import ForewordError, UnknownNameError
@@ -60,8 +61,11 @@ tuned_on = ["folder:{first}"]
 prompt = [0.1]
 full = [5e-5, 1e-4]
 lora = [1e-3]
+prefix = [0.01]
+input = [0.01]
 bitfit = [1e-3]
 adapter = [1e-3]
+linear-query = [1e-3]
 [[hypothesis]]
 name = "H1"
 statement = "transfer beats base"
@@ -105,7 +109,7 @@ def test_every_system_has_every_target(place: Path, cells: list[Cell]) -> None:
         assert found[system] >= domains
     for system in ("fitted", "uniform", "random", "router", "spot", "average", "greedy-soup", "best-single", "pseudo"):
         assert found[f"query:{system}"] == domains
-    for method in ("prompt", "full", "lora", "bitfit", "adapter"):
+    for method in METHODS:
         assert found[f"{method}@time"] == domains
     assert sum(system.startswith("single:") for system in found) == 4
 

@@ -91,6 +91,15 @@ def test_equal_runs_give_equal_prompts(
     assert len(digests) == 1
 
 
+def test_an_adaptation_of_other_settings_is_replaced(
+    encoder: SentenceTransformer, target: MemoryCollection, start: StoredPrompt, tmp_path: Path
+) -> None:
+    first = adapt(encoder, target, start, tmp_path / "out", AdaptConfig(**FAST), quiet=True)
+    second = adapt(encoder, target, start, tmp_path / "out", AdaptConfig(**{**FAST, "seed": 1}), quiet=True)
+    assert first.prompt.digest() != second.prompt.digest()
+    assert load_prompt(tmp_path / "out").card["adaptation"]["seed"] == 1
+
+
 def test_pseudo_queries_of_several_documents_are_nobodys(
     encoder: SentenceTransformer, target: MemoryCollection, start: StoredPrompt
 ) -> None:

@@ -17,10 +17,9 @@ from foreword.training.train import train
 from foreword.training.vectors import DocumentVectors
 
 
-def new_start(stage: Stage, seed: int, *, sides: str | None = None) -> StartConfig:
-    """What a new prompt is."""
-    spec = {**stage.plan.prompt, **({} if sides is None else {"sides": sides})}
-    return StartConfig(PromptSpec(**spec), seed=seed)
+def new_start(stage: Stage, seed: int, **changes: Any) -> StartConfig:
+    """What a new prompt is: the plan's, with changes of its spec."""
+    return StartConfig(PromptSpec(**{**stage.plan.prompt, **changes}), seed=seed)
 
 
 def settings(stage: Stage, side: Any, seed: int, values: Mapping[str, Any], *, several: bool = False) -> TrainingConfig:

@@ -9,31 +9,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from itertools import islice
+from dataclasses import replace
+from functools import cache, partial
 
 import numpy as np
 
 from foreword.benchmark.primary import features
-from foreword.benchmark.prompts import new_start, seconds_of, settings, trained
+from foreword.benchmark.prompts import seconds_of, settings, trained
+from foreword.benchmark.sources import Shared, pilots, shared_start, source_prompt
 from foreword.benchmark.stage import Found, Stage
-from foreword.collections.pseudo import pseudo_pairs
-from foreword.collections.records import Document, TrainingPair
+from foreword.benchmark.supervised import drawn
+from foreword.collections.pseudo import frequencies_for, pseudo_pairs
+from foreword.collections.records import TrainingPair
 from foreword.collections.unlabelled import Unlabelled
 from foreword.common.errors import PromptError
 from foreword.prompts.encoder import encode
 from foreword.prompts.prompt import Prompt
-from foreword.prompts.routes import Route
-from foreword.prompts.start import new_prompt
-from foreword.prompts.store import StoredPrompt, folder_name, load_prompt, save_prompt
+from foreword.prompts.routes import Route, Weight, plain_weight
+from foreword.prompts.store import StoredPrompt, folder_name
 from foreword.retrieval.dense import exact_search
-from foreword.training.vectors import DocumentVectors
 from foreword.transferring.combine import average_prompts, uniform_weights
 from foreword.transferring.controls import oracle_single, random_weights
 from foreword.transferring.decision import TransferConfig
 from foreword.transferring.fit import FitConfig, embed_pair_documents, fit_weights, pseudo_scores, split_pairs
+from foreword.transferring.fold import FoldConfig, fold
 from foreword.transferring.prompt_similarity import spot_weights
-from foreword.transferring.routing import build_pilots, encode_by_experts, route_queries
+from foreword.transferring.routing import encode_by_experts, route_queries
 from foreword.transferring.similarity import Method, similarity, softmax_weights
 from foreword.transferring.soups import greedy_soup, task_vectors
 
@@ -46,47 +47,21 @@ def rivals(stage: Stage, targets: Sequence[str], seed: int) -> None:
     prompts = {name: source_prompt(stage, name, start, seed) for name in targets}
     for name, stored in prompts.items():
         stage.carry(name, stored)
-    for target in targets:
-        bank = {name: prompts[name] for name in stage.plan.sources(stage.plan.fold_of(target)) if name in prompts}
-        _Rivals(stage, target, bank, start, seed).run()
-        own = _Rivals(stage, target, {target: prompts[target]}, start, seed)
-        own.cell("supervised-query", partial(own.found, target, labels=None))
-
-
-def shared_start(stage: Stage, seed: int) -> StoredPrompt:
-    """The one prompt that all sources start from."""
-    folder = stage.output / "prompts" / f"sources-seed{seed}" / "start"
-    if not (folder / "prompt.json").exists():
-        spec = new_start(stage, seed, sides="query").spec
-        texts = [doc.content for name in stage.plan.domains for doc in _first(stage, name, 8)]
-        made = new_prompt(stage.encoder, spec, start="words", texts=texts, seed=seed)
-        save_prompt(folder, made, stage.encoder, "start", record={"start": {"from": "words", "seed": seed}})
-    return load_prompt(folder, stage.encoder)
-
-
-def _first(stage: Stage, name: str, count: int) -> list[Document]:
-    return list(islice(stage.source(name).documents(), count))
-
-
-def source_prompt(stage: Stage, name: str, start: StoredPrompt, seed: int) -> StoredPrompt:
-    """A domain's own query-side prompt, over the base model's document vectors."""
-    every = stage.documents(name, None, "base")
-    source = stage.source(name)
-    kept = {document.doc_id for document in source.documents()}
-    rows = [row for row, doc_id in enumerate(every.doc_ids) if doc_id in kept]
-    vectors = DocumentVectors([every.doc_ids[row] for row in rows], every.vectors[rows])
-    config = settings(stage, "query", seed, stage.plan.source)
-    folder = f"sources-seed{seed}/{folder_name(name)}"
-    return trained(stage, folder, source, name, config, start, documents={name: vectors})
+    for number in range(stage.plan.folds):
+        bank = {name: prompts[name] for name in stage.plan.sources(number)}
+        shared = Shared(bank, start, cache(partial(pilots, stage, bank, seed)))
+        for target in stage.plan.held_out(number):
+            _Rivals(stage, target, shared, seed).run()
+            own = _Rivals(stage, target, Shared({target: prompts[target]}, start, shared.pilots), seed)
+            own.cell("supervised-query", partial(own.found, target, labels=None))
 
 
 class _Rivals:
     """Every rival on one target with one seed."""
 
-    def __init__(
-        self, stage: Stage, target: str, bank: Mapping[str, StoredPrompt], start: StoredPrompt, seed: int
-    ) -> None:
-        self.stage, self.target, self.bank, self.start, self.seed = stage, target, bank, start, seed
+    def __init__(self, stage: Stage, target: str, shared: Shared, seed: int) -> None:
+        self.stage, self.target, self.seed = stage, target, seed
+        self.bank, self.start, self.pilots = shared.bank, shared.start, shared.pilots
         self.configuration = stage.plan.digest("source")
         self.fit = FitConfig(
             query_length=stage.plan.query_length,
@@ -108,7 +83,15 @@ class _Rivals:
         self.cell("query:average", lambda: self.single(average_prompts(self.bank, uniform_weights(self.bank))))
         for scale in (2.0, 4.0):
             self.cell(f"query:task-vectors-x{scale:g}", partial(self.scaled, scale))
-        self.cell("query:fitted", self.fitted)
+        self.cell("query:fitted", partial(self.fitted, self.fit))
+        self.cell("query:fitted-shrunk", partial(self.fitted, replace(self.fit, anchor=0.0, shrinkage=0.3)))
+        self.cell("query:fitted-by-layer", partial(self.fitted, replace(self.fit, by_layer=True)))
+        for recipe in ("span", "key-phrases", "mixed"):
+            self.cell(f"query:fitted-{recipe}", partial(self.fitted, self.fit, recipe))
+        for count in self.stage.plan.few:
+            self.cell(f"query:fitted@{count}", partial(self.fitted_on_labels, count))
+        if self.seed == self.stage.plan.seeds[0]:
+            self.cell("query:fitted-folded", self.folded)
         self.cell("query:best-single", self.best_single)
         self.cell("query:greedy-soup", self.soup)
         self.cell("query:spot", self.spot)
@@ -125,12 +108,15 @@ class _Rivals:
         vectors = self.stage.documents(self.target, None, "base")
         return Found(self.stage.search(self.target, route, vectors), **what)  # type: ignore[arg-type]
 
-    def mixed(self, weights: Mapping[str, float], seconds: float = 0.0, **details: object) -> Found:
+    def mixed(self, weights: Mapping[str, Weight], seconds: float = 0.0, **details: object) -> Found:
         """An exact mixture."""
-        used = [self.bank[name] for name, weight in weights.items() if weight]
+        plain = {name: plain_weight(name, weight) for name, weight in weights.items()}
+        single = {name: weight for name, weight in plain.items() if isinstance(weight, float)}
+        details |= {} if single else {"weights_by_layer": plain}
+        used = [self.bank[name] for name, weight in plain.items() if weight]
         return self.found(
             dict(weights),
-            weights=dict(weights),
+            weights=single,
             stored_bytes=sum(int(stored.card["bytes"]) for stored in used),
             seconds=seconds,
             details=details,
@@ -168,9 +154,11 @@ class _Rivals:
         config = TransferConfig()
         return softmax_weights(values, top_k=config.top_k, temperature=config.temperature)
 
-    def pairs(self) -> tuple[list[TrainingPair], list[TrainingPair]]:
+    def pairs(self, recipe: str = "auto") -> tuple[list[TrainingPair], list[TrainingPair]]:
         """Pseudo-queries to fit on, and to choose by."""
-        made = list(pseudo_pairs(Unlabelled(self.stage.target(self.target)).documents(), "auto", self.seed))
+        text = Unlabelled(self.stage.target(self.target))
+        frequencies = frequencies_for(recipe, text.documents())
+        made = list(pseudo_pairs(text.documents(), recipe, self.seed, frequencies=frequencies))
         return split_pairs(made, self.fit)
 
     def oracle(self) -> Found:
@@ -183,11 +171,36 @@ class _Rivals:
         best = oracle_single(scores)
         return self.found(best, weights={best: 1.0}, details={"looks_at": "test labels"})
 
-    def fitted(self) -> Found:
+    def fitted(self, config: FitConfig, recipe: str = "auto") -> Found:
+        """Weights fitted on pseudo-queries; those of 0 are the base model, which is thus among the sources."""
         began = time.perf_counter()
-        fitting, _ = self.pairs()
-        fit = fit_weights(self.stage.encoder, uniform_weights(self.bank), fitting, self.fit, document=None, quiet=True)
+        fitting, _ = self.pairs(recipe)
+        fit = fit_weights(self.stage.encoder, uniform_weights(self.bank), fitting, config, document=None, quiet=True)
         return self.mixed(fit.weights, time.perf_counter() - began)
+
+    def fitted_on_labels(self, count: int) -> Found:
+        """Weights fitted on a few labelled pairs, among the documents of the pseudo-queries."""
+        began = time.perf_counter()
+        target = self.stage.target(self.target)
+        pairs = drawn(list(target.pairs("train")), count, self.seed)
+        config = replace(self.fit, batch_size=min(self.fit.batch_size, count))
+        vectors = self.stage.documents(self.target, None, "base")
+        fit = fit_weights(
+            self.stage.encoder, uniform_weights(self.bank), pairs, config, document=None, corpus=vectors, quiet=True
+        )
+        return replace(self.mixed(fit.weights, time.perf_counter() - began), labels=count)
+
+    def folded(self) -> Found:
+        """The fitted mixture, distilled into one prompt on the target's text."""
+        began = time.perf_counter()
+        cell = self.stage.done(self.target, "query:fitted", self.seed, self.configuration)
+        assert cell is not None
+        folder = self.stage.output / "prompts" / f"folded-seed{self.seed}" / folder_name(self.target)
+        stored = fold(
+            self.stage.encoder, Unlabelled(self.stage.target(self.target)), dict(cell.weights), folder,
+            sources=self.bank, config=FoldConfig(precision=self.stage.precision, seed=self.seed), quiet=True,
+        )  # fmt: skip
+        return self.single(stored.prompt, cell.seconds + time.perf_counter() - began, metrics=stored.card["metrics"])
 
     def pseudo_means(self, routes: Mapping[str, Route]) -> dict[str, float]:
         """Mean nDCG@10 of routes on held-out pseudo-queries."""
@@ -246,13 +259,8 @@ class _Rivals:
 
     def router(self) -> Found:
         """RouterRetriever: each query by the expert whose pilot embedding is nearest."""
-        began, stage = time.perf_counter(), self.stage
-        library = build_pilots(
-            stage.encoder, self.bank, {name: stage.source(name) for name in self.bank}, seed=self.seed,
-            precision=stage.precision, documents={name: stage.documents(name, None, "base") for name in self.bank},
-            query_length=stage.plan.query_length, document_length=stage.plan.document_length, quiet=True,
-        )  # fmt: skip
-        seconds = time.perf_counter() - began
+        stage = self.stage
+        library, seconds = self.pilots()
         queries = list(stage.target(self.target).queries("test"))
         how = {"precision": stage.precision, "max_length": stage.plan.query_length, "quiet": True}
         texts = [query.text for query in queries]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast, get_args
 
@@ -16,10 +16,18 @@ from foreword.benchmark.prompts import multitask, new_start, seconds_of, setting
 from foreword.benchmark.stage import Found, Stage
 from foreword.collections.records import TrainingPair
 from foreword.common.errors import ForewordError
+from foreword.prompts.encoder import transformer_of
 from foreword.prompts.store import StoredPrompt, folder_name
 from foreword.training.vectors import DocumentVectors
 
-METHODS = ("prompt", "full", "lora", "bitfit", "adapter")
+PROMPTS: Mapping[str, Mapping[str, Any]] = {
+    "prompt": {},
+    "prefix": {"kind": "prefix"},
+    "input": {"kind": "input", "length": 20, "sides": "shared"},
+}
+"""What is trained under these names: the plan's prompt, P-tuning v2 (2110.07602), a shallow prompt (2104.08691)."""
+
+METHODS = ("prompt", "full", "lora", "prefix", "input", "bitfit", "adapter", "linear-query")
 
 
 def ceiling(stage: Stage, target: str, seed: int) -> None:
@@ -71,15 +79,19 @@ def tune(stage: Stage, method: str, seed: int) -> float:
 
 
 def in_budget(stage: Stage, target: str, method: str, rate: float, seed: int) -> None:
-    """`prompt@time`, `full@time`, `lora@time`: from the base model, all labels, the same seconds of training."""
+    """`prompt@time`, `full@time`, ...: from the base model, with all labels, in the same seconds of training."""
     configuration = stage.plan.digest("budget")
 
     def make() -> Found:
         made = _trained(stage, target, method, rate, seed)
         if isinstance(made, StoredPrompt):
-            found = _by_prompt(stage, target, made, f"prompt@time-seed{seed}", labels=None, seconds=seconds_of(made))
+            key = f"{method}@time-seed{seed}"
+            found = _by_prompt(stage, target, made, key, labels=None, seconds=seconds_of(made))
             return _with(found, {"learning_rate": rate})
-        vectors = stage.documents(target, None, f"{method}@time-seed{seed}", encoder=made.encoder)
+        if method == "linear-query":  # the documents are the base model's
+            vectors = stage.documents(target, None, "base")
+        else:
+            vectors = stage.documents(target, None, f"{method}@time-seed{seed}", encoder=made.encoder)
         return Found(
             stage.search(target, None, vectors, encoder=made.encoder),
             labels=None,
@@ -96,12 +108,13 @@ def _trained(stage: Stage, target: str, method: str, rate: float, seed: int) -> 
     seconds = float(stage.plan.budget["seconds"])
     values = {"steps": 2000, "evaluate_every": 2000, "dev_queries": 200, "dev_documents": 400, "learning_rate": rate}
     folder = f"{method}@time-{rate:g}-seed{seed}/{folder_name(target)}"
-    if method == "prompt":
+    if method in PROMPTS:
         config = settings(stage, "both", seed, values)
-        return trained(stage, folder, stage.target(target), target, config, new_start(stage, seed), seconds=seconds)
+        start = new_start(stage, seed, **PROMPTS[method])
+        return trained(stage, folder, stage.target(target), target, config, start, seconds=seconds)
     if method not in get_args(Method):
-        raise ForewordError(f"no method {method!r} in this part; there are: prompt, {', '.join(get_args(Method))}")
-    config = settings(stage, "both", seed, values)
+        raise ForewordError(f"no method {method!r} in this part; there are: {', '.join([*PROMPTS, *get_args(Method)])}")
+    config = settings(stage, "query" if method == "linear-query" else "both", seed, values)
     stage.say(f"training {folder}")
     place = stage.output / "prompts" / folder
     return train_baseline(
@@ -125,8 +138,10 @@ def _by_prompt(
 ) -> Found:
     name = stage.carry(key, stored)
     vectors: DocumentVectors = stage.documents(target, name, key)
+    run = stage.search(target, name, vectors)
+    transformer_of(stage.encoder).remove(name)  # an `input` prompt leaves other texts less room while it is carried
     return Found(
-        stage.search(target, name, vectors),
+        run,
         labels=labels,
         trained_parameters=stored.prompt.count(),
         stored_bytes=int(stored.card["bytes"]),

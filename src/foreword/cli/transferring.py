@@ -107,6 +107,7 @@ def add(command: Add) -> None:
 
 def transfer(options: Options) -> None:
     """Combine a bank's prompts for a target."""
+    from foreword.prompts.routes import plain_weight
     from foreword.prompts.store import load_bank
     from foreword.transferring.adapt import AdaptConfig
     from foreword.transferring.decision import TransferConfig
@@ -158,7 +159,10 @@ def transfer(options: Options) -> None:
         return
     print(f"{result.target}: {result.advice} ({result.reason})")
     if result.weights and result.prompt is None:
-        rows = [(name, f"{weight:.3f}") for name, weight in sorted(result.weights.items(), key=lambda item: -item[1])]
+        plain = {name: plain_weight(name, weight) for name, weight in result.weights.items()}
+        each = {name: weight if isinstance(weight, list) else [weight] for name, weight in plain.items()}
+        order = sorted(each, key=lambda name: -sum(each[name]))
+        rows = [(name, " ".join(f"{weight:.3f}" for weight in each[name])) for name in order]
         print_table("", ("source", "weight"), rows)
     if options.output is not None:
         print(f"stored: use it with --prompt {options.output}")

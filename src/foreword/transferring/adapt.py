@@ -22,7 +22,7 @@ from foreword.collections.pseudo import frequencies_for, pseudo_pairs
 from foreword.collections.records import Collection, TrainingPair
 from foreword.collections.splits import normalise
 from foreword.collections.unlabelled import Unlabelled
-from foreword.common.errors import ForewordError, TooLittleTextError
+from foreword.common.errors import ForewordError, OtherTrainingError, TooLittleTextError
 from foreword.prompts.encoder import Precision, encode, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt
@@ -137,7 +137,8 @@ def adapt(
         encoder: from `foreword.load_encoder`.
         target: its documents alone are looked at; its test queries never.
         start: the prompt, e.g. a multitask one; its structure is kept, so queries cost what they did.
-        output: the prompt's folder; a finished one of the same settings is returned as it is.
+        output: the prompt's folder; in it `adapted`, the prompt that was trained all the way. A training of the same
+            settings found there is gone on with, or taken as it is; one of others is replaced.
         config: the settings.
         labelled: pairs of the target with real queries, where there are a few; they join the pseudo-queries.
         domain: its name; None: the target's id.
@@ -157,10 +158,12 @@ def adapt(
         )
     pairs += [pair for pair in labelled for _ in range(config.repeats)]
     output = Path(output)
-    stored = train(
-        encoder, Unlabelled(target), output / "adapted", domain=domain or target.id, config=config.training(),
-        start=start, pairs={target.id: pairs}, quiet=quiet,
-    )  # fmt: skip
+    how: dict[str, Any] = {"domain": domain or target.id, "config": config.training(), "start": start}
+    how |= {"pairs": {target.id: pairs}, "quiet": quiet}
+    try:
+        stored = train(encoder, Unlabelled(target), output / "adapted", **how)
+    except OtherTrainingError:  # of other settings, another start, or other text
+        stored = train(encoder, Unlabelled(target), output / "adapted", resume=False, **how)
     prompt = averaged(start.prompt, stored.prompt, config.share)
     kept = ("start", "start_digest", "training", "data", "metrics", "text", "trained_parameters")
     record = {key: stored.card[key] for key in kept if key in stored.card}

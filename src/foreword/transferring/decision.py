@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from foreword.common.errors import ForewordError
 from foreword.prompts.prompt import Prompt
-from foreword.prompts.routes import Route, Routes
+from foreword.prompts.routes import Route, Routes, Weight, plain_weight
 from foreword.transferring.adapt import AdaptConfig
 from foreword.transferring.fit import FitConfig
 from foreword.transferring.reach import Reach
@@ -84,7 +84,7 @@ class Transfer:
 
     target: str
     method: str
-    weights: Mapping[str, float]
+    weights: Mapping[str, Weight]
     advice: str
     reason: str
     similarities: Mapping[str, float] = field(default_factory=dict)
@@ -106,7 +106,7 @@ class Transfer:
         return {
             "target": self.target,
             "method": self.method,
-            "weights": dict(self.weights),
+            "weights": {name: plain_weight(name, weight) for name, weight in self.weights.items()},
             "document": self.document,
             "advice": self.advice,
             "reason": self.reason,
@@ -122,7 +122,7 @@ def made_name(target: str) -> str:
     return f"made for {target}"
 
 
-def route_of(weights: Mapping[str, float], document: str | None) -> Route:
+def route_of(weights: Mapping[str, Weight], document: str | None) -> Route:
     """The route of a mixture whose documents are encoded by `document` (None: by the mixture); None when empty."""
     if not weights:
         return None

@@ -21,10 +21,11 @@ from foreword.collections.records import Document, TrainingPair
 from foreword.common.errors import DataError, ForewordError
 from foreword.common.progress import track
 from foreword.evaluation.measures import evaluate_run
-from foreword.prompts.encoder import Precision, autocast, encode, routed, text_prompt
+from foreword.prompts.encoder import Precision, autocast, encode, routed, text_prompt, transformer_of
 from foreword.prompts.routes import OneRoute, Route
 from foreword.prompts.spec import Side
 from foreword.retrieval.dense import exact_search
+from foreword.training.vectors import DocumentVectors
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class FitConfig:
         anchor: penalty on the squared distance of the weights from where they start (the uniform mixture). Pseudo-
             queries are not queries: without it, a few hundred of them pull the weights too far.
         shrinkage: penalty on the squared weights, which pulls towards the base model.
+        by_layer: a weight for each source and layer instead of one for each source; penalties are then means over
+            layers.
         temperature: of the softmax.
         query_length: tokens a pseudo-query is cut to.
         document_length: tokens a document is cut to.
@@ -54,6 +57,7 @@ class FitConfig:
     learning_rate: float = 0.05
     anchor: float = 0.3
     shrinkage: float = 0.0
+    by_layer: bool = False
     temperature: float = 0.05
     query_length: int = 64
     document_length: int = 128
@@ -70,9 +74,9 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class Fit:
-    """Fitted weights, by source, with the losses on the way and the seconds it took."""
+    """Fitted weights, by source (one each, or one for each layer), with the losses and the seconds it took."""
 
-    weights: Mapping[str, float]
+    weights: Mapping[str, float | Sequence[float]]
     losses: Sequence[float]
     seconds: float
 
@@ -105,6 +109,7 @@ def fit_weights(
     config: FitConfig,
     *,
     document: OneRoute | Literal["mixed"] = "mixed",
+    corpus: DocumentVectors | None = None,
     quiet: bool = False,
 ) -> Fit:
     """Fit weights of the prompts that the encoder carries under the names in `start`.
@@ -116,19 +121,26 @@ def fit_weights(
         config: the settings.
         document: what encodes documents: a fixed route, by which they are embedded once and all of them are
             negatives, or the mixture itself, by which those of a batch are embedded at each step.
+        corpus: for a fixed route, the vectors of all documents, which are negatives then; None: those of the pairs.
         quiet: no progress bar.
+
+    Raises:
+        ForewordError: nothing to mix.
+        DataError: a pair's document is not in the corpus.
     """
     if not start:
         raise ForewordError("no source prompts to mix")
     began = time.perf_counter()
     names = list(start)
-    weights = torch.tensor([start[name] for name in names], requires_grad=True, device=encoder.device)
+    given = torch.tensor([start[name] for name in names], device=encoder.device)
+    if config.by_layer:
+        transformer = transformer_of(encoder)
+        layers = len(transformer.shape.prompted(transformer.prompt(names[0]).spec))
+        given = given[:, None].repeat(1, layers)
+    weights = given.requires_grad_()
     origin = weights.detach().clone()
     optimizer = torch.optim.Adam([weights], lr=config.learning_rate)
-    fixed: Tensor | None = None
-    if document != "mixed":
-        vectors = embed_pair_documents(encoder, document, pairs, config)
-        fixed = torch.from_numpy(vectors).to(encoder.device)
+    fixed, rows = _fixed_documents(encoder, document, pairs, corpus, config)
     losses: list[float] = []
     encoder.requires_grad_(False)
     encoder.eval()
@@ -139,16 +151,46 @@ def fit_weights(
             documents = fixed
             if documents is None:
                 documents = embed_batch(encoder, [pairs[i].document for i in batch], "document", config.document_length)
-        targets = torch.tensor(batch) if fixed is not None else torch.arange(len(batch))
+        targets = rows[batch] if fixed is not None else torch.arange(len(batch))
         scores = queries @ documents.T / config.temperature
         loss = torch.nn.functional.cross_entropy(scores, targets.to(scores.device))
-        total = loss + config.anchor * (weights - origin).square().sum() + config.shrinkage * weights.square().sum()
+        total = loss + config.anchor * _size(weights - origin) + config.shrinkage * _size(weights)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
         losses.append(round(float(loss.detach()), 5))
-    fitted = {name: round(float(weight), 6) for name, weight in zip(names, weights.detach(), strict=True)}
+    fitted = {name: _rounded(weight.tolist()) for name, weight in zip(names, weights.detach(), strict=True)}
     return Fit(fitted, losses, time.perf_counter() - began)
+
+
+def _fixed_documents(
+    encoder: SentenceTransformer,
+    document: OneRoute | Literal["mixed"],
+    pairs: Sequence[TrainingPair],
+    corpus: DocumentVectors | None,
+    config: FitConfig,
+) -> tuple[Tensor | None, Tensor]:
+    """Vectors (N, d') that do not change in fitting, None where they do, and each pair's row among them."""
+    if document == "mixed":
+        return None, torch.arange(len(pairs))
+    if corpus is None:
+        vectors = embed_pair_documents(encoder, document, pairs, config)
+        return torch.from_numpy(vectors).to(encoder.device), torch.arange(len(pairs))
+    place = {doc_id: row for row, doc_id in enumerate(corpus.doc_ids)}
+    if missing := [pair.doc_id for pair in pairs if pair.doc_id not in place]:
+        raise DataError(f"{len(missing)} documents of the pairs are not in the corpus (first: {missing[0]!r})")
+    vectors = corpus.checked(encoder).vectors
+    return torch.from_numpy(vectors).to(encoder.device), torch.tensor([place[pair.doc_id] for pair in pairs])
+
+
+def _size(weights: Tensor) -> Tensor:
+    """The sum of squares over the sources; (S,), or (S, L), of which the mean over layers."""
+    squares = weights.square()
+    return squares.sum() if squares.ndim == 1 else squares.mean(dim=1).sum()
+
+
+def _rounded(weight: float | list[float]) -> float | list[float]:
+    return [round(value, 6) for value in weight] if isinstance(weight, list) else round(weight, 6)
 
 
 def batches_of(count: int, config: FitConfig) -> Iterator[list[int]]:

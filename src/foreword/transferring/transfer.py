@@ -19,6 +19,7 @@ from foreword.collections.unlabelled import Unlabelled
 from foreword.common.errors import ForewordError, PromptError, TooLittleTextError
 from foreword.evaluation.significance import paired_randomization
 from foreword.prompts.encoder import transformer_of
+from foreword.prompts.routes import Weight
 from foreword.prompts.store import StoredPrompt, trained_on
 from foreword.transferring.adapt import adapt
 from foreword.transferring.combine import (
@@ -212,7 +213,7 @@ def _by_pseudo_queries(
     """Candidates compared on held-out pseudo-queries; the base model wins unless one is better."""
     fitting, checks = pseudo_material(target, config.pseudo, config.fit)
     document = shared_document_source(bank)
-    candidates: dict[str, dict[str, float]] = {name: {name: 1.0} for name in bank}
+    candidates: dict[str, dict[str, Weight]] = {name: {name: 1.0} for name in bank}
     if config.method == "fitted":
         candidates = {"fitted": dict(fit_mixture(encoder, bank, fitting, config.fit, quiet=quiet).weights)}
     routes = {name: route_of(weights, document) for name, weights in candidates.items()}

@@ -13,7 +13,7 @@ from foreword.common.errors import DataError, ForewordError, PromptError
 from foreword.evaluation.candidates import document_key
 from foreword.evaluation.measures import evaluate_run
 from foreword.evaluation.significance import bootstrap_interval
-from foreword.prompts.routes import Route
+from foreword.prompts.routes import Route, Weight
 from foreword.prompts.store import StoredPrompt
 from foreword.retrieval.search import dense_run
 from foreword.training.vectors import DocumentVectors, embed_documents
@@ -74,7 +74,7 @@ class Trial:
     """Candidates by name, and their scores by query; `weights` are the fitted mixture's."""
 
     routes: Mapping[str, Route]
-    weights: Mapping[str, float]
+    weights: Mapping[str, Weight]
     pseudo: Mapping[str, Mapping[str, float]]
     labels: Mapping[str, Mapping[str, float]]
 
@@ -123,7 +123,7 @@ def try_prompts(
 ) -> Trial:
     """Score the base model, prompts alone and the fitted mixture."""
     routes: dict[str, Route] = {BASE: None, **{name: name for name in names}}
-    weights: dict[str, float] = {}
+    weights: dict[str, Weight] = {}
     pseudo: dict[str, dict[str, float]] = {}
     try:
         fitting, checks = pseudo_material(sample.collection, config.pseudo, config.fit)
