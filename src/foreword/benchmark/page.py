@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 from foreword.benchmark.drawing import Plot
@@ -12,6 +11,7 @@ from foreword.benchmark.summary import Verdict
 from foreword.benchmark.tables import Entry, Table, hypothesis_table
 from foreword.common.files import atomic_write, write_json
 from foreword.report.markup import Child, Markup, element
+from foreword.report.page import document
 from foreword.report.parts import data_table, row
 
 FORMAT = "foreword-benchmark/1"
@@ -62,24 +62,8 @@ def render(
     shown = [hypothesis_table(hypotheses)] if hypotheses else []
     sections = [(f"table-{number}", t.title, _table(t)) for number, t in enumerate([*shown, *tables], start=1)]
     sections += [(plot.name, plot.title, _figure(plot)) for plot in plots]
-    links = [element("a", name, href=f"#{key}") for key, name, _ in sections]
-    style = resources.files("foreword.report").joinpath("style.css").read_text(encoding="utf-8")
     paragraphs = [element("p", text) for text in intro.split("\n\n") if text.strip()]
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", title),
-        element("style", Markup(style)),
-    )
-    body = element(
-        "body",
-        element("header", element("h1", title), paragraphs),
-        element("nav", links, aria_label="Sections") if len(links) > 1 else None,
-        element("main", [element("section", element("h2", name), part, id=key) for key, name, part in sections]),
-    )
-    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
+    return document(title, element("header", element("h1", title), paragraphs), sections)
 
 
 def _table(table: Table) -> Markup:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,18 @@ def render(results: Mapping[str, Any]) -> str:
     title = str(results.get("title") or "Foreword report")
     built = [(key, name, build(results)) for key, name, build in _SECTIONS]
     present = [(key, name, part) for key, name, part in built if part is not None]
-    links = [element("a", name, href=f"#{key}") for key, name, _ in present]
+    return document(title, _header(title, results), present)
+
+
+def document(title: str, header: Markup, sections: Sequence[tuple[str, str, Markup]]) -> str:
+    """A page with nothing beside it.
+
+    Args:
+        title: of the window.
+        header: above the sections.
+        sections: key, name and contents of each, in order.
+    """
+    links = [element("a", name, href=f"#{key}") for key, name, _ in sections]
     style = resources.files("foreword.report").joinpath("style.css").read_text(encoding="utf-8")
     page = element(
         "html",
@@ -69,11 +80,14 @@ def render(results: Mapping[str, Any]) -> str:
         ),
         element(
             "body",
-            _header(title, results),
+            header,
             element("nav", links, aria_label="Sections") if len(links) > 1 else None,
             element(
                 "main",
-                [element("section", element("h2", name, id=f"{key}-name"), part, id=key) for key, name, part in present]
+                [
+                    element("section", element("h2", name, id=f"{key}-name"), part, id=key)
+                    for key, name, part in sections
+                ]
                 or element("p", "These results are empty."),
             ),
         ),
