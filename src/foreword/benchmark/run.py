@@ -108,9 +108,10 @@ def write_results(plan: Plan, output: Path, *, missing: dict[str, str] | None = 
     families = few_shot_families(cells)
     plots = draw_all(output / "plots", cells, summaries, families)
     page = write_page(output, plan.title, _intro(plan, missing or {}), tables, verdicts, plots)
-    lines = [f"# {plan.title}", "", _intro(plan, missing or {}), "", hypothesis_table(verdicts).markdown()]
+    parts = [f"# {plan.title}", _intro(plan, missing or {})]
+    parts += [table.markdown() for table in (hypothesis_table(verdicts), *tables)]
     with atomic_write(output / "results.md") as file:
-        file.write("\n\n".join([*lines, *(table.markdown() for table in tables)]) + "\n")
+        file.write("\n\n".join(part.strip() for part in parts) + "\n")
     write_json(output / FILE, evidence_of(cells, output))
     write_json(output / "plan.json", {"plan": plan.as_dict(), "versions": library_versions()})
     return page
