@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -186,18 +185,18 @@ def usable(options: Options, bank: Mapping[str, StoredPrompt], target: str) -> d
 
 
 def _sources(options: Options, names: Sequence[str], target: Collection) -> dict[str, Collection]:
-    """The sources' collections; those that cannot be loaded are warned of."""
+    """The sources' collections; those that cannot be loaded are named."""
     sources: dict[str, Collection] = {}
     for name in names:
         try:
             sources[name] = load_collection(options, name, exclude=[target])
         except ForewordError as error:  # a multitask prompt is no collection, and files may not be here
-            warnings.warn(f"{name}: left out, since its documents cannot be compared: {error}", stacklevel=2)
+            say(f"{name}: left out, since its documents cannot be compared: {error}")
     return sources
 
 
 def reach_features(options: Options, encoder: SentenceTransformer, used: Mapping[str, StoredPrompt]) -> dict[str, Any]:
-    """Document features of all domains behind a bank's prompts, kept in its folder; what is missing is warned of."""
+    """Document features of all domains behind a bank's prompts, kept in its folder; what is missing is said."""
     from foreword.transferring.features import FeatureSettings, bank_features
     from foreword.transferring.reach import source_domains
 
@@ -212,7 +211,7 @@ def reach_features(options: Options, encoder: SentenceTransformer, used: Mapping
         quiet=options.json,
     )
     if found.left_out:
-        warnings.warn(found.said(), stacklevel=2)
+        say(found.said())
     return dict(found.features)
 
 
