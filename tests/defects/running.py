@@ -313,7 +313,7 @@ def sources_without_files_vanish_in_silence(bench: Bench) -> None:
 
 def say_nothing(patch: pytest.MonkeyPatch) -> None:
     """Errors in loading a source are swallowed."""
-    patch.setattr(transfer_command, "say", lambda text: None)
+    patch.setattr(transfer_command.warnings, "warn", lambda *_, **__: None)
 
 
 # -- the command line ----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -185,18 +186,18 @@ def usable(options: Options, bank: Mapping[str, StoredPrompt], target: str) -> d
 
 
 def _sources(options: Options, names: Sequence[str], target: Collection) -> dict[str, Collection]:
-    """The sources' collections; those that cannot be loaded are named."""
+    """The sources' collections; those that cannot be loaded are warned of."""
     sources: dict[str, Collection] = {}
     for name in names:
         try:
             sources[name] = load_collection(options, name, exclude=[target])
         except ForewordError as error:  # a multitask prompt is no collection, and files may not be here
-            say(f"{name}: left out, since its documents cannot be compared: {error}")
+            warnings.warn(f"{name}: left out, since its documents cannot be compared: {error}", stacklevel=2)
     return sources
 
 
 def reach_features(options: Options, encoder: SentenceTransformer, used: Mapping[str, StoredPrompt]) -> dict[str, Any]:
-    """Document features of all domains behind a bank's prompts, kept in its folder; what is missing is said."""
+    """Document features of all domains behind a bank's prompts, kept in its folder; what is missing is warned of."""
     from foreword.transferring.features import FeatureSettings, bank_features
     from foreword.transferring.reach import source_domains
 
@@ -211,7 +212,7 @@ def reach_features(options: Options, encoder: SentenceTransformer, used: Mapping
         quiet=options.json,
     )
     if found.left_out:
-        say(found.said())
+        warnings.warn(found.said(), stacklevel=2)
     return dict(found.features)
 
 
