@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.benchmark.records import BASE, Cell
-from foreword.benchmark.statistics import differences
+from foreword.benchmark.statistics import differences, macro_mean
 from foreword.common.errors import PromptError
 from foreword.prompts.store import folder_name, read_card
 from foreword.transferring.evidence import Evidence
@@ -45,8 +45,7 @@ def evidence_of(cells: Sequence[Cell], output: Path) -> list[dict[str, Any]]:
 
 def _mean(cells: Sequence[Cell], system: str) -> float:
     """The mean difference from the base model over one target's queries."""
-    (values,) = differences(cells, system, "base", "nDCG@10").values()
-    return sum(values.values()) / len(values)
+    return macro_mean(differences(cells, system, "base", "nDCG@10"))
 
 
 def _pairs(output: Path, cell: Cell) -> int | None:

@@ -17,7 +17,7 @@ from foreword.benchmark.records import Cell, cell_path, load_cell, run_path, sav
 from foreword.collections.exclusion import ExcludingCollection, Texts
 from foreword.collections.records import Collection
 from foreword.collections.registry import load
-from foreword.common.errors import DataError, ForewordError
+from foreword.common.errors import ForewordError
 from foreword.common.files import atomic_write
 from foreword.evaluation.measures import evaluate_run
 from foreword.prompts.encoder import load_encoder, resolve_precision, transformer_of
@@ -91,7 +91,7 @@ class Stage:
                 continue
             try:
                 self.target(name)
-            except (DataError, ForewordError) as error:
+            except ForewordError as error:
                 self.missing[name] = str(error)
                 self.say(f"{name} is left out: {error}")
             else:

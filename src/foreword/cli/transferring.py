@@ -261,12 +261,13 @@ def store_transfer(
 ) -> None:
     """Store what was decided for a target, so that `--prompt` takes it."""
     from foreword.prompts.mixture import save_mixture
-    from foreword.prompts.store import save_prompt, trained_on
+    from foreword.prompts.store import save_prompt
+    from foreword.transferring.fold_parts import ancestry
 
     record: dict[str, Any] = {"transfer": _record(result)}
     if result.prompt is not None:
         # Whose labels went into it is not forgotten, however it was made.
-        labels = {key: how for name in result.weights for key, how in trained_on(used[name].card).items()}
+        labels = ancestry(used[name] for name in result.weights)
         record["start"] = {"from": " + ".join(result.weights), "trained_on": labels}
         record["supervision"] = {"method": "transfer"}
         save_prompt(output, result.prompt, encoder, result.target, record=record)
