@@ -34,7 +34,7 @@ query_length = 12
 document_length = 24
 few = [4]
 [far]
-other = ["folder:{far}", "glasgow/nowhere"]
+other = ["folder:{far}", "folder:{far}-unlabelled", "glasgow/nowhere"]
 [prompt]
 length = 2
 sides = "untied"
@@ -79,8 +79,10 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     """A benchmark that has been run; `plan.toml` and `out` lie in it."""
     folder = tmp_path_factory.mktemp("benchmark")
     names = [folder / f"domain{number}" for number in range(4)]
-    for number, path in enumerate([*names, folder / "far"]):
+    for number, path in enumerate([*names, folder / "far", folder / "far-unlabelled"]):
         write_beir(path, toy_collection(f"toy/{number}", seed=number, documents=90))
+    for split in ("train", "dev"):
+        (folder / "far-unlabelled" / "qrels" / f"{split}.tsv").unlink()
     shared = (names[1] / "corpus.jsonl").read_text().splitlines()[0]  # a text that two domains have
     record = {**json.loads(shared), "_id": "copied"}
     with (names[2] / "corpus.jsonl").open("a") as file:
@@ -142,6 +144,20 @@ def test_no_prompt_has_seen_the_target_that_it_is_given_to(place: Path) -> None:
         stored = load_prompt(place / "out" / "prompts" / f"fold{fold}-seed0" / "multitask")
         assert set(trained_on(stored.card)) == set(plan.sources(fold))
         assert not set(trained_on(stored.card)) & set(plan.held_out(fold))
+
+
+def test_a_ceiling_without_training_labels_is_of_folds(place: Path, cells: list[Cell]) -> None:
+    name = f"folder:{place / 'far-unlabelled'}"
+    (cell,) = (cell for cell in cells if (cell.target, cell.system) == (name, "supervised"))
+    judged = {query for query, documents in load(name).qrels("test").items() if any(documents.values())}
+    assert set(cell.per_query["nDCG@10"]) == judged
+    run = read_run(run_path(place / "out", name, "supervised", 0))
+    prompts = [load_prompt(path.parent) for path in (place / "out/prompts/supervised-seed0").glob("*2/prompt.json")]
+    parts = [load(f"{name}#fold{number}of2") for number in (1, 2)]
+    assert {own for stored in prompts for own in trained_on(stored.card)} >= {part.id for part in parts}
+    asked = [{query.query_id for query in part.queries("test")} for part in parts]
+    assert not asked[0] & asked[1]
+    assert set(run) == asked[0] | asked[1]
 
 
 def test_sources_hold_no_text_of_another_domain(place: Path, tiny_bert: Path) -> None:

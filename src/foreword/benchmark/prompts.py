@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.benchmark.stage import Stage
+from foreword.collections.folds import FoldCollection
 from foreword.collections.records import Collection, TrainingPair
 from foreword.common.errors import OtherTrainingError
 from foreword.prompts.spec import PromptSpec
@@ -73,9 +74,11 @@ def multitask(stage: Stage, fold: int, seed: int) -> StoredPrompt:
     return trained(stage, f"fold{fold}-seed{seed}/multitask", sources, "multitask", config, start)
 
 
-def supervised(stage: Stage, target: str, seed: int) -> StoredPrompt:
-    """The ceiling: the multitask prompt trained further on all of the target's training labels."""
+def supervised(stage: Stage, target: str, seed: int, part: FoldCollection | None = None) -> StoredPrompt:
+    """The ceiling: the multitask prompt trained further on all of the target's training labels, or of a fold's."""
     start = multitask(stage, stage.plan.fold_of(target), seed)
     config = settings(stage, "both", seed, stage.plan.supervised)
-    folder = f"supervised-seed{seed}/{folder_name(target)}"
-    return trained(stage, folder, stage.target(target), target, config, start)
+    collection = part or stage.target(target)
+    return trained(
+        stage, f"supervised-seed{seed}/{folder_name(collection.id)}", collection, collection.id, config, start
+    )

@@ -70,7 +70,7 @@ def run_benchmark(
                 plain(stage, target)
                 transferred(stage, target, first)
     if "ceilings" in parts:
-        for target in near:
+        for target in stage.here():
             ceiling(stage, target, first)
     if "rivals" in parts:
         for seed in plan.seeds:

@@ -14,10 +14,12 @@ from foreword.baselines.train import train_baseline
 from foreword.benchmark.primary import adapted, stage_reach
 from foreword.benchmark.prompts import multitask, new_start, seconds_of, settings, supervised, trained
 from foreword.benchmark.stage import Found, Stage
+from foreword.collections.folds import Fold, FoldCollection
 from foreword.collections.records import TrainingPair
 from foreword.common.errors import ForewordError
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.store import StoredPrompt, folder_name
+from foreword.retrieval.runs import Run
 from foreword.training.vectors import DocumentVectors
 
 PROMPTS: Mapping[str, Mapping[str, Any]] = {
@@ -31,13 +33,35 @@ METHODS = ("prompt", "full", "lora", "prefix", "input", "bitfit", "adapter", "li
 
 
 def ceiling(stage: Stage, target: str, seed: int) -> None:
-    """`supervised`: the multitask prompt trained further on all of the target's training labels."""
+    """`supervised`: the multitask prompt trained further on all of the target's training labels.
+
+    A target with test judgements alone is cut into the plan's number of folds: each query is answered by the prompt
+    of its own fold, trained on the others' judgements.
+    """
 
     def make() -> Found:
+        if "train" not in stage.target(target).splits:
+            return _by_folds(stage, target, seed)
         stored = supervised(stage, target, seed)
         return _by_prompt(stage, target, stored, f"supervised-seed{seed}", labels=None, seconds=seconds_of(stored))
 
     stage.cell(target, "supervised", seed, stage.plan.digest("multitask", "supervised"), make)
+
+
+def _by_folds(stage: Stage, target: str, seed: int) -> Found:
+    """Every query by its fold's prompt; parameters, bytes and seconds are a fold's mean."""
+    count = stage.plan.folds
+    run: Run = {}
+    found: list[Found] = []
+    for number in range(1, count + 1):
+        part = FoldCollection(stage.target(target), Fold(number, count))
+        stored = supervised(stage, target, seed, part)
+        key = f"supervised-fold{number}of{count}-seed{seed}"
+        found.append(_by_prompt(stage, target, stored, key, labels=None, seconds=seconds_of(stored)))
+        run |= {query.query_id: found[-1].run.get(query.query_id, {}) for query in part.queries("test")}
+    return replace(
+        found[0], run=run, seconds=sum(each.seconds for each in found) / count, details={"folds_of_queries": count}
+    )
 
 
 def few_labels(stage: Stage, target: str, seed: int) -> None:
