@@ -66,6 +66,9 @@ input = [0.01]
 bitfit = [1e-3]
 adapter = [1e-3]
 linear-query = [1e-3]
+[curve]
+methods = ["prompt", "full"]
+seconds = [0.3]
 [[hypothesis]]
 name = "H1"
 statement = "transfer beats base"
@@ -113,6 +116,7 @@ def test_every_system_has_every_target(place: Path, cells: list[Cell]) -> None:
         assert found[f"query:{system}"] == domains
     for method in METHODS:
         assert found[f"{method}@time"] == domains
+    assert found["prompt@0.3s"] == found["full@0.3s"] == {plan_of(place).domains[0]}
     assert sum(system.startswith("single:") for system in found) == 4
 
 

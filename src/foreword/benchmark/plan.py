@@ -37,6 +37,7 @@ class Plan:
         supervised: settings of the ceiling, which has all of the target's training labels.
         budget: seconds of each baseline's training, `rates` to try for each method, and `tuned_on`, the domains whose
             dev split chooses among them.
+        curve: `methods` that are also given other budgets, `seconds`, on the domains that rates were tuned on.
         few: numbers of labels.
         hypotheses: the primary claims; everything else is exploratory.
     """
@@ -55,6 +56,7 @@ class Plan:
     source: Mapping[str, Any]
     supervised: Mapping[str, Any]
     budget: Mapping[str, Any]
+    curve: Mapping[str, Any]
     few: tuple[int, ...]
     hypotheses: tuple[Hypothesis, ...]
 

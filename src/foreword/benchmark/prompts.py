@@ -62,8 +62,14 @@ def trained(
 
 def seconds_of(stored: StoredPrompt) -> float:
     """What its training took."""
+    return float(run_of(stored)["seconds"])
+
+
+def run_of(stored: StoredPrompt) -> dict[str, Any]:
+    """How its training went: `seconds`, `training_seconds` (without evaluations), `steps`."""
     assert stored.path is not None
-    return float(json.loads((Path(stored.path) / RUN).read_text(encoding="utf-8"))["seconds"])
+    run: dict[str, Any] = json.loads((Path(stored.path) / RUN).read_text(encoding="utf-8"))
+    return run
 
 
 def multitask(stage: Stage, fold: int, seed: int) -> StoredPrompt:

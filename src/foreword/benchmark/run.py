@@ -80,9 +80,16 @@ def run_benchmark(
             rate = tune(stage, method, first)
             for target in near:
                 in_budget(stage, target, method, rate, first)
+    if "curve" in parts:
+        for method in plan.curve["methods"]:
+            rate = tune(stage, method, first)
+            for target in plan.budget["tuned_on"]:
+                for seconds in plan.curve["seconds"]:
+                    in_budget(stage, target, method, rate, first, seconds)
     if "few-shot" in parts:
-        for target in near:
-            few_labels(stage, target, first)
+        for count in plan.few:
+            for target in near:
+                few_labels(stage, target, count, first)
     if "calibration" in parts:
         calibration(stage, near, first)
     return write_results(plan, output, missing=stage.missing)

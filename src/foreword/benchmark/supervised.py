@@ -10,9 +10,10 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from foreword.baselines.spec import Method
+from foreword.baselines.store import Baseline
 from foreword.baselines.train import train_baseline
 from foreword.benchmark.primary import adapted, stage_reach
-from foreword.benchmark.prompts import multitask, new_start, seconds_of, settings, supervised, trained
+from foreword.benchmark.prompts import multitask, new_start, run_of, seconds_of, settings, supervised, trained
 from foreword.benchmark.stage import Found, Stage
 from foreword.collections.folds import Fold, FoldCollection
 from foreword.collections.records import TrainingPair
@@ -64,20 +65,18 @@ def _by_folds(stage: Stage, target: str, seed: int) -> Found:
     )
 
 
-def few_labels(stage: Stage, target: str, seed: int) -> None:
+def few_labels(stage: Stage, target: str, count: int, seed: int) -> None:
     """`transfer@k`: the default transfer with k of the target's labelled training pairs among its pseudo-queries."""
-    for count in stage.plan.few:
-        configuration = stage.plan.digest("multitask", "transfer", "few")
 
-        def make(count: int = count) -> Found:
-            began = time.perf_counter()
-            start = multitask(stage, stage.plan.fold_of(target), seed)
-            pairs = drawn(list(stage.target(target).pairs("train")), count, seed)
-            stored, _ = adapted(stage, target, start, seed, labelled=pairs)
-            seconds = time.perf_counter() - began
-            return _by_prompt(stage, target, stored, f"transfer@{count}-seed{seed}", labels=count, seconds=seconds)
+    def make() -> Found:
+        began = time.perf_counter()
+        start = multitask(stage, stage.plan.fold_of(target), seed)
+        pairs = drawn(list(stage.target(target).pairs("train")), count, seed)
+        stored, _ = adapted(stage, target, start, seed, labelled=pairs)
+        seconds = time.perf_counter() - began
+        return _by_prompt(stage, target, stored, f"transfer@{count}-seed{seed}", labels=count, seconds=seconds)
 
-        stage.cell(target, f"transfer@{count}", seed, configuration, make)
+    stage.cell(target, f"transfer@{count}", seed, stage.plan.digest("multitask", "transfer"), make)
 
 
 def drawn(pairs: Sequence[TrainingPair], count: int, seed: int) -> list[TrainingPair]:
@@ -102,20 +101,25 @@ def tune(stage: Stage, method: str, seed: int) -> float:
     return best
 
 
-def in_budget(stage: Stage, target: str, method: str, rate: float, seed: int) -> None:
-    """`prompt@time`, `full@time`, ...: from the base model, with all labels, in the same seconds of training."""
+def in_budget(stage: Stage, target: str, method: str, rate: float, seed: int, seconds: float | None = None) -> None:
+    """`prompt@time`, `full@time`, ...: from the base model, with all labels, in the same seconds of training.
+
+    `seconds` other than the plan's give `prompt@20s`, ..., points of the curve.
+    """
     configuration = stage.plan.digest("budget")
+    system = _budgeted(method, seconds)
 
     def make() -> Found:
-        made = _trained(stage, target, method, rate, seed)
+        made = _trained(stage, target, method, rate, seed, seconds)
+        key = f"{system}-seed{seed}"
         if isinstance(made, StoredPrompt):
-            key = f"{method}@time-seed{seed}"
-            found = _by_prompt(stage, target, made, key, labels=None, seconds=seconds_of(made))
-            return _with(found, {"learning_rate": rate})
+            course = run_of(made)
+            found = _by_prompt(stage, target, made, key, labels=None, seconds=float(course["training_seconds"]))
+            return _with(found, {"learning_rate": rate, "steps": course["steps"]})
         if method == "linear-query":  # the documents are the base model's
             vectors = stage.documents(target, None, "base")
         else:
-            vectors = stage.documents(target, None, f"{method}@time-seed{seed}", encoder=made.encoder)
+            vectors = stage.documents(target, None, key, encoder=made.encoder)
         return Found(
             stage.search(target, None, vectors, encoder=made.encoder),
             labels=None,
@@ -125,13 +129,19 @@ def in_budget(stage: Stage, target: str, method: str, rate: float, seed: int) ->
             details={"learning_rate": rate, "steps": made.run["steps"]},
         )
 
-    stage.cell(target, f"{method}@time", seed, configuration, make)
+    stage.cell(target, system, seed, configuration, make)
 
 
-def _trained(stage: Stage, target: str, method: str, rate: float, seed: int) -> Any:
-    seconds = float(stage.plan.budget["seconds"])
+def _budgeted(method: str, seconds: float | None) -> str:
+    return f"{method}@time" if seconds is None else f"{method}@{seconds:g}s"
+
+
+def _trained(
+    stage: Stage, target: str, method: str, rate: float, seed: int, seconds: float | None = None
+) -> StoredPrompt | Baseline:
     values = {"steps": 2000, "evaluate_every": 2000, "dev_queries": 200, "dev_documents": 400, "learning_rate": rate}
-    folder = f"{method}@time-{rate:g}-seed{seed}/{folder_name(target)}"
+    folder = f"{_budgeted(method, seconds)}-{rate:g}-seed{seed}/{folder_name(target)}"
+    seconds = float(stage.plan.budget["seconds"]) if seconds is None else seconds
     if method in PROMPTS:
         config = settings(stage, "both", seed, values)
         start = new_start(stage, seed, **PROMPTS[method])
