@@ -115,7 +115,7 @@ def test_every_system_has_every_target(place: Path, cells: list[Cell]) -> None:
     for system in ("fitted", "uniform", "random", "router", "spot", "average", "greedy-soup", "best-single", "pseudo"):
         assert found[f"query:{system}"] == domains
     for method in METHODS:
-        assert found[f"{method}@time"] == domains
+        assert found[f"{method}@0.5s"] == domains
     assert found["prompt@0.3s"] == found["full@0.3s"] == {plan_of(place).domains[0]}
     assert sum(system.startswith("single:") for system in found) == 4
 

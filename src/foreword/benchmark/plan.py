@@ -35,8 +35,8 @@ class Plan:
         transfer: settings of the default transfer (see `foreword.transferring.adapt`).
         source: settings of the sources' own query-side prompts, which rivals combine.
         supervised: settings of the ceiling, which has all of the target's training labels.
-        budget: seconds of each baseline's training, `rates` to try for each method, and `tuned_on`, the domains whose
-            dev split chooses among them.
+        budget: `seconds` of each baseline's training, `rates` to try for each method (those without are left out), and
+            `tuned_on`, the domains whose dev split chooses among them.
         curve: `methods` that are also given other budgets, `seconds`, on the domains that rates were tuned on.
         few: numbers of labels.
         hypotheses: the primary claims; everything else is exploratory.

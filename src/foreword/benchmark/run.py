@@ -76,10 +76,10 @@ def run_benchmark(
         for seed in plan.seeds:
             rivals(stage, near, seed)
     if "baselines" in parts:
-        for method in METHODS:
+        for method in (name for name in METHODS if name in plan.budget["rates"]):
             rate = tune(stage, method, first)
             for target in near:
-                in_budget(stage, target, method, rate, first)
+                in_budget(stage, target, method, rate, first, plan.budget["seconds"])
     if "curve" in parts:
         for method in plan.curve["methods"]:
             rate = tune(stage, method, first)

@@ -86,14 +86,17 @@ def drawn(pairs: Sequence[TrainingPair], count: int, seed: int) -> list[Training
 
 
 def tune(stage: Stage, method: str, seed: int) -> float:
-    """The learning rate of a method that is best on the dev splits of the plan's domains, in the same time."""
-    rates: Sequence[float] = stage.plan.budget["rates"][method]
+    """The learning rate of a method that is best on the dev splits of the plan's domains, in the plan's seconds."""
+    budget = stage.plan.budget
+    rates: Sequence[float] = budget["rates"][method]
     if len(rates) == 1:
         return rates[0]
-    means = {
-        rate: np.mean([_dev(stage, name, method, rate, seed) for name in stage.plan.budget["tuned_on"]])
-        for rate in rates
-    }
+
+    def dev(target: str, rate: float) -> float:
+        card = _trained(stage, target, method, rate, seed, budget["seconds"]).card
+        return float(card["metrics"]["dev"][-1]["dev"])
+
+    means = {rate: np.mean([dev(name, rate) for name in budget["tuned_on"]]) for rate in rates}
     best = max(means, key=lambda rate: means[rate])
     stage.say(
         f"{method}: dev nDCG@10 by learning rate { ({rate: round(float(v), 4) for rate, v in means.items()}) }; {best}"
@@ -101,13 +104,9 @@ def tune(stage: Stage, method: str, seed: int) -> float:
     return best
 
 
-def in_budget(stage: Stage, target: str, method: str, rate: float, seed: int, seconds: float | None = None) -> None:
-    """`prompt@time`, `full@time`, ...: from the base model, with all labels, in the same seconds of training.
-
-    `seconds` other than the plan's give `prompt@20s`, ..., points of the curve.
-    """
-    configuration = stage.plan.digest("budget")
-    system = _budgeted(method, seconds)
+def in_budget(stage: Stage, target: str, method: str, rate: float, seed: int, seconds: float) -> None:
+    """`prompt@60s`, `full@60s`, ...: from the base model, with all labels, in the same seconds of training."""
+    system = f"{method}@{seconds:g}s"
 
     def make() -> Found:
         made = _trained(stage, target, method, rate, seed, seconds)
@@ -129,19 +128,13 @@ def in_budget(stage: Stage, target: str, method: str, rate: float, seed: int, se
             details={"learning_rate": rate, "steps": made.run["steps"]},
         )
 
-    stage.cell(target, system, seed, configuration, make)
+    # What else was tried, and how long, is not the cell's business: other budgets leave it as it is.
+    stage.cell(target, system, seed, f"{stage.plan.digest()}, rate {rate:g}", make)
 
 
-def _budgeted(method: str, seconds: float | None) -> str:
-    return f"{method}@time" if seconds is None else f"{method}@{seconds:g}s"
-
-
-def _trained(
-    stage: Stage, target: str, method: str, rate: float, seed: int, seconds: float | None = None
-) -> StoredPrompt | Baseline:
+def _trained(stage: Stage, target: str, method: str, rate: float, seed: int, seconds: float) -> StoredPrompt | Baseline:
     values = {"steps": 2000, "evaluate_every": 2000, "dev_queries": 200, "dev_documents": 400, "learning_rate": rate}
-    folder = f"{_budgeted(method, seconds)}-{rate:g}-seed{seed}/{folder_name(target)}"
-    seconds = float(stage.plan.budget["seconds"]) if seconds is None else seconds
+    folder = f"{method}@{seconds:g}s-{rate:g}-seed{seed}/{folder_name(target)}"
     if method in PROMPTS:
         config = settings(stage, "both", seed, values)
         start = new_start(stage, seed, **PROMPTS[method])
@@ -160,11 +153,6 @@ def _trained(
         seconds=seconds,
         quiet=True,
     )
-
-
-def _dev(stage: Stage, target: str, method: str, rate: float, seed: int) -> float:
-    card = _trained(stage, target, method, rate, seed).card
-    return float(card["metrics"]["dev"][-1]["dev"])
 
 
 def _by_prompt(
