@@ -118,7 +118,7 @@ def test_tables_in_markdown() -> None:
     assert {line.count("|") for line in lines} == {lines[0].count("|")}
     assert lines[-1].startswith("| supervised | **.600** | **.600** | +.200 [+.200, +.200] |")
     assert "| 0 | 100 % | .0707 | 2 | 10.5 |" in text
-    assert "- partial: no means, since it covers 1 of 2 targets; missing: b." in text
+    assert "- No means, since they cover some of the 2 targets only: partial (1)." in text
     table = domain_table(cells, ["base", "transfer", "partial"], TARGETS)
     rows = str(table).splitlines()[4:7]
     assert rows[0] == "| a | documentation | .500 | .600 | **1.000** |"

@@ -57,6 +57,7 @@ batch_size = 8
 [budget]
 seconds = 0.5
 tuned_on = ["folder:{first}"]
+everywhere = ["prompt", "full", "bitfit"]
 [budget.rates]
 prompt = [0.1]
 full = [5e-5, 1e-4]
@@ -74,6 +75,16 @@ name = "H1"
 statement = "transfer beats base"
 system = "transfer"
 baseline = "base"
+[[comparison]]
+name = "E1"
+statement = "a prompt against full fine-tuning"
+system = "prompt@0.5s"
+baseline = "full@0.5s"
+[[comparison]]
+name = "E2"
+statement = "a prompt against LoRA"
+system = "prompt@0.5s"
+baseline = "lora@0.5s"
 """
 
 
@@ -115,7 +126,8 @@ def test_every_system_has_every_target(place: Path, cells: list[Cell]) -> None:
     for system in ("fitted", "uniform", "random", "router", "spot", "average", "greedy-soup", "best-single", "pseudo"):
         assert found[f"query:{system}"] == domains
     for method in METHODS:
-        assert found[f"{method}@0.5s"] == domains
+        everywhere = method in plan_of(place).budget["everywhere"]
+        assert found[f"{method}@0.5s"] == (domains if everywhere else {plan_of(place).domains[0]})
     assert found["prompt@0.3s"] == found["full@0.3s"] == {plan_of(place).domains[0]}
     assert sum(system.startswith("single:") for system in found) == 4
 
@@ -196,6 +208,10 @@ def test_the_results_say_what_is_missing(place: Path) -> None:
     text = (place / "out" / "results.md").read_text()
     assert "Not on this machine: glasgow/nowhere: no such file" in text
     assert "| H1 |" in text
+    assert "Exploratory comparisons" in text
+    assert "| E1 |" in text
+    assert "| E2 |" not in text  # LoRA was trained on one domain alone
+    assert f"All labels, by method and seconds, on {plan_of(place).domains[0]}" in text
     assert page.read_text().startswith("<!DOCTYPE html>")
 
 

@@ -35,11 +35,13 @@ class Plan:
         transfer: settings of the default transfer (see `foreword.transferring.adapt`).
         source: settings of the sources' own query-side prompts, which rivals combine.
         supervised: settings of the ceiling, which has all of the target's training labels.
-        budget: `seconds` of each baseline's training, `rates` to try for each method (those without are left out), and
-            `tuned_on`, the domains whose dev split chooses among them.
+        budget: `seconds` of each baseline's training, `rates` to try for each method (those without are left out),
+            `tuned_on`, the domains whose dev split chooses among them, and the methods that are trained `everywhere`;
+            the others on the domains they were tuned on alone.
         curve: `methods` that are also given other budgets, `seconds`, on the domains that rates were tuned on.
         few: numbers of labels.
         hypotheses: the primary claims; everything else is exploratory.
+        comparisons: what else is compared in the same way.
     """
 
     title: str
@@ -59,6 +61,7 @@ class Plan:
     curve: Mapping[str, Any]
     few: tuple[int, ...]
     hypotheses: tuple[Hypothesis, ...]
+    comparisons: tuple[Hypothesis, ...]
 
     def __post_init__(self) -> None:
         if not 2 <= self.folds <= len(self.domains):
@@ -120,6 +123,7 @@ def load_plan(path: Path | str | None = None, *, group: str | None = None) -> Pl
     values.pop("group", None)
     values["far"] = {genre: tuple(targets) for genre, targets in values.get("far", {}).items()}
     values["hypotheses"] = tuple(Hypothesis(**claim) for claim in values.pop("hypothesis", []))
+    values["comparisons"] = tuple(Hypothesis(**claim) for claim in values.pop("comparison", []))
     values |= {name: tuple(values.get(name, ())) for name in ("seeds", "few")}
     known = {field.name for field in fields(Plan)}
     if unknown := sorted(values.keys() - known):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -78,7 +79,7 @@ def run_benchmark(
     if "baselines" in parts:
         for method in (name for name in METHODS if name in plan.budget["rates"]):
             rate = tune(stage, method, first)
-            for target in near:
+            for target in near if method in plan.budget["everywhere"] else plan.budget["tuned_on"]:
                 in_budget(stage, target, method, rate, first, plan.budget["seconds"])
     if "curve" in parts:
         for method in plan.curve["methods"]:
@@ -104,6 +105,7 @@ def write_results(plan: Plan, output: Path, *, missing: dict[str, str] | None = 
     verdicts = judge_hypotheses(cells, plan.hypotheses, near)
     summaries = summarise(cells, near, _systems(cells, near))
     tables = [summary_table(summaries), domain_table(cells, [s for s in _SHOWN if s in _systems(cells, near)], near)]
+    tables += _compared(plan, cells, near)
     for genre, names in plan.far.items():
         present = [name for name in names if any(cell.target == name for cell in cells)]
         if present:
@@ -123,6 +125,24 @@ def write_results(plan: Plan, output: Path, *, missing: dict[str, str] | None = 
     write_json(output / "plan.json", {"plan": plan.as_dict(), "versions": library_versions()})
     return page
 
+
+def _compared(plan: Plan, cells: Sequence[Cell], near: Sequence[str]) -> list[Table]:
+    """The exploratory comparisons, and all methods that were trained in given seconds where each of them was."""
+    tables = []
+    compared = [verdict for verdict in judge_hypotheses(cells, plan.comparisons, near) if not verdict.missing]
+    if compared:
+        tables.append(hypothesis_table(compared, "Exploratory comparisons"))
+    tuned = [name for name in plan.budget["tuned_on"] if name in near]
+    timed = [system for system in _systems(cells, tuned) if _TIMED.fullmatch(system)]
+    if tuned and timed:
+        shown = [system for system in ("base", "supervised") if system in _systems(cells, tuned)]
+        table = summary_table(summarise(cells, tuned, [*shown, *timed]))
+        tables.append(_titled(table, f"All labels, by method and seconds, on {', '.join(tuned)}"))
+    return tables
+
+
+_TIMED = re.compile(r".+@[\d.]+s")
+"""Systems that were trained in given seconds."""
 
 _SHOWN = ("base", "bm25", "base+bm25", "multitask", "transfer", "transfer+bm25", "supervised")
 

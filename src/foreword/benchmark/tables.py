@@ -180,11 +180,9 @@ def _summary_notes(summaries: Summaries) -> list[str]:
         notes.append(
             f"The share of {summaries.ceiling}'s gain is over the {len(fewer[0])} of {count} targets that it has."
         )
-    for one in summaries.incomplete:
-        notes.append(
-            f"{one.system}: no means, since it covers {len(one.covered)} of {count} targets; missing: "
-            f"{', '.join(one.missing)}."
-        )
+    if summaries.incomplete:
+        named = ", ".join(f"{one.system} ({len(one.covered)})" for one in summaries.incomplete)
+        notes.append(f"No means, since they cover some of the {count} targets only: {named}.")
     return notes
 
 
