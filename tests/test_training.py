@@ -112,6 +112,13 @@ def test_a_prompt_that_training_does_not_help_stays_as_it_was(
     assert not stored.prompt.tensors()["query.gate"].any()
 
 
+def test_an_evaluation_that_is_not_wanted_is_not_made(tiny_bert: Path, tmp_path: Path) -> None:
+    config = replace(QUICK, dev_queries=0)
+    card = train(load(tiny_bert), toy_collection(), tmp_path / "last", config=config, quiet=True).card
+    assert card["metrics"]["best_step"] == QUICK.steps
+    assert {entry["dev"] for entry in card["metrics"]["dev"]} == {None}
+
+
 def test_without_dev_queries_the_last_prompt_is_kept(tiny_bert: Path, tmp_path: Path) -> None:
     only = toy_collection(splits=("train",))
     stored = train(load(tiny_bert), only, tmp_path / "it", config=QUICK, quiet=True)

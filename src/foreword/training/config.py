@@ -44,7 +44,8 @@ class TrainingConfig:
         domain_temperature: a domain of n pairs is drawn with weight n ** (1 / this); 1: by size.
         evaluate_every: steps between evaluations on the dev part, each with a checkpoint; 0: only at the end.
         patience: evaluations without a better dev score after which training stops; 0: never stops early.
-        dev_queries: queries of each domain in an evaluation, a seeded sample when there are more.
+        dev_queries: queries of each domain in an evaluation, a seeded sample when there are more; 0: no evaluation,
+            the last step is kept.
         dev_documents: documents searched in an evaluation, always with the relevant ones.
         dtype: the precision that the prompt is stored in, and evaluated in.
         precision: of the forward passes.
@@ -94,7 +95,6 @@ class TrainingConfig:
             "batch_size",
             "mini_batch_size",
             "corpus_negatives",
-            "dev_queries",
             "dev_documents",
         ):
             if getattr(self, name) < 1:
@@ -105,7 +105,7 @@ class TrainingConfig:
         for name in ("query_length", "document_length"):
             if getattr(self, name) < 3:
                 raise ForewordError(f"{name} is {getattr(self, name)}; a text has at least 3 tokens")
-        for name in ("evaluate_every", "patience", "hard_negatives", "epochs", "log_every"):
+        for name in ("evaluate_every", "patience", "hard_negatives", "epochs", "log_every", "dev_queries"):
             if getattr(self, name) < 0:
                 raise ForewordError(f"{name} is {getattr(self, name)}; it is at least 0")
         trackers = set(self.report_to.split(",")) - {"none", "all"}
