@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import ir_measures
+import numpy as np
 import pytest
-from tiny import toy_collection, write_beir
+from tiny import random_prompt, toy_collection, write_beir
 
 from foreword.benchmark import run as running
 from foreword.benchmark.parts import PARTS
@@ -19,6 +21,8 @@ from foreword.benchmark.supervised import METHODS
 from foreword.cli import main
 from foreword.collections.registry import load
 from foreword.common.errors import ForewordError, UnknownNameError
+from foreword.prompts.encoder import encode, transformer_of
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import load_prompt, trained_on
 from foreword.retrieval.fusion import min_max
 from foreword.retrieval.runs import read_run
@@ -184,6 +188,26 @@ def test_sources_hold_no_text_of_another_domain(place: Path, tiny_bert: Path) ->
     assert whole[plan.domains[1]] & whole[plan.domains[2]]
     for name in plan.domains:
         assert not any(left[name] & whole[other] for other in plan.domains if other != name)
+
+
+def test_vectors_of_another_prompt_or_length_are_never_taken_for_its_own(
+    place: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    plan = plan_of(place)
+    name = plan.domains[0]
+    found = []
+    for seed, length in ((0, 24), (1, 24), (1, 8)):  # each a run of its own, on one folder
+        stage = Stage(replace(plan, document_length=length), tmp_path, backbone=str(tiny_bert), quiet=True)
+        prompt = random_prompt(stage.encoder, PromptSpec(**plan.prompt), seed, scale=0.5)
+        transformer_of(stage.encoder).add("mine", prompt)
+        found.append(stage.documents(name, "mine", "mine-seed0").vectors)
+        texts = [document.content for document in load(name).documents()]
+        expected = encode(
+            stage.encoder, texts, "document", route="mine", max_length=length, precision=stage.precision, quiet=True
+        )
+        np.testing.assert_allclose(found[-1], expected, atol=2e-3)
+    assert not np.allclose(found[0], found[1], atol=1e-2)
+    assert not np.allclose(found[1], found[2], atol=1e-2)
 
 
 def test_what_is_done_is_left_and_what_is_missing_is_made(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +21,9 @@ from foreword.collections.records import Collection
 from foreword.collections.registry import load
 from foreword.common.errors import ForewordError
 from foreword.common.files import atomic_write
+from foreword.evaluation.candidates import document_key
 from foreword.evaluation.measures import evaluate_run
-from foreword.prompts.encoder import load_encoder, resolve_precision, transformer_of
+from foreword.prompts.encoder import load_encoder, resolve_precision, state_digest, transformer_of
 from foreword.prompts.routes import Route
 from foreword.prompts.store import StoredPrompt, folder_name
 from foreword.retrieval.fusion import min_max
@@ -68,6 +71,8 @@ class Stage:
         self._sources: dict[str, Collection] = {}
         self._texts: dict[str, Texts] = {}
         self._vectors: dict[tuple[str, str], DocumentVectors] = {}
+        self._digests: dict[str, str] = {}
+        self._state = ""
 
     def say(self, text: str) -> None:
         """One line of progress, with the minutes gone by."""
@@ -124,10 +129,11 @@ class Stage:
     def documents(
         self, name: str, route: str | None, key: str, *, encoder: SentenceTransformer | None = None
     ) -> DocumentVectors:
-        """A target's documents embedded by a route; `key` names what embeds them, with the seed, on disk.
+        """A target's documents embedded by a route; on disk they bear `key` and a digest of what made them.
 
         They are kept in half precision, for whatever comes of it alike in every run.
         """
+        key = f"{key}-{self._digest(name, route, encoder)}"
         if (name, key) not in self._vectors:
             path = self.output / "vectors" / folder_name(name) / f"{key}.npy"
             ids = [document.doc_id for document in self.target(name).documents()]
@@ -143,12 +149,22 @@ class Stage:
                 with atomic_write(path, "wb") as file:
                     np.save(file, made.vectors.astype(np.float16))
             vectors = np.load(path).astype(np.float32)
-            if len(vectors) != len(ids):
-                raise ForewordError(f"{path} has {len(vectors)} rows, {name} {len(ids)} documents; remove the file")
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-            self._vectors = {pair: kept for pair, kept in self._vectors.items() if pair[0] == name or pair[1] == "base"}
-            self._vectors[name, key] = DocumentVectors(ids, vectors)
+            kept = {pair: one for pair, one in self._vectors.items() if pair[0] == name or pair[1].startswith("base-")}
+            self._vectors = {**kept, (name, key): DocumentVectors(ids, vectors)}
         return self._vectors[name, key]
+
+    def _digest(self, name: str, route: str | None, encoder: SentenceTransformer | None) -> str:
+        """Of the texts, the weights, the prompt and the settings: vectors of an earlier one are not taken for it."""
+        if name not in self._digests:
+            texts = ((document.doc_id, document.content) for document in self.target(name).documents())
+            self._digests[name] = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+        if encoder is None:
+            self._state = self._state or state_digest(self.encoder)  # frozen
+        state = self._state if encoder is None else state_digest(encoder)
+        parts = [self._digests[name], state, document_key(encoder or self.encoder, route)]
+        settings = [self.precision, self.plan.document_length]
+        return hashlib.sha256(json.dumps([*parts, *settings]).encode()).hexdigest()[:16]
 
     def search(
         self,
