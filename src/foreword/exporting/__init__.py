@@ -1,0 +1,13 @@
+"""Prompts in the forms of other tools: sentence-transformers, PEFT and ONNX.
+
+Every export takes an encoder from `foreword.load_encoder` with the prompts it carries, and writes a new folder, which
+appears only when it is whole.
+"""
+
+from foreword.exporting.onnx_export import export_onnx
+from foreword.exporting.peft_export import export_peft
+from foreword.exporting.peft_import import import_peft
+from foreword.exporting.plain import export_plain
+from foreword.exporting.prompted import export_prompted
+
+__all__ = ["export_onnx", "export_peft", "export_plain", "export_prompted", "import_peft"]

@@ -1,0 +1,80 @@
+"""What every export is tried on before its folder appears: texts that differ where tokenizers and limits do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+
+from foreword.common.errors import PromptError
+from foreword.prompts.encoder import _quiet_loading, encode, transformer_of
+from foreword.prompts.routes import Route
+from foreword.prompts.spec import Side
+
+Array = np.ndarray[Any, np.dtype[np.float32]]
+
+FLOAT32 = 1e-5
+"""Largest difference allowed between two encoders of float32."""
+HALF = 2e-2
+"""The same where the backbone's weights are of 16 bits: a difference in the order of sums shows."""
+
+
+def proof_texts(encoder: SentenceTransformer) -> list[str]:
+    """Short and long texts, one beyond the encoder's limit, blanks around, capitals, accents, digits, nothing."""
+    limit = transformer_of(encoder).max_seq_length or 512
+    return [
+        "stop gradients from flowing",
+        " Two  blanks, and CAPITALS in the Café; 3.14 ",
+        "",
+        "naïve – “quoted” text, 日本語 and a [MASK]",
+        "word " * (limit + 40),
+        "the rain in Spain stays mainly in the plain " * 3,
+    ]
+
+
+def tolerance(encoder: SentenceTransformer) -> float:
+    """The largest difference allowed for this backbone's precision."""
+    first = next(transformer_of(encoder).model.parameters())
+    return FLOAT32 if first.dtype == torch.float32 else HALF
+
+
+def check_equal(got: Array, encoder: SentenceTransformer, side: Side, route: Route, what: str, allowed: float) -> None:
+    """Compare embeddings of `proof_texts` with the encoder's own.
+
+    Args:
+        got: (texts, d), compared as the encoder's own are: unit length where its similarity is the cosine.
+        encoder: what they have to equal.
+        side: how its texts are encoded.
+        route: by what.
+        what: the name for the message.
+        allowed: largest difference of a value, as a share of the largest length where that is above 1.
+
+    Raises:
+        PromptError: they differ.
+    """
+    expected = encode(encoder, proof_texts(encoder), side, route=route, quiet=True)
+    length = max(1.0, float(np.linalg.norm(expected, axis=1).max()))
+    difference = float(np.abs(got - expected).max()) / length
+    if not difference <= allowed:  # NaN is a difference too
+        raise PromptError(
+            f"{what}: the export's embeddings differ from the encoder's by {difference:.2g} (allowed: {allowed:g}), so "
+            "nothing was written: this backbone cannot be exported in this form"
+        )
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the bars and remarks of writing a model and of loading it again."""
+    log = logging.getLogger("sentence_transformers")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with _quiet_loading():
+            yield
+    finally:
+        log.setLevel(level)
