@@ -1,0 +1,1 @@
+"""Prompts, mixtures and banks to the Hugging Face hub and from it."""

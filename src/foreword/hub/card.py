@@ -1,0 +1,226 @@
+"""The page of a prompt on the hub: what it is, what it was trained on, what it scores, how it is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from foreword.hub.contents import Contents
+from foreword.hub.fetch import SCHEME
+from foreword.hub.results import Figures, metric_id
+from foreword.prompts.backbone import PACKAGED
+from foreword.prompts.mixture import FORMAT as MIXTURE_FORMAT
+
+LIBRARY = "foreword"
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_LABELS = {
+    "train": "its training labels",
+    "dev": "its dev labels",
+    "pseudo-queries": "pseudo-queries made of its documents",
+    "k-fold": "test labels of the other folds",
+}
+
+
+def model_card(
+    contents: Contents, repository: str, *, licence: str | None = None, figures: Sequence[Figures] = ()
+) -> str:
+    """The text of `README.md`: the hub's metadata, then the page; equal input gives equal text.
+
+    Args:
+        contents: what is pushed.
+        repository: `user/name`.
+        licence: as the hub names it, e.g. `apache-2.0`; None: the card says that none was stated.
+        figures: results to list, also in the metadata's `model-index`.
+    """
+    page = [
+        f"# {repository.rpartition('/')[2]}",
+        _what(contents),
+        *_backbones(contents),
+        "## Trained on",
+        _training(contents),
+        *_scores(contents, figures),
+        "## Use",
+        _use(contents, repository),
+        "## Licence",
+        f"Of the prompt: {licence or 'not stated'}. The backbone and the collections have their own.",
+    ]
+    return f"---\n{_metadata(contents, repository, licence, figures)}\n---\n\n" + "\n\n".join(page) + "\n"
+
+
+# -- metadata --------------------------------------------------------------------------------------------------
+
+
+def _metadata(contents: Contents, repository: str, licence: str | None, figures: Sequence[Figures]) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    models = sorted({name for card in contents.cards.values() if (name := hub_model(card)) is not None})
+    used = {name for domain in contents.cards for name in contents.trained_on(domain)}
+    results = [
+        EvalResult(
+            task_type="text-retrieval",
+            dataset_type=hub_dataset(result.collection) or result.collection,
+            dataset_name=result.collection,
+            dataset_split=result.split,
+            metric_type=metric_id(measure),
+            metric_name=measure,
+            metric_value=round(value, 6),
+        )
+        for result in figures
+        for measure, value in result.measures.items()
+    ]
+    data = ModelCardData(
+        license=licence,
+        base_model=models[0] if len(models) == 1 else models or None,
+        base_model_relation="adapter" if models else None,
+        library_name=LIBRARY,
+        pipeline_tag="sentence-similarity",
+        tags=[LIBRARY, "dense-retrieval", "soft-prompt", f"foreword-{contents.kind}"],
+        datasets=sorted({found for name in used if (found := hub_dataset(name)) is not None}) or None,
+        model_name=repository.rpartition("/")[2] if results else None,
+        eval_results=results or None,
+    )
+    return str(data.to_yaml()).rstrip("\n")
+
+
+def hub_model(card: Mapping[str, Any]) -> str | None:
+    """The backbone's name on the hub; None for one that was loaded from a folder."""
+    name = str((card.get("backbone") or {}).get("name") or "")
+    if name in PACKAGED:
+        return next(full for full in PACKAGED if "/" in full and PACKAGED[full] == PACKAGED[name])
+    return name if _REPOSITORY.fullmatch(name) and not Path(name).is_dir() else None
+
+
+def hub_dataset(collection: str) -> str | None:
+    """A collection's name among the hub's datasets, where that is known: of `hf:` and of BEIR's own sets."""
+    bare = re.split("[#@]", collection)[0]
+    if bare.startswith(SCHEME):
+        name = bare.removeprefix(SCHEME)
+        return name if _REPOSITORY.fullmatch(name) and not Path(name).is_dir() else None
+    group, _, name = bare.partition("/")
+    return f"BeIR/{name}" if group == "beir" and name else None
+
+
+# -- the page --------------------------------------------------------------------------------------------------
+
+
+def _what(contents: Contents) -> str:
+    size = f"{contents.bytes:,} bytes in {len(contents.files)} files"
+    if contents.kind == "bank":
+        rows = [(f"`{domain}`", _structure(card)) for domain, card in contents.cards.items()]
+        return (
+            f"A bank of {len(contents.cards)} learned prompts for dense retrieval with one frozen encoder ({size}).\n\n"
+            + _table(("domain", "what"), rows)
+        )
+    ((domain, card),) = contents.cards.items()
+    return f"For dense retrieval in the domain `{domain}`: {_structure(card)}, for a frozen encoder ({size})."
+
+
+def _structure(card: Mapping[str, Any]) -> str:
+    """A prompt's, or a mixture's, form in words."""
+    if card["format"] == MIXTURE_FORMAT:
+        weights = {name: _weight(weight) for name, weight in card["weights"].items()}
+        if not weights:
+            return "a mixture of nothing, which is the base model"
+        said = ", ".join(f"`{name}` by {weight}" for name, weight in weights.items())
+        document = f"; documents by `{card['document']}` alone" if card.get("document") else ""
+        return f"a mixture of the gated prompts {said}{document}"
+    spec = card["prompt"]
+    sides = {
+        "shared": "the same for queries and documents",
+        "untied": "one for queries and one for documents",
+        "query": "for queries alone (documents keep the base model's vectors)",
+    }[spec["sides"]]
+    where = "" if spec["kind"] == "input" else " a layer"
+    parameters = f", {card['parameters']:,} parameters" if "parameters" in card else ""
+    return f"a {spec['kind']} prompt of {spec['length']} vectors{where}, {sides}{parameters}"
+
+
+def _weight(weight: float | Sequence[float]) -> str:
+    return f"{weight:.3g}" if isinstance(weight, float | int) else "a weight for each layer"
+
+
+def _backbones(contents: Contents) -> list[str]:
+    said = dict.fromkeys(
+        _backbone(card["backbone"]) for card in contents.cards.values() if (card.get("backbone") or {}).get("name")
+    )
+    return [*said]
+
+
+def _backbone(described: Mapping[str, Any]) -> str:
+    pooling = described.get("pooling")
+    pooled = f"{'+'.join(pooling) if isinstance(pooling, list) else pooling} pooling"
+    length = "embeddings of unit length" if described.get("normalized") else "embeddings of any length"
+    revision = f", revision `{described['revision']}`" if described.get("revision") else ""
+    return (
+        f"The backbone is `{described['name']}`{revision}: {pooled}, {length}, weights of SHA-256 "
+        f"`{described.get('fingerprint')}`. It is not in this repository and never changes; another one is refused."
+    )
+
+
+def _training(contents: Contents) -> str:
+    rows = []
+    for domain in contents.cards:
+        for collection, method in contents.trained_on(domain).items():
+            rows.append((f"`{domain}`", f"`{collection}`", _LABELS.get(method, method)))
+    if not rows:
+        return "Not stated."
+    return _table(("prompt", "collection", "by"), rows) + "\n\nIncludes what a prompt started from or was mixed of."
+
+
+def _scores(contents: Contents, figures: Sequence[Figures]) -> list[str]:
+    """The section on figures; none where there are none."""
+    parts = []
+    if figures:
+        rows = [
+            (f"`{r.collection}`", r.split, measure, f"{value:.4f}", r.supervision, _SEEN[r.seen_by_backbone])
+            for r in figures
+            for measure, value in r.measures.items()
+        ]
+        columns = ("collection", "split", "measure", "value", "prompt trained by", "backbone trained on it")
+        parts.append(_table(columns, rows))
+    steps = [(f"`{domain}`", *dev) for domain, card in contents.cards.items() if (dev := _dev(card)) is not None]
+    if steps:
+        parts += [
+            "On the dev split, nDCG@10 at the first and the best step of training. The best step was chosen by it, and "
+            "it may be over a sample of the documents: it is no estimate of the figure on test.",
+            _table(("prompt", "first", "best"), steps),
+        ]
+    return ["## Figures", *parts] if parts else []
+
+
+_SEEN = {True: "yes", False: "no", None: "not known"}
+
+
+def _dev(card: Mapping[str, Any]) -> tuple[str, str] | None:
+    history = [entry["dev"] for entry in (card.get("metrics") or {}).get("dev", ()) if entry.get("dev") is not None]
+    return (f"{history[0]:.4f}", f"{max(history):.4f}") if history else None
+
+
+def _use(contents: Contents, repository: str) -> str:
+    place = f'"{repository}"'
+    card = next(iter(contents.cards.values()))
+    name = hub_model(card) or (card.get("backbone") or {}).get("name")
+    backbone = "" if name is None or name in PACKAGED else f'"{name}", '
+    if contents.kind == "bank":
+        domain = next(iter(contents.cards))
+        python = (
+            f"encoder = foreword.load_encoder({backbone}bank=foreword.from_hub({place}))\n"
+            f'foreword.encode(encoder, ["a text"], "query", route="{domain}")'
+        )
+        option = "--bank"
+        command = f"foreword advise folder:my-collection {option} {SCHEME}{repository}"
+    else:
+        python = (
+            f"encoder = foreword.load_encoder({backbone}prompt=foreword.from_hub({place}))\n"
+            'queries = encoder.encode_query(["what is asked"])\n'
+            'documents = encoder.encode_document(["what may answer it"])'
+        )
+        command = f'foreword search folder:my-collection "what is asked" --prompt {SCHEME}{repository}'
+    return f"```python\nimport foreword\n\n{python}\n```\n\n```sh\n{command}\n```"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, [":--"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
