@@ -51,6 +51,12 @@ def add(command: Add) -> None:
     parser.add_argument("--k", type=int, help="hits a query (default: what the measures look at, at least 100)")
     parser.add_argument("--query-length", type=int, metavar="TOKENS", help="queries are cut to")
     parser.add_argument("--document-length", type=int, metavar="TOKENS", help="documents are cut to")
+    parser.add_argument(
+        "--mteb",
+        nargs="+",
+        metavar="TASK",
+        help="evaluate on tasks of mteb by name, e.g. SciFact; writes mteb's results",
+    )
     _one_options(parser)
     _group_options(parser)
     dry_run_option(parser)
@@ -81,7 +87,12 @@ def _group_options(parser: Parser) -> None:
     )
     group.add_argument("--folds", type=int, metavar="K", help="as in foreword train --folds")
     group.add_argument("--fold-seed", type=int, default=0, metavar="N", help="of the folds (default: %(default)s)")
-    group.add_argument("--output", type=Path, metavar="DIR", help="results and runs (default: runs/evaluate-GROUP)")
+    group.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="results and runs (default: runs/evaluate-GROUP, of --mteb: runs/mteb)",
+    )
     group.add_argument(
         "--format",
         choices=["text", "markdown", "csv", "latex", "json"],
@@ -93,9 +104,12 @@ def _group_options(parser: Parser) -> None:
 
 def evaluate(options: Options) -> None:
     """Evaluate a system on a collection, or systems on a group."""
-    if (options.collection is None) == (options.group is None):
-        raise ForewordError("name one collection, e.g. pydoc/torch, or a --group")
+    if [options.collection, options.group, options.mteb].count(None) != 2:
+        raise ForewordError("name one collection, e.g. pydoc/torch, or a --group, or tasks of --mteb")
     _refuse_idle(options)
+    if options.mteb is not None:
+        _mteb(options)
+        return
     if options.group is not None:
         _group(options)
     else:
@@ -112,16 +126,48 @@ _GROUP = {
     "format": "text",
     "no_published": False,
 }
+_NOT_MTEB = {"measures": None, "k": None, "data": None, "document_template": None, "query_template": None}
 
 
 def _refuse_idle(options: Options) -> None:
     """Refuse options that would do nothing here."""
     idle, what = (_ONE, "one collection") if options.group is not None else (_GROUP, "a --group")
+    if options.mteb is not None:
+        idle = {name: default for name, default in {**_ONE, **_GROUP, **_NOT_MTEB}.items() if name != "output"}
+        what = "collections; the tasks of --mteb say it themselves"
     for name, default in idle.items():
         if getattr(options, name) != default:
             raise ForewordError(f"--{name.removesuffix('_file').replace('_', '-')} is for {what}")
     if options.run_file is not None and chosen_prompt(options):
         raise ForewordError("--prompt is not used with --run, which is scored as it is")
+
+
+# -- mteb ------------------------------------------------------------------------------------------------------
+
+
+def _mteb(options: Options) -> None:
+    """Run tasks of mteb."""
+    output = options.output or Path("runs") / "mteb"
+    if options.dry_run:
+        print_json({"mteb": options.mteb, "split": options.split, "prompt": options.prompt, "output": str(output)})
+        return
+    from foreword.evaluation.mteb_model import as_mteb
+    from foreword.evaluation.mteb_task import find_tasks, run_tasks
+
+    tasks = find_tasks(options.mteb, options.split)  # a wrong name is said before anything is loaded
+    model = as_mteb(
+        load_encoder(options, prompt=chosen_prompt(options)),
+        precision=options.precision,
+        query_length=options.query_length,
+        document_length=options.document_length,
+    )
+    results = run_tasks(tasks, model, output, quiet=options.json)
+    if options.json:
+        meta = model.mteb_model_meta
+        print_json({"model": meta.name, "revision": meta.revision, "tasks": results})
+        return
+    rows = [(each["task"], each["measure"], f"{each['main_score']:.4f}", each["file"]) for each in results]
+    print_table(f"{model.mteb_model_meta.name}", ("task", "measure", "value", "file"), rows)
 
 
 # -- a group ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,215 @@
+"""`foreword encode`, and docs/existing-index.md walked through with an array of numpy as the old index."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+from shell import Shell
+from tiny import random_prompt, toy_collection, write_beir
+
+from foreword.cli.vector_files import write_vectors
+from foreword.common.errors import DataError
+from foreword.common.files import sha256_file
+from foreword.evaluation.evaluate import evaluate
+from foreword.prompts.encoder import load_encoder, transformer_of
+from foreword.prompts.spec import PromptSpec
+from foreword.prompts.store import save_prompt
+from foreword.training.vectors import read_vectors
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def jsonl_vectors(path: Path, key: str) -> tuple[list[str], np.ndarray[Any, Any]]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [row[key] for row in rows], np.array([row["vector"] for row in rows], np.float32)
+
+
+# -- files -----------------------------------------------------------------------------------------------------
+
+
+def blocks(*counts: int) -> list[tuple[list[str], np.ndarray[Any, Any]]]:
+    rows = np.random.default_rng(0).standard_normal((sum(counts), 3)).astype(np.float32)
+    ends = np.cumsum(counts)
+    return [
+        ([f"d{n}" for n in range(end - count, end)], rows[end - count : end])
+        for count, end in zip(counts, ends, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("counts", [(), (1,), (4, 1, 2), (1200,)])
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+def test_training_reads_what_is_written(tmp_path: Path, suffix: str, counts: tuple[int, ...]) -> None:
+    given = blocks(*counts)
+    path = tmp_path / f"v{suffix}"
+    assert write_vectors(path, iter(given), 3, dtype="float32", side="document") == sum(counts)
+    if suffix == ".parquet" and not counts:
+        return  # nothing says how wide the vectors of an empty table are
+    read = read_vectors(path)
+    assert list(read.doc_ids) == [one for ids, _ in given for one in ids]
+    assert read.vectors.shape == (sum(counts), 3)
+    if counts:
+        np.testing.assert_array_equal(read.vectors, np.concatenate([rows for _, rows in given]))
+
+
+def test_json_lines_give_back_the_same_numbers(tmp_path: Path) -> None:
+    given = blocks(2, 3)
+    write_vectors(tmp_path / "v.jsonl", given, 3, dtype="float32", side="query")
+    ids, rows = jsonl_vectors(tmp_path / "v.jsonl", "query_id")
+    assert ids == [f"d{n}" for n in range(5)]
+    np.testing.assert_array_equal(rows, np.concatenate([rows for _, rows in given]))
+
+
+def test_half_precision(tmp_path: Path) -> None:
+    (given,) = blocks(4)
+    for name in ("v.npy", "v.parquet"):
+        write_vectors(tmp_path / name, [given], 3, dtype="float16", side="document")
+        np.testing.assert_array_equal(read_vectors(tmp_path / name).vectors, given[1].astype(np.float16))
+    assert np.load(tmp_path / "v.npy").dtype == np.float16
+
+
+def test_what_is_not_written(tmp_path: Path) -> None:
+    rows = np.zeros((2, 3), np.float32)
+    for name, ids, said in (
+        ("v.npy", ["a", "b c"], "holds a blank.*parquet"),
+        ("v.npy", ["a", ""], "is empty or holds a blank"),
+        ("v.parquet", ["a", "a"], "'a' occurs twice"),
+        ("v.csv", ["a", "b"], r"\.npy, \.parquet, \.jsonl, not as \.csv"),
+    ):
+        with pytest.raises(DataError, match=said):
+            write_vectors(tmp_path / name, [(ids, rows)], 3, dtype="float32", side="document")
+        assert list(tmp_path.iterdir()) == []  # nothing half written
+
+
+# -- the command -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def prompt(tmp_path: Path, encoder: SentenceTransformer) -> Path:
+    made = random_prompt(encoder, PromptSpec(length=3, sides="query"))
+    return save_prompt(tmp_path / "prompt", made, encoder, "toy", dtype="float32")
+
+
+def test_the_vectors_are_the_models_own(tmp_path: Path, tiny_bert: Path, beir: Path, shell: Shell) -> None:
+    out = tmp_path / "v.npy"
+    record = shell.json("encode", f"folder:{beir}", "--output", out, "--backbone", tiny_bert)
+    toy = toy_collection()
+    plain = SentenceTransformer(str(tiny_bert), device="cpu")  # without any of this package's code
+    expected = plain.encode([d.content for d in toy.documents()], normalize_embeddings=True)
+    read = read_vectors(out)
+    assert list(read.doc_ids) == [d.doc_id for d in toy.documents()]
+    np.testing.assert_allclose(read.vectors, expected, atol=1e-5)
+    assert record == json.loads((tmp_path / "v.json").read_text())
+    assert record["rows"] == 60
+    assert record["width"] == 32
+    assert record["unit_length"] is True
+    assert record["precision"] == "float32"
+    assert record["prompt"] == {"path": None, "fingerprint": None}
+    assert record["sha256"] == sha256_file(out)
+    assert record["backbone"]["fingerprint"] == sha256_file(tiny_bert / "model.safetensors")
+
+
+def test_a_query_side_prompt_leaves_documents_alone(
+    tmp_path: Path, tiny_bert: Path, beir: Path, prompt: Path, shell: Shell
+) -> None:
+    how = ("--backbone", tiny_bert)
+    base = shell.json("encode", f"folder:{beir}", "--output", tmp_path / "base.npy", *how)
+    same = shell.json("encode", f"folder:{beir}", "--output", tmp_path / "same.npy", "--prompt", prompt, *how)
+    assert base["sha256"] == same["sha256"]
+    assert same["prompt"]["fingerprint"] is None
+    query = ("--side", "query", "--split", "dev")
+    plain = shell.json("encode", f"folder:{beir}", *query, "--output", tmp_path / "q.parquet", *how)
+    other = shell.json("encode", f"folder:{beir}", *query, "--output", tmp_path / "p.parquet", "--prompt", prompt, *how)
+    assert plain["rows"] == other["rows"] == 12
+    assert plain["sha256"] != other["sha256"]
+    assert other["prompt"]["fingerprint"] is not None
+
+
+def test_queries_of_the_users_own(
+    tmp_path: Path, tiny_bert: Path, prompt: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "q.txt").write_text("first one\n\n  second one \n")
+    (tmp_path / "q.jsonl").write_text('{"_id": "a", "text": "first one"}\n{"id": 7, "text": "second one"}\n')
+    how = ("--output", tmp_path / "v.jsonl", "--prompt", prompt, "--backbone", tiny_bert)
+    encoder = load_encoder(str(tiny_bert), prompt=prompt, device="cpu")
+    expected = encoder.encode_query(["first one", "second one"], normalize_embeddings=True)
+    monkeypatch.setattr("sys.stdin", io.StringIO("first one\nsecond one\n"))
+    for source, names in ((tmp_path / "q.txt", ["q0", "q1"]), (tmp_path / "q.jsonl", ["a", "7"]), ("-", ["q0", "q1"])):
+        record = shell.json("encode", "--queries", source, *how)
+        assert record["side"] == "query"
+        ids, rows = jsonl_vectors(tmp_path / "v.jsonl", "query_id")
+        assert ids == names
+        np.testing.assert_allclose(rows, expected, atol=1e-6)
+    assert transformer_of(encoder).route == "toy"
+
+
+def test_what_cannot_be_encoded(tmp_path: Path, tiny_bert: Path, beir: Path, shell: Shell) -> None:
+    out = ("--output", tmp_path / "v.npy", "--backbone", tiny_bert)
+    assert "name a collection" in shell.fails("encode", *out)
+    assert "name a collection" in shell.fails("encode", f"folder:{beir}", "--queries", "x", *out)
+    assert "no such file" in shell.fails("encode", "--queries", tmp_path / "none", *out)
+    assert "queries are queries" in shell.fails("encode", "--queries", "x", "--side", "document", *out)
+    assert "--split is for" in shell.fails("encode", f"folder:{beir}", "--split", "dev", *out)
+    assert ".npy, .parquet, .jsonl" in shell.fails("encode", f"folder:{beir}", "--output", tmp_path / "v.txt")
+    (tmp_path / "q.jsonl").write_text('{"text": "no name"}\n')
+    assert "q.jsonl:1: expected an object with _id" in shell.fails("encode", "--queries", tmp_path / "q.jsonl", *out)
+    plan = json.loads(shell("encode", f"folder:{beir}", "--dry-run", *out))
+    assert plan["side"] == "document"
+    assert not (tmp_path / "v.npy").exists()
+
+
+# -- the recipe ------------------------------------------------------------------------------------------------
+
+
+def test_the_page_on_existing_indexes(
+    tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch, minilm: SentenceTransformer
+) -> None:
+    """Its commands and Python blocks in their order, with MiniLM; then what it promises."""
+    monkeypatch.chdir(tmp_path)
+    toy = toy_collection()
+    write_beir(tmp_path / "my-collection", toy)
+    asked = list(toy.queries("test"))
+    (tmp_path / "queries.txt").write_text("".join(f"{query.text}\n" for query in asked))
+    page = (DOCS / "existing-index.md").read_text(encoding="utf-8")
+    # A gated prompt begins as the base model, and made-up words may leave it there; a prefix does something at once.
+    quick = ["--steps", "20", "--evaluate-every", "10", "--kind", "prefix"]
+    figures, before = [], b""
+    made: dict[str, Any] = {"__name__": "page"}
+    for language, block in re.findall(r"```(sh|python)\n(.*?)```", page, flags=re.DOTALL):
+        if language == "python":
+            exec(compile(block, "existing-index.md", "exec"), made)
+            continue
+        for line in block.splitlines():
+            program, *arguments = shlex.split(line)
+            assert program == "foreword"
+            printed = shell(*arguments, *(quick if arguments[0] == "train" else []))
+            figures += [json.loads(printed)["measures"]["nDCG@10"]] if arguments[0] == "evaluate" else []
+            before = before or (tmp_path / "old.npy").read_bytes()
+
+    assert (made["mine"] * made["theirs"]).sum(1).min() > 0.9999  # the page's check of the exported vectors
+    assert (tmp_path / "old.npy").read_bytes() == before  # the old vectors are as they were
+    old = read_vectors(tmp_path / "old.npy")
+    base = minilm.encode([d.content for d in toy.documents()])
+    np.testing.assert_allclose(old.vectors, base, atol=1e-5)
+    said = json.loads((tmp_path / "prompts/mine/prompt.json").read_text())
+    assert said["prompt"]["sides"] == "query"
+    assert said["data"]["folder:my-collection"]["vectors"] == old.digest()
+
+    # The old vectors, asked with the new queries, score as the evaluation of the prompt says.
+    names, queries = jsonl_vectors(tmp_path / "queries.jsonl", "query_id")
+    assert names == [f"q{number}" for number in range(len(asked))]
+    scores = queries @ np.asarray(old.vectors).T
+    run = {
+        query.query_id: dict(zip(old.doc_ids, map(float, row), strict=True))
+        for query, row in zip(asked, scores, strict=True)
+    }
+    measured = evaluate(toy, run, measures=["nDCG@10"]).measures["nDCG@10"]
+    assert measured == pytest.approx(figures[1], abs=1e-6)
+    assert not np.allclose(queries, minilm.encode([q.text for q in asked]), atol=1e-3)  # the prompt does something
