@@ -1,0 +1,158 @@
+"""What can be asked of an index: searches by vectors, by words and by both, and what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from foreword.common.errors import UnknownNameError
+from foreword.indexing.domains import DomainInfo, Facts
+from foreword.indexing.errors import IndexingError
+from foreword.indexing.hits import Fusion, Hit, Mode, fused, hits_of
+from foreword.indexing.schema import DENSE, SPARSE
+from foreword.indexing.stamp import check_document_side, described, stamp_of
+from foreword.indexing.store import MOST_HITS, Store
+from foreword.prompts.routes import OWN, Default, Route
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+FUSION_DEPTH = 100
+"""Hits of each of the two searches that a hybrid one joins, at least."""
+
+
+class Reader:
+    """The side of an `Index` that changes nothing."""
+
+    def __init__(self, store: Store) -> None:
+        """See `Index.open`."""
+        self._store = store
+        self._facts = Facts(store)
+
+    # -- searching -------------------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        encoder: SentenceTransformer | None,
+        queries: Sequence[str],
+        domain: str,
+        route: Route | Default = OWN,
+        k: int = 10,
+        mode: Mode = "dense",
+        where: str | None = None,
+        *,
+        fusion: Fusion = "min-max",
+        **how: Any,
+    ) -> list[list[Hit]]:
+        """The best k documents of a domain for each query, best first.
+
+        Args:
+            encoder: with the prompt that embedded the domain's documents, or one that leaves documents to the base
+                model where that did; None, for `bm25` alone.
+            queries: texts.
+            domain: where to look.
+            route: see `build`.
+            k: hits a query.
+            mode: by vectors, by words, or both.
+            where: a condition in Milvus's language, e.g. `metadata["year"] == "2021"`,
+                `TEXT_MATCH(text, "gradient")`.
+            fusion: how `hybrid` joins the two.
+            how: `precision`, `max_length` and `batch_size` of `foreword.encode`.
+
+        Raises:
+            OtherEncoderError: the encoder or the prompt is not what embedded the documents.
+            UnknownNameError: no such domain or mode.
+        """
+        from foreword.prompts.encoder import encode
+
+        if mode not in ("dense", "bm25", "hybrid"):
+            raise UnknownNameError(f"no mode {mode!r}; there are: dense, bm25, hybrid")
+        if mode == "bm25":
+            return self.search_words(queries, domain, k, where)
+        if encoder is None:
+            raise IndexingError(f"a search by {mode} needs an encoder; only bm25 does without")
+        self.check(encoder, domain, route)
+        depth = max(k, FUSION_DEPTH) if mode == "hybrid" else k
+        vectors = encode(encoder, queries, "query", route=route, quiet=True, **how)
+        dense = self.search_vectors(vectors, domain, depth, where)
+        return dense if mode == "dense" else fused(dense, self.search_words(queries, domain, depth, where), fusion, k)
+
+    def search_vectors(self, vectors: Any, domain: str, k: int = 10, where: str | None = None) -> list[list[Hit]]:
+        """The k documents of a domain nearest to each vector; that they are of the right prompt is yours to `check`.
+
+        Args:
+            vectors: (B, d').
+            domain: where to look.
+            k: hits a vector.
+            where: see `search`.
+        """
+        info = self.info(domain)
+        found = np.asarray(vectors, dtype=np.float32)
+        if found.ndim != 2 or found.shape[1] != info.dimension:
+            raise IndexingError(f"the queries' vectors have the shape {found.shape}; expected (B, {info.dimension})")
+        return self._search(list(found), domain, k, where, DENSE, str(self._facts.header["metric"]))
+
+    def search_words(
+        self, queries: Sequence[str], domain: str, k: int = 10, where: str | None = None
+    ) -> list[list[Hit]]:
+        """The k documents of a domain with the best BM25 scores for each query; those without its words are not hits.
+
+        Milvus computes them, with k1 and b of its own; Milvus Lite weighs words by each of its segments apart.
+        """
+        self.info(domain)
+        return self._search(list(queries), domain, k, where, SPARSE, "BM25")
+
+    def _search(
+        self, data: list[Any], domain: str, k: int, where: str | None, field: str, metric: str
+    ) -> list[list[Hit]]:
+        if not 1 <= k <= MOST_HITS:
+            raise IndexingError(f"k is {k}; expected 1 to {MOST_HITS:,}")
+        if not data:
+            return []
+        rows = self._store.search(data, field, metric, domain, where, k)
+        return [hits_of(found, domain, words=field == SPARSE) for found in rows]
+
+    def check(self, encoder: SentenceTransformer, domain: str, route: Route | Default = OWN) -> DomainInfo:
+        """Raise `OtherEncoderError` unless queries by this encoder and route belong to a domain's documents.
+
+        Returns:
+            What is known of the domain.
+        """
+        info = self.info(domain)
+        here = stamp_of(encoder, route)
+        self._facts.check_backbone(here)
+        check_document_side(domain, info.stamp, here)
+        return info
+
+    # -- what there is ---------------------------------------------------------------------------------------------
+
+    def info(self, domain: str) -> DomainInfo:
+        """What is known of a domain. Raises `UnknownNameError` for one that is not there."""
+        return self._facts.info(domain)
+
+    def domains(self) -> dict[str, DomainInfo]:
+        """The domains by name, in the order of their names."""
+        return self._facts.all()
+
+    def stats(self) -> dict[str, Any]:
+        """What `foreword index stats` prints, as JSON values."""
+        domains = self.domains()
+        path = self._store.path
+        size = None if path is None else sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        header: Mapping[str, Any] = {} if self._facts.empty else self._facts.header
+        return {
+            "uri": self._store.uri,
+            "collection": self._store.name,
+            "server": self._store.version(),
+            "backbone": header.get("backbone"),
+            "dimension": header.get("dimension"),
+            "metric": header.get("metric"),
+            "index_type": header.get("index_type") or ("exact" if self._store.local else "AUTOINDEX"),
+            "documents": sum(info.documents for info in domains.values()),
+            "bytes": size,
+            "domains": {
+                name: info.as_dict() | {"embedded_by": described(info.stamp)} for name, info in domains.items()
+            },
+        }

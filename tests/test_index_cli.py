@@ -1,0 +1,165 @@
+"""`foreword index`, and the commands of docs/index-guide.md walked through."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from sentence_transformers import SentenceTransformer
+from shell import Shell
+from tiny import random_prompt
+
+from foreword.cli.parser import build_parser
+from foreword.prompts.encoder import load_encoder
+from foreword.prompts.spec import PromptSpec
+from foreword.prompts.store import save_prompt
+
+pytest.importorskip("pymilvus")
+pytest.importorskip("milvus_lite")
+
+GUIDE = Path(__file__).parent.parent / "docs" / "index-guide.md"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with notes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FOREWORD_MILVUS_TOKEN", raising=False)
+    for name, text in {
+        "notes/receipts.txt": "Receipts are kept for ten years.",
+        "notes/tax/letters.txt": "Keep letters and receipts of the tax office together.",
+        "notes/ferns.md": "# Ferns\nWater them on Mondays.",
+        "more-notes/keys.txt": "The spare keys are with the neighbour.",
+        "manuals/bike.md": "# Bicycle\nThe chain wants oil every 300 km.",
+        "manuals/oven.txt": "Preheat for ten minutes.",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_commands(shell: Shell, here: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = ("--backbone", tiny_bert)
+    done = shell.json("index", "build", "n.db", "folder:notes", *backbone)
+    assert {key: done[key] for key in ("domain", "added", "unchanged", "documents")} == {
+        "domain": "folder:notes",
+        "added": 3,
+        "unchanged": 0,
+        "documents": 3,
+    }
+    (here / "notes/ferns.md").write_text("# Ferns\nWater them on Tuesdays.")
+    (here / "notes/receipts.txt").unlink()
+    said = shell("index", "update", "n.db", "folder:notes", *backbone)
+    assert said.startswith("folder:notes: 1 changed, 1 unchanged, 1 removed; 2 documents in n.db, ")
+    assert "3 documents" in shell("index", "add", "n.db", "folder:more-notes", "--domain", "folder:notes", *backbone)
+
+    ((answer),) = shell.json("index", "search", "n.db", "ferns", "--mode", "bm25")
+    assert answer["query"] == "ferns"
+    (hit,) = answer["hits"]
+    assert hit == {
+        "doc_id": "ferns.md",
+        "domain": "folder:notes",
+        "rank": 1,
+        "score": hit["score"],
+        "title": "Ferns",
+        "text": "Water them on Tuesdays.",
+        "metadata": {"file": "ferns.md"},
+    }
+    monkeypatch.setattr("sys.stdin", StringIO("ferns\n\nkeys\n"))
+    assert [found["query"] for found in shell.json("index", "search", "n.db", *backbone)] == ["ferns", "keys"]
+    table = shell("index", "search", "n.db", "keys", "--mode", "hybrid", "--k", "1", *backbone)
+    assert "keys.txt" in table
+
+    stats = shell.json("index", "stats", "n.db")
+    assert stats["documents"] == 3
+    assert stats["domains"]["folder:notes"]["complete"] is True
+    assert "the base model" in shell("index", "stats", "n.db")
+    assert "1 removed, 2 left" in shell("index", "delete", "n.db", "keys.txt", "nothing")
+    assert "1 of the ids were not there" in shell.printed.err
+    assert shell.json("index", "delete", "n.db", "--all") == {"domain": "folder:notes", "removed": 2, "documents": 0}
+
+
+def test_errors(shell: Shell, here: Path, tiny_bert: Path, encoder: SentenceTransformer) -> None:
+    backbone = ("--backbone", tiny_bert)
+    assert "there is no index n.db" in shell.fails("index", "search", "n.db", "x", *backbone)
+    assert not Path("n.db").exists()
+    assert "there is no index n.db" in shell.fails("index", "add", "n.db", "folder:notes", *backbone)
+    shell("index", "build", "n.db", "folder:notes", *backbone)
+    assert "has no domain 'folder:manuals'" in shell.fails("index", "add", "n.db", "folder:manuals", *backbone)
+    prompt = random_prompt(encoder, PromptSpec(length=2), scale=0.5)
+    save_prompt("prompts/p", prompt, load_encoder(str(tiny_bert), device="cpu"), "mine")
+    said = shell.fails("index", "build", "n.db", "folder:notes", "--prompt", "prompts/p", *backbone)
+    assert "were embedded by the base model, and prompt 'mine'" in said
+    shell("index", "build", "n.db", "folder:manuals", "--prompt", "prompts/p", *backbone)
+    assert "say which domain (--domain); there are: folder:manuals, folder:notes" in shell.fails(
+        "index", "search", "n.db", "x", *backbone
+    )
+    said = shell.fails("index", "search", "n.db", "x", "--domain", "folder:manuals", *backbone)
+    assert "take the prompt that embedded them (--prompt)" in said
+    bad = ("index", "search", "n.db", "x", "--domain", "folder:notes", "--mode", "bm25", "--where", "meta ==")
+    assert "expected literal" in shell.fails(*bad)
+    assert "--all for the whole domain" in shell.fails("index", "delete", "n.db")
+    for wrong in (("index",), ("index", "drop", "n.db"), ("index", "search"), ("index", "search", "n.db", "--k", "1 ")):
+        assert "usage: foreword index" in shell.usage(*wrong)
+
+
+def commands_of_the_guide() -> Iterator[list[str]]:
+    for block in re.findall(r"^```sh\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            if line.startswith("foreword "):
+                yield shlex.split(line, comments=True)[1:]
+
+
+def test_the_guides_commands_parse() -> None:
+    commands = list(commands_of_the_guide())
+    assert {command[1] for command in commands} == {"build", "add", "update", "delete", "search", "stats"}
+    for command in commands:
+        build_parser().parse_args(command)
+
+
+def test_the_guide(shell: Shell, here: Path, minilm: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a user reads it, from top to bottom, on the packaged MiniLM; the server's commands are left out."""
+    monkeypatch.setattr("foreword.prompts.encoder.load_encoder", cached(minilm))
+    save_prompt("prompts/notes", random_prompt(minilm, PromptSpec(length=2), scale=0.1), minilm, "notes")
+    one_sided = random_prompt(minilm, PromptSpec(length=2, sides="query"), scale=0.1)
+    save_prompt("prompts/manuals-query", one_sided, minilm, "manuals")
+    said = []
+    for command in commands_of_the_guide():
+        if "http://milvus.example:19530" in command:
+            continue
+        if "--mode" in command:  # a section above removed the domain
+            shell("index", "build", "notes.db", "folder:notes", "--domain", "notes")
+        said.append(shell(*command))
+    found = "\n".join(said)
+    assert "notes: 3 added; 3 documents in notes.db" in found
+    assert found.count("Receipts are kept for ten years.") >= 4
+    assert "notes: 3 unchanged; 3 documents" in found
+    assert "notes: 1 added; 4 documents" in found
+    assert "notes: 1 removed, 3 left" in found
+    assert "The chain wants oil" in found
+
+
+def test_the_guides_python(here: Path, minilm: SentenceTransformer, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    exec(compile(code, str(GUIDE), "exec"), {})
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "Written(added=3, changed=0, unchanged=0, removed=0, shortened=0)"
+    assert said[1].endswith("receipts.txt Receipts are kept for ten years.")
+
+
+def cached(encoder: SentenceTransformer) -> object:
+    """In place of `load_encoder`, for one that was loaded already."""
+    from foreword.prompts.encoder import transformer_of
+    from foreword.prompts.store import attach_prompt
+
+    def load(*_: object, prompt: Path | None = None, **__: object) -> SentenceTransformer:
+        transformer_of(encoder).remove_all()
+        transformer_of(encoder).route = None if prompt is None else attach_prompt(encoder, prompt)
+        return encoder
+
+    return load
