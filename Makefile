@@ -1,11 +1,11 @@
-# make demo | test | lint: each makes .venv when it is missing or older than what it is installed from.
+# make demo | test | lint | docs: each makes .venv when it is missing or older than what it is installed from.
 
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/installed
 DEMO ?=
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format docs clean
 
 demo: $(STAMP)
 	$(VENV)/bin/foreword demo $(DEMO)
@@ -22,6 +22,10 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(VENV)/bin/ruff check --fix src tests
 	$(VENV)/bin/ruff format src tests
+
+docs: $(STAMP)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(VENV)/bin/python -m mkdocs build --strict
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(f"Foreword needs Python 3.11 or later, this is {sys.version.split()[0]}; try: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
