@@ -12,10 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from invented_cells import benchmark, cell
 
-from foreword.benchmark.drawing import canvas
-from foreword.benchmark.marks import log_axis
 from foreword.benchmark.page import write_page
-from foreword.benchmark.placing import label_points, short_names, spread_out, standing_out
 from foreword.benchmark.plots import (
     draw_all,
     few_shot_curves,
@@ -27,6 +24,9 @@ from foreword.benchmark.records import Cell
 from foreword.benchmark.summary import Hypothesis, judge_hypotheses, summarise
 from foreword.benchmark.tables import domain_table, hypothesis_table, summary_table
 from foreword.common.errors import ForewordError
+from foreword.report.drawing import canvas
+from foreword.report.marks import log_axis
+from foreword.report.placing import label_points, short_names, spread_out, standing_out
 
 SYSTEMS = ("base", "bm25", "transfer-guarded", "supervised")
 TARGETS = ("a", "b")
@@ -237,7 +237,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, 
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ForewordError, match=r"pip install foreword\[bench\]"), canvas(1, 1):
+    with pytest.raises(ForewordError, match=r"pip install 'foreword\[bench\]'"), canvas(1, 1):
         pass
 
 

@@ -6,10 +6,10 @@ import base64
 from collections.abc import Sequence
 from pathlib import Path
 
-from foreword.benchmark.drawing import Plot
 from foreword.benchmark.summary import Verdict
 from foreword.benchmark.tables import Entry, Table, hypothesis_table
 from foreword.common.files import atomic_write, write_json
+from foreword.report.drawing import Plot
 from foreword.report.markup import Child, Markup, element
 from foreword.report.page import document
 from foreword.report.parts import data_table, row

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from foreword.benchmark.drawing import SOFT, Plot, canvas, save, settle, signed
-from foreword.benchmark.marks import End, curves, dots, end_labels, gain_axis, heat, log_axis, value_axis
-from foreword.benchmark.placing import EXTREMES, LABELLED, label_points, short_names, standing_out
 from foreword.benchmark.records import Cell
 from foreword.benchmark.statistics import differences, macro_mean, only, rank_correlation, seed_means, seed_spread
 from foreword.benchmark.summary import Summaries, Summary
+from foreword.report.drawing import SOFT, Plot, canvas, save, settle, signed
+from foreword.report.marks import End, curves, dots, end_labels, gain_axis, heat, heat_axes, log_axis, value_axis
+from foreword.report.placing import EXTREMES, LABELLED, label_points, short_names, standing_out
 
 SINGLE = "single:"
 """Systems with the prompt of one source are named `single:<source>`."""
@@ -44,13 +44,7 @@ def transfer_matrix(
     with canvas(width, height) as (figure, axes):
         axes.grid(False)
         heat(axes, [[gains.get((SINGLE + source, target)) for target in columns] for source in sources], most)
-        axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(sources)), sources)
-        axes.tick_params(length=0)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-        axes.set_xlabel("target (held out)")
-        axes.set_ylabel("source of the prompt")
+        heat_axes(axes, sources, columns, ("source of the prompt", "target (held out)"))
         title = f"Gain in {measure} by source and target"
         axes.set_title(title)
         caption = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from foreword.report import charts, numbers, table
 from foreword.report.markup import Markup, element
@@ -26,14 +26,11 @@ def gains(results: Results) -> Markup | None:
 
 
 def _collection_gains(key: str, collection: str, data: Mapping[str, Any]) -> Markup | None:
-    """The gains on one collection, of the system chosen in the data or else the best on the mean."""
-    baseline, measure = str(data.get("baseline", table.BASELINE)), str(data.get("measure", "nDCG@10"))
-    deltas = _deltas(data.get("systems") or {}, baseline)
-    if not deltas:
+    """The gains on one collection: bars, the queries that moved most, and how many each system moves."""
+    found = shown_gains(data)
+    if found is None:
         return None
-    chosen = str(data.get("chosen"))
-    if chosen not in deltas:
-        chosen = max(deltas, key=lambda system: sum(deltas[system].values()) / len(deltas[system]))
+    baseline, measure, chosen, deltas = found
     own, texts = deltas[chosen], data.get("texts") or {}
     title = f"{chosen} against {baseline} on {collection}"
     bars = [(str(texts.get(query_id, query_id)), gain) for query_id, gain in own.items()]
@@ -47,6 +44,27 @@ def _collection_gains(key: str, collection: str, data: Mapping[str, Any]) -> Mar
         _movers(data, baseline, chosen, own),
         _wins_table(deltas, baseline, measure),
     )
+
+
+class Shown(NamedTuple):
+    """What is shown of a collection: the gains of every system over a baseline, and the system chosen of them."""
+
+    baseline: str
+    measure: str
+    system: str
+    gains: Mapping[str, Gains]
+
+
+def shown_gains(data: Mapping[str, Any]) -> Shown | None:
+    """The gains on one collection, of the system chosen in the data or else the best on the mean; None for none."""
+    baseline, measure = str(data.get("baseline", table.BASELINE)), str(data.get("measure", "nDCG@10"))
+    deltas = _deltas(data.get("systems") or {}, baseline)
+    if not deltas:
+        return None
+    chosen = str(data.get("chosen"))
+    if chosen not in deltas:
+        chosen = max(deltas, key=lambda system: sum(deltas[system].values()) / len(deltas[system]))
+    return Shown(baseline, measure, chosen, deltas)
 
 
 def _deltas(systems: Mapping[str, Mapping[str, float]], baseline: str) -> dict[str, Gains]:

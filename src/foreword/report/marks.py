@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from foreword.benchmark.drawing import COLOURS, INK, MARKERS, RULE, SOFT, signed
-from foreword.benchmark.placing import spread_out
 from foreword.report import numbers
+from foreword.report.drawing import COLOURS, INK, MARKERS, RULE, SOFT, signed
+from foreword.report.placing import spread_out
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,19 +23,54 @@ _END_GAP = 11.0  # points between the names at the ends of curves
 
 
 def heat(axes: Axes, values: Sequence[Sequence[float | None]], most: float) -> None:
-    """A heat map with its numbers: rows from above, `most` the end of the scale on both sides, None in grey."""
+    """A heat map of differences with its numbers: rows from above, `most` the end of the scale on both sides."""
     from matplotlib.colors import LinearSegmentedColormap
-    from matplotlib.patches import Rectangle
 
     colours = LinearSegmentedColormap.from_list("gain", [_WORSE, _EVEN, _BETTER])
+    _cells(axes, values, lambda value: (colours(0.5 + value / most / 2), abs(value) > _DARK * most), numbers.difference)
+
+
+def shades(axes: Axes, values: Sequence[Sequence[float | None]], low: float, high: float) -> None:
+    """A heat map of values with its numbers: rows from above, from faint at `low` to full at `high`."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = LinearSegmentedColormap.from_list("value", [_EVEN, _BETTER])
+
+    def look(value: float) -> tuple[Any, bool]:
+        place = min(max((value - low) / (high - low), 0.0), 1.0) if high > low else 0.5
+        return colours(place), place > _DARK
+
+    _cells(axes, values, look, lambda value: numbers.value(value, 2))
+
+
+def _cells(
+    axes: Axes,
+    values: Sequence[Sequence[float | None]],
+    look: Callable[[float], tuple[Any, bool]],
+    write: Callable[[float | None], str],
+) -> None:
+    """Squares with numbers; `look` gives a value's colour and whether it is dark; None is grey."""
+    from matplotlib.patches import Rectangle
+
     for row, line in enumerate(values):
         for column, value in enumerate(line):
-            face = RULE if value is None else colours(0.5 + value / most / 2)
+            face, dark = (RULE, False) if value is None else look(value)
             axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=face, edgecolor="white", linewidth=1.2))
-            ink = SOFT if value is None else "white" if abs(value) > _DARK * most else INK
-            axes.text(column, row, numbers.difference(value), ha="center", va="center", fontsize=7.5, color=ink)
+            ink = SOFT if value is None else "white" if dark else INK
+            axes.text(column, row, write(value), ha="center", va="center", fontsize=7.5, color=ink)
     axes.set_xlim(-0.5, len(values[0]) - 0.5)
     axes.set_ylim(len(values) - 0.5, -0.5)
+
+
+def heat_axes(axes: Axes, rows: Sequence[str], columns: Sequence[str], labels: tuple[str, str]) -> None:
+    """The names beside and below a heat map; `labels` say what rows and columns are."""
+    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_ylabel(labels[0])
+    axes.set_xlabel(labels[1])
 
 
 def value_axis(axes: Axes, label: str) -> None:

@@ -92,7 +92,7 @@ def canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ForewordError("plots need matplotlib: pip install foreword[bench]") from error
+        raise ForewordError("plots need matplotlib: pip install 'foreword[bench]'") from error
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a user's matplotlibrc must not change the bytes
         matplotlib.rcParams.update(_STYLE)  # type: ignore[arg-type]  # its keys are typed one by one

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from foreword.benchmark.drawing import SOFT
+from foreword.report.drawing import SOFT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
