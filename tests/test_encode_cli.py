@@ -59,6 +59,16 @@ def test_training_reads_what_is_written(tmp_path: Path, suffix: str, counts: tup
         np.testing.assert_array_equal(read.vectors, np.concatenate([rows for _, rows in given]))
 
 
+def test_ids_with_blanks(tmp_path: Path) -> None:
+    ids = ["a file.txt", " edges ", "tab\tinside", "form\x0cfeed", "line\u2028separator", "plain"]
+    rows = np.eye(6, dtype=np.float32)
+    for name in ("v.npy", "v.parquet"):
+        write_vectors(tmp_path / name, [(ids, rows)], 6, dtype="float32", side="document")
+        assert list(read_vectors(tmp_path / name).doc_ids) == ids
+    (tmp_path / "v.ids.txt").write_bytes("\r\n".join(ids).encode())  # from another system, without a last line end
+    assert list(read_vectors(tmp_path / "v.npy").doc_ids) == ids
+
+
 def test_json_lines_give_back_the_same_numbers(tmp_path: Path) -> None:
     given = blocks(2, 3)
     write_vectors(tmp_path / "v.jsonl", given, 3, dtype="float32", side="query")
@@ -78,14 +88,18 @@ def test_half_precision(tmp_path: Path) -> None:
 def test_what_is_not_written(tmp_path: Path) -> None:
     rows = np.zeros((2, 3), np.float32)
     for name, ids, said in (
-        ("v.npy", ["a", "b c"], "holds a blank.*parquet"),
-        ("v.npy", ["a", ""], "is empty or holds a blank"),
+        ("v.npy", ["a", "b\nc"], "holds a line end.*parquet"),
+        ("v.npy", ["a", ""], "is empty or holds a line end"),
         ("v.parquet", ["a", "a"], "'a' occurs twice"),
         ("v.csv", ["a", "b"], r"\.npy, \.parquet, \.jsonl, not as \.csv"),
     ):
         with pytest.raises(DataError, match=said):
             write_vectors(tmp_path / name, [(ids, rows)], 3, dtype="float32", side="document")
         assert list(tmp_path.iterdir()) == []  # nothing half written
+    for number, dtype in ((np.nan, "float32"), (1e5, "float16")):
+        with pytest.raises(DataError, match=f"NaN, or numbers beyond {dtype}"):
+            write_vectors(tmp_path / "v.jsonl", [(["a", "b"], rows + np.float32(number))], 3, dtype=dtype, side="query")
+        assert list(tmp_path.iterdir()) == []
 
 
 # -- the command -----------------------------------------------------------------------------------------------
@@ -160,6 +174,14 @@ def test_what_cannot_be_encoded(tmp_path: Path, tiny_bert: Path, beir: Path, she
     assert ".npy, .parquet, .jsonl" in shell.fails("encode", f"folder:{beir}", "--output", tmp_path / "v.txt")
     (tmp_path / "q.jsonl").write_text('{"text": "no name"}\n')
     assert "q.jsonl:1: expected an object with _id" in shell.fails("encode", "--queries", tmp_path / "q.jsonl", *out)
+    (tmp_path / "q.txt").write_bytes(b"first\ncaf\xe9\n")
+    assert "q.txt:2: not UTF-8" in shell.fails("encode", "--queries", tmp_path / "q.txt", *out)
+    (tmp_path / "v.json").write_text('{"mine": 1}')  # the record's name
+    assert "v.json: is there already" in shell.fails("encode", f"folder:{beir}", *out)
+    assert (tmp_path / "v.json").read_text() == '{"mine": 1}'
+    (tmp_path / "v.json").unlink()
+    own = tmp_path / "q.jsonl"
+    assert "holds the queries themselves" in shell.fails("encode", "--queries", own, "--output", own)
     plan = json.loads(shell("encode", f"folder:{beir}", "--dry-run", *out))
     assert plan["side"] == "document"
     assert not (tmp_path / "v.npy").exists()

@@ -75,6 +75,9 @@ def test_gated_prompts_share_a_graph(tmp_path: Path) -> None:
     check(tmp_path / "out", "apart-document.npz", plain, "document", None)
     assert not np.load(tmp_path / "out" / "prompts" / "base.npz")["gate"].any()
     assert np.load(tmp_path / "out" / "prompts" / "mixed.npz")["gate"].shape == (2, 2, 4)
+    model = (tmp_path / "out" / "model.onnx").read_bytes()
+    for place in (sys.prefix, str(Path(__file__).parents[1]), str(tmp_path)):
+        assert place.encode() not in model  # it tells nothing of this machine
     said = (tmp_path / "out" / "README.md").read_text()
     assert "| `keys` | float32 | 2 x sources x length x 4 x 8 |" in said
     assert "| a/x | document | `prompts/a-x-document.npz` |" in said
@@ -103,6 +106,11 @@ def test_what_cannot_share_a_graph_is_refused(tmp_path: Path, monkeypatch: pytes
         export_onnx(encoder, tmp_path / "out")
     transformer.add("base", random_prompt(encoder, PromptSpec("gated", 3)))
     with pytest.raises(PromptError, match=r"beside base\.npz"):
+        export_onnx(encoder, tmp_path / "out")
+    transformer.remove("base")
+    transformer.add("b", random_prompt(encoder, PromptSpec("gated", 3, sides="untied")))
+    transformer.add("b-query", random_prompt(encoder, PromptSpec("gated", 3)))
+    with pytest.raises(PromptError, match="files of their own"):
         export_onnx(encoder, tmp_path / "out")
     transformer.add("b", random_prompt(encoder, PromptSpec("gated", 3, top_layers=1)))
     with pytest.raises(PromptError, match="need a graph each"):

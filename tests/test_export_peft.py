@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from tiny import random_prompt, save_model, sentences
 from torch import Tensor
-from transformers import AutoModel
+from transformers import AutoModel, T5EncoderModel
 
 from foreword.common.errors import PromptError
 from foreword.exporting import export_peft, import_peft
@@ -30,7 +30,7 @@ PREFIX = PromptSpec("prefix", 3)
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("peft-backbones")
-    for family in ("bert", "roberta", "distilbert", "modernbert", "mpnet", "qwen3"):
+    for family in ("bert", "roberta", "xlm-roberta", "distilbert", "modernbert", "mpnet", "qwen3", "t5"):
         save_model(root / family, family)
     return root
 
@@ -51,7 +51,8 @@ def hidden(encoder: SentenceTransformer, features: dict[str, Any], domain: str, 
 
 def by_peft(adapter: Path, backbone: Path, features: dict[str, Any], positions: Tensor | None = None) -> Tensor:
     """PEFT's hidden states of the text."""
-    model = peft.PeftModel.from_pretrained(AutoModel.from_pretrained(backbone), adapter).eval()
+    loader = T5EncoderModel if backbone.name == "t5" else AutoModel
+    model = peft.PeftModel.from_pretrained(loader.from_pretrained(backbone), adapter).eval()
     more = {} if positions is None else {"position_ids": positions - model.active_peft_config.num_virtual_tokens}
     ids, mask = features["input_ids"], features["attention_mask"]
     with torch.no_grad():
@@ -59,14 +60,24 @@ def by_peft(adapter: Path, backbone: Path, features: dict[str, Any], positions: 
     return output[:, -ids.shape[1] :]
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "modernbert", "mpnet"])
+@pytest.mark.parametrize(
+    "family", ["bert", "roberta", "xlm-roberta", "distilbert", "modernbert", "mpnet", "t5", "qwen3"]
+)
 def test_prompt_tuning_runs_alike_in_peft(models: Path, tmp_path: Path, family: str) -> None:
     encoder = carrying(models / family, BEFORE)
+    if family == "qwen3":  # padded on the left, where PEFT puts its vectors: a text alone has no padding
+        assert "one by one" in export_peft(encoder, tmp_path / "out")[0]
+        features = encoder.preprocess(TEXTS[:1])
+        got = by_peft(tmp_path / "out", models / family, features)
+        torch.testing.assert_close(got, hidden(encoder, features, "a"), atol=1e-5, rtol=0)
+        return
     assert export_peft(encoder, tmp_path / "out") == []
     features = encoder.preprocess(TEXTS)
     got = by_peft(tmp_path / "out", models / family, features)
     seen = features["attention_mask"].bool()
     torch.testing.assert_close(got[seen], hidden(encoder, features, "a")[seen], atol=1e-5, rtol=0)
+    loader = "T5EncoderModel" if family == "t5" else "AutoModel"
+    assert f"{loader}.from_pretrained(" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -145,6 +156,14 @@ def test_several_domains_have_folders_of_their_own(models: Path, tmp_path: Path)
     model = peft.PeftModel.from_pretrained(AutoModel.from_pretrained(models / "bert"), tmp_path / "out" / "a", "a")
     model.load_adapter(str(tmp_path / "out" / "b"), "b")
     assert set(model.peft_config) == {"a", "b"}
+
+
+def test_names_that_share_a_folder_are_refused(models: Path, tmp_path: Path) -> None:
+    encoder = carrying(models / "bert")
+    for name in ("a/b", "a-b"):
+        transformer_of(encoder).add(name, random_prompt(encoder, BEFORE))
+    with pytest.raises(PromptError, match="folders of their own"):
+        export_peft(encoder, tmp_path / "out")
 
 
 @pytest.mark.parametrize("method", ["prompt", "p", "prefix", "projected"])
@@ -228,3 +247,4 @@ def test_the_commands(models: Path, tmp_path: Path, shell: Any) -> None:
     assert "holds one adapter" in shell.fails(
         "import", tmp_path / "adapter", *how, "--sides", "untied", "--output", tmp_path / "no"
     )
+    assert "holds a prompt already" in shell.fails("import", tmp_path / "adapter", *how, "--output", tmp_path / "back")

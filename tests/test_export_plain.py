@@ -150,6 +150,17 @@ def test_the_backbones_own_words_stay(models: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(got, encode(encoder, TEXTS, "query", route="a", quiet=True), atol=1e-5)
 
 
+def test_the_backbones_default_stays(models: Path, tmp_path: Path) -> None:
+    """What `encode` puts before a text without a name is the base model's own, where no domain is the default."""
+    base = SentenceTransformer(str(models / "bert"), device="cpu")
+    base.prompts["own"], base.default_prompt_name = "bada ", "own"
+    base.save(str(tmp_path / "base"), create_model_card=False)
+    export_plain(carrying(tmp_path / "base", {"a": INPUT, "b": INPUT}), tmp_path / "out")
+    model = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    assert model.default_prompt_name == "own"
+    np.testing.assert_allclose(model.encode(TEXTS[:3]), base.encode(TEXTS[:3]), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("prompts", "options", "said"),
     [
@@ -162,6 +173,7 @@ def test_the_backbones_own_words_stay(models: Path, tmp_path: Path) -> None:
         ({"a": INPUT, "b": QUERY}, {}, r"shared \(a\), query \(b\)"),
         ({"a": UNTIED, "a-query": INPUT}, {}, "several prompts would have the name a-query"),
         ({"query": INPUT}, {}, "the name query"),
+        ({"passage": INPUT, "a": INPUT}, {}, "the name passage"),
         ({}, {}, "carries no prompt"),
     ],
 )

@@ -107,6 +107,8 @@ def test_the_command(backbone: Path, tmp_path: Path, shell: Any) -> None:
         want = encode(encoder, TEXTS, "query", route=route, quiet=True)
         np.testing.assert_allclose(loaded[name].encode_query(TEXTS), want, atol=1e-5)
     shell("export", tmp_path / "bank", *how, "--default", "b", "--max-length", 9, "--output", tmp_path / "b")
+    assert 'domain="a"' in (tmp_path / "b" / "README.md").read_text()
+    assert "domain=" not in (tmp_path / "mix" / "README.md").read_text()  # its sources are not what is meant
     card = json.loads((tmp_path / "b" / "foreword.json").read_text())
     assert (card["route"], card["max_length"]) == ("b", 9)
     assert "it alone" in shell.fails(
@@ -118,3 +120,10 @@ def test_the_command(backbone: Path, tmp_path: Path, shell: Any) -> None:
     assert "--default is for" in shell.fails(
         "export", tmp_path / "bank", "--to", "peft", "--default", "a", "--output", tmp_path / "no"
     )
+    save_mixture(tmp_path / "both" / "m", "t", {"a": 0.3}, bank, encoder)
+    assert "holds mixtures (m): export each alone" in shell.fails(
+        "export", tmp_path / "both", *how, "--output", tmp_path / "no"
+    )
+    for form, idle in (("peft", ["--max-length", 9]), ("onnx", ["--precision", "float16"])):
+        error = shell.fails("export", tmp_path / "bank", "--to", form, *idle, "--output", tmp_path / "no")
+        assert idle[0] in error

@@ -108,12 +108,13 @@ def test_a_mixture_takes_the_place_of_a_prompt_and_other_files_stay(
         stored(tmp_path / "bank" / name, encoder, name, number)
     push(tmp_path / "bank" / "a", "me/mixed", endpoint=hub.url)
     repository = hub.repositories["me/mixed"]
-    repository.commit("main", {**repository.files(), "notes.txt": b"by hand"}, "notes")
+    others = {"notes.txt": b"by hand", "settings/prompt.json": b"{}"}
+    repository.commit("main", {**repository.files(), **others}, "notes")
     folder = save_mixture(tmp_path / "mix", "ab", {"a": 0.25, "b": 0.75}, load_bank(tmp_path / "bank"), encoder)
     done = push(folder, "me/mixed", endpoint=hub.url)
     assert done.removed == ("prompt.json", "prompt.safetensors")
     sources = {f"foreword-sources/{name}/prompt.{end}" for name in "ab" for end in ("json", "safetensors")}
-    assert set(repository.files()) == {".gitattributes", "README.md", "notes.txt", "mixture.json"} | sources
+    assert set(repository.files()) == {".gitattributes", "README.md", *others, "mixture.json"} | sources
     brought = from_hub("me/mixed", endpoint=hub.url)
     assert not (brought / "notes.txt").exists()  # what is no prompt's is not fetched
     vectors = [
@@ -216,6 +217,12 @@ def test_a_broken_prompt_is_not_pushed(hub: Hub, tmp_path: Path, encoder: Senten
         push(tmp_path, "me/toy", endpoint=hub.url)
     with pytest.raises(PromptError, match="no folder"):
         push(tmp_path / "nowhere", "me/toy", endpoint=hub.url)
+    for seed, name in enumerate(("a", "b")):
+        stored(tmp_path / "bank" / name, encoder, name, seed)
+    mixture = save_mixture(tmp_path / "mix", "ab", {"a": 0.2, "b": 0.8}, load_bank(tmp_path / "bank"), encoder)
+    shutil.rmtree(mixture / "foreword-sources" / "b")
+    with pytest.raises(PromptError, match="not those that it was made of"):
+        push(mixture, "me/toy", endpoint=hub.url)
     assert hub.requests == []
 
 
@@ -233,7 +240,7 @@ def test_places(name: str, place: Place) -> None:
     assert place_of(name) == place
 
 
-@pytest.mark.parametrize("name", ["toy", "hf:", "me/", "/me/toy", "me/toy/../x", "me/to y", "me/toy@"])
+@pytest.mark.parametrize("name", ["toy", "hf:", "me/", "/me/toy", "me/toy/../x", "me/toy//etc", "me/to y", "me/toy@"])
 def test_what_is_no_place(name: str) -> None:
     with pytest.raises(PromptError, match="expected user/name"):
         place_of(name)
@@ -256,7 +263,7 @@ def results_file(path: Path, prompt: Path, **changes: Any) -> Path:
     return path
 
 
-def test_the_card_says_what_is_known(tmp_path: Path, encoder: SentenceTransformer) -> None:
+def test_the_card_says_what_is_known(tmp_path: Path, encoder: SentenceTransformer, tiny_bert: Path) -> None:
     folder = stored(tmp_path / "prompt", encoder, "toy", sides="query")
     results = results_file(tmp_path / "results.json", folder)
     card = plan_push(folder, "me/toy", licence="mit", results=[results]).card
@@ -276,16 +283,38 @@ def test_the_card_says_what_is_known(tmp_path: Path, encoder: SentenceTransforme
     assert "| `toy` | 0.2500 | 0.5000 |" in card
     assert "| `hf:mteb/scifact` | test | nDCG@10 | 0.7124 | train | no |" in card
     assert 'foreword.from_hub("me/toy")' in card
+    assert f"--prompt hf:me/toy --backbone {tiny_bert}" in card  # another one than the usual
     assert card == plan_push(folder, "me/toy", licence="mit", results=[results]).card
 
 
-def test_figures_of_another_prompt_are_refused(tmp_path: Path, encoder: SentenceTransformer) -> None:
+def test_figures_of_another_prompt_are_refused(
+    tmp_path: Path, encoder: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = stored(tmp_path / "prompt", encoder, "toy")
+    monkeypatch.chdir(folder)  # where `none`, the base model, is no path in this folder either
     with pytest.raises(DataError, match="figures are of 'none'"):
-        plan_push(folder, "me/toy", results=[results_file(tmp_path / "r.json", Path("none"))])
+        plan_push(".", "me/toy", results=[results_file(tmp_path / "r.json", Path("none"))])
+    with pytest.raises(DataError, match="figures are of min-max, not of the prompt alone"):
+        plan_push(folder, "me/toy", results=[results_file(tmp_path / "r.json", folder, system="min-max")])
     (tmp_path / "r.json").write_text("[]")
     with pytest.raises(DataError, match="foreword evaluate"):
         plan_push(folder, "me/toy", results=[tmp_path / "r.json"])
+
+
+def test_names_of_this_machine_are_said(tmp_path: Path, encoder: SentenceTransformer) -> None:
+    """Wherever in a card they stand: collections in folders, however they are written, and absolute paths."""
+    record = {
+        "data": {"folder:clients/acme": {"pairs": 1}, "beir/scifact": {"pairs": 1}},
+        "imported": {"both": {"base_model_name_or_path": "/home/me/models/base"}},
+    }
+    folder = save_prompt(tmp_path / "p", random_prompt(encoder, PromptSpec(length=3)), encoder, "toy", record=record)
+    results = results_file(tmp_path / "r.json", folder, collection="folder:mine")
+    with pytest.warns(UserWarning, match="this machine") as said:
+        plan_push(folder, "me/toy", results=[results])
+    (warning,) = said
+    named = str(warning.message).partition(": ")[2].split(", ")
+    assert {"folder:clients/acme", "/home/me/models/base", "folder:mine"} <= set(named)
+    assert "beir/scifact" not in named
 
 
 def test_a_card_of_a_bank_lists_its_prompts(tmp_path: Path, encoder: SentenceTransformer) -> None:

@@ -392,6 +392,19 @@ def test_one_index_serves_several_prompts(index: Index, encoder: SentenceTransfo
     assert infos["b"].document_side == "base"
 
 
+def test_what_another_process_built_anew_is_noticed(index: Index, encoder: SentenceTransformer, tmp_path: Path) -> None:
+    """A second index on the same place stands for the other process, as there may be on a server."""
+    index.build(encoder, "a", notes(3), quiet=True)
+    assert index.check(encoder, "a")
+    other = load_encoder(str(save_model(tmp_path / "other", seed=1)), device="cpu")
+    with Index.open(index.stats()["uri"]) as second:
+        second.build(other, "a", notes(4), quiet=True, replace_all=True)
+    assert index.check(other, "a").documents == 4
+    with pytest.raises(OtherEncoderError, match="was built by backbone"):
+        index.search(encoder, ["cats"], "a")
+    assert index.search(other, ["cats"], "a", k=9)[0][3].rank == 4
+
+
 def test_the_encoders_own_route_is_the_default(index: Index, encoder: SentenceTransformer) -> None:
     add_prompts(encoder)
     transformer_of(encoder).route = "both"

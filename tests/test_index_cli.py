@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
 import pytest
+from pages import blocks, commands
 from sentence_transformers import SentenceTransformer
 from shell import Shell
 from tiny import random_prompt
 
-from foreword.cli.parser import build_parser
 from foreword.prompts.encoder import load_encoder
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import save_prompt
 
 pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")
-
-GUIDE = Path(__file__).parent.parent / "docs" / "index-guide.md"
 
 
 @pytest.fixture
@@ -109,17 +105,11 @@ def test_errors(shell: Shell, here: Path, tiny_bert: Path, encoder: SentenceTran
 
 
 def commands_of_the_guide() -> Iterator[list[str]]:
-    for block in re.findall(r"^```sh\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL):
-        for line in block.splitlines():
-            if line.startswith("foreword "):
-                yield shlex.split(line, comments=True)[1:]
+    yield from (command.arguments for command in commands("index-guide.md") if command.arguments is not None)
 
 
-def test_the_guides_commands_parse() -> None:
-    commands = list(commands_of_the_guide())
-    assert {command[1] for command in commands} == {"build", "add", "update", "delete", "search", "stats"}
-    for command in commands:
-        build_parser().parse_args(command)
+def test_the_guide_has_every_action() -> None:
+    assert {found[1] for found in commands_of_the_guide()} == {"build", "add", "update", "delete", "search", "stats"}
 
 
 def test_the_guide(shell: Shell, here: Path, minilm: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,8 +135,8 @@ def test_the_guide(shell: Shell, here: Path, minilm: SentenceTransformer, monkey
 
 
 def test_the_guides_python(here: Path, minilm: SentenceTransformer, capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    exec(compile(code, str(GUIDE), "exec"), {})
+    (block,) = blocks("index-guide.md", "python")
+    exec(compile(block.code, "index-guide.md", "exec"), {})
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "Written(added=3, changed=0, unchanged=0, removed=0, shortened=0)"
     assert said[1].endswith("receipts.txt Receipts are kept for ten years.")

@@ -130,6 +130,15 @@ def test_results_are_kept_by_what_encodes(encoder: SentenceTransformer, tmp_path
         run_tasks([Unavailable()], as_mteb(encoder), tmp_path, quiet=True)
 
 
+def test_how_the_backbone_is_used_is_part_of_the_revision(tiny_bert: Path) -> None:
+    """mteb takes the results that it has for a revision, so whatever changes vectors changes it."""
+    options: list[dict[str, Any]] = [{}, {"pooling": "cls"}, {"normalize": False}, {"max_length": 9}]
+    models = [as_mteb(load_encoder(str(tiny_bert), device="cpu", **how)).mteb_model_meta for how in [*options, {}]]
+    assert models[0].revision == models[-1].revision
+    assert len({meta.revision for meta in models}) == len(options)
+    assert {meta.name for meta in models} == {"foreword/bert--base"}
+
+
 def test_vectors_are_those_of_the_encoder(encoder: SentenceTransformer) -> None:
     prompted(encoder, "untied")
     model = as_mteb(encoder)
@@ -172,6 +181,12 @@ def test_fingerprints_follow_the_values_of_a_side(encoder: SentenceTransformer) 
     assert side_fingerprint(encoder, "query", {"a": 0.5, "b": 0.5}) == side_fingerprint(
         encoder, "query", {"b": 0.5, "a": 0.5}
     )
+    each = {"a": [0.5, 0.5], "b": 0.0}  # a weight for each layer, and a source without any
+    assert side_fingerprint(encoder, "query", each) == side_fingerprint(encoder, "query", {"a": 0.5})
+    for name, placement in (("said", "after-cls"), ("usual", None), ("before", "before")):
+        transformer.add(name, random_prompt(encoder, PromptSpec("input", 3, placement=placement)))  # type: ignore[arg-type]
+    placed = [side_fingerprint(encoder, "query", name) for name in ("said", "usual", "before")]
+    assert placed[0] == placed[1] != placed[2]
     assert side_fingerprint(encoder, "document", "a") is None
     assert side_fingerprint(encoder, "query", Routes(None, "a")) is None
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from foreword.collections.registry import load
     from foreword.evaluation.evaluate import evaluate
+    from foreword.hub.fetch import from_hub
+    from foreword.hub.push import push
     from foreword.prompts.encoder import encode, load_encoder
     from foreword.prompts.spec import PromptSpec
     from foreword.prompts.store import load_bank, load_prompt, save_prompt
@@ -48,6 +50,8 @@ _WHERE = {
     "TransferConfig": "foreword.transferring.decision",
     "evaluate": "foreword.evaluation.evaluate",
     "search": "foreword.retrieval.search",
+    "from_hub": "foreword.hub.fetch",
+    "push": "foreword.hub.push",
 }
 
 __all__ = [
@@ -60,10 +64,12 @@ __all__ = [
     "encode",
     "evaluate",
     "fold",
+    "from_hub",
     "load",
     "load_bank",
     "load_encoder",
     "load_prompt",
+    "push",
     "save_prompt",
     "search",
     "train",

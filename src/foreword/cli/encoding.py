@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foreword.cli.queries import named_queries
 from foreword.cli.shared import (
     Add,
     Options,
@@ -63,6 +64,7 @@ def encode(options: Options) -> None:
 
     side = _side(options)
     check_target(options.output)
+    _check_beside(options)
     about: dict[str, Any] = {
         "collection": options.collection,
         "queries": options.queries,
@@ -94,6 +96,21 @@ def _side(options: Options) -> Side:
     if options.split is not None and (side == "document" or options.collection is None):
         raise ForewordError("--split is for the queries of a collection (--side query)")
     return side
+
+
+def _check_beside(options: Options) -> None:
+    """Raise `DataError` where a file of the user's would be lost: the queries, or one with the record's name."""
+    if options.queries not in (None, "-") and Path(options.queries).resolve() == options.output.resolve():
+        raise DataError("holds the queries themselves; give another --output", path=options.output)
+    path = options.output.with_suffix(".json")
+    try:
+        ours = not path.exists() or json.loads(path.read_text(encoding="utf-8")).get("format") == FORMAT
+    except (ValueError, AttributeError):  # no JSON, or no object
+        ours = False
+    if not ours:
+        raise DataError(
+            "is there already and no record of vectors, which would be here; name --output otherwise", path=path
+        )
 
 
 def _write(options: Options, side: Side, about: dict[str, Any]) -> dict[str, Any]:
@@ -153,27 +170,28 @@ def _blocks(
 
 
 def read_queries(name: str) -> Iterable[Query]:
-    """The queries in a file: `.jsonl` with `_id` (or `query_id`, `id`) and `text`, else a line each, named q0, q1, ...
+    """The queries in a file: `.jsonl` with `_id` (or `query_id`, `id`) and `text`, else a line each.
+
+    A line is a query, named q0, q1, ... by its place, or a name, a tab and the query.
 
     Args:
         name: a path; `-`: standard input, a line each.
 
     Raises:
-        DataError: no such file, or a line that is not of this form.
+        DataError: no such file, one that is not UTF-8, or a line that is not of this form.
     """
-    from foreword.collections.jsonl import json_lines
+    from foreword.collections.jsonl import json_lines, text_lines
     from foreword.collections.records import Query
 
     path = Path(name)
     if name != "-" and not path.is_file():
         raise DataError("no such file; give queries a line each, or as .jsonl with _id and text", path=path)
     if path.suffix != ".jsonl":
-        lines = sys.stdin.read() if name == "-" else path.read_text(encoding="utf-8")
-        texts = [line.strip() for line in lines.split("\n")]
-        yield from (Query(f"q{number}", text) for number, text in enumerate(filter(None, texts)))
+        lines = sys.stdin if name == "-" else (line for _, line in text_lines(path))
+        yield from named_queries(lines)
         return
     for number, row in json_lines(path):
-        key = next((key for key in ("_id", "query_id", "id") if key in row), None)
+        key = next((key for key in ("_id", "query_id", "id") if row.get(key) is not None), None)
         if key is None or not isinstance(row.get("text"), str):
             shown = json.dumps(row, ensure_ascii=False)[:80]
             raise DataError(f"expected an object with _id and text, got {shown}", path=path, line=number)

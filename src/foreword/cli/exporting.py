@@ -66,6 +66,9 @@ def export(options: Options) -> None:
 
     if options.default is not None and options.to not in ("sentence-transformers", "plain"):
         raise ForewordError(f"--default is for a sentence-transformers model; there is none with --to {options.to}")
+    if options.max_length is not None and options.to == "peft":
+        raise ForewordError("--max-length does nothing with --to peft: an adapter's files do not say it")
+    _refuse_precision(options)
     folders, mixture = prompt_folders(options.prompts)
     if mixture and options.to in ("plain", "peft"):
         raise ForewordError(
@@ -99,6 +102,7 @@ def import_prompt(options: Options) -> None:
     """Import a PEFT adapter."""
     from foreword.exporting import import_peft
 
+    _refuse_precision(options)
     encoder = load_encoder(options)
     domain = options.domain or options.output.name
     stored = import_peft(options.adapter, encoder, options.output, domain, sides=options.sides)
@@ -120,25 +124,38 @@ def import_prompt(options: Options) -> None:
     print(f"{options.output}: {spec.kind}, {spec.length} vectors, sides {spec.sides}; use it with --prompt")
 
 
+def _refuse_precision(options: Options) -> None:
+    """Refuse an option of encoding that would do nothing here."""
+    if options.precision != "float32":
+        raise ForewordError("--precision is of encoding; a prompt and a backbone are written in the numbers they have")
+
+
 def prompt_folders(paths: list[Path]) -> tuple[list[Path], bool]:
     """The folders of all prompts that the arguments name, and whether the one there is is a mixture.
 
     Raises:
-        PromptError: an argument is neither a prompt nor a bank, or a mixture is not alone.
+        PromptError: an argument is neither a prompt nor a bank of prompts, or a mixture is not alone.
     """
+    from foreword.prompts.mixture import CARD as MIXTURE_CARD
     from foreword.prompts.mixture import is_mixture
     from foreword.prompts.store import CARD
 
     found: list[Path] = []
     for path in paths:
-        below = sorted(card.parent for card in path.glob(f"*/{CARD}"))
         if is_mixture(path):
             if len(paths) > 1:
                 raise PromptError(f"{path} is a mixture, which brings its own prompts; export it alone")
             return [path], True
-        if not (path / CARD).is_file() and not below:
+        if (path / CARD).is_file():
+            found.append(path)
+            continue
+        mixtures = sorted(card.parent.name for card in path.glob(f"*/{MIXTURE_CARD}"))
+        if mixtures:
+            raise PromptError(f"{path} holds mixtures ({', '.join(mixtures)}): export each alone, and prompts by name")
+        below = sorted(card.parent for card in path.glob(f"*/{CARD}"))
+        if not below:
             raise PromptError(f"{path} holds no prompt, no mixture and no bank; give what foreword train wrote")
-        found += [path] if (path / CARD).is_file() else below
+        found += below
     return found, False
 
 

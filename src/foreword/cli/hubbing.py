@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from foreword.cli.shared import Add, Options, byte_size, dry_run_option, print_json, say
 
 if TYPE_CHECKING:
     from foreword.hub.push import Upload
 
-_FROM_HUB = ("prompt", "bank", "start_from")
-"""Options whose value is the folder of a prompt, a mixture or a bank."""
+_FROM_HUB = ("prompt", "prompts", "bank", "start_from", "multitask")
+"""Options whose value is the folder of a prompt, a mixture or a bank, or a list of such."""
 
 
 def add(command: Add) -> None:
@@ -89,9 +89,12 @@ def bring(options: Options) -> None:
     """
     if getattr(options, "dry_run", False):
         return
+    from foreword.hub.fetch import from_hub, is_on_hub
+
+    def brought(value: Any) -> Any:
+        return from_hub(str(value)) if is_on_hub(value) else value
+
     for name in _FROM_HUB:
         value = getattr(options, name, None)
-        if value is not None and str(value).startswith("hf:"):
-            from foreword.hub.fetch import from_hub
-
-            setattr(options, name, from_hub(str(value)))
+        if value is not None:
+            setattr(options, name, [brought(one) for one in value] if isinstance(value, list) else brought(value))

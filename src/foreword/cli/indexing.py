@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from foreword.cli.searching import shorten
+from foreword.cli.grammar import add_command
+from foreword.cli.queries import Answer, answer, asked, form_of, hits_of, query_options
 from foreword.cli.shared import (
     Add,
     Options,
@@ -27,6 +27,7 @@ from foreword.cli.shared import (
 from foreword.common.errors import ForewordError
 
 if TYPE_CHECKING:
+    from foreword.collections.records import Query
     from foreword.indexing import Hit, Index, Written
 
 TOKEN = "FOREWORD_MILVUS_TOKEN"
@@ -42,20 +43,9 @@ def add(command: Add) -> None:
         'foreword index build notes.db folder:my-notes\n  foreword index search notes.db "how long do receipts keep"',
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    numbers = {kind: parser._registry_get("type", kind, kind) for kind in (int, float)}
 
     def action(name: str, run: Callable[[Options], None], summary: str, example: str) -> Parser:
-        added: Parser = actions.add_parser(
-            name,
-            help=summary,
-            description=summary[0].upper() + summary[1:] + ".",
-            epilog=f"example:\n  foreword index {name} {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        for kind, read in numbers.items():
-            added.register("type", kind, read)
-        added.set_defaults(run=run)
+        added = add_command(actions, name, run, summary, f"example:\n  foreword index {name} {example}")
         added.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON instead of text")
         added.add_argument("uri", metavar="INDEX", help="a file (notes.db), or a Milvus server (http://host:19530)")
         _place_options(added)
@@ -104,9 +94,7 @@ def _add_rest(action: Add) -> None:
     parser.add_argument("--all", action="store_true", help="remove the whole domain")
 
     parser = action("search", search, "search a domain", 'notes.db "how long do receipts keep" --domain notes --k 3')
-    parser.add_argument(
-        "queries", nargs="*", metavar="QUERY", help="what to search for (none: a line of standard input each)"
-    )
+    query_options(parser)
     parser.add_argument("--domain", metavar="NAME", help="(default: the only one)")
     parser.add_argument(
         "--mode", choices=["dense", "bm25", "hybrid"], default="dense", help="vectors, words, both (default: dense)"
@@ -115,7 +103,6 @@ def _add_rest(action: Add) -> None:
         "--fusion", choices=["min-max", "reciprocal-rank"], default="min-max", help="of hybrid (default: %(default)s)"
     )
     parser.add_argument("--where", metavar="EXPR", help="""in Milvus's language, e.g. 'metadata["year"] == "2021"'""")
-    parser.add_argument("--k", type=int, default=5, help="hits a query (default: %(default)s)")
     encoder_options(parser)
 
     action("stats", stats, "what an index holds, and what embedded it", "notes.db")
@@ -126,6 +113,8 @@ def _add_rest(action: Add) -> None:
 
 def build(options: Options) -> None:
     """Embed documents: `build`, `add` and `update`."""
+    from foreword.indexing.connection import shown
+
     collection = load_collection(options, options.collection)
     domain = options.domain or collection.id
     with _open(options, create=options.action == "build") as index:
@@ -143,7 +132,7 @@ def build(options: Options) -> None:
         print_json({"domain": domain, **written.as_dict(), "documents": info.documents, "seconds": round(seconds, 3)})
         return
     counts = ", ".join(f"{count:,} {name}" for name, count in written.as_dict().items() if count) or "nothing to do"
-    print(f"{domain}: {counts}; {info.documents:,} documents in {options.uri}, {seconds:.1f} s")
+    print(f"{domain}: {counts}; {info.documents:,} documents in {shown(options.uri)}, {seconds:.1f} s")
 
 
 def delete(options: Options) -> None:
@@ -164,30 +153,28 @@ def delete(options: Options) -> None:
 
 def search(options: Options) -> None:
     """Search a domain."""
-    queries = options.queries or [line.strip() for line in sys.stdin if line.strip()]
-    if not queries:
-        raise ForewordError("nothing to search for; give queries as arguments or on standard input, one a line")
+    form_of(options)  # before anything is read
+    questions = asked(options)
     with _open(options) as index:
         domain = _domain(index, options.domain)
-        index.info(domain)
+        if not index.info(domain).complete:
+            say(f"{domain}: its documents were not all written; the command that was cut goes on where it was")
         encoder = load_encoder(options, prompt=chosen_prompt(options)) if options.mode != "bm25" else None
-        found = index.search(
-            encoder,
-            queries,
-            domain,
-            k=options.k,
-            mode=options.mode,
-            where=options.where,
-            fusion=options.fusion,
-            precision=options.precision,
-        )
-    if options.json:
-        answers = zip(queries, found, strict=True)
-        print_json([{"query": query, "hits": [_as_json(hit) for hit in hits]} for query, hits in answers])
-        return
-    for query, hits in zip(queries, found, strict=True):
-        rows = [(f"{hit.score:.3f}", hit.name, shorten(hit.text)) for hit in hits]
-        print_table(query, ("score", "document", "text"), rows)
+
+        def find(queries: Sequence[Query]) -> list[list[Answer]]:
+            found = index.search(
+                encoder,
+                [query.text for query in queries],
+                domain,
+                k=hits_of(options),
+                mode=options.mode,
+                where=options.where,
+                fusion=options.fusion,
+                precision=options.precision,
+            )
+            return [[_answer(hit) for hit in hits] for hits in found]
+
+        answer(options, questions, find, options.mode)
 
 
 def stats(options: Options) -> None:
@@ -229,8 +216,8 @@ def _domain(index: Index, given: str | None) -> str:
     return names[0]
 
 
-def _as_json(hit: Hit) -> dict[str, Any]:
-    return {
+def _answer(hit: Hit) -> Answer:
+    record = {
         "doc_id": hit.doc_id,
         "domain": hit.domain,
         "rank": hit.rank,
@@ -239,3 +226,4 @@ def _as_json(hit: Hit) -> dict[str, Any]:
         "text": hit.text,
         "metadata": dict(hit.metadata),
     }
+    return Answer(hit.doc_id, hit.score, hit.name, hit.text, record)

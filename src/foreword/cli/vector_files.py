@@ -6,7 +6,6 @@ The first two are what `foreword train --documents` reads (`foreword.training.ve
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -53,11 +52,12 @@ def write_vectors(path: Path, blocks: Iterable[Block], width: int, *, dtype: str
         N.
 
     Raises:
-        DataError: an unknown ending, an id twice, or an id with a blank for a `.npy`.
+        DataError: an unknown ending, an id twice, numbers beyond `dtype`, or, for a `.npy`, an id that is empty or
+            holds a line end.
     """
     check_target(path)
     key = "doc_id" if side == "document" else "query_id"
-    checked = _unique((ids, vectors.astype(dtype, copy=False)) for ids, vectors in blocks)
+    checked = _checked(blocks, dtype)
     if path.suffix == ".npy":
         return _write_npy(path, checked, width, np.dtype(dtype))
     if path.suffix == ".parquet":
@@ -65,9 +65,14 @@ def write_vectors(path: Path, blocks: Iterable[Block], width: int, *, dtype: str
     return _write_jsonl(path, checked, key)
 
 
-def _unique(blocks: Iterable[Block]) -> Iterator[Block]:
+def _checked(blocks: Iterable[Block], dtype: str) -> Iterator[Block]:
+    """The blocks in `dtype`, with ids that occur once and finite numbers."""
     seen: set[str] = set()
-    for ids, vectors in blocks:
+    for ids, given in blocks:
+        with np.errstate(over="ignore"):  # said below
+            vectors = given.astype(dtype, copy=False)
+        if not np.isfinite(vectors).all():
+            raise DataError(f"the vectors hold NaN, or numbers beyond {dtype}; write them as float32")
         for one in ids:
             if one in seen:
                 raise DataError(f"id {one!r} occurs twice; vectors are told apart by their ids")
@@ -83,9 +88,9 @@ def _write_npy(path: Path, blocks: Iterable[Block], width: int, dtype: np.dtype[
         _npy_header(rows, 0, width, dtype)
         start = rows.tell()
         for ids, vectors in blocks:
-            odd = [one for one in ids if not re.fullmatch(r"\S+", one)]
+            odd = [one for one in ids if not one or "\n" in one or "\r" in one]
             if odd:
-                message = f"id {odd[0]!r} is empty or holds a blank, which a list of ids cannot; write a .parquet"
+                message = f"id {odd[0]!r} is empty or holds a line end, which a list of ids cannot; write a .parquet"
                 raise DataError(message, path=path)
             names.writelines(f"{one}\n" for one in ids)
             rows.write(np.ascontiguousarray(vectors).tobytes())

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from foreword.collections.folds import split_fold
 from foreword.collections.unions import canonical, overlap
 from foreword.common.errors import PromptError
+from foreword.evaluation.fingerprints import side_fingerprint
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.mixture import CARD as MIXTURE_CARD
 from foreword.prompts.mixture import SOURCES, attach_mixture, is_mixture, read_mixture_card
-from foreword.prompts.routes import Route, Routes, plain_weight
+from foreword.prompts.routes import Route
 from foreword.prompts.store import CARD, attach_prompt, read_card, trained_on
 
 if TYPE_CHECKING:
@@ -134,18 +135,5 @@ def carrying(encoder: SentenceTransformer, candidate: Candidate | None) -> Itera
 
 def document_key(encoder: SentenceTransformer, route: Route) -> str:
     """Equal for routes that give documents equal vectors, whatever they do to queries."""
-    transformer = transformer_of(encoder)
-    limit = transformer.max_seq_length  # an input prompt leaves less room for the text, of documents too
-    chosen = route.document if isinstance(route, Routes) else route
-    weights: Mapping[str, Any] = {chosen: 1.0} if isinstance(chosen, str) else chosen or {}
-    digest = hashlib.sha256(str(limit).encode())
-    for domain, weight in weights.items():
-        prompt = transformer.prompt(domain)
-        part = prompt.part("document")
-        if part is None:  # documents are the base model's
-            continue
-        spec = {**prompt.spec.as_dict(), "sides": None}
-        digest.update(json.dumps([spec, plain_weight(domain, weight)], sort_keys=True).encode())
-        for name, tensor in sorted(part.items()):
-            digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    limit = transformer_of(encoder).max_seq_length  # an input prompt leaves less room for the text, of documents too
+    return f"{limit} {side_fingerprint(encoder, 'document', route)}"

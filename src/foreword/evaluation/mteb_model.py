@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -177,11 +179,18 @@ def model_name(encoder: SentenceTransformer) -> str:
 
 
 def model_revision(encoder: SentenceTransformer) -> str:
-    """Fingerprints of the backbone, and of what encodes queries and documents: `base` where it alone does."""
+    """Fingerprints of the backbone, of how it is used, and of what encodes queries and documents.
+
+    How it is used: pooling, normalisation, similarity, the backbone's own text prompts and the tokens that texts are
+    cut to. `base` stands where the backbone alone encodes a side.
+    """
     sides: tuple[Side, Side] = ("query", "document")
-    parts = [str(describe_backbone(encoder)["fingerprint"])[:12]]
-    parts += [(side_fingerprint(encoder, side) or "base")[:12] for side in sides]
-    return "-".join(_plain(part) for part in parts)
+    described = describe_backbone(encoder)
+    used = {name: described[name] for name in ("pooling", "normalized", "similarity", "text_prompts")}
+    used["max_length"] = transformer_of(encoder).max_seq_length
+    parts = [str(described["fingerprint"]), hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()]
+    parts += [side_fingerprint(encoder, side) or "base" for side in sides]
+    return "-".join(_plain(part[:12]) for part in parts)
 
 
 def _plain(text: str) -> str:

@@ -20,7 +20,7 @@ from foreword.exporting.proof import check_equal, proof_texts
 from foreword.exporting.readmes import onnx_readme, origin
 from foreword.prompts.encoder import text_prompt, transformer_of
 from foreword.prompts.head import head_of
-from foreword.prompts.routes import OneRoute, Route, layer_weights, parts_of, route_of_side
+from foreword.prompts.routes import OneRoute, Route, common_spec, layer_weights, parts_of, route_of_side
 from foreword.prompts.spec import PromptSpec, Side
 from foreword.prompts.store import folder_name
 
@@ -87,9 +87,6 @@ def _common_spec(encoder: SentenceTransformer, routes: Mapping[str, Route]) -> P
     for spec in specs:
         if (spec.kind, spec.top_layers, spec.placement) != (first.kind, first.top_layers, first.placement):
             raise PromptError("prompts of different kinds, layers or placements need a graph each; export them apart")
-    files = [folder_name(name) for name in routes]
-    if BASE in files or len(set(files)) < len(files):
-        raise PromptError(f"the names {', '.join(routes)} do not give files of their own beside base.npz; rename one")
     return first
 
 
@@ -113,13 +110,14 @@ def prompt_inputs(encoder: SentenceTransformer, spec: PromptSpec, route: OneRout
     """The graph's inputs for a route: a prompt's tensors, those of a mixture's sources side by side, or the base's."""
     transformer = transformer_of(encoder)
     names = _sources(route)
-    parts = parts_of([transformer.prompt(name) for name in names], side) if names else []
+    prompts = [transformer.prompt(name) for name in names]
+    if len(prompts) > 1:
+        common_spec(prompts)
+    parts = parts_of(prompts, side)
     if not parts:
         return _base_inputs(encoder, spec)
     if spec.kind == "input":
         return {"vectors": parts[0]["vectors"].detach().float().cpu()}
-    if len({part["keys"].shape for part in parts}) > 1:
-        raise PromptError(f"{', '.join(names)}: the sources of a mixture have prompts of different lengths")
     stacked = {
         name: torch.stack([part[name].detach().float().cpu() for part in parts], 1) for name in TENSORS[spec.kind]
     }
@@ -157,6 +155,9 @@ def _write_prompts(
     written.append(
         {"domain": BASE, "files": {"both": f"{PROMPTS}/{BASE}.npz"}, "tensors": {"both": _base_inputs(encoder, spec)}}
     )
+    named = [file for entry in written for file in entry["files"].values()]
+    if BASE in routes or len(set(named)) < len(named):
+        raise PromptError(f"the names {', '.join(routes)} do not give files of their own beside base.npz; rename one")
     for entry in written:
         for side, file in entry["files"].items():
             with atomic_write(folder / file, "wb") as handle:

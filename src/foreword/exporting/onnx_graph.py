@@ -9,6 +9,7 @@ import inspect
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,9 @@ def write_graph(path: Path, encoder: SentenceTransformer, spec: PromptSpec, prom
                 verbose=False,
             )
             assert program is not None
+            functions = (function.all_nodes() for function in program.model.functions.values())
+            for node in chain(program.model.graph.all_nodes(), *functions):
+                node.metadata_props.clear()  # it says from which file of this machine the node was made
             program.save(path)
     except (torch.onnx.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
         kind = type(transformer_of(encoder).model).__name__

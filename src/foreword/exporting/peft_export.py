@@ -41,6 +41,10 @@ def export_peft(encoder: SentenceTransformer, output: str | Path) -> list[str]:
         raise PromptError("the encoder carries no prompt; load it with one, or with a bank")
     for domain in transformer.domains:
         check_exportable(transformer, domain, transformer.prompt(domain))
+    if len({folder_name(domain) for domain in transformer.domains}) < len(transformer.domains):
+        raise PromptError(f"the names {', '.join(transformer.domains)} do not give folders of their own; rename one")
+    kind = type(transformer.model).__name__
+    loader = kind if kind.endswith("EncoderModel") else "AutoModel"  # of T5, AutoModel has a decoder too
     notes: list[str] = []
     with new_folder(output) as folder:
         for domain in transformer.domains:
@@ -53,7 +57,7 @@ def export_peft(encoder: SentenceTransformer, output: str | Path) -> list[str]:
             notes += [note for note in said if note not in notes]
             title = Path(output).name if below == folder else domain
             with atomic_write(below / "README.md") as file:
-                file.write(peft_readme(title, parts, said, transformer.backbone))
+                file.write(peft_readme(title, parts, said, transformer.backbone, loader))
     return notes
 
 

@@ -12,13 +12,14 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from foreword.common.errors import PromptError
+from foreword.common.errors import DataError, PromptError
 from foreword.common.files import sha256_file
 from foreword.exporting.peft_layout import CONFIG, TENSOR, TYPES, WEIGHTS, unpacked
 from foreword.prompts.encoder import transformer_of
+from foreword.prompts.mixture import is_mixture
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec, Sides
-from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt
+from foreword.prompts.store import CARD, StoredPrompt, load_prompt, save_prompt
 
 
 def import_peft(
@@ -38,7 +39,10 @@ def import_peft(
 
     Raises:
         PromptError: the files are not there, cannot be read, or are of another method or backbone.
+        DataError: `output` holds a prompt already.
     """
+    if (Path(output) / CARD).exists() or is_mixture(output):
+        raise DataError("holds a prompt already; give another --output, or remove it first", path=output)
     places = adapters_in(folder, sides)
     found: dict[str, tuple[Mapping[str, Any], Tensor]] = {part: read_adapter(place) for part, place in places.items()}
     kinds = {TYPES[config["peft_type"]] for config, _ in found.values()}

@@ -133,7 +133,8 @@ def _named_prompts(encoder: SentenceTransformer, words: dict[tuple[str, str], li
                 text = "".join(words[domain, part]) + own[side]
                 named.append(NamedPrompt(f"{domain}-{side}", text, domain, (side,)))
     names = [one.name for one in named]
-    twice = sorted({name for name in names if names.count(name) > 1 or name in SIDES})
+    taken = {*encoder.prompts, *SIDES, "passage", "corpus"}  # the last two are names of the document side, too
+    twice = sorted({name for name in names if names.count(name) > 1 or name in taken})
     if twice:
         raise PromptError(
             f"several prompts would have the name {', '.join(twice)}; export them to folders of their own"
@@ -179,6 +180,7 @@ def _with_words(encoder: SentenceTransformer, words: list[str], vectors: Tensor)
         modules=modules,
         device="cpu",
         prompts={name: text or "" for name, text in base.prompts.items()},
+        default_prompt_name=base.default_prompt_name,
         similarity_fn_name=base.similarity_fn_name,
     )
 

@@ -82,6 +82,7 @@ def prompted_readme(name: str, domains: Sequence[str], route: Route, backbone: B
     """Of a folder that Foreword's own module reads."""
     listed = ", ".join(f"`{domain}`" for domain in domains)
     usual = "the base model" if route is None else f"`{route}`" if isinstance(route, str) else "the stored mixture"
+    which = f', domain="{domains[0]}"' if route is None or isinstance(route, str) else ""
     return f"""{head(name, "sentence-transformers")}\
 Prompts for a frozen sentence-transformers model; the backbone is not in this folder. Needs `pip install foreword`.
 
@@ -94,7 +95,7 @@ encoder = foreword.load_encoder("{name}")
 from sentence_transformers import SentenceTransformer
 
 encoder = SentenceTransformer("{name}", trust_remote_code=True)
-encoder.encode_query(["a query"], domain="{domains[0]}")
+encoder.encode_query(["a query"]{which})
 ```
 
 Domains: {listed}. Texts that name none are encoded by {usual}.
@@ -115,7 +116,9 @@ model(**batch, position_ids=positions)
 """
 
 
-def peft_readme(name: str, parts: Mapping[str, str], notes: Sequence[str], backbone: Backbone | None) -> str:
+def peft_readme(
+    name: str, parts: Mapping[str, str], notes: Sequence[str], backbone: Backbone | None, loader: str = "AutoModel"
+) -> str:
     """Of PEFT adapter files.
 
     Args:
@@ -123,6 +126,7 @@ def peft_readme(name: str, parts: Mapping[str, str], notes: Sequence[str], backb
         parts: `query` or `document`, or `both`, and the place of its adapter below the folder.
         notes: what to know, paragraphs.
         backbone: whose prompts they are.
+        loader: the class of transformers that loads the backbone alone.
     """
     rows = "\n".join(f"| {part} | `{place or '.'}` |" for part, place in parts.items())
     subfolder = next(iter(parts.values()))
@@ -134,9 +138,9 @@ A prompt as PEFT stores it.
 
 ```python
 from peft import PeftModel
-from transformers import AutoModel
+from transformers import {loader}
 
-model = PeftModel.from_pretrained(AutoModel.from_pretrained("{base}"), "{name}"{where}).eval()
+model = PeftModel.from_pretrained({loader}.from_pretrained("{base}"), "{name}"{where}).eval()
 ```
 
 | encodes | adapter |
@@ -160,7 +164,8 @@ def onnx_readme(name: str, card: Mapping[str, Any]) -> str:
     )
     first = next(iter(card["prompts"][0]["files"].values()))
     texts = card["text_prompts"]
-    before = f"Put the backbone's own words before a text: {texts}. " if texts else ""
+    before = f" Put the backbone's own words before a text: {texts}." if texts else ""
+    cut = f" Texts are cut to {card['max_length']} tokens." if card["max_length"] is not None else ""
     return f"""{head(name, "onnx")}\
 `model.onnx` is the backbone, its pooling and what follows it; the prompt is an input, so one file serves every domain.
 
@@ -186,8 +191,7 @@ inputs = {{k: v.astype(np.int64) for k, v in batch.items() if k in needed}}
 | --- | --- | --- |
 {files}
 
-`base` is the base model. Embeddings are compared by their inner products{card["scores"]}. {before}Texts are cut to
-{card["max_length"]} tokens.
+`base` is the base model. Embeddings are compared by their inner products{card["scores"]}.{before}{cut}
 
 {card["origin"]} Made by Foreword.
 """

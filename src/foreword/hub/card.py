@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from foreword.hub.contents import Contents
-from foreword.hub.fetch import SCHEME
+from foreword.hub.fetch import REPOSITORY, SCHEME
 from foreword.hub.results import Figures, metric_id
 from foreword.prompts.backbone import PACKAGED
 from foreword.prompts.mixture import FORMAT as MIXTURE_FORMAT
 
 LIBRARY = "foreword"
-_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _LABELS = {
     "train": "its training labels",
     "dev": "its dev labels",
@@ -89,7 +89,7 @@ def hub_model(card: Mapping[str, Any]) -> str | None:
     name = str((card.get("backbone") or {}).get("name") or "")
     if name in PACKAGED:
         return next(full for full in PACKAGED if "/" in full and PACKAGED[full] == PACKAGED[name])
-    return name if _REPOSITORY.fullmatch(name) and not Path(name).is_dir() else None
+    return name if REPOSITORY.fullmatch(name) and not Path(name).is_dir() else None
 
 
 def hub_dataset(collection: str) -> str | None:
@@ -97,7 +97,7 @@ def hub_dataset(collection: str) -> str | None:
     bare = re.split("[#@]", collection)[0]
     if bare.startswith(SCHEME):
         name = bare.removeprefix(SCHEME)
-        return name if _REPOSITORY.fullmatch(name) and not Path(name).is_dir() else None
+        return name if REPOSITORY.fullmatch(name) and not Path(name).is_dir() else None
     group, _, name = bare.partition("/")
     return f"BeIR/{name}" if group == "beir" and name else None
 
@@ -202,22 +202,22 @@ def _use(contents: Contents, repository: str) -> str:
     place = f'"{repository}"'
     card = next(iter(contents.cards.values()))
     name = hub_model(card) or (card.get("backbone") or {}).get("name")
-    backbone = "" if name is None or name in PACKAGED else f'"{name}", '
+    usual = name is None or name in PACKAGED
+    backbone, given = ("", "") if usual else (f'"{name}", ', f" --backbone {shlex.quote(str(name))}")
     if contents.kind == "bank":
         domain = next(iter(contents.cards))
         python = (
             f"encoder = foreword.load_encoder({backbone}bank=foreword.from_hub({place}))\n"
             f'foreword.encode(encoder, ["a text"], "query", route="{domain}")'
         )
-        option = "--bank"
-        command = f"foreword advise folder:my-collection {option} {SCHEME}{repository}"
+        command = f"foreword advise folder:my-collection --bank {SCHEME}{repository}{given}"
     else:
         python = (
             f"encoder = foreword.load_encoder({backbone}prompt=foreword.from_hub({place}))\n"
             'queries = encoder.encode_query(["what is asked"])\n'
             'documents = encoder.encode_document(["what may answer it"])'
         )
-        command = f'foreword search folder:my-collection "what is asked" --prompt {SCHEME}{repository}'
+        command = f'foreword search folder:my-collection "what is asked" --prompt {SCHEME}{repository}{given}'
     return f"```python\nimport foreword\n\n{python}\n```\n\n```sh\n{command}\n```"
 
 

@@ -80,6 +80,8 @@ def _mixture(folder: Path) -> Contents:
     sources: tuple[Mapping[str, Any], ...] = ()
     if card["weights"]:
         bank = load_bank(folder / SOURCES)
+        if {name: stored.prompt.digest() for name, stored in bank.items()} != card["sources"]:
+            raise PromptError(f"{folder}: its sources are not those that it was made of; copy the folder again, whole")
         sources = tuple(stored.card for stored in bank.values())
         for stored in bank.values():
             assert stored.path is not None

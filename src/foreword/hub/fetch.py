@@ -11,7 +11,10 @@ from foreword.hub.errors import HubError, hub_errors
 
 SCHEME = "hf:"
 
-_PLACE = re.compile(r"(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*)(?:/(?P<folder>[^@]+?))?/?(?:@(?P<revision>.+))?")
+REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+"""The form of a repository's name on the hub."""
+
+_PLACE = re.compile(rf"(?P<repository>{REPOSITORY.pattern})(?:/(?P<folder>[^@]+?))?/?(?:@(?P<revision>.+))?")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ def place_of(name: str) -> Place:
         PromptError: it is not of this form.
     """
     found = _PLACE.fullmatch(name.removeprefix(SCHEME))
-    if found is None or ".." in (found["folder"] or "").split("/"):
+    if found is None or {"", ".."} & set((found["folder"] or "here").split("/")):
         raise PromptError(
             f"{name!r} is no place on the hub; expected user/name, with /folder for one prompt of a bank and "
             "@revision for a branch, a tag or a commit"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 from foreword.hub.card import model_card
 from foreword.hub.contents import OWN_FILES, Contents, read_contents
 from foreword.hub.errors import HubError, hub_errors
+from foreword.hub.fetch import REPOSITORY
 from foreword.hub.results import Figures, read_results
+from foreword.prompts.mixture import CARD as MIXTURE_CARD
+from foreword.prompts.store import CARD, WEIGHTS
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 README = "README.md"
-_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,11 @@ def plan_push(
     card: bool = True,
 ) -> Upload:
     """What `push` would upload; asks no network. The arguments and errors are those of `push`."""
-    if not _REPOSITORY.fullmatch(repository):
+    if not REPOSITORY.fullmatch(repository):
         raise HubError(f"the repository is {repository!r}; expected user/name or organisation/name")
     contents = read_contents(folder)
     figures: Sequence[Figures] = read_results(results, contents.folder)
-    if local := _local_names(contents):
+    if local := _local_names(contents, figures):
         warnings.warn(
             f"names of folders on this machine are in the prompt's card, to be read on the hub: {', '.join(local)}",
             UserWarning,
@@ -131,7 +132,7 @@ def push(
                 f"{repository} is public already; make it private on its page first, or push without --private"
             )
         present = [file.rfilename for file in about.siblings or ()]
-        stale = tuple(sorted(name for name in present if _is_own(name) and name not in upload.contents.files))
+        stale = tuple(sorted(_of_prompts(present) - set(upload.contents.files)))
         found = _commit(api, upload, stale, revision, about.sha, message)
     return Pushed(repository, url, revision or "main", found, found != about.sha, upload.sizes, stale)
 
@@ -160,14 +161,42 @@ def _commit(
     return str(done.oid)
 
 
-def _is_own(name: str) -> bool:
-    return name.rpartition("/")[2] in OWN_FILES
+def _of_prompts(present: Iterable[str]) -> set[str]:
+    """The files of prompts and mixtures in a repository, by their paths.
+
+    In a folder of it a card without weights, or weights without a card, may be anything that has this name.
+    """
+    there, partner = set(present), {CARD: WEIGHTS, WEIGHTS: CARD, MIXTURE_CARD: MIXTURE_CARD}
+    found = set()
+    for name in there:
+        folder, slash, last = name.rpartition("/")
+        if last in OWN_FILES and (not folder or f"{folder}{slash}{partner[last]}" in there):
+            found.add(name)
+    return found
 
 
-def _local_names(contents: Contents) -> list[str]:
-    """Names in the cards that are places on this machine."""
-    names: list[str] = []
-    for domain, card in contents.cards.items():
-        names += [domain, str((card.get("backbone") or {}).get("name") or ""), *contents.trained_on(domain)]
-    places = [name.partition(":")[2] if name.startswith("folder:") else name for name in names]
-    return [name for name in dict.fromkeys(places) if Path(name).is_absolute()]
+def _local_names(contents: Contents, figures: Iterable[Figures]) -> list[str]:
+    """What in the cards names a place on this machine: absolute paths, collections and a backbone in folders."""
+    cards = [*contents.cards.values(), *(card for source in contents.sources.values() for card in source)]
+    found = [text for card in cards for text in _strings(card) if text.startswith("folder:") or _is_absolute(text)]
+    found += [result.collection for result in figures if result.collection.startswith("folder:")]
+    backbones = [str((card.get("backbone") or {}).get("name") or "") for card in cards]
+    found += [name for name in backbones if name and Path(name).is_dir()]
+    return list(dict.fromkeys(found))
+
+
+def _is_absolute(text: str) -> bool:
+    return "\n" not in text and Path(text).is_absolute()
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every string in a JSON value, names of entries too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield str(name)
+            yield from _strings(entry)
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _strings(entry)

@@ -44,15 +44,17 @@ def _read(path: Path, folder: Path) -> Figures:
             str(result.get("supervision") or "unknown"),
             result.get("seen_by_backbone"),
         )
-        of = str(result["prompt"])
+        of, system = str(result["prompt"]), str(result.get("system", "dense"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"cannot be read: {error}", path=path) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         expected = "expected what `foreword evaluate COLLECTION --prompt PROMPT --json` prints"
         raise DataError(f"{expected}; this lacks or mistakes {error}", path=path) from error
-    if not Path(of).resolve().is_relative_to(folder.resolve()):
+    if of == "none" or not Path(of).resolve().is_relative_to(folder.resolve()):
         message = f"its figures are of {of!r}, not of {folder}; evaluate that prompt, from this folder"
         raise DataError(message, path=path)
+    if system != "dense":
+        raise DataError(f"its figures are of {system}, not of the prompt alone; evaluate it by dense search", path=path)
     return figures
 
 

@@ -89,7 +89,7 @@ class Facts:
         self._header: Mapping[str, Any] | None = None
         if there == {store.name, store.facts}:  # a build that was cut at once may have left one of them
             store.load()
-            self._header = store.fact(_HEADER)
+            self._header = store.some_facts(_HEADER).get(_HEADER)
         if self._header is not None and self._header.get("format") != FORMAT:
             raise IndexingError(
                 f"{self.name} has the format {self._header.get('format')!r}; this Foreword reads {FORMAT!r}"
@@ -117,6 +117,8 @@ class Facts:
         Raises:
             OtherEncoderError: what was built is of another backbone.
         """
+        if self._header is not None:  # another process may have made it anew
+            self._header = self._store.some_facts(_HEADER).get(_HEADER)
         if self._header is None:
             metric = "COSINE" if stamp.backbone.get("similarity") == "cosine" else "IP"
             self._store.create(stamp.dimension, metric, index_type, analyzer)
@@ -136,9 +138,12 @@ class Facts:
         self._header = None
 
     def find(self, domain: str) -> DomainInfo | None:
-        """A domain, read anew each time: on a server another process may have built it again."""
-        value = None if self._header is None else self._store.fact(f"{_DOMAIN}{domain}")
-        return None if value is None else self._info(value)
+        """A domain, read anew with the header each time: on a server another process may have built it again."""
+        if self._header is None:
+            return None
+        found = self._store.some_facts(_HEADER, f"{_DOMAIN}{domain}")
+        self._header, value = found.get(_HEADER), found.get(f"{_DOMAIN}{domain}")
+        return None if self._header is None or value is None else _info(self._header, value)
 
     def info(self, domain: str) -> DomainInfo:
         """A domain. Raises `UnknownNameError` for one that is not there."""
@@ -152,7 +157,11 @@ class Facts:
         """The domains by name, in the order of their names."""
         if self._header is None:
             return {}
-        found = [self._info(value) for key, value in self._store.all_facts().items() if key.startswith(_DOMAIN)]
+        rows = self._store.all_facts()
+        self._header = header = rows.get(_HEADER)
+        if header is None:  # another process has removed the last domain
+            return {}
+        found = [_info(header, value) for key, value in rows.items() if key.startswith(_DOMAIN)]
         return {info.domain: info for info in sorted(found, key=lambda info: info.domain)}
 
     def put(self, info: DomainInfo) -> None:
@@ -165,6 +174,7 @@ class Facts:
         """Remove a domain's row."""
         self._store.remove_fact(f"{_DOMAIN}{domain}")
 
-    def _info(self, value: Mapping[str, Any]) -> DomainInfo:
-        stamp = Stamp(backbone=self.header["backbone"], **value["stamp"])
-        return DomainInfo(str(value["domain"]), int(value["documents"]), bool(value["complete"]), stamp)
+
+def _info(header: Mapping[str, Any], value: Mapping[str, Any]) -> DomainInfo:
+    stamp = Stamp(backbone=header["backbone"], **value["stamp"])
+    return DomainInfo(str(value["domain"]), int(value["documents"]), bool(value["complete"]), stamp)

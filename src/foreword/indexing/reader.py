@@ -126,6 +126,10 @@ class Reader:
         check_document_side(domain, info.stamp, here)
         return info
 
+    def check_backbone(self, encoder: SentenceTransformer) -> None:
+        """Raise `OtherEncoderError` unless the encoder's backbone is what embedded the documents of all domains."""
+        self._facts.check_backbone(stamp_of(encoder, None))
+
     # -- what there is ---------------------------------------------------------------------------------------------
 
     def info(self, domain: str) -> DomainInfo:

@@ -6,20 +6,15 @@ queries alone embeds documents as the base model does.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from foreword.indexing.errors import OtherEncoderError
-from foreword.prompts.routes import OWN, Default, Route, Weight, plain_weight, route_as_json, route_of_side
+from foreword.prompts.routes import OWN, Default, Route, route_as_json
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-    from foreword.prompts.prompt import Prompt
-    from foreword.prompts.transformer import PromptedTransformer
 
 BASE = "base"
 """The fingerprint of documents without a prompt."""
@@ -33,7 +28,7 @@ class Stamp:
 
     Attributes:
         backbone: see `describe_backbone`.
-        document_side: `base`, or 64 hexadecimal digits.
+        document_side: `base`, or the 64 hexadecimal digits of `foreword.evaluation.fingerprints.side_fingerprint`.
         route: what encodes both sides, as JSON; the names in it are for people.
         dimension: d', of the vectors.
         max_length: tokens that a document is cut to; None: no limit.
@@ -52,6 +47,7 @@ def stamp_of(encoder: SentenceTransformer, route: Route | Default = OWN, max_len
     Raises:
         PromptError: the route names a prompt that the encoder does not carry.
     """
+    from foreword.evaluation.fingerprints import side_fingerprint
     from foreword.prompts.encoder import transformer_of
     from foreword.prompts.store import describe_backbone
 
@@ -61,45 +57,11 @@ def stamp_of(encoder: SentenceTransformer, route: Route | Default = OWN, max_len
     given = [length for length in (limit, max_length) if length is not None]
     return Stamp(
         describe_backbone(encoder),
-        document_side(transformer, chosen),
+        side_fingerprint(encoder, "document", chosen) or BASE,
         route_as_json(chosen),
         encoder.get_embedding_dimension() or 0,
         min(given, default=None),
     )
-
-
-def document_side(transformer: PromptedTransformer, route: Route) -> str:
-    """The fingerprint of the document side of a route: `base`, or SHA-256 over the prompts' tensors and weights."""
-    chosen = route_of_side(route, "document")
-    weights: Mapping[str, Weight] = {chosen: 1.0} if isinstance(chosen, str) else chosen or {}
-    found = []
-    for name, weight in weights.items():
-        digest = _part_digest(transformer, transformer.prompt(name))
-        share = _one_number(plain_weight(name, weight))
-        if digest is not None and share != 0.0:
-            found.append([digest, share])
-    if not found:
-        return BASE
-    return hashlib.sha256(json.dumps(sorted(found, key=str)).encode()).hexdigest()
-
-
-def _one_number(weight: float | list[float]) -> float | list[float]:
-    """A list of equal weights is that weight, as it is in a mixture."""
-    return weight[0] if isinstance(weight, list) and len(set(weight)) == 1 else weight
-
-
-def _part_digest(transformer: PromptedTransformer, prompt: Prompt) -> str | None:
-    """SHA-256 of what encodes documents, the same for `shared` and `untied` prompts of equal values; None: nothing."""
-    part = prompt.part("document")
-    if part is None:
-        return None
-    spec = prompt.spec
-    placement = transformer.placement(spec.placement) if spec.kind == "input" else None
-    digest = hashlib.sha256(json.dumps([spec.kind, spec.length, spec.top_layers, placement]).encode())
-    for name, tensor in sorted(part.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 # -- comparing -----------------------------------------------------------------------------------------------------

@@ -81,11 +81,13 @@ class Store:
         """Let go of the connection and the file. Closing twice does nothing."""
         if self._client is None:
             return
-        with said("closing"):
-            self._client.close()
-        self._client = None
-        if self._owned is not None:
-            disown(self._owned)
+        client, self._client = self._client, None
+        try:
+            with said("closing"):
+                client.close()
+        finally:
+            if self._owned is not None:
+                disown(self._owned)
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[Any]:
@@ -148,12 +150,13 @@ class Store:
 
     # -- facts -----------------------------------------------------------------------------------------------------
 
-    def fact(self, key: str) -> Mapping[str, Any] | None:
-        """The value of a key."""
+    def some_facts(self, *keys: str) -> dict[str, Mapping[str, Any]]:
+        """The values of those keys that there are."""
         with self._asking("the facts cannot be read") as client:
             # not by `ids`, which pymilvus 3.0 writes into an expression without escaping them
-            rows = client.query(self.facts, filter=f"key in [{quoted(key)}]", output_fields=["value"])
-        return rows[0]["value"] if rows else None
+            chosen = f"key in [{', '.join(map(quoted, keys))}]"
+            rows = client.query(self.facts, filter=chosen, output_fields=["key", "value"])
+        return {row["key"]: row["value"] for row in rows}
 
     def all_facts(self) -> dict[str, Mapping[str, Any]]:
         """Every key and its value."""
