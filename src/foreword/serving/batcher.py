@@ -1,0 +1,211 @@
+"""Texts of all requests together, in the forward passes of one worker thread.
+
+A pass takes what is waiting when the last one ends, so under load nothing waits for a timer; when none is running, a
+text waits `wait_seconds` at most for others to come. Requests take turns, a text each: one with two thousand texts
+does not keep a single query behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from foreword.serving.errors import RequestError
+from foreword.serving.ways import Way
+
+Array = np.ndarray[Any, np.dtype[np.float32]]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A text, the tokens it is cut to, and what encodes it."""
+
+    text: str
+    tokens: int
+    way: Way
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one forward pass took: texts, tokens of theirs, ways, seconds, and how long the oldest text had waited."""
+
+    texts: int
+    tokens: int
+    ways: int
+    seconds: float
+    waited: float
+
+
+@dataclass(eq=False)
+class _Job:
+    """A request's texts: those that wait, the vectors so far, and who waits for them."""
+
+    waiting: deque[tuple[int, Row]]
+    vectors: list[Array | None]
+    done: asyncio.Future[list[Array]]
+    arrived: float = field(default_factory=time.monotonic)
+    missing: int = 0
+
+
+class Batcher:
+    """Gathers rows into forward passes; used from one event loop."""
+
+    def __init__(
+        self,
+        encode: Callable[[Sequence[Row]], Array],
+        *,
+        tokens: int,
+        texts: int,
+        wait_seconds: float,
+        queue_texts: int,
+        on_pass: Callable[[Pass], None] | None = None,
+    ) -> None:
+        """`encode` gives the vectors of rows that can share a pass; the rest is as in `ServeConfig`."""
+        self._encode, self._on_pass = encode, on_pass
+        self.tokens, self.texts, self.wait_seconds, self.queue_texts = tokens, texts, wait_seconds, queue_texts
+        self.together = True
+        """False: a forward pass takes the texts of one request only; to compare with."""
+        self.waiting = 0
+        """Texts that wait."""
+        self._jobs: deque[_Job] = deque()
+        self._came = asyncio.Event()
+        self._closing = False
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="foreword-encode")
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to encode."""
+        self._task = asyncio.get_running_loop().create_task(self._serve())
+
+    def hurry(self) -> None:
+        """Wait for nobody from now on: no more requests will come."""
+        self.wait_seconds = 0.0
+        self._came.set()
+
+    async def close(self) -> None:
+        """Take no more requests, finish those that wait, and end the thread."""
+        self._closing = True
+        self._came.set()
+        if self._task is not None:
+            await self._task
+        self._worker.shutdown()
+
+    async def between(self, act: Callable[[], Result]) -> Result:
+        """Run `act` in the worker thread, between two forward passes."""
+        return await asyncio.get_running_loop().run_in_executor(self._worker, act)
+
+    async def submit(self, rows: Sequence[Row], *, limited: bool = True) -> list[Array]:
+        """The vectors of the rows, in their order.
+
+        Args:
+            rows: at least one.
+            limited: False: wait however many wait already.
+
+        Raises:
+            RequestError: 503, when too many texts wait, or the service is being stopped.
+        """
+        if self._closing:
+            raise RequestError("the service is being stopped; ask again", 503, "stopping")
+        if limited and self.waiting + len(rows) > self.queue_texts:
+            raise RequestError(
+                f"{self.waiting} texts wait already and {self.queue_texts} may; ask again later", 503, "queue_full"
+            )
+        job = _Job(deque(enumerate(rows)), [None] * len(rows), asyncio.get_running_loop().create_future())
+        job.missing = len(rows)
+        self._jobs.append(job)
+        self.waiting += len(rows)
+        self._came.set()
+        try:
+            return await job.done
+        finally:
+            if job.waiting:  # who asked has gone, or a pass failed
+                self.waiting -= len(job.waiting)
+                job.waiting.clear()
+                self._jobs.remove(job)
+
+    # -- the passes --------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        while True:
+            self._came.clear()
+            if not self._jobs:
+                if self._closing:
+                    return
+                await self._came.wait()
+                continue
+            await self._gather()
+            taken = self._take()
+            if taken:
+                await self._pass(taken)
+
+    async def _gather(self) -> None:
+        """Wait until a pass is full, the time is up, or no more can come."""
+        while self._jobs and not self._full() and not self._closing:
+            left = min(job.arrived for job in self._jobs) + self.wait_seconds - time.monotonic()
+            if left <= 0:
+                return
+            self._came.clear()
+            try:
+                await asyncio.wait_for(self._came.wait(), left)
+            except TimeoutError:
+                return
+
+    def _full(self) -> bool:
+        if not self.together or self.waiting >= self.texts:
+            return True
+        return sum(row.tokens for job in self._jobs for _, row in job.waiting) >= self.tokens
+
+    def _take(self) -> list[tuple[_Job, int, Row]]:
+        """Rows for a pass, from each request in turn, beginning with the one that was served longest ago."""
+        taken: list[tuple[_Job, int, Row]] = []
+        passed: list[_Job] = []  # cannot share this pass; they come first in the next
+        way: Way | None = None
+        longest = 0
+        while self._jobs and len(taken) < self.texts:
+            job = self._jobs[0]
+            place, row = job.waiting[0]
+            joint = row.way if way is None else row.way.joins(way)
+            if joint is None or (taken and not self.together and job is not taken[0][0]):
+                passed.append(self._jobs.popleft())
+                continue
+            if taken and max(longest, row.tokens) * (len(taken) + 1) > self.tokens:
+                break
+            way, longest = joint, max(longest, row.tokens)
+            taken.append((job, place, row))
+            job.waiting.popleft()
+            self._jobs.popleft()
+            if job.waiting:
+                self._jobs.append(job)
+        self._jobs.extendleft(reversed(passed))
+        self.waiting -= len(taken)
+        return taken
+
+    async def _pass(self, taken: Sequence[tuple[_Job, int, Row]]) -> None:
+        rows = [row for _, _, row in taken]
+        began = time.monotonic()
+        try:
+            vectors = await self.between(lambda: self._encode(rows))
+            for (job, place, _), vector in zip(taken, vectors, strict=True):
+                job.vectors[place] = vector
+                job.missing -= 1
+        except Exception as error:  # each of these requests is told
+            for job, _, _ in taken:
+                if not job.done.done():
+                    job.done.set_exception(error)
+            return
+        seconds = time.monotonic() - began
+        for job, _, _ in taken:
+            if not job.missing and not job.done.done():
+                job.done.set_result([vector for vector in job.vectors if vector is not None])
+        if self._on_pass is not None:
+            waited = began - min(job.arrived for job, _, _ in taken)
+            ways = len({row.way for row in rows})
+            self._on_pass(Pass(len(rows), sum(row.tokens for row in rows), ways, seconds, waited))

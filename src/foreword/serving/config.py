@@ -1,0 +1,243 @@
+"""The service's configuration: defaults, a TOML file, the environment and options, each above those before it."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from foreword.common.errors import DataError, ForewordError, UnknownNameError
+from foreword.prompts.defaults import DEFAULT_BACKBONE
+from foreword.serving.keys import Key, key_of_table, key_of_value
+
+PREFIX = "FOREWORD_SERVE_"
+"""The environment's names: `FOREWORD_SERVE_PORT` for `port`, and so on."""
+
+API_KEY = "FOREWORD_API_KEY"
+"""The environment's one key that may do everything."""
+
+PRECISIONS = ("float32", "bfloat16", "float16", "auto")
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """The settings of a service.
+
+    Attributes:
+        host: address to listen on.
+        port: 0: a free one.
+        root_path: the path that a reverse proxy serves this below, e.g. `/foreword`.
+        backbone: folder or hub name.
+        revision: of the backbone on the hub.
+        pooling: None: as the prompts were made, else the backbone's own.
+        normalize: None: as the prompts were made, else the backbone's own.
+        device: as torch names it; None: an accelerator where there is one.
+        precision: of forward passes.
+        max_length: tokens a text is cut to; None: the backbone's limit.
+        bank: folder of prompts and mixtures; read again on demand.
+        prompts: further folders, of one prompt or mixture each.
+        collections: ids of collections that are embedded and searched in memory.
+        use: collection -> the prompt that searches it, where that is not the one of its own name.
+        index: URI of a Milvus index, or the file of an embedded one.
+        index_collection: the index's name there.
+        index_token: of a Milvus server: `user:password` or an API key.
+        data: folder of collections; None: FOREWORD_DATA, else the cache.
+        batch_tokens: tokens in one forward pass, padding included.
+        batch_texts: texts in one forward pass.
+        wait_ms: milliseconds that a text waits for others to share a forward pass with, when none is running.
+        queue_texts: texts that may wait; a request beyond them is answered 503.
+        max_body_bytes: bytes of a request.
+        max_texts: texts in a request.
+        max_tokens: tokens in a request, after texts are cut.
+        max_k: hits a query.
+        stop_seconds: seconds that pending requests have to finish when the service is stopped.
+        token_arrays: what arrays of token ids are read as: `refuse`; `backbone`, its tokenizer's; or the name of a
+            tiktoken encoding such as `cl100k_base`, which LangChain sends unless told otherwise.
+        keys: who may ask; none: everyone.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    root_path: str = ""
+    backbone: str = DEFAULT_BACKBONE
+    revision: str | None = None
+    pooling: str | None = None
+    normalize: bool | None = None
+    device: str | None = None
+    precision: str = "float32"
+    max_length: int | None = None
+    bank: Path | None = None
+    prompts: tuple[Path, ...] = ()
+    collections: tuple[str, ...] = ()
+    use: Mapping[str, str] = field(default_factory=dict)
+    index: str | None = field(default=None, repr=False)
+    index_collection: str = "foreword"
+    index_token: str | None = field(default=None, repr=False)
+    data: Path | None = None
+    batch_tokens: int = 8192
+    batch_texts: int = 64
+    wait_ms: float = 3.0
+    queue_texts: int = 8192
+    max_body_bytes: int = 8 * 2**20
+    max_texts: int = 2048
+    max_tokens: int = 300_000
+    max_k: int = 1000
+    stop_seconds: int = 30
+    token_arrays: str = "refuse"
+    keys: tuple[Key, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 65536:
+            raise ForewordError(f"port is {self.port}; expected 0 (a free one) to 65535")
+        if self.precision not in PRECISIONS:
+            raise ForewordError(f"precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}")
+        for name in (
+            "batch_tokens",
+            "batch_texts",
+            "queue_texts",
+            "max_body_bytes",
+            "max_texts",
+            "max_tokens",
+            "max_k",
+        ):
+            if getattr(self, name) < 1:
+                raise ForewordError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        if self.wait_ms < 0 or self.stop_seconds < 0:
+            raise ForewordError(f"wait_ms={self.wait_ms}, stop_seconds={self.stop_seconds}; expected 0 or more")
+        if self.queue_texts < self.max_texts:
+            raise ForewordError(
+                f"queue_texts is {self.queue_texts}, max_texts {self.max_texts}: a full request would never fit"
+            )
+        if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
+            raise ForewordError(f"root_path is {self.root_path!r}; expected a path such as /foreword")
+        if len({key.name for key in self.keys}) < len(self.keys) or len({k.digest for k in self.keys}) < len(self.keys):
+            raise ForewordError("two of the API keys have one name or one value; give each its own")
+        if unknown := set(self.use) - set(self.collections) if self.index is None else set():
+            raise UnknownNameError(f"use names {', '.join(sorted(unknown))}, which is not among the collections")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON values, without secrets: of a key, its name and what it may do."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        plain = {
+            name: str(value)
+            if isinstance(value, Path)
+            else list(map(str, value))
+            if isinstance(value, tuple)
+            else value
+            for name, value in values.items()
+        }
+        secret = {
+            "index": None if self.index is None else _without_password(self.index),
+            "index_token": None if self.index_token is None else "(set)",
+            "keys": [key.as_dict() for key in self.keys],
+        }
+        return {**plain, "use": dict(self.use), **secret}
+
+
+def _without_password(uri: str) -> str:
+    from foreword.indexing.connection import shown
+
+    return shown(uri)
+
+
+_FIELDS = {entry.name: entry for entry in fields(ServeConfig)}
+_KINDS: dict[str, type] = {
+    **{name: int for name, entry in _FIELDS.items() if str(entry.type).startswith("int")},
+    "wait_ms": float,
+    "normalize": bool,
+}
+
+
+def read_config(
+    file: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> ServeConfig:
+    """The effective configuration.
+
+    Args:
+        file: in TOML, its keys the fields of `ServeConfig`, `[use]` a table, `[[keys]]` tables as
+            `foreword.serving.keys.key_of_table` reads them; None: `FOREWORD_SERVE_CONFIG`, where it is set.
+        options: of the command line; None is not given.
+        environment: None: the process's own.
+
+    Raises:
+        DataError: the file cannot be read.
+        UnknownNameError: it, or the environment, has a name that is no setting.
+        ForewordError: a value is not what it should be.
+    """
+    environment = os.environ if environment is None else environment
+    file = file or (Path(environment[f"{PREFIX}CONFIG"]) if environment.get(f"{PREFIX}CONFIG") else None)
+    values = _of_file(file, environment) if file is not None else {}
+    values |= _of_environment(environment)
+    values |= {name: value for name, value in (options or {}).items() if value is not None}
+    if API_KEY in environment:  # an empty one is refused: a secret that was not filled in would open the service
+        values["keys"] = (*values.get("keys", ()), key_of_value(API_KEY, environment[API_KEY], admin=True))
+    return ServeConfig(**values)
+
+
+def _of_file(path: Path, environment: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError("no such file", path=path) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"cannot be read as TOML: {error}", path=path) from error
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        _check_known(name, str(path))
+        if name == "keys":
+            if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+                raise DataError("keys are given as tables: [[keys]]", path=path)
+            values[name] = tuple(key_of_table(entry, environment, str(path)) for entry in value)
+        else:
+            values[name] = _typed(name, value, f"{path}: {name}")
+    return values
+
+
+def _of_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for variable in sorted(environment):
+        name = variable.removeprefix(PREFIX).lower()
+        if not variable.startswith(PREFIX) or name == "config":
+            continue
+        _check_known(name, variable)
+        if name in ("keys", "use"):
+            raise UnknownNameError(
+                f"{variable}: {name} can be given in a file (--config) only, or {API_KEY} for one key"
+            )
+        text: Any = environment[variable]
+        values[name] = _typed(name, text.split() if name in ("prompts", "collections") else text, variable, text=True)
+    return values
+
+
+def _check_known(name: str, where: str) -> None:
+    if name not in _FIELDS:
+        raise UnknownNameError(f"{where}: no setting {name!r}; there are: {', '.join(sorted(_FIELDS))}")
+
+
+def _typed(name: str, value: Any, where: str, *, text: bool = False) -> Any:
+    """A value as the field's type; `text`: it comes as words, of the environment."""
+    kind = _KINDS.get(name, str)
+    if name == "use":
+        if not isinstance(value, dict) or not all(isinstance(entry, str) for entry in value.values()):
+            raise ForewordError(f"{where} is {value!r}; expected a table of collection = prompt")
+        return dict(value)
+    if name in ("prompts", "collections"):
+        if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+            raise ForewordError(f"{where} is {value!r}; expected a list of texts")
+        return tuple(map(Path, value)) if name == "prompts" else tuple(value)
+    if text and kind is bool and value in ("true", "false"):
+        return value == "true"
+    if text and kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            raise ForewordError(f"{where} is {value!r}; expected a number") from None
+    accepted: Sequence[type] = (int, float) if kind is float else (kind,)
+    if type(value) not in accepted:
+        raise ForewordError(f"{where} is {value!r}; expected {kind.__name__}")
+    return Path(value) if name in ("bank", "data") else value

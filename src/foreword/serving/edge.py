@@ -1,0 +1,111 @@
+"""What every request passes first: the API key, the limit on its size, and the counters."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from foreword.serving.errors import RequestError
+from foreword.serving.keys import Key, authenticate
+from foreword.serving.metrics import Metrics
+
+OPEN = ("/", "/health", "/docs", "/openapi.json", "/favicon.ico")
+"""What needs no key; so does all below `/static/`. Everything else does, where there are keys."""
+
+ADMIN = ("/admin/", "/metrics")
+
+
+class Edge:
+    """ASGI middleware; the key of the request is in `request.state.key`, its id in `request.state.request_id`."""
+
+    def __init__(self, app: ASGIApp, *, keys: Sequence[Key], max_bytes: int, metrics: Metrics) -> None:
+        """`max_bytes` is the limit on a request's body."""
+        self.app, self.keys, self.max_bytes, self.metrics = app, keys, max_bytes, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status = time.monotonic(), 500
+        scope.setdefault("state", {})["request_id"] = uuid.uuid4().hex
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).update(headers_of(scope))
+            await send(message)
+
+        try:
+            try:
+                scope["state"]["key"] = self._key(scope)
+                body = await self._body(scope, receive)
+            except RequestError as error:
+                extra = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {"Connection": "close"}
+                await JSONResponse(error.body(), error.status, extra)(scope, receive, noting)
+                return
+            await self.app(scope, _again(body, receive), noting)
+        finally:
+            endpoint = getattr(scope.get("route"), "path", "other")
+            self.metrics.requests.labels(endpoint, str(status)).inc()
+            self.metrics.seconds.labels(endpoint).observe(time.monotonic() - began)
+
+    def _key(self, scope: Scope) -> Key | None:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path in OPEN or path.startswith("/static/"):
+            return None
+        key = authenticate(self.keys, Headers(scope=scope).get("authorization"))
+        if path.startswith(ADMIN) and not key.admin:
+            raise RequestError(f"the key {key.name!r} is not an admin's", 403, "not_admin")
+        return key
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body. Raises `RequestError` (413) as soon as it is too long, whatever its header says."""
+        said = Headers(scope=scope).get("content-length", "0")
+        parts: list[bytes] = []
+        size = int(said) if said.isdecimal() else 0
+        received = 0
+        while size <= self.max_bytes and received <= self.max_bytes:
+            message = await receive()
+            if message["type"] != "http.request":  # the client has gone
+                return b"".join(parts)
+            parts.append(message.get("body", b""))
+            received += len(parts[-1])
+            if not message.get("more_body", False):
+                if received <= self.max_bytes:
+                    return b"".join(parts)
+                break
+        raise RequestError(
+            f"the request has more than {self.max_bytes} bytes; send fewer texts at a time", 413, "request_too_large"
+        )
+
+
+def headers_of(scope: Scope) -> dict[str, str]:
+    """What every answer to the request bears: its id, and that no other site may frame it or guess its type."""
+    return {
+        "x-request-id": scope["state"]["request_id"],
+        "x-content-type-options": "nosniff",
+        "x-frame-options": "DENY",
+        "content-security-policy": "frame-ancestors 'none'",
+    }
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Gives the body that was read, then what else comes: that the client goes."""
+    given = False
+
+    async def again() -> Any:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
