@@ -1,0 +1,93 @@
+/** One hit: rank, title, how it moved, score, text, and what opens behind "more". */
+
+import { breakable, element } from "./dom.js";
+import { BASE, move, slope, systemName } from "./moves.js";
+import { value } from "./numbers.js";
+
+const SHORT = 500; // characters shown at first, more than the lines that the style sheet leaves
+
+/**
+ * @param {string} system - whose hit
+ * @param {{doc_id: string, title?: string, text?: string, score?: number, rank?: number, metadata?: Object}} hit
+ * @param {number} place - in the list, from 0
+ * @param {Map<string, Map<string, number>>} ranks - system -> doc_id -> rank
+ * @param {number} count - hits asked for
+ */
+export function hitItem(system, hit, place, ranks, count) {
+  const id = String(hit.doc_id);
+  const rank = hit.rank ?? place + 1;
+  const text = String(hit.text ?? "");
+  const title = hit.title || id;
+  const more = element("button", { type: "button", class: "more", "aria-expanded": "false", tabindex: -1 }, "more");
+  more.setAttribute("aria-label", `more of ${title}`);
+  const item = element(
+    "li",
+    { "data-doc": id, tabindex: -1 },
+    element(
+      "div",
+      { class: "gutter" },
+      element("span", { class: "rank" }, element("span", { class: "unseen" }, "rank "), rank),
+      moved(system, id, rank, ranks, count),
+    ),
+    element(
+      "div",
+      {},
+      element(
+        "div",
+        { class: "line" },
+        element("h3", { dir: "auto" }, breakable(title)),
+        element("span", { class: "score" }, element("span", { class: "unseen" }, "score "), value(hit.score)),
+      ),
+      text ? element("p", { class: "text", dir: "auto" }, text.slice(0, SHORT)) : null,
+      more,
+      element("div", { class: "details", hidden: true }),
+    ),
+  );
+  more.addEventListener("click", () => toggle(item));
+  opened.set(item, { text, fill: () => details(id, hit, ranks, count) });
+  return item;
+}
+
+const opened = new WeakMap(); // item -> what its "more" shows
+
+/** Open a hit, or close it. */
+export function toggle(item) {
+  const open = item.classList.toggle("open");
+  const { text, fill } = opened.get(item);
+  const more = item.querySelector(".more");
+  const shown = item.querySelector(".text");
+  if (shown) shown.textContent = open ? text : text.slice(0, SHORT);
+  more.textContent = open ? "less" : "more";
+  more.setAttribute("aria-expanded", String(open));
+  more.setAttribute("aria-label", `${more.textContent} of ${item.querySelector("h3").textContent}`);
+  const place = item.querySelector(".details");
+  place.hidden = !open;
+  place.replaceChildren(...(open ? [fill()] : []));
+}
+
+/** Against base: a line and words. In base itself: what the prompt no longer has. */
+function moved(system, id, rank, ranks, count) {
+  const base = ranks.get(BASE);
+  if (!base) return null;
+  if (system === BASE) {
+    const gone = ranks.has("prompt") && !ranks.get("prompt").has(id);
+    return gone ? element("span", { class: "moved down" }, "dropped", element("span", { class: "unseen" }, " by the prompt")) : null;
+  }
+  const { kind, words } = move(base.get(id), rank);
+  return element("span", { class: `moved ${kind}` }, slope(base.get(id), rank, count), " ", element("span", {}, words));
+}
+
+/** The document's id, its rank in each system, and its metadata. */
+function details(id, hit, ranks, count) {
+  const places = [...ranks].map(([system, own]) => `${systemName(system)} ${own.has(id) ? own.get(id) : `not in ${count}`}`);
+  const metadata = Object.entries(hit.metadata ?? {}).map(([name, given]) => [
+    name,
+    typeof given === "object" ? JSON.stringify(given) : given,
+  ]);
+  const pairs = [["document", id], ["ranks", places.join(", ")], ["score", hit.score ?? "none"], ...metadata];
+  return element(
+    "dl",
+    {},
+    pairs.map(([name, given]) => [element("dt", {}, name), element("dd", { dir: "auto" }, given)]),
+  );
+}
