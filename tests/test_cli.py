@@ -28,6 +28,12 @@ COMMANDS = (
     "evaluate",
     "search",
     "explain",
+    "index",
+    "encode",
+    "export",
+    "import",
+    "push",
+    "serve",
     "recipe",
     "benchmark",
     "words",
@@ -53,7 +59,7 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     said = capsys.readouterr().out
-    assert all(f"\n    {command}" in said for command in COMMANDS)
+    assert all(f"\n  {command} " in said for command in COMMANDS)
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out.startswith("foreword ")

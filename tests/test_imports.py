@@ -28,6 +28,10 @@ ORDER = (
     "benchmark",
     "recipes",
     "demo",
+    "exporting",
+    "hub",
+    "indexing",
+    "serving",
     "cli",
 )
 

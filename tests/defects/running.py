@@ -21,6 +21,7 @@ from sentence_transformers import SentenceTransformer
 from tiny import random_prompt, toy_collection
 
 from foreword.cli import transferring as transfer_command
+from foreword.cli.grammar import CommandParser
 from foreword.collections.beir_parts import BeirCollection
 from foreword.collections.memory import MemoryCollection
 from foreword.collections.records import Collection, Document, Query
@@ -335,6 +336,7 @@ def ignore_unknown_options(patch: pytest.MonkeyPatch) -> None:
     def known(self: argparse.ArgumentParser, arguments: Any = None, namespace: Any = None) -> Any:
         return self.parse_known_args(arguments, namespace)[0]
 
+    patch.setattr(CommandParser, "parse_known_args", argparse.ArgumentParser.parse_known_args)
     patch.setattr(argparse.ArgumentParser, "parse_args", known)
 
 

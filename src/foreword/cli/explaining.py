@@ -203,7 +203,5 @@ def _strongest(words: Sequence[Mapping[str, Any]], key: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """A text that the table prints as it is, brackets too."""
-    from rich.markup import escape
-
-    return escape(" ".join(text.split()))
+    """A text on one line."""
+    return " ".join(text.split())

@@ -1,7 +1,7 @@
 """Parse the command line and run a command.
 
-Exit codes: 0 done, 1 an error in the input (said on standard error), 2 a command line that cannot be understood,
-130 interrupted.
+Exit codes (`foreword --help` lists them; `foreword.cli.failures.EXIT_CODES`): 0 done, 1 an error (said in one line on
+standard error), 2 a command line that cannot be understood, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from foreword.cli.failures import DONE, FAILED, INTERRUPTED, explained, let_go_of_output
+from foreword.cli.hubbing import bring
 from foreword.cli.parser import build_parser
 from foreword.common.errors import ForewordError
 
@@ -23,21 +25,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.environ.get("RANK", "0") != "0":  # of several processes that train together, the first one speaks
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for the life of the process
     try:
+        bring(options)
         options.run(options)
         sys.stdout.flush()
     except ForewordError as error:
-        print(f"foreword: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return 1
+        return _failed(str(error))
     except KeyboardInterrupt:
         print("foreword: interrupted; the same command goes on from where it was", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        let_go_of_output()
     except OSError as error:  # a folder that cannot be written to, a full disk
-        print(f"foreword: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        let_go_of_output()
+        return _failed(explained(error))
+    return DONE
+
+
+def _failed(message: str) -> int:
+    print(f"foreword: error: {' '.join(message.splitlines())}", file=sys.stderr)
+    return FAILED
 
 
 def _one_line_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

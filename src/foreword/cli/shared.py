@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foreword.cli.grammar import CommandParser
+from foreword.common.terminal import console, harmless, table_width
 from foreword.prompts.defaults import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from foreword.collections.records import Collection
 
 Options = argparse.Namespace
-Parser = argparse.ArgumentParser
+Parser = CommandParser
 Add = Callable[[str, Callable[[Options], None], str, str], Parser]
 """Adds a command: its name, what runs it, a summary and an example."""
 
@@ -37,18 +38,17 @@ def say(text: str) -> None:
 
 
 def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """A table on standard output."""
+    """A table on standard output; the texts are shown as they are, brackets too."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left")
+    table = Table(title=Text(harmless(title), "italic") if title else None, box=SIMPLE_HEAD, title_justify="left")
     for number, column in enumerate(columns):
-        table.add_column(column, no_wrap=number == 0, overflow="fold")
+        table.add_column(Text(column), no_wrap=number == 0, overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    # A file or a pipe has no width of its own, and rich would take 80.
-    Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160).print(table)
+        table.add_row(*(Text(harmless(cell)) for cell in row))
+    console(width=table_width()).print(table)
 
 
 def byte_size(count: int | None) -> str:

@@ -35,11 +35,12 @@ def add(command: Add) -> None:
     parser = command(
         "report",
         report,
-        "write the HTML report of a results.json",
+        "write the HTML report of a results.json, and its plots",
         "foreword report runs/demo/results.json --output report.html",
     )
     parser.add_argument("results", type=Path, metavar="RESULTS.json", help="as foreword demo writes it")
     parser.add_argument("--output", type=Path, metavar="FILE", help="(default: report.html beside it)")
+    parser.add_argument("--no-plots", action="store_true", help="the page alone, without plots/ beside it")
 
     parser = command(
         "demo",
@@ -82,7 +83,8 @@ def words(options: Options) -> None:
 
 def report(options: Options) -> None:
     """Write the HTML report of a results file."""
-    from foreword.report import write_report
+    from foreword.report import write_plots, write_report
+    from foreword.report.plots import FOLDER
 
     try:
         results = json.loads(options.results.read_text(encoding="utf-8"))
@@ -94,7 +96,11 @@ def report(options: Options) -> None:
         raise DataError("is not a results file: an object with 'rows'", path=options.results)
     output = options.output or options.results.with_name("report.html")
     write_report(output, results)
-    print_json({"report": str(output)}) if options.json else print(f"report: {output}")
+    plots = [] if options.no_plots else write_plots(output.parent / FOLDER, results)
+    if options.json:
+        print_json({"report": str(output), "plots": [str(file) for plot in plots for file in (plot.png, plot.svg)]})
+        return
+    print(f"report: {output}" + (f"; {len(plots)} plots in {output.parent / FOLDER}" if plots else ""))
 
 
 def demo(options: Options) -> None:

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from foreword.common.terminal import moves_cursor
+
 Item = TypeVar("Item")
 
 
@@ -16,9 +18,9 @@ def track(items: Iterable[Item], what: str, total: int | None = None, *, quiet: 
         items: what to go through.
         what: the bar's label.
         total: the number of items, when `items` has no length.
-        quiet: no bar at all; also so when standard error is not a terminal.
+        quiet: no bar at all; also so when standard error is no terminal, or a dumb one.
     """
     from tqdm import tqdm
 
-    disable = quiet or not sys.stderr.isatty()
+    disable = quiet or not moves_cursor()
     yield from tqdm(items, desc=what, total=total, delay=2.0, leave=False, disable=disable, file=sys.stderr)

@@ -20,7 +20,8 @@ from foreword.prompts.encoder import load_encoder, resolve_precision, transforme
 from foreword.prompts.routes import Route
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, folder_name, library_versions
-from foreword.report import markdown_table, write_report
+from foreword.report import markdown_table, write_plots, write_report
+from foreword.report.plots import FOLDER
 from foreword.retrieval.fusion import min_max
 from foreword.retrieval.runs import Run
 from foreword.retrieval.search import Vectors, bm25_run, dense_run
@@ -304,7 +305,7 @@ class Demo:
 
 
 def run_demo(config: DemoConfig, output: Path, *, data: Path | None = None, quiet: bool = False) -> dict[str, Any]:
-    """Run the demo and write `results.json`, `table.md`, `report.html`, `runs/`, `bank/` and `prompts/` into `output`.
+    """Run the demo; `output` gets `results.json`, `table.md`, `report.html`, `plots/`, `runs/`, `bank/`, `prompts/`.
 
     Args:
         config: what to do.
@@ -333,6 +334,7 @@ def run_demo(config: DemoConfig, output: Path, *, data: Path | None = None, quie
     with atomic_write(output / "table.md") as file:
         file.write(markdown_table(results["rows"], list(config.measures)))
     write_report(output / "report.html", results)
+    write_plots(output / FOLDER, results)
     if not quiet:
         show(results, output)
     return results

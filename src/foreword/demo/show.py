@@ -40,19 +40,21 @@ def searches(recorder: Recorder, collection: Collection, folder: Path, count: in
 
 def show(results: Mapping[str, Any], output: Path) -> None:
     """Print the table, the advice for each target, and the searches."""
-    from rich.console import Console
+    from rich.markup import escape
 
+    from foreword.common.terminal import console as terminal
     from foreword.report import format_table
 
-    console = Console()
+    console = terminal()
     console.print(format_table(results["rows"], results["configuration"]["measures"], title=results["title"]))
-    console.print(results["headline"], highlight=False)
+    console.print(results["headline"], highlight=False, markup=False)
     console.print()
     for advice in results["advice"]:
-        console.print(f"{advice['target']}: [bold]{advice['choice']}[/bold], {advice['reason']}", highlight=False)
+        said = f"{advice['target']}: [bold]{advice['choice']}[/bold], {escape(advice['reason'])}"
+        console.print(said, highlight=False)
     for search in results["searches"]:
-        console.print(f"\n[bold]{search['query']}[/bold]  ({search['relevant']})", highlight=False)
+        console.print(f"\n[bold]{escape(search['query'])}[/bold]  ({escape(str(search['relevant']))})", highlight=False)
         for label, hits in ((search["before_system"], search["before"]), (search["after_system"], search["after"])):
             names = [f"{'*' if hit['relevant'] else ''}{hit['name']}" for hit in hits]
-            console.print(f"  {label:>16}: {', '.join(names)}", highlight=False)
+            console.print(f"  {label:>16}: {', '.join(names)}", highlight=False, markup=False)
     console.print(f"\n* relevant. Written: {output / 'results.json'}, {output / 'report.html'}, {output / 'runs'}/")

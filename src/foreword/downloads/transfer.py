@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from foreword.common.terminal import moves_cursor
 from foreword.downloads.part import Origin, Part
 from foreword.downloads.places import check_space
 from foreword.downloads.resources import Resource, Transport
@@ -197,7 +198,7 @@ def _bar(name: str, kept: int, size: int | None, transport: Transport) -> Any:
     """A progress bar in bytes, shown as `foreword.common.progress` shows its own."""
     from tqdm import tqdm
 
-    disable = transport.quiet or not sys.stderr.isatty()
+    disable = transport.quiet or not moves_cursor()
     units = {"unit": "B", "unit_scale": True, "unit_divisor": 1000}
     return tqdm(desc=name, initial=kept, total=size, delay=2.0, leave=False, disable=disable, file=sys.stderr, **units)
 

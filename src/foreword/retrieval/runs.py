@@ -70,14 +70,22 @@ def write_run(path: Path | str, run: Run, tag: str) -> None:
     _check_word(tag, "tag")
     with atomic_write(path) as file:
         for query_id, hits in run.items():
-            _check_word(query_id, "query_id")
-            for rank, (doc_id, score) in enumerate(ranked(hits), start=1):
-                _check_word(doc_id, "doc_id")
-                if not math.isfinite(score):
-                    raise ForewordError(
-                        f"The score of {doc_id!r} for query {query_id!r} is {score}; expected a finite one."
-                    )
-                file.write(f"{query_id} Q0 {doc_id} {rank} {score!r} {tag}\n")
+            file.writelines(run_lines(query_id, hits, tag))
+
+
+def run_lines(query_id: str, hits: Mapping[str, float], tag: str) -> Iterator[str]:
+    """The lines of one query in a run of TREC's format, as `write_run` writes them, with their ends.
+
+    Raises:
+        ForewordError: an id or the tag is empty or holds white space, or a score is not a finite float32.
+    """
+    _check_word(tag, "tag")
+    _check_word(query_id, "query_id")
+    for rank, (doc_id, score) in enumerate(ranked(hits), start=1):
+        _check_word(doc_id, "doc_id")
+        if not math.isfinite(score):
+            raise ForewordError(f"The score of {doc_id!r} for query {query_id!r} is {score}; expected a finite one.")
+        yield f"{query_id} Q0 {doc_id} {rank} {score!r} {tag}\n"
 
 
 def read_run(path: Path | str) -> Run:

@@ -112,7 +112,7 @@ class Hit:
 def search(
     encoder: SentenceTransformer | None,
     collection: Collection,
-    queries: Sequence[str],
+    queries: Sequence[str | Query],
     *,
     k: int = 10,
     **how: Any,
@@ -122,11 +122,11 @@ def search(
     Args:
         encoder: with the prompt it is routed to; None: BM25.
         collection: what to search.
-        queries: texts.
+        queries: texts, or queries with names of their own.
         k: hits a query.
         how: further arguments of `dense_run`.
     """
-    asked = [Query(f"q{number}", text) for number, text in enumerate(queries)]
+    asked = [q if isinstance(q, Query) else Query(f"q{number}", q) for number, q in enumerate(queries)]
     run = bm25_run(collection, asked, k=k) if encoder is None else dense_run(encoder, collection, asked, k=k, **how)
     wanted = {doc_id for hits in run.values() for doc_id in hits}
     found = {doc.doc_id: doc for doc in collection.documents() if doc.doc_id in wanted}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ from transformers import (
 
 from foreword.collections.records import TrainingPair
 from foreword.common.errors import DataError
+from foreword.common.terminal import moves_cursor
 from foreword.prompts.encoder import resolve_precision, text_prompt
 from foreword.training.config import TrainingConfig
 from foreword.training.dev import DevEvaluator
@@ -167,7 +167,7 @@ def build_trainer(
     )
     trainer.trainee = trainee
     trainer.remove_callback(PrinterCallback)
-    if quiet or not sys.stderr.isatty():
+    if quiet or not moves_cursor():
         trainer.remove_callback(ProgressCallback)
     return trainer
 
@@ -282,7 +282,7 @@ def _arguments(
         report_to=config.report_to.split(","),
         seed=config.seed,
         data_seed=config.seed,
-        disable_tqdm=quiet or not sys.stderr.isatty(),
+        disable_tqdm=quiet or not moves_cursor(),
         log_level="error",
     )
 

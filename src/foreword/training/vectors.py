@@ -96,7 +96,8 @@ def read_vectors(path: str | Path, ids: str | Path | None = None) -> DocumentVec
     Args:
         path: `.npy` with an array (N, d'), memory-mapped; or `.parquet` with a column of ids (`doc_id`, `_id` or
             `id`) and one of vectors (`vector` or `embedding`).
-        ids: for `.npy`, a text file with an id on each line; None: the array's name with `.ids.txt` for `.npy`.
+        ids: for `.npy`, a text file with an id on each line, blanks and all; None: the array's name with `.ids.txt`
+            for `.npy`.
 
     Raises:
         DataError: a file is missing or not of this form.
@@ -114,7 +115,8 @@ def read_vectors(path: str | Path, ids: str | Path | None = None) -> DocumentVec
             raise DataError(f"not an array of numbers: {error}", path=path) from error
         if not np.issubdtype(vectors.dtype, np.floating):
             raise DataError(f"the array holds {vectors.dtype}, not floating point numbers", path=path)
-        return DocumentVectors(ids_path.read_text(encoding="utf-8").split(), vectors)
+        names = ids_path.read_text(encoding="utf-8").split("\n")  # any line end is read as this one
+        return DocumentVectors([name for name in names if name], vectors)
     if path.suffix == ".parquet":
         return _read_parquet(path)
     raise DataError(f"document vectors are .npy or .parquet, not {path.suffix or 'a file without a suffix'}", path=path)

@@ -1,0 +1,59 @@
+"""What is written for a person: with bold type on a terminal that has it, plain into a file or a pipe.
+
+Rich decides this by the usual variables: `NO_COLOR`, `FORCE_COLOR` and `TERM=dumb`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPE_WIDTH = 160
+"""Columns of a table in a file or a pipe, which has no width of its own; `COLUMNS` is asked first."""
+
+_DUMB = ("dumb", "unknown")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def console(*, width: int | None = None) -> Console:
+    """Standard output, for tables.
+
+    Args:
+        width: columns; None: the terminal's, and where there is none, COLUMNS or 80.
+    """
+    from rich.console import Console
+
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would end the program with code 1
+
+    return Output(width=width)
+
+
+def table_width() -> int | None:
+    """The width of a table, as `console` takes it."""
+    return None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+
+
+def moves_cursor() -> bool:
+    """Whether standard error is a terminal on which a line can be drawn again, as a progress bar does."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in _DUMB
+
+
+def wants_colour() -> bool | None:
+    """What the environment says of colour, for programs that ask it differently; None: nothing."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return False if os.environ.get("TERM", "").lower() in _DUMB else None
+
+
+def harmless(text: str) -> str:
+    """A text from elsewhere, whose control characters cannot move the cursor or colour what follows."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -1,0 +1,78 @@
+"""What goes wrong outside the program: one line that says where and what to do, and the right exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from shell import Shell
+
+from foreword.cli.failures import explained
+from foreword.common.files import atomic_write
+
+RUN = [sys.executable, "-m", "foreword"]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOENT, "no such file or folder"),
+        (errno.EACCES, "choose a place that you may write to"),
+        (errno.EROFS, "can only be read"),
+        (errno.ENOSPC, "the disk is full; free some space"),
+        (errno.EISDIR, "is a folder; name a file"),
+        (errno.EPIPE, os.strerror(errno.EPIPE)),  # of what has no cure, the system's own words
+    ],
+)
+def test_errors_say_what_can_be_done(number: int, said: str) -> None:
+    with_path = explained(OSError(number, os.strerror(number), "/some/where"))
+    assert with_path.startswith("/some/where: ")
+    assert said in with_path
+    assert "Errno" not in with_path
+    assert said in explained(OSError(number, os.strerror(number)))
+
+
+def test_an_error_without_a_number_keeps_its_words() -> None:
+    assert explained(OSError("4096 requested and 0 written")) == "4096 requested and 0 written"
+    assert explained(OSError()) == "OSError"
+
+
+def test_a_file_is_named_as_the_user_named_it(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "report.html"):
+        (temporary,) = tmp_path.iterdir()
+    full = OSError(errno.ENOSPC, "No space left on device", str(temporary))
+    assert explained(full).startswith(f"{tmp_path / 'report.html'}: the disk is full")
+
+
+def test_outputs_that_cannot_be(shell: Shell, beir: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    search = ("search", f"folder:{beir}", "words", "--system", "bm25", "--format", "trec", "--output")
+    said = shell.fails(*search, tmp_path / "file" / "below" / "run.trec")
+    assert f"{tmp_path / 'file'}" in said
+    assert "Errno" not in said
+    said = shell.fails(*search, tmp_path / "folder")
+    assert "is a folder; name a file" in said
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_one_line_and_code_1() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*RUN, "collections", "--json"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "foreword: error: the disk is full; free some space, or choose a place on another disk\n"
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_reader_that_has_had_enough_is_no_error(form: list[str]) -> None:
+    with subprocess.Popen([*RUN, "collections", *form], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 0
