@@ -1,4 +1,4 @@
-"""docs/coming-from.md and docs/collections.md: their commands parse, what they name exists, their tables are the data's.
+"""docs/coming-from.md and docs/collections.md: what they name exists, their tables are the data's.
 
 Run as a program, this file writes the tables of docs/collections.md anew.
 """
@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pages import DOCS, page
 
 from foreword.cli.parser import build_parser
 from foreword.collections import beir
@@ -27,11 +28,9 @@ from foreword.collections.registry import catalogue
 from foreword.collections.supervision import supervise
 from foreword.evaluation import published, seen
 from foreword.evaluation.systems import GroupConfig
-from foreword.recipes.recipe import recipe_names
 from foreword.training.config import TrainingConfig
 from foreword.transferring.decision import TransferConfig
 
-DOCS = Path(__file__).parents[1] / "docs"
 PAGES = ("coming-from.md", "collections.md")
 
 SETTINGS = tuple(
@@ -49,27 +48,6 @@ CONFIGS = {kind.__name__: kind for kind in (TrainingConfig, TransferConfig, Grou
 
 
 # -- reading the pages ---------------------------------------------------------------------------------------------
-
-
-def page(name: str) -> str:
-    return (DOCS / name).read_text("utf-8")
-
-
-def fenced(text: str) -> list[str]:
-    """The commands of the `sh` blocks, a line each."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line for line in lines if line.strip() and not line.startswith("#")]
-
-
-def arguments(line: str) -> list[str] | None:
-    """What `foreword` is given, also behind a launcher; None: another program's line."""
-    words = shlex.split(line, comments=True)
-    if words[0] in ("torchrun", "accelerate"):
-        at = words.index("-m")
-        assert words[at + 1] == "foreword"
-        return words[at + 2 :]
-    return words[1:] if words[0] == "foreword" else None
 
 
 def tables(text: str) -> list[list[dict[str, str]]]:
@@ -165,26 +143,6 @@ def check_python(span: str) -> None:
 
 
 # -- tests ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_every_command_parses(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [(line, words) for line in fenced(page(name)) if (words := arguments(line)) is not None]
-    assert len(lines) > 10
-    for line, words in lines:
-        try:
-            options = build_parser().parse_args(words)
-        except SystemExit:
-            pytest.fail(f"{line}\n{capsys.readouterr().err}")
-        if options.command == "recipe" and words[1:]:
-            assert words[1] in recipe_names(), line
-        elif getattr(options, "group", None):
-            assert options.group in group_names(), line
-
-
-def test_other_programs_are_pip_alone() -> None:
-    others = [line for name in PAGES for line in fenced(page(name)) if arguments(line) is None]
-    assert all(re.fullmatch(r"pip install 'foreword\[[\w-]+\]'", line) for line in others)
 
 
 def test_every_option_and_name_exists() -> None:
