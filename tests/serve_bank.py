@@ -73,7 +73,8 @@ def with_metadata(name: str) -> MemoryCollection:
 @contextlib.contextmanager
 def client(settings: ServeConfig) -> Iterator[TestClient]:
     """A service in this process."""
-    with TestClient(create_app(settings, load=load), raise_server_exceptions=False) as asked:
+    app = create_app(settings, load=load)
+    with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as asked:
         yield asked
 
 

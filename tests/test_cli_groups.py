@@ -90,6 +90,26 @@ def test_a_group_is_trained_and_evaluated(shell: Shell, data: Path, tiny_bert: P
     assert r"\toprule" in latex
 
 
+def test_every_prompt_of_a_bank_on_every_collection(shell: Shell, data: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    encoder = load_encoder(str(tiny_bert), device="cpu")
+    for seed, name in enumerate(("android", "english")):
+        prompt = random_prompt(encoder, PromptSpec(length=2), seed, scale=0.5)
+        save_prompt(tmp_path / "bank" / f"cqadupstack-{name}", prompt, encoder, f"cqadupstack/{name}", dtype="float32")
+    common = ("--data", data, "--backbone", tiny_bert, "--device", "cpu", "--measures", "nDCG@10")
+    evaluate = ("evaluate", "--group", "cqadupstack", *common, "--output", tmp_path / "bank" / "evaluation")
+    assert "--systems each needs --bank" in shell.fails(*evaluate, "--systems", "each")
+    result = shell.json(*evaluate, "--systems", "base", "each", "--bank", tmp_path / "bank")
+    systems = ["base", "cqadupstack-android", "cqadupstack-english"]
+    assert [row["system"] for row in result["rows"]] == systems * 12
+    own = next(
+        row for row in result["rows"] if row["collection"] == "cqadupstack/english" and row["system"] == systems[2]
+    )
+    alone = shell.json(
+        *("evaluate", "cqadupstack/english", *common, "--prompt", tmp_path / "bank" / "cqadupstack-english")
+    )
+    assert own["measures"]["nDCG@10"] == pytest.approx(alone["measures"]["nDCG@10"])
+
+
 def test_a_missing_collection_is_said_at_the_end(shell: Shell, data: Path, tiny_bert: Path, tmp_path: Path) -> None:
     said = shell(
         *("evaluate", "--group", "beir", "--data", data, "--systems", "bm25", "--output", tmp_path, "--measures", "AP"),

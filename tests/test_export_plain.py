@@ -193,6 +193,8 @@ def test_a_folder_is_never_overwritten_nor_left_half(
     (tmp_path / "there" / "mine").touch()
     with pytest.raises(DataError, match="is there already"):
         export_plain(encoder, tmp_path / "there")
+    with pytest.raises(DataError, match="give --output a name"):
+        export_plain(encoder, ".")
     monkeypatch.setattr("foreword.exporting.plain._WEIGHTED", set())  # words that take part in the mean are found out
     with pytest.raises(PromptError, match="a: the export's embeddings differ from the encoder's by"):
         export_plain(encoder, tmp_path / "out")

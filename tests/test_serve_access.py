@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import socket
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from starlette.testclient import TestClient
 
 from foreword.common.errors import ForewordError
 from foreword.prompts.encoder import load_encoder
+from foreword.serving import run as run_module
 from foreword.serving.config import ServeConfig, read_config
 from foreword.serving.keys import Key, key_of_value
 
@@ -111,6 +113,34 @@ def test_below_a_proxys_path_the_same_paths_are_open(service: TestClient) -> Non
         ("/metrics", ALL, 200),
     ):
         assert asked.get(f"/foreword{path}", headers=bearer(key)).status_code == status
+
+
+def test_a_service_of_this_machine_is_asked_for_by_this_machines_names(tiny_bert: Path, tmp_path: Path) -> None:
+    bank, encoder = tmp_path / "bank", load_encoder(str(tiny_bert), device="cpu")
+    save(bank, encoder, "toy/one", SPECS["toy/input"], 0)
+    settings = config(tiny_bert, bank, collections=("toy/one",))
+    with client(settings) as asked:
+        for host, status in (
+            ("localhost", 200),
+            ("LOCALHOST:8000", 200),
+            ("127.0.0.1:8000", 200),
+            ("[::1]:8000", 200),
+            ("evil.example", 421),
+            ("localhost.evil.example:8000", 421),
+            ("", 421),
+        ):
+            answer = asked.get("/domains", headers={"Host": host})
+            assert answer.status_code == status, host
+            assert answer.headers["x-request-id"]
+    assert ServeConfig(hosts=("Search.example.org",)).accepted_hosts == {"search.example.org"}
+    assert ServeConfig(host="0.0.0.0").accepted_hosts is None  # what a container listens on
+    assert ServeConfig(keys=KEYS).accepted_hosts is None
+
+
+def test_the_access_log_has_no_searches() -> None:
+    record = logging.makeLogRecord({"args": ("127.0.0.1:1", "GET", "/?domain=a&q=my+secret", "1.1", 200)})
+    assert run_module._without_query(record)
+    assert record.args == ("127.0.0.1:1", "GET", "/", "1.1", 200)
 
 
 def test_every_answer_bears_the_same_headers(service: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,7 +228,8 @@ def test_the_banks_figures_come_from_its_files(tiny_bert: Path, tmp_path: Path, 
             ("toy-c", "toy/b"): 0.4,
         }.items()
     ]
-    (bank / "group.json").write_text(json.dumps({"format": "foreword-group/1", "rows": rows}))
+    (bank / "evaluation").mkdir()
+    (bank / "evaluation" / "group.json").write_text(json.dumps({"format": "foreword-group/1", "rows": rows}))
     with client(config(tiny_bert, bank)) as asked:
         full = asked.get("/bank").json()
     assert full["similarity"]["names"] == names

@@ -82,7 +82,7 @@ class Walk:
 
         from foreword.serving.app import create_app
 
-        self._service = self._running.enter_context(TestClient(create_app(config)))
+        self._service = self._running.enter_context(TestClient(create_app(config), base_url="http://localhost"))
         assert self._service.get("/health").status_code == 200
         assert "<html" in self._service.get("/").text
 

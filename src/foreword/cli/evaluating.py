@@ -83,7 +83,10 @@ def _group_options(parser: Parser) -> None:
         "--bank", type=Path, metavar="DIR", help="a prompt for each collection, by foreword train --group"
     )
     group.add_argument(
-        "--systems", nargs="+", choices=["base", "bm25", "bank", "prompt"], help="(default: base, and what is given)"
+        "--systems",
+        nargs="+",
+        choices=["base", "bm25", "bank", "prompt", "each"],
+        help="each: every prompt of the bank on every collection (default: base, and what is given)",
     )
     group.add_argument("--folds", type=int, metavar="K", help="as in foreword train --folds")
     group.add_argument("--fold-seed", type=int, default=0, metavar="N", help="of the folds (default: %(default)s)")
@@ -248,11 +251,16 @@ def _systems(options: Options) -> list[System]:
     prompt = chosen_prompt(options)
     given = [name for name, path in (("prompt", prompt), ("bank", options.bank)) if path is not None]
     wanted = options.systems or ["base", *given]
-    paths = {"prompt": prompt, "bank": options.bank}
+    paths = {"prompt": prompt, "bank": options.bank, "each": options.bank}
     for name in wanted:
         if name in paths and paths[name] is None:
-            raise ForewordError(f"--systems {name} needs --{name}")
-    return [System(name, name, paths.get(name)) for name in wanted]
+            raise ForewordError(f"--systems {name} needs --{'bank' if name == 'each' else name}")
+    systems = [System(name, name, paths.get(name)) for name in wanted if name != "each"]
+    if "each" in wanted:
+        from foreword.evaluation.candidates import read_bank
+
+        systems += [System(one.path.name, "prompt", one.path) for one in read_bank(options.bank).values()]
+    return systems
 
 
 def _folded(options: Options, names: list[str]) -> list[str]:

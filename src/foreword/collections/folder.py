@@ -60,7 +60,7 @@ def load(
     """
     path = Path(data or "", name).expanduser()
     if not path.is_dir():
-        raise DataError("no such folder; expected one with corpus.jsonl", path=path)
+        raise DataError("no such folder; expected one with corpus.jsonl, or with .txt or .md files", path=path)
     collection: Collection
     if _find(path, "corpus") is not None:
         sample: Any = _subsample(path).get("subsample", {})

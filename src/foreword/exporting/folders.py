@@ -16,9 +16,11 @@ def new_folder(output: str | Path) -> Iterator[Path]:
     """A temporary folder beside `output`, which takes its name when the block ends without an error.
 
     Raises:
-        DataError: there is something at `output` already.
+        DataError: there is something at `output` already, or it has no name (`.`).
     """
     output = Path(output)
+    if output.name in ("", ".."):
+        raise DataError("is a folder that is there and stays; give --output a name", path=output)
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise DataError("is there already; give another --output, or remove it first", path=output)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,8 @@ from foreword.indexing.owner import Owned, disown, own
 from foreword.indexing.schema import DENSE, SHOWN, documents_indexes, documents_schema, facts_schema
 
 CONNECT_SECONDS = 10.0
+REQUEST_SECONDS = 120.0
+"""A server that does not answer a request for so long is an error."""
 MOST_HITS = 16_384
 """The most rows of one answer that Milvus gives."""
 REQUEST_BYTES = 16 * 2**20
@@ -155,7 +157,7 @@ class Store:
         with self._asking("the facts cannot be read") as client:
             # not by `ids`, which pymilvus 3.0 writes into an expression without escaping them
             chosen = f"key in [{', '.join(map(quoted, keys))}]"
-            rows = client.query(self.facts, filter=chosen, output_fields=["key", "value"])
+            rows = client.query(self.facts, filter=chosen, output_fields=["key", "value"], timeout=REQUEST_SECONDS)
         return {row["key"]: row["value"] for row in rows}
 
     def all_facts(self) -> dict[str, Mapping[str, Any]]:
@@ -165,12 +167,12 @@ class Store:
     def put_fact(self, key: str, value: Mapping[str, Any]) -> None:
         """Write the value of a key."""
         with self._asking("the facts cannot be written") as client:
-            client.upsert(self.facts, [{"key": key, "value": dict(value), DENSE: [0.0, 1.0]}])
+            client.upsert(self.facts, [{"key": key, "value": dict(value), DENSE: [0.0, 1.0]}], timeout=REQUEST_SECONDS)
 
     def remove_fact(self, key: str) -> None:
         """Remove a key."""
         with self._asking("the facts cannot be written") as client:
-            client.delete(self.facts, filter=f"key in [{quoted(key)}]")
+            client.delete(self.facts, filter=f"key in [{quoted(key)}]", timeout=REQUEST_SECONDS)
 
     # -- documents -------------------------------------------------------------------------------------------------
 
@@ -178,12 +180,13 @@ class Store:
         """Write documents, each in place of what had its key, in requests of a size that servers take."""
         for part in _parts(rows):
             with self._asking("documents cannot be written") as client:
-                client.upsert(self.name, part)
+                client.upsert(self.name, part, timeout=REQUEST_SECONDS)
 
     def hashes(self, keys: Sequence[str]) -> dict[str, str]:
         """`pk -> hash` of those keys that there are."""
         with self._asking("documents cannot be read") as client:
-            rows = client.get(self.name, ids=list(keys), output_fields=["pk", "hash"]) if keys else []
+            how = {"output_fields": ["pk", "hash"], "timeout": REQUEST_SECONDS}
+            rows = client.get(self.name, ids=list(keys), **how) if keys else []
         return {row["pk"]: row["hash"] for row in rows}
 
     def keys(self, domain: str) -> set[str]:
@@ -194,7 +197,11 @@ class Store:
         """How many documents a domain has; Milvus Lite goes through them all."""
         with self._asking("documents cannot be counted") as client:
             answer = client.query(
-                self.name, filter=of_domain(domain), output_fields=["count(*)"], consistency_level="Strong"
+                self.name,
+                filter=of_domain(domain),
+                output_fields=["count(*)"],
+                consistency_level="Strong",
+                timeout=REQUEST_SECONDS,
             )
         return int(answer[0]["count(*)"])
 
@@ -202,12 +209,12 @@ class Store:
         """Remove documents."""
         for first in range(0, len(keys), MOST_HITS):
             with self._asking("documents cannot be removed") as client:
-                client.delete(self.name, ids=list(keys[first : first + MOST_HITS]))
+                client.delete(self.name, ids=list(keys[first : first + MOST_HITS]), timeout=REQUEST_SECONDS)
 
     def delete_domain(self, domain: str) -> None:
         """Remove a domain's documents."""
         with self._asking("documents cannot be removed") as client:
-            client.delete(self.name, filter=of_domain(domain))
+            client.delete(self.name, filter=of_domain(domain), timeout=REQUEST_SECONDS)
 
     def settle(self) -> None:
         """Have Milvus Lite write what it holds in memory to its files; a server does so by itself."""
@@ -228,6 +235,7 @@ class Store:
                 output_fields=SHOWN,
                 search_params={"metric_type": metric},
                 partition_names=places,
+                timeout=REQUEST_SECONDS,
             )
         return found
 

@@ -91,7 +91,9 @@ def create_app(
         redoc_url=None,
     )
     app.state.service, app.state.metrics = service, metrics
-    app.add_middleware(Edge, keys=config.keys, max_bytes=config.max_body_bytes, metrics=metrics)
+    app.add_middleware(
+        Edge, keys=config.keys, hosts=config.accepted_hosts, max_bytes=config.max_body_bytes, metrics=metrics
+    )
     _add_errors(app)
     app.include_router(openai_router(service, metrics))
     app.include_router(search_router(service, metrics))

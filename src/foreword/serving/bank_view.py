@@ -21,7 +21,7 @@ from foreword.transferring.features import bank_features
 from foreword.transferring.reach import source_domains
 from foreword.transferring.similarity import similarity
 
-GROUP_FILE = "group.json"
+GROUP_FILES = ("group.json", "evaluation/group.json")
 TRANSFER_MEASURE = "nDCG@10"
 
 
@@ -31,8 +31,8 @@ def bank_view(encoder: SentenceTransformer, served: Mapping[str, Served], bank: 
     Args:
         encoder: the backbone.
         served: the prompts.
-        bank: their folder, which may hold `features.safetensors` (of `foreword advise`) and `group.json` (of
-            `foreword evaluate --group`); None: there is none.
+        bank: their folder, which may hold `features.safetensors` (of `foreword advise`) and what `foreword evaluate
+            --group ... --systems each` wrote to its folder `evaluation`; None: there is none.
 
     Raises:
         ForewordError: a file is broken.
@@ -41,7 +41,7 @@ def bank_view(encoder: SentenceTransformer, served: Mapping[str, Served], bank: 
         name: load_prompt(one.candidate.path) for name, one in served.items() if not is_mixture(one.candidate.path)
     }
     figures = _of_cards(stored)
-    rows = [] if bank is None else _of_group(bank / GROUP_FILE)
+    rows = [] if bank is None else [row for name in GROUP_FILES for row in _of_group(bank / name)]
     return {
         "names": list(served),
         "similarity": None if bank is None else _similarity(encoder, stored, bank),

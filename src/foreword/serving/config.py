@@ -19,6 +19,8 @@ PREFIX = "FOREWORD_SERVE_"
 API_KEY = "FOREWORD_API_KEY"
 """The environment's one key that may do everything."""
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 
 
@@ -29,6 +31,9 @@ class ServeConfig:
     Attributes:
         host: address to listen on.
         port: 0: a free one.
+        hosts: names by which the service may be asked for (of the header `Host`, without the port); none: any, but on
+            this machine's own address without keys only `localhost` and that address, so that no page of the web can
+            reach it by a name of its own.
         root_path: the path that a reverse proxy serves this below, e.g. `/foreword`.
         backbone: folder or hub name.
         revision: of the backbone on the hub.
@@ -61,6 +66,7 @@ class ServeConfig:
 
     host: str = "127.0.0.1"
     port: int = 8000
+    hosts: tuple[str, ...] = ()
     root_path: str = ""
     backbone: str = DEFAULT_BACKBONE
     revision: str | None = None
@@ -118,6 +124,13 @@ class ServeConfig:
         if unknown := set(self.use) - set(self.collections) if self.index is None else set():
             raise UnknownNameError(f"use names {', '.join(sorted(unknown))}, which is not among the collections")
 
+    @property
+    def accepted_hosts(self) -> frozenset[str] | None:
+        """The names by which it may be asked for, in small letters; None: any."""
+        if self.hosts:
+            return frozenset(name.casefold() for name in self.hosts)
+        return frozenset(LOOPBACK) if self.host in LOOPBACK and not self.keys else None
+
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON values, without secrets: of a key, its name and what it may do."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
@@ -143,6 +156,7 @@ def _without_password(uri: str) -> str:
     return shown(uri)
 
 
+_LISTS = ("hosts", "prompts", "collections")
 _FIELDS = {entry.name: entry for entry in fields(ServeConfig)}
 _KINDS: dict[str, type] = {
     **{name: int for name, entry in _FIELDS.items() if str(entry.type).startswith("int")},
@@ -210,7 +224,7 @@ def _of_environment(environment: Mapping[str, str]) -> dict[str, Any]:
                 f"{variable}: {name} can be given in a file (--config) only, or {API_KEY} for one key"
             )
         text: Any = environment[variable]
-        values[name] = _typed(name, text.split() if name in ("prompts", "collections") else text, variable, text=True)
+        values[name] = _typed(name, text.split() if name in _LISTS else text, variable, text=True)
     return values
 
 
@@ -226,7 +240,7 @@ def _typed(name: str, value: Any, where: str, *, text: bool = False) -> Any:
         if not isinstance(value, dict) or not all(isinstance(entry, str) for entry in value.values()):
             raise ForewordError(f"{where} is {value!r}; expected a table of collection = prompt")
         return dict(value)
-    if name in ("prompts", "collections"):
+    if name in _LISTS:
         if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
             raise ForewordError(f"{where} is {value!r}; expected a list of texts")
         return tuple(map(Path, value)) if name == "prompts" else tuple(value)

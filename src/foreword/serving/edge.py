@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -24,9 +25,11 @@ ADMIN = ("/admin/", "/metrics")
 class Edge:
     """ASGI middleware; the key of the request is in `request.state.key`, its id in `request.state.request_id`."""
 
-    def __init__(self, app: ASGIApp, *, keys: Sequence[Key], max_bytes: int, metrics: Metrics) -> None:
-        """`max_bytes` is the limit on a request's body."""
-        self.app, self.keys, self.max_bytes, self.metrics = app, keys, max_bytes, metrics
+    def __init__(
+        self, app: ASGIApp, *, keys: Sequence[Key], hosts: Container[str] | None, max_bytes: int, metrics: Metrics
+    ) -> None:
+        """`hosts`: the names it may be asked for by, None: any; `max_bytes`: the limit on a request's body."""
+        self.app, self.keys, self.hosts, self.max_bytes, self.metrics = app, keys, hosts, max_bytes, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -45,6 +48,7 @@ class Edge:
 
         try:
             try:
+                self._check_host(scope)
                 scope["state"]["key"] = self._key(scope)
                 body = await self._body(scope, receive)
             except RequestError as error:
@@ -56,6 +60,14 @@ class Edge:
             endpoint = getattr(scope.get("route"), "path", "other")
             self.metrics.requests.labels(endpoint, str(status)).inc()
             self.metrics.seconds.labels(endpoint).observe(time.monotonic() - began)
+
+    def _check_host(self, scope: Scope) -> None:
+        """Against a page of the web whose own name leads to this machine (DNS rebinding)."""
+        if self.hosts is None:
+            return
+        name = urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname or ""
+        if name not in self.hosts:
+            raise RequestError(f"there is no service by the name {name!r} here (hosts)", 421, "unknown_host")
 
     def _key(self, scope: Scope) -> Key | None:
         path = scope["path"].removeprefix(scope.get("root_path", ""))

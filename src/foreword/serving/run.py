@@ -16,11 +16,9 @@ import uvicorn
 from foreword.common.errors import ForewordError
 from foreword.common.terminal import wants_colour
 from foreword.serving.app import create_app
-from foreword.serving.config import ServeConfig
+from foreword.serving.config import LOOPBACK, ServeConfig
 
 logger = logging.getLogger(__name__)
-
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def run(config: ServeConfig) -> None:
@@ -33,10 +31,18 @@ def run(config: ServeConfig) -> None:
     shown.setLevel(logging.INFO)  # bm25s asks for every detail of its own
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[shown])
     logging.getLogger("foreword").setLevel(logging.INFO)
-    if config.host not in _LOOPBACK and not config.keys:
+    logging.getLogger("uvicorn.access").addFilter(_without_query)
+    if config.host not in LOOPBACK and not config.keys:
         logger.warning("no API keys: whoever reaches %s may ask for everything, and reload", config.host)
     with _bound(config.host, config.port) as address:  # before the backbone is loaded and documents are embedded
         asyncio.run(_serve(config, address))
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    """Keeps a search that stands in the page's address (`/?q=...`) out of the access log."""
+    if isinstance(record.args, tuple) and len(record.args) == 5:  # address, method, path, version, status
+        record.args = (*record.args[:2], str(record.args[2]).partition("?")[0], *record.args[3:])
+    return True
 
 
 def _bound(host: str, port: int) -> socket.socket:
