@@ -10,9 +10,7 @@ import base64
 import hashlib
 import http.server
 import json
-import os
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import yaml
+from webserver import listening
 
 LICENCES = ("apache-2.0", "mit", "cc-by-4.0")
 _REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
@@ -263,20 +262,5 @@ ROUTES = (
 def serve_hub() -> Iterator[Hub]:
     """A hub at `hub.url` until the block ends."""
     hub = Hub()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("HubHandler", (Handler,), {"hub": hub}))
-    server.daemon_threads = True
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    unproxied = os.environ.get("NO_PROXY")
-    os.environ["NO_PROXY"] = ",".join(filter(None, [unproxied, "127.0.0.1"]))
-    try:
+    with listening(type("HubHandler", (Handler,), {"hub": hub})) as hub.url:
         yield hub
-    finally:
-        if unproxied is None:
-            del os.environ["NO_PROXY"]
-        else:
-            os.environ["NO_PROXY"] = unproxied
-        server.shutdown()
-        server.server_close()
-        thread.join()

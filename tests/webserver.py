@@ -140,22 +140,29 @@ class Site:
 def serve(files: Mapping[str, bytes] | Path, faults: dict[str, Fault | list[Fault]] | None = None) -> Iterator[Site]:
     """Serve a folder, or a mapping from path (`/a.zip`) to content, at `site.url` until the block ends."""
     site = Site(files, {} if faults is None else faults)
-    handler = type("SiteHandler", (_Handler,), {"site": site})
+    with listening(type("SiteHandler", (_Handler,), {"site": site})) as site.url:
+        try:
+            yield site
+        finally:
+            site.stopped.set()
+
+
+@contextmanager
+def listening(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server on a free port, which no proxy of the environment stands before."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    site.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     unproxied = os.environ.get("NO_PROXY")
     os.environ["NO_PROXY"] = ",".join(filter(None, [unproxied, "127.0.0.1"]))
     try:
-        yield site
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         if unproxied is None:
             del os.environ["NO_PROXY"]
         else:
             os.environ["NO_PROXY"] = unproxied
-        site.stopped.set()
         server.shutdown()
         server.server_close()
         thread.join()
