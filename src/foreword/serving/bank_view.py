@@ -21,7 +21,7 @@ from foreword.transferring.features import bank_features
 from foreword.transferring.reach import source_domains
 from foreword.transferring.similarity import similarity
 
-GROUP_FILES = ("group.json", "evaluation/group.json")
+EVALUATION = "evaluation/group.json"
 TRANSFER_MEASURE = "nDCG@10"
 
 
@@ -41,7 +41,7 @@ def bank_view(encoder: SentenceTransformer, served: Mapping[str, Served], bank: 
         name: load_prompt(one.candidate.path) for name, one in served.items() if not is_mixture(one.candidate.path)
     }
     figures = _of_cards(stored)
-    rows = [] if bank is None else [row for name in GROUP_FILES for row in _of_group(bank / name)]
+    rows = [] if bank is None else _of_group(bank / EVALUATION)
     return {
         "names": list(served),
         "similarity": None if bank is None else _similarity(encoder, stored, bank),
@@ -117,7 +117,7 @@ def _of_cards(stored: Mapping[str, StoredPrompt]) -> list[dict[str, Any]]:
 
 
 def _of_group(path: Path) -> list[dict[str, Any]]:
-    """The figures in an evaluation's `group.json`; a training leaves a file of that name too, which has none."""
+    """The figures in an evaluation's `group.json`."""
     if not path.is_file():
         return []
     try:
