@@ -15,7 +15,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import Any
 
+    from page_server import Site
     from sentence_transformers import SentenceTransformer
     from shell import Shell
 
@@ -80,3 +82,37 @@ def shell(capsys: pytest.CaptureFixture[str]) -> Iterator[Shell]:
     shown = warnings.showwarning
     yield Shell(capsys)
     warnings.showwarning = shown
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless browser."""
+    from page_server import open_browser
+
+    with open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def site_of_module() -> Iterator[Site]:
+    """The stand-in for the service behind the page, with what the last test made of it."""
+    from page_server import serve_page
+
+    with serve_page() as served:
+        yield served
+
+
+@pytest.fixture
+def site(site_of_module: Site) -> Site:
+    """The stand-in for the service behind the page."""
+    site_of_module.reset()
+    return site_of_module
+
+
+@pytest.fixture
+def page(browser: Any, site: Site) -> Iterator[Any]:
+    """An empty page of the browser; it fails on what the page's script throws."""
+    from page_server import open_page
+
+    with open_page(browser) as opened:
+        yield opened

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import uvicorn
+from on_a_port import on_a_port
 from sentence_transformers import SentenceTransformer
 from starlette.testclient import TestClient
 from tiny import random_prompt, toy_collection
@@ -86,23 +83,6 @@ def ask(service: TestClient, domain: str, status: int = 200, **more: Any) -> dic
     return found
 
 
-@contextlib.contextmanager
-def listening(settings: ServeConfig) -> Iterator[str]:
+def listening(settings: ServeConfig) -> contextlib.AbstractContextManager[str]:
     """A service on a free port; gives its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        server = uvicorn.Server(
-            uvicorn.Config(create_app(settings, load=load), log_level="warning", timeout_graceful_shutdown=10)
-        )
-        free.listen()
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [free]}, daemon=True)
-        thread.start()
-        try:
-            while not server.started:
-                assert thread.is_alive(), "the service has not started"
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.should_exit = True
-            thread.join(20)
+    return on_a_port(create_app(settings, load=load))

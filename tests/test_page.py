@@ -4,37 +4,11 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-from page_server import EVIL, STATIC, Site, bank, domains, found, hits, open_browser, open_page, refused, serve_page
+from page_server import EVIL, STATIC, Site, bank, domains, found, hits, open_page, refused
 
 SEARCH = "?domain=pydoc%2Ftorch&q=stop+gradients"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with open_browser() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Site]:
-    with serve_page() as site:
-        yield site
-
-
-@pytest.fixture
-def site(server: Site) -> Site:
-    server.reset()
-    return server
-
-
-@pytest.fixture
-def page(browser: Any, site: Site) -> Iterator[Any]:
-    with open_page(browser) as opened:
-        yield opened
 
 
 def column(page: Any, system: str) -> Any:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from page_server import Site, bank, open_browser, open_page, refused, serve_page
+from page_server import Site, bank, open_page, refused
 
 CONTRASTS = """() => {
   const canvas = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
@@ -28,30 +27,6 @@ CONTRASTS = """() => {
   }
   return seen;
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with open_browser() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Site]:
-    with serve_page() as site:
-        yield site
-
-
-@pytest.fixture
-def site(server: Site) -> Site:
-    server.reset()
-    return server
-
-
-@pytest.fixture
-def page(browser: Any, site: Site) -> Iterator[Any]:
-    with open_page(browser) as opened:
-        yield opened
 
 
 def show(page: Any, site: Site) -> None:

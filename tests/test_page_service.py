@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
+from on_a_port import on_a_port
 from page_server import open_browser, open_page
 from tiny import random_prompt, sentences, toy_collection
 
@@ -22,24 +20,6 @@ for package in ("fastapi", "prometheus_client", "uvicorn"):
 
 KEY = "a-key-of-the-tests-alone"
 QUERY = sentences(1, seed=3)[0]
-
-
-@contextmanager
-def listening(app: Any) -> Iterator[str]:
-    """The address of a running application."""
-    import uvicorn
-
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive(), "the service did not start"
-            thread.join(0.02)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    finally:
-        server.should_exit = True
-        thread.join(20)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +37,8 @@ def service(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     other = load_encoder(str(tiny_bert), prompt=folder / "toy-one", device="cpu")
     expected = [hit.document.doc_id for hit in search(other, collections["toy/one"], [QUERY], k=5)[0]]
     config = ServeConfig(bank=folder, collections=tuple(collections), keys=(key_of_value("tests", KEY),))
-    with listening(create_app(config, load=collections.__getitem__, encoder=encoder)) as url:
-        yield url, expected
+    with on_a_port(create_app(config, load=collections.__getitem__, encoder=encoder)) as url:
+        yield f"{url}/", expected
 
 
 def test_the_page_on_the_service(service: tuple[str, list[str]]) -> None:
