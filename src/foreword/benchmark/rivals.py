@@ -53,7 +53,7 @@ def rivals(stage: Stage, targets: Sequence[str], seed: int) -> None:
         for target in stage.plan.held_out(number):
             _Rivals(stage, target, shared, seed).run()
             own = _Rivals(stage, target, Shared({target: prompts[target]}, start, shared.pilots), seed)
-            own.cell("supervised-query", partial(own.found, target, labels=None))
+            own.cell("supervised-query", partial(own.trained_alone, target, prompts[target], labels=None))
 
 
 class _Rivals:
@@ -169,7 +169,8 @@ class _Rivals:
             assert cell is not None
             scores[name] = cell.measures["nDCG@10"]
         best = oracle_single(scores)
-        return self.found(best, weights={best: 1.0}, details={"looks_at": "test labels"})
+        size = int(self.bank[best].card["bytes"])
+        return self.found(best, weights={best: 1.0}, stored_bytes=size, details={"looks_at": "test labels"})
 
     def fitted(self, config: FitConfig, recipe: str = "auto") -> Found:
         """Weights fitted on pseudo-queries; those of 0 are the base model, which is thus among the sources."""
@@ -240,7 +241,7 @@ class _Rivals:
             stage, f"sources-seed{self.seed}/pseudo-{folder_name(target)}", Unlabelled(stage.target(target)), target,
             config, self.start, documents={target: stage.documents(target, None, "base")}, pairs={target: pairs},
         )  # fmt: skip
-        stage.cell(target, "query:pseudo", self.seed, self.configuration, lambda: self._own(stored))
+        stage.cell(target, "query:pseudo", self.seed, self.configuration, partial(self.trained_alone, "pseudo", stored))
         try:
             weights = spot_weights(stored.prompt, self.bank, start=self.start.prompt)
         except PromptError as error:
@@ -248,13 +249,14 @@ class _Rivals:
             weights = uniform_weights(self.bank)
         return self.mixed(weights, seconds_of(stored) + time.perf_counter() - began)
 
-    def _own(self, stored: StoredPrompt) -> Found:
-        name = self.stage.carry("pseudo", stored)
+    def trained_alone(self, name: str, stored: StoredPrompt, **what: object) -> Found:
+        """A prompt trained for this target alone."""
         return self.found(
-            name,
+            self.stage.carry(name, stored),
             trained_parameters=stored.prompt.count(),
             stored_bytes=int(stored.card["bytes"]),
             seconds=seconds_of(stored),
+            **what,
         )
 
     def router(self) -> Found:

@@ -195,7 +195,7 @@ def _interval(interval: Interval | None) -> str:
 
 def _share(share: Share | None) -> str:
     """`63 % [41 %, 80 %]`."""
-    if share is None or share.share is None:
+    if share is None or share.share is None or share.low is None:
         return numbers.NOTHING
     return f"{_percent(share.share)} {_ends(share.low, share.high, _percent)}"
 
