@@ -19,9 +19,9 @@ SHOWN = 3
 def headline(recorder: Recorder, target: str) -> str:
     """The demo's outcome in a sentence."""
     measure = recorder.measures[0]
-    base, fitted, best = (recorder.value(name, target) for name in ("base", "transfer-fitted", AFTER))
+    base, without, best = (recorder.value(name, target) for name in ("base", "transfer-adapted", AFTER))
     return (
-        f"{target}, {measure}: {base:.3f} with the base model, {fitted:.3f} by transfer without any of its labels, "
+        f"{target}, {measure}: {base:.3f} with the base model, {without:.3f} by transfer without any of its labels, "
         f"{best:.3f} with a prompt trained on its labels."
     )
 
