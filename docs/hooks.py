@@ -23,7 +23,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def helps() -> Iterator[str]:
     """A section for each command, and for each action of one that has them."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
-    from foreword.cli.parser import build_parser
+    from foreword.cli.main import build_parser
 
     os.environ["COLUMNS"] = WIDTH
     for command in parsers_of(build_parser()):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from shell import Shell
 
-    from foreword.collections.memory import MemoryCollection
+    from foreword.collections.collection import MemoryCollection
 
 
 @pytest.fixture(scope="session", autouse=True)

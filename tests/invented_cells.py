@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from foreword.benchmark.records import Cell
+from foreword.lab.records import Cell
 
 
 def cell(target: str, system: str, values: Sequence[float], seed: int = 0, **fields: Any) -> Cell:

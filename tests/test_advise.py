@@ -13,24 +13,34 @@ from sentence_transformers import SentenceTransformer
 from shell import Shell
 from tiny import random_prompt, sentences, toy_collection, write_beir
 
-from foreword.collections.memory import MemoryCollection
+from foreword.collections.collection import Document, MemoryCollection
 from foreword.collections.pseudo import pseudo_pairs
-from foreword.collections.records import Document
-from foreword.common.errors import DataError, ForewordError, PromptError, UnknownNameError
+from foreword.errors import DataError, ForewordError, PromptError, UnknownNameError
 from foreword.prompts.encoder import encode, load_encoder
-from foreword.prompts.prompt import Prompt
-from foreword.prompts.spec import PromptSpec
+from foreword.prompts.prompt import Prompt, PromptSpec
 from foreword.prompts.store import StoredPrompt, folder_name, save_prompt
 from foreword.training.config import TrainingConfig
 from foreword.training.train import train
-from foreword.transferring.advice import Compared, Found, changes_for, choose, reason_for
 from foreword.transferring.advise import advise
-from foreword.transferring.evidence import Evidence, Gain, expected_gain, read_evidence
-from foreword.transferring.features import FILE
 from foreword.transferring.fit import FitConfig
-from foreword.transferring.reach import Reach
-from foreword.transferring.sample import label_split, labelled_sample, text_sample, training_pairs
-from foreword.transferring.trial import AdviceConfig, nearest_prompts
+from foreword.transferring.reach import FILE, Reach
+from foreword.transferring.trial import (
+    AdviceConfig,
+    Compared,
+    Evidence,
+    Found,
+    Gain,
+    changes_for,
+    choose,
+    expected_gain,
+    label_split,
+    labelled_sample,
+    nearest_prompts,
+    read_evidence,
+    reason_for,
+    text_sample,
+    training_pairs,
+)
 
 CONFIG = AdviceConfig(fit=FitConfig(precision="float32", steps=10))
 

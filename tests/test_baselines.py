@@ -16,15 +16,22 @@ import torch
 from sentence_transformers import SentenceTransformer
 from tiny import FAMILIES, random_prompt, save_model
 
-from foreword.baselines.change import changed_copy
-from foreword.baselines.spec import LEARNING_RATES, BaselineSpec, Method, baseline_config, prompt_baseline
-from foreword.baselines.store import Baseline, load_baseline
-from foreword.baselines.train import train_baseline
-from foreword.collections.memory import MemoryCollection
-from foreword.common.errors import BackboneError, ForewordError, OtherTrainingError, PromptError, UnknownNameError
+from foreword.collections.collection import MemoryCollection
+from foreword.errors import BackboneError, ForewordError, OtherTrainingError, PromptError, UnknownNameError
 from foreword.evaluation.evaluate import evaluate
+from foreword.lab.baselines import (
+    LEARNING_RATES,
+    Baseline,
+    BaselineSpec,
+    Method,
+    baseline_config,
+    changed_copy,
+    load_baseline,
+    prompt_baseline,
+    train_baseline,
+)
 from foreword.prompts.encoder import encode, load_encoder, state_digest, transformer_of
-from foreword.prompts.spec import PromptSpec
+from foreword.prompts.prompt import PromptSpec
 from foreword.training import trainer as trainer_module
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.train import train

@@ -12,21 +12,12 @@ from xml.etree import ElementTree
 import pytest
 from invented_cells import benchmark, cell
 
-from foreword.benchmark.page import write_page
-from foreword.benchmark.plots import (
-    draw_all,
-    few_shot_curves,
-    few_shot_families,
-    gain_by_similarity,
-    transfer_matrix,
-)
-from foreword.benchmark.records import Cell
-from foreword.benchmark.summary import Hypothesis, judge_hypotheses, summarise
-from foreword.benchmark.tables import domain_table, hypothesis_table, summary_table
-from foreword.common.errors import ForewordError
-from foreword.report.drawing import canvas
-from foreword.report.marks import log_axis
-from foreword.report.placing import label_points, short_names, spread_out, standing_out
+from foreword.errors import ForewordError
+from foreword.lab.page import domain_table, hypothesis_table, summary_table, write_page
+from foreword.lab.plots import draw_all, few_shot_curves, few_shot_families, gain_by_similarity, transfer_matrix
+from foreword.lab.records import Cell
+from foreword.lab.statistics import Hypothesis, judge_hypotheses, summarise
+from foreword.report.plots import canvas, label_points, log_axis, short_names, spread_out, standing_out
 
 SYSTEMS = ("base", "bm25", "transfer-guarded", "supervised")
 TARGETS = ("a", "b")

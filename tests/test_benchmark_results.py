@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from invented_cells import cell
 
-from foreword.benchmark.records import cell_path, load_cells, run_path, save_cell
-from foreword.benchmark.statistics import (
+from foreword.errors import DataError, ForewordError
+from foreword.lab.records import cell_path, load_cells, run_path, save_cell
+from foreword.lab.statistics import (
     by_domain,
     coverage,
     differences,
@@ -26,7 +27,6 @@ from foreword.benchmark.statistics import (
     stratified_randomization,
     win_tie_loss,
 )
-from foreword.common.errors import DataError, ForewordError
 
 MEASURE = "nDCG@10"
 

@@ -11,22 +11,20 @@ import numpy as np
 import pytest
 from tiny import random_prompt, toy_collection, write_beir
 
-from foreword.benchmark import run as running
-from foreword.benchmark.parts import PARTS
-from foreword.benchmark.plan import Plan, load_plan
-from foreword.benchmark.records import Cell, load_cells, run_path
-from foreword.benchmark.run import run_benchmark, write_results
-from foreword.benchmark.stage import Stage
-from foreword.benchmark.supervised import METHODS
 from foreword.cli import main
 from foreword.collections.registry import load
-from foreword.common.errors import ForewordError, UnknownNameError
+from foreword.errors import ForewordError, UnknownNameError
+from foreword.lab import benchmark as running
+from foreword.lab.benchmark import run_benchmark, write_results
+from foreword.lab.cells import METHODS
+from foreword.lab.parts import PARTS
+from foreword.lab.records import Cell, load_cells, run_path
+from foreword.lab.stage import Plan, Stage, load_plan
 from foreword.prompts.encoder import encode, transformer_of
-from foreword.prompts.spec import PromptSpec
+from foreword.prompts.prompt import PromptSpec
 from foreword.prompts.store import load_prompt, trained_on
-from foreword.retrieval.fusion import min_max
-from foreword.retrieval.runs import read_run
-from foreword.transferring.evidence import read_evidence
+from foreword.retrieval.runs import min_max, read_run
+from foreword.transferring.trial import read_evidence
 
 PLAN = """
 title = "Toys"
@@ -216,7 +214,7 @@ def test_what_is_done_is_left_and_what_is_missing_is_made(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("nothing is to be trained")
 
-    monkeypatch.setattr("foreword.benchmark.prompts.train", refuse)
+    monkeypatch.setattr("foreword.lab.stage.train", refuse)
     plan = plan_of(place)
     lost = run_path(place / "out", plan.domains[0], "bm25", 0)
     before = lost.read_bytes()

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from shell import Shell
 
-from foreword.collections.groups import group_names, members
-from foreword.recipes import recipe_names
+from foreword.collections.registry import group_names, members
+from foreword.lab.recipe import recipe_names
 
 pytest.importorskip("shtab")
 BASH = shutil.which("bash")
@@ -19,8 +19,7 @@ BASH = shutil.which("bash")
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from foreword.cli.completing import script
-    from foreword.cli.parser import build_parser
+    from foreword.cli.main import build_parser, script
 
     path = tmp_path_factory.mktemp("completion") / "foreword.bash"
     path.write_text(script(build_parser(), "bash"))

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from shell import Shell
 
-from foreword.cli.failures import explained
-from foreword.common.files import atomic_write
+from foreword.cli.grammar import explained
+from foreword.files import atomic_write
 
 RUN = [sys.executable, "-m", "foreword"]
 

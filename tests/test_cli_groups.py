@@ -12,12 +12,11 @@ from shell import Shell
 from tiny import random_prompt, toy_collection, write_beir
 from webserver import serve
 
-from foreword.collections.groups import describe, group_names, grouped_catalogue, members
-from foreword.collections.hard_negatives import read_hard_negatives
-from foreword.collections.registry import load
-from foreword.common.errors import UnknownNameError
+from foreword.collections.registry import describe, group_names, grouped_catalogue, load, members
+from foreword.collections.views import read_hard_negatives
+from foreword.errors import UnknownNameError
 from foreword.prompts.encoder import load_encoder
-from foreword.prompts.spec import PromptSpec
+from foreword.prompts.prompt import PromptSpec
 from foreword.prompts.store import read_card, save_prompt
 
 FORUMS = [name.partition("/")[2] for name in members("cqadupstack")]

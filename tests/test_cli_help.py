@@ -9,9 +9,8 @@ from shell import Shell
 from test_cli import COMMANDS
 
 from foreword.cli import main
-from foreword.cli.failures import EXIT_CODES
-from foreword.cli.grammar import CommandParser, did_you_mean
-from foreword.cli.parser import GROUPS, build_parser
+from foreword.cli.grammar import EXIT_CODES, CommandParser, did_you_mean
+from foreword.cli.main import GROUPS, build_parser
 
 
 def said_by(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:

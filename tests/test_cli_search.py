@@ -15,8 +15,8 @@ from pages import blocks, commands_of
 from shell import Shell
 from tiny import toy_collection
 
-from foreword.cli.queries import asked, named_queries
-from foreword.common.errors import DataError, ForewordError
+from foreword.cli.search import asked, named_queries
+from foreword.errors import DataError, ForewordError
 
 
 @pytest.fixture
@@ -137,8 +137,8 @@ def test_a_stream_is_answered_as_a_file_is(
             with open(reading) as stream:
                 monkeypatch.setattr("sys.stdin", stream)
                 if pieces > 1:  # as if it came slowly
-                    monkeypatch.setattr("foreword.cli.queries._CHUNK", 200)
-                    monkeypatch.setattr("foreword.cli.queries._has_ended", lambda _: False)
+                    monkeypatch.setattr("foreword.cli.search._CHUNK", 200)
+                    monkeypatch.setattr("foreword.cli.search._has_ended", lambda _: False)
                 answers.append(shell("search", f"folder:{beir}", "--format", "jsonl", "--k", 3, *system))
             monkeypatch.undo()
         first, second = ([json.loads(line) for line in text.splitlines()] for text in answers)
@@ -153,7 +153,7 @@ def test_a_stream_is_answered_as_a_file_is(
 def test_answers_leave_before_the_next_batch_is_read(
     shell: Shell, beir: Path, pipe: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from foreword.cli import queries
+    from foreword.cli import search as queries
 
     written: list[list[str]] = []
     real = queries._write_one

@@ -6,9 +6,8 @@ import io
 
 import pytest
 
-from foreword.cli.shared import print_table
-from foreword.common.progress import track
-from foreword.common.terminal import console, moves_cursor, wants_colour
+from foreword.cli.grammar import print_table
+from foreword.terminal import console, moves_cursor, track, wants_colour
 
 RED = "\x1b[31m"
 

@@ -14,11 +14,11 @@ import pytest
 from webserver import serve
 
 from foreword.collections import DataWarning, beir, cqadupstack, fingerprint
-from foreword.collections.records import Document, Query
+from foreword.collections.collection import Document, Query
 from foreword.collections.registry import load
-from foreword.collections.resplit import documents_for
-from foreword.common.errors import DataError, UnknownNameError
+from foreword.collections.supervision import documents_for
 from foreword.downloads import Transport
+from foreword.errors import DataError, UnknownNameError
 
 DOCUMENTS = 7
 QUICK = Transport(quiet=True, tries=1, pause=0.0)

@@ -14,19 +14,13 @@ from typing import Any
 import pytest
 from webserver import serve
 
-from foreword.collections import dpr, dpr_convert, load
-from foreword.collections.digest_table import DigestTable
-from foreword.collections.dpr_convert import convert
-from foreword.collections.dpr_read import Passage, examples
-from foreword.collections.hard_negatives import (
-    WithNegatives,
-    find_hard_negatives,
-    read_hard_negatives,
-    write_hard_negatives,
-)
-from foreword.collections.records import DataWarning
-from foreword.common.errors import DataError, UnknownNameError
+from foreword.collections import dpr, load
+from foreword.collections import dpr as dpr_convert
+from foreword.collections.collection import DataWarning
+from foreword.collections.dpr import DigestTable, Passage, convert, examples
+from foreword.collections.views import WithNegatives, find_hard_negatives, read_hard_negatives, write_hard_negatives
 from foreword.downloads import Transport
+from foreword.errors import DataError, UnknownNameError
 
 COUNTS = {"train": 40, "dev": 12}
 
@@ -509,7 +503,7 @@ def test_passages_are_records() -> None:
 MEASURED = """
 import sys
 from pathlib import Path
-from foreword.collections.dpr_convert import convert
+from foreword.collections.dpr import convert
 convert(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), negatives=30, positives="all")
 status = Path("/proc/self/status").read_text()  # getrusage's figure would include the parent's before the exec
 print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)

@@ -9,8 +9,8 @@ import warnings
 import pytest
 
 from foreword.collections import DataWarning, fingerprint, load
-from foreword.collections.records import Document, Query
-from foreword.common.errors import DataError, UnknownNameError
+from foreword.collections.collection import Document, Query
+from foreword.errors import DataError, UnknownNameError
 
 CORPUS = [
     {"_id": "d1", "title": "One", "text": "first text", "metadata": {"url": "u", "year": 1999}},

@@ -12,9 +12,9 @@ import pytest
 from webserver import serve
 
 from foreword.collections import DataWarning, glasgow, load
-from foreword.collections.records import Document, Query
-from foreword.common.errors import DataError, UnknownNameError
+from foreword.collections.collection import Document, Query
 from foreword.downloads import Transport
+from foreword.errors import DataError, UnknownNameError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "glasgow"
 REAL = Path(os.environ.get("FOREWORD_DATA", SHARED))

@@ -13,15 +13,13 @@ from pathlib import Path
 import pytest
 
 from foreword.collections import load
-from foreword.collections.groups import members
+from foreword.collections.collection import Document, MemoryCollection, Query, contains, normalise, split_of
 from foreword.collections.manpages import entries, is_english, without_query
 from foreword.collections.manpages_roff import arguments, unescape
 from foreword.collections.manpages_source import MAX_WORDS, facts, manual_path, page_files, read_page, read_source
 from foreword.collections.manpages_text import joined, pieces
-from foreword.collections.memory import MemoryCollection
-from foreword.collections.records import Document, Query
-from foreword.collections.splits import contains, normalise, split_of
-from foreword.common.errors import DataError, UnknownNameError
+from foreword.collections.registry import members
+from foreword.errors import DataError, UnknownNameError
 
 REST = "It takes each of its {} in turn, and writes what is left of them to the file that the user has named for it."
 

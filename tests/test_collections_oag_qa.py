@@ -16,12 +16,10 @@ from pathlib import Path
 import pytest
 
 from foreword.collections import DataWarning, oag_qa, oag_qa_disciplines
-from foreword.collections.oag_qa_files import literal_titles, read_papers, read_questions
-from foreword.collections.oag_qa_places import facts
-from foreword.collections.records import Document
-from foreword.collections.splits import FRACTIONS, normalise, split_of
-from foreword.common.errors import DataError, UnknownNameError
+from foreword.collections.collection import FRACTIONS, Document, normalise, split_of
+from foreword.collections.oag_qa import facts, literal_titles, read_papers, read_questions
 from foreword.downloads import Transport
+from foreword.errors import DataError, UnknownNameError
 
 PAPERS = [
     ("p1", "On matrices.\nSecond line", "Matrix\tanalysis"),

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import pytest
 
 from foreword.collections import DataWarning, hub_datasets, ir_datasets_source
-from foreword.collections.records import Document, Query
-from foreword.common.errors import DataError, UnknownNameError
+from foreword.collections.collection import Document, Query
 from foreword.downloads import Transport
+from foreword.errors import DataError, UnknownNameError
 
 
 class Titled(NamedTuple):

@@ -9,11 +9,9 @@ from collections import Counter
 import pytest
 
 from foreword.collections import pseudo_pairs
-from foreword.collections.key_phrases import Frequencies, document_frequencies, key_phrases
-from foreword.collections.pseudo import METHODS, frequencies_for
-from foreword.collections.records import Document, TrainingPair
-from foreword.collections.splits import contains, normalise
-from foreword.common.errors import ForewordError, UnknownNameError
+from foreword.collections.collection import Document, TrainingPair, contains, normalise
+from foreword.collections.pseudo import METHODS, Frequencies, document_frequencies, frequencies_for, key_phrases
+from foreword.errors import ForewordError, UnknownNameError
 
 LONG = (
     "The first sentence speaks of wings. The second one, i.e. this, speaks of the weather over the sea. "

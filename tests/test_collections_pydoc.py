@@ -7,13 +7,11 @@ import sys
 import pytest
 
 from foreword.collections import load
-from foreword.collections.docstrings import take_signature
-from foreword.collections.memory import MemoryCollection
-from foreword.collections.pydoc_extract import known_packages
-from foreword.collections.pydoc_walk import locate
-from foreword.collections.records import Document, Query
-from foreword.collections.splits import contains, normalise, split_of
-from foreword.common.errors import DataError, UnknownNameError
+from foreword.collections.collection import Document, MemoryCollection, Query, contains, normalise, split_of
+from foreword.collections.pydoc.collection import known_packages
+from foreword.collections.pydoc.docstrings import take_signature
+from foreword.collections.pydoc.source import locate
+from foreword.errors import DataError, UnknownNameError
 
 REST = "It takes its time over this, goes through every row of the table, and gives back what is left of {}."
 

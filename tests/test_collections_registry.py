@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from foreword.collections import catalogue, fingerprint, load
-from foreword.collections.memory import MemoryCollection
-from foreword.collections.records import Collection, Document, Entry, Query, TrainingPair
+from foreword.collections.collection import Collection, Document, Entry, MemoryCollection, Query, TrainingPair
 from foreword.collections.registry import FAMILIES, near_matches, split_id
-from foreword.common.errors import UnknownNameError
+from foreword.errors import UnknownNameError
 
 
 def test_catalogue(tmp_path, monkeypatch):

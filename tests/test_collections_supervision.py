@@ -7,16 +7,21 @@ import json
 import pytest
 
 from foreword.collections import DataWarning, fingerprint
+from foreword.collections.collection import Document, MemoryCollection, Query, normalise
 from foreword.collections.folder import FolderCollection
-from foreword.collections.folds import Fold, FoldCollection, split_fold
-from foreword.collections.memory import MemoryCollection
-from foreword.collections.records import Document, Query
 from foreword.collections.registry import load
-from foreword.collections.resplit import documents_for, held_out, position
-from foreword.collections.splits import normalise
-from foreword.collections.subsample import subsample
-from foreword.collections.supervision import require_reported, supervise
-from foreword.common.errors import DataError, ForewordError, UnknownNameError
+from foreword.collections.supervision import (
+    Fold,
+    FoldCollection,
+    documents_for,
+    held_out,
+    position,
+    require_reported,
+    split_fold,
+    subsample,
+    supervise,
+)
+from foreword.errors import DataError, ForewordError, UnknownNameError
 
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 

@@ -7,13 +7,10 @@ from pathlib import Path
 import pytest
 from tiny import toy_collection, write_beir
 
-from foreword.collections.exclusion import ExcludingCollection, Texts
-from foreword.collections.hard_negatives import WithNegatives
-from foreword.collections.memory import MemoryCollection
-from foreword.collections.records import Document, Query, TrainingPair, fingerprint
+from foreword.collections.collection import Document, MemoryCollection, Query, TrainingPair, fingerprint
 from foreword.collections.registry import load
-from foreword.collections.templates import Templated
-from foreword.common.errors import DataError, ForewordError
+from foreword.collections.views import ExcludingCollection, Templated, Texts, WithNegatives
+from foreword.errors import DataError, ForewordError
 
 
 def titled() -> MemoryCollection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from foreword.collections.unions import overlap, parts
+from foreword.collections.registry import overlap, parts
 
 
 @pytest.mark.parametrize(

@@ -21,15 +21,15 @@ from typing import Any
 import pytest
 from pages import DOCS, page
 
-from foreword.cli.parser import build_parser
+from foreword.cli.main import build_parser
 from foreword.collections import beir
-from foreword.collections.groups import INSTALLED, describe, group_names, members
-from foreword.collections.registry import catalogue
+from foreword.collections.registry import INSTALLED, catalogue, describe, group_names, members
 from foreword.collections.supervision import supervise
-from foreword.evaluation import published, seen
-from foreword.evaluation.systems import GroupConfig
+from foreword.evaluation import published
+from foreword.evaluation import published as seen
+from foreword.evaluation.group import GroupConfig
 from foreword.training.config import TrainingConfig
-from foreword.transferring.decision import TransferConfig
+from foreword.transferring.transfer import TransferConfig
 
 PAGES = ("coming-from.md", "collections.md")
 

@@ -79,7 +79,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
 
 CASES = {case.name: case for case in (*prompts.CASES, *data.CASES, *running.CASES)}
 
-pytestmark = pytest.mark.filterwarnings("ignore::foreword.collections.records.DataWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::foreword.collections.collection.DataWarning")
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ import re
 import pytest
 import pytrec_eval
 
-from foreword.demo.config import DemoConfig
-from foreword.demo.run import run_demo
+from foreword.lab.demo import DemoConfig, run_demo
 from foreword.retrieval.runs import read_qrels, read_run
 
 SYSTEMS = {

@@ -21,9 +21,9 @@ import yaml
 from pages import DOCS, ROOT, Command, blocks, commands, page, written
 
 import foreword
-from foreword.cli.parser import build_parser
-from foreword.collections.groups import group_names
-from foreword.recipes.recipe import recipe_names
+from foreword.cli.main import build_parser
+from foreword.collections.registry import group_names
+from foreword.lab.recipe import recipe_names
 
 WALKED = (
     "README.md",

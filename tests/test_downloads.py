@@ -28,9 +28,9 @@ from webserver import (
     wrong_length,
 )
 
-from foreword.common.errors import DataError
 from foreword.downloads import Resource, Transport, data_folder, fetch, fetch_folder, locked
 from foreword.downloads.places import record_file
+from foreword.errors import DataError
 
 CONTENT = random.Random(0).randbytes(1000)
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -316,7 +316,7 @@ def test_overload_passes(site, tmp_path):
 
 def test_pauses_double_and_the_server_may_ask_for_longer_ones(site, tmp_path, monkeypatch):
     waited = []
-    monkeypatch.setattr("foreword.downloads.transfer.time.sleep", waited.append)
+    monkeypatch.setattr("foreword.downloads.fetch.time.sleep", waited.append)
     site.faults["/file.bin"] = [status(503), status(503, retry_after="7"), status(503, retry_after="9999")]
     fetch(at(site), tmp_path, Transport())
     assert waited == [1, 7, 30]

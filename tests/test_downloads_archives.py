@@ -15,8 +15,8 @@ from collections import namedtuple
 
 import pytest
 
-from foreword.common.errors import DataError
 from foreword.downloads import extract
+from foreword.errors import DataError
 
 FILES = {"a.txt": b"first", "sub/b.txt": b"second" * 1000, "sub/deep/empty": b""}
 PACKERS = {"plain": bytes, "gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}

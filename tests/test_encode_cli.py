@@ -15,12 +15,12 @@ from sentence_transformers import SentenceTransformer
 from shell import Shell
 from tiny import random_prompt, toy_collection, write_beir
 
-from foreword.cli.vector_files import write_vectors
-from foreword.common.errors import DataError
-from foreword.common.files import sha256_file
+from foreword.cli.vectors import write_vectors
+from foreword.errors import DataError
 from foreword.evaluation.evaluate import evaluate
+from foreword.files import sha256_file
 from foreword.prompts.encoder import load_encoder, transformer_of
-from foreword.prompts.spec import PromptSpec
+from foreword.prompts.prompt import PromptSpec
 from foreword.prompts.store import save_prompt
 from foreword.training.vectors import read_vectors
 

@@ -10,18 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foreword.collections.records import Qrels
-from foreword.common.errors import ForewordError
+from foreword.collections.collection import Qrels
+from foreword.errors import ForewordError
 from foreword.evaluation.calibration import (
+    Bin,
+    brier,
     calibrate,
     calibrate_from_dev,
     fit_temperature,
     golden_section,
     ranking_calibration,
+    reliability,
 )
-from foreword.evaluation.reliability import Bin, brier, reliability
 from foreword.report import render
-from foreword.report.calibration import calibration
+from foreword.report.sections import calibration
 from foreword.retrieval.runs import Run, ranked
 
 # Softmax over two hits: .8 and .2, .6 and .4. Only the first query has a relevant hit.

@@ -9,9 +9,8 @@ from tiny import random_prompt
 
 from foreword.evaluation.candidates import Candidate, read_candidate
 from foreword.prompts.encoder import load_encoder
-from foreword.prompts.mixture import save_mixture
-from foreword.prompts.spec import PromptSpec
-from foreword.prompts.store import load_prompt, save_prompt
+from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.store import load_prompt, save_mixture, save_prompt
 
 
 def candidate(*trained_on: str, supervision: str = "train", dev: bool = True) -> Candidate:

@@ -14,20 +14,20 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from tiny import random_prompt, toy_collection
 
-from foreword.collections.folds import Fold, FoldCollection
-from foreword.collections.memory import MemoryCollection
-from foreword.common.errors import DataError, ForewordError, PromptError, UnknownNameError
-from foreword.evaluation import evaluate_run, members, score, seen
+from foreword.collections.collection import MemoryCollection
+from foreword.collections.supervision import Fold, FoldCollection
+from foreword.errors import DataError, ForewordError, PromptError, UnknownNameError
+from foreword.evaluation import evaluate_run
+from foreword.evaluation import group as members
+from foreword.evaluation import group as score
+from foreword.evaluation import published as seen
 from foreword.evaluation.evaluate import evaluate
-from foreword.evaluation.formats import FORMATS, escape_latex, format_group
-from foreword.evaluation.group import GroupConfig, GroupResult, System, evaluate_group
-from foreword.evaluation.members import headline_measure, plan
-from foreword.evaluation.published import published, sources, to_compare
-from foreword.evaluation.summary import means_of
+from foreword.evaluation.group import GroupConfig, GroupResult, System, evaluate_group, headline_measure, plan
+from foreword.evaluation.published import means_of, published, sources, to_compare
+from foreword.evaluation.table import FORMATS, escape_latex, format_group
 from foreword.prompts.encoder import load_encoder, transformer_of
-from foreword.prompts.mixture import save_mixture
-from foreword.prompts.spec import PromptSpec
-from foreword.prompts.store import folder_name, load_bank, save_prompt
+from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.store import folder_name, load_bank, save_mixture, save_prompt
 from foreword.retrieval.runs import Run, read_run
 
 NAMES = ("toy/one", "toy/two", "toy/three")
@@ -123,7 +123,7 @@ def test_the_encoder_comes_back_as_it_was(
 def test_prompts_of_the_query_side_share_the_pass_over_the_documents(
     toys: dict[str, MemoryCollection], encoder: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from foreword.evaluation import together
+    from foreword.evaluation import candidates as together
 
     for number, side in enumerate(("query", "query", "shared")):
         prompt = random_prompt(encoder, PromptSpec("gated", 3, sides=side), number)  # type: ignore[arg-type]
@@ -596,7 +596,7 @@ def test_the_mean_of_fourteen_gets_a_line_of_its_own() -> None:
 
 
 def test_what_backbones_have_seen() -> None:
-    from foreword.evaluation.seen import facts, table
+    from foreword.evaluation.published import facts, table
 
     mini, bert = "sentence-transformers/all-MiniLM-L6-v2", "bert-base-uncased"
     yes = ("beir/nq", "beir/quora", "beir/msmarco", "cqadupstack/unix", "beir/cqadupstack", "pydoc/torch", "oag-qa/x")

@@ -13,21 +13,25 @@ import torch
 from sentence_transformers import SentenceTransformer
 from tiny import POSITIONS, random_prompt, save_model, sentences, words
 
-from foreword.collections.memory import MemoryCollection
-from foreword.collections.records import Document, Query
-from foreword.common.errors import DataError, PromptError, UnknownNameError
+from foreword.collections.collection import Document, MemoryCollection, Query
+from foreword.errors import DataError, PromptError, UnknownNameError
 from foreword.evaluation import influence
-from foreword.evaluation.influence import Standing, TwoViews, embed_views, token_influence
-from foreword.evaluation.searches import compare_searches, wins_and_losses
+from foreword.evaluation.influence import (
+    Standing,
+    TwoViews,
+    compare_searches,
+    embed_views,
+    token_influence,
+    wins_and_losses,
+)
 from foreword.prompts.encoder import encode, load_encoder, transformer_of
-from foreword.prompts.gates import gate_sizes, gate_strength, gate_strengths
-from foreword.prompts.prompt import Prompt
+from foreword.prompts.inspect import gate_sizes, gate_strength, gate_strengths
+from foreword.prompts.prompt import Prompt, PromptSpec
 from foreword.prompts.routes import Routes
-from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
 from foreword.report import render
-from foreword.report.gates import gates
-from foreword.retrieval.dense import exact_search
+from foreword.report.sections import gates
+from foreword.retrieval.search import exact_search
 
 TEXTS = sentences(9, seed=5)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from foreword.common.errors import ForewordError, UnknownNameError
+from foreword.errors import ForewordError, UnknownNameError
 from foreword.evaluation import DEFAULT_MEASURES, evaluate_run, first_relevant_ranks, parse_measures
 from foreword.evaluation.measures import TREC_EVAL
 from foreword.retrieval import read_qrels, read_run, write_qrels, write_run

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from foreword.common.errors import ForewordError
+from foreword.errors import ForewordError
 from foreword.evaluation import bootstrap_interval, paired_randomization
 
 

@@ -14,20 +14,18 @@ from sentence_transformers import SentenceTransformer
 from shell import Shell
 from tiny import random_prompt, toy_collection, write_beir
 
-from foreword.collections.memory import MemoryCollection
-from foreword.collections.records import Document, Query
-from foreword.common.errors import DataError, ForewordError, PromptError, UnknownNameError
+from foreword.collections.collection import Document, MemoryCollection, Query
+from foreword.errors import DataError, ForewordError, PromptError, UnknownNameError
 from foreword.evaluation import influence as influences
 from foreword.evaluation.calibration import calibrate, fit_temperature
 from foreword.evaluation.evaluate import evaluate
 from foreword.evaluation.explain import explain
 from foreword.prompts.encoder import encode, transformer_of
-from foreword.prompts.gates import gate_strength
-from foreword.prompts.mixture import save_mixture
-from foreword.prompts.spec import PromptSpec
-from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt
+from foreword.prompts.inspect import gate_strength
+from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.store import StoredPrompt, load_prompt, save_mixture, save_prompt
 from foreword.report import render
-from foreword.report.influence import influence
+from foreword.report.sections import influence
 from foreword.retrieval import search as searching
 from foreword.retrieval.search import dense_run, search
 

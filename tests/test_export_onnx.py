@@ -13,13 +13,12 @@ from sentence_transformers import SentenceTransformer
 from tiny import random_prompt, save_model, sentences
 from transformers import AutoTokenizer
 
-from foreword.common.errors import ForewordError, PromptError
+from foreword.errors import ForewordError, PromptError
 from foreword.exporting import export_onnx
 from foreword.prompts.encoder import encode, load_encoder, transformer_of
-from foreword.prompts.mixture import save_mixture
+from foreword.prompts.prompt import PromptSpec, Side
 from foreword.prompts.routes import Routes
-from foreword.prompts.spec import PromptSpec, Side
-from foreword.prompts.store import load_bank, save_prompt
+from foreword.prompts.store import load_bank, save_mixture, save_prompt
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")

@@ -14,10 +14,10 @@ from tiny import random_prompt, save_model, sentences
 from torch import Tensor
 from transformers import AutoModel, T5EncoderModel
 
-from foreword.common.errors import PromptError
+from foreword.errors import PromptError
 from foreword.exporting import export_peft, import_peft
 from foreword.prompts.encoder import load_encoder, transformer_of
-from foreword.prompts.spec import PromptSpec, Side
+from foreword.prompts.prompt import PromptSpec, Side
 from foreword.prompts.store import load_prompt, save_prompt
 
 peft = pytest.importorskip("peft")

@@ -11,12 +11,11 @@ import outside
 import pytest
 from tiny import random_prompt, save_model, sentences
 
-from foreword.common.errors import PromptError
+from foreword.errors import PromptError
 from foreword.exporting import export_prompted
 from foreword.prompts.encoder import encode, load_encoder, transformer_of
-from foreword.prompts.mixture import save_mixture
-from foreword.prompts.spec import Kind, PromptSpec, Side
-from foreword.prompts.store import load_bank, save_prompt
+from foreword.prompts.prompt import Kind, PromptSpec, Side
+from foreword.prompts.store import load_bank, save_mixture, save_prompt
 
 TEXTS = [*sentences(5, seed=3), "", " ".join(sentences(12, seed=4))]
 

@@ -20,16 +20,13 @@ from sentence_transformers import SentenceTransformer
 from shell import Shell
 from tiny import random_prompt, sentences
 
-from foreword.common.errors import DataError, PromptError
+from foreword.errors import DataError, HubError, PromptError
 from foreword.hub.card import hub_dataset, hub_model, model_card
-from foreword.hub.contents import read_contents
-from foreword.hub.errors import HubError
-from foreword.hub.fetch import Place, from_hub, place_of
+from foreword.hub.contents import Place, from_hub, place_of, read_contents
 from foreword.hub.push import plan_push, push
 from foreword.prompts.encoder import load_encoder
-from foreword.prompts.mixture import save_mixture
-from foreword.prompts.spec import PromptSpec
-from foreword.prompts.store import load_bank, save_prompt
+from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.store import load_bank, save_mixture, save_prompt
 
 
 @pytest.fixture
@@ -362,8 +359,8 @@ def test_a_dry_run_lists_the_files_and_asks_nothing(
 
 RUN_PAGE = """
 import contextlib, io, json, shlex, sys
-from foreword.cli.hubbing import bring
-from foreword.cli.parser import build_parser
+from foreword.cli.export import bring
+from foreword.cli.main import build_parser
 
 for language, block in json.load(sys.stdin):
     if language == "python":

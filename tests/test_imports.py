@@ -15,7 +15,10 @@ import foreword
 
 ROOT = Path(foreword.__file__).parent
 ORDER = (
-    "common",
+    "errors",
+    "files",
+    "settings",
+    "terminal",
     "downloads",
     "collections",
     "prompts",
@@ -23,15 +26,12 @@ ORDER = (
     "evaluation",
     "training",
     "transferring",
-    "baselines",
     "report",
-    "benchmark",
-    "recipes",
-    "demo",
     "exporting",
     "hub",
     "indexing",
     "serving",
+    "lab",
     "cli",
 )
 
@@ -141,7 +141,7 @@ HEAVY = (
     [
         "import foreword",
         "import foreword.cli; foreword.cli.main.__doc__",
-        "import foreword.cli.parser as p; p.build_parser().format_help()",
+        "from foreword.cli.main import build_parser; build_parser().format_help()",
         "import foreword.collections",
     ],
 )

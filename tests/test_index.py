@@ -12,22 +12,20 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from tiny import random_prompt, save_model, toy_collection
 
-from foreword.collections.memory import MemoryCollection
-from foreword.collections.records import DataWarning, Document
-from foreword.common.errors import ForewordError, PromptError, UnknownNameError
+from foreword.collections.collection import DataWarning, Document, MemoryCollection
+from foreword.errors import ForewordError, PromptError, UnknownNameError
 from foreword.prompts.encoder import encode, load_encoder, transformer_of
-from foreword.prompts.prompt import Prompt
+from foreword.prompts.prompt import Prompt, PromptSpec
 from foreword.prompts.routes import Routes
-from foreword.prompts.spec import PromptSpec
 
 pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")
 
-from foreword.indexing import Index, IndexingError, OtherEncoderError, Written, writing
-from foreword.indexing.filters import of_domain
-from foreword.indexing.hits import Hit, fused
-from foreword.indexing.schema import primary_key
-from foreword.indexing.stamp import BASE, Stamp, stamp_of
+from foreword.indexing import Index, IndexingError, OtherEncoderError, Written
+from foreword.indexing import write as writing
+from foreword.indexing.search import Hit, fused
+from foreword.indexing.store import of_domain, primary_key
+from foreword.indexing.write import BASE, Stamp, stamp_of
 
 WIDTH = 16
 STAMP = Stamp({"name": "none", "fingerprint": "none", "similarity": "dot"}, BASE, None, WIDTH, None)

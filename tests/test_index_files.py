@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foreword.collections.records import Document
+from foreword.collections.collection import Document
 
 pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")
 
 from foreword.indexing import Index, IndexBusyError, IndexingError, Written
-from foreword.indexing.connection import shown
-from foreword.indexing.stamp import BASE, Stamp
+from foreword.indexing.store import shown
+from foreword.indexing.write import BASE, Stamp
 
 WIDTH = 8
 STAMP = Stamp({"name": "none", "fingerprint": "none", "similarity": "cosine"}, BASE, None, WIDTH, None)

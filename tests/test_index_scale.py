@@ -14,8 +14,8 @@ import pytest
 pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")
 
-from foreword.indexing.hits import Hit
 from foreword.indexing.scale import measure, recall
+from foreword.indexing.search import Hit
 
 
 def test_recall_worked_by_hand() -> None:

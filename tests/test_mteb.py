@@ -21,14 +21,17 @@ from mteb.abstasks import AbsTaskRetrieval, AbsTaskSTS  # noqa: E402
 from mteb.abstasks.task_metadata import TaskMetadata  # noqa: E402
 from mteb.models.models_protocols import EncoderProtocol  # noqa: E402
 
-from foreword.common.errors import DataError, ForewordError, UnknownNameError  # noqa: E402
+from foreword.errors import DataError, ForewordError, UnknownNameError  # noqa: E402
+from foreword.evaluation.candidates import side_fingerprint  # noqa: E402
 from foreword.evaluation.evaluate import evaluate  # noqa: E402
-from foreword.evaluation.fingerprints import side_fingerprint  # noqa: E402
-from foreword.evaluation.mteb_model import as_mteb  # noqa: E402
-from foreword.evaluation.mteb_task import find_tasks, run_tasks  # noqa: E402
+from foreword.evaluation.mteb import (  # noqa: E402
+    as_mteb,
+    find_tasks,
+    run_tasks,
+)
 from foreword.prompts.encoder import load_encoder, transformer_of  # noqa: E402
+from foreword.prompts.prompt import PromptSpec, Sides  # noqa: E402
 from foreword.prompts.routes import Routes  # noqa: E402
-from foreword.prompts.spec import PromptSpec, Sides  # noqa: E402
 from foreword.prompts.store import save_prompt  # noqa: E402
 
 TOY = toy_collection()

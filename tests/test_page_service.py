@@ -11,7 +11,7 @@ from page_server import open_browser, open_page
 from tiny import random_prompt, sentences, toy_collection
 
 from foreword.prompts.encoder import load_encoder
-from foreword.prompts.spec import PromptSpec
+from foreword.prompts.prompt import PromptSpec
 from foreword.prompts.store import save_prompt
 from foreword.retrieval.search import search
 
@@ -26,8 +26,7 @@ QUERY = sentences(1, seed=3)[0]
 def service(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[str]]]:
     """A service of two domains, one with a prompt, behind a key; and what the prompt finds, by the library."""
     from foreword.serving.app import create_app
-    from foreword.serving.config import ServeConfig
-    from foreword.serving.keys import key_of_value
+    from foreword.serving.config import ServeConfig, key_of_value
 
     folder = tmp_path_factory.mktemp("bank")
     encoder = load_encoder(str(tiny_bert), device="cpu")

@@ -17,7 +17,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from tiny import save_model
 
-from foreword.common.errors import BackboneError
+from foreword.errors import BackboneError
 from foreword.prompts import backbone as module
 from foreword.prompts.backbone import DEFAULT_BACKBONE, fingerprint_folder, resolve_backbone
 from foreword.prompts.encoder import transformer_of
@@ -174,7 +174,7 @@ def test_the_hub_then_its_cache(hub: tuple[str, list[str]], tmp_path: Path) -> N
 def test_a_name_that_the_hub_does_not_know(hub: tuple[str, list[str]], tmp_path: Path) -> None:
     code = (
         "from foreword.prompts.backbone import resolve_backbone as r\n"
-        "from foreword.common.errors import BackboneError\n"
+        "from foreword.errors import BackboneError\n"
         "try:\n    r('someone/else')\nexcept BackboneError as error:\n    print(error)"
     )
     said = in_child(code, hub[0], tmp_path / "home")

@@ -12,7 +12,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from tiny import random_prompt, save_model, sentences
 
-from foreword.common.errors import BackboneError, ForewordError, PromptError
+from foreword.errors import BackboneError, ForewordError, PromptError
 from foreword.prompts.encoder import (
     autocast,
     encode,
@@ -22,9 +22,8 @@ from foreword.prompts.encoder import (
     state_digest,
     transformer_of,
 )
-from foreword.prompts.prompt import Prompt
+from foreword.prompts.prompt import Prompt, PromptSpec
 from foreword.prompts.routes import Routes
-from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
 
 TEXTS = sentences(11, seed=2)

@@ -14,14 +14,12 @@ from sentence_transformers import SentenceTransformer
 from tiny import FAMILIES, POSITIONS, random_prompt, save_model, sentences, words
 from torch import Tensor
 
-from foreword.common.errors import BackboneError, PromptError
+from foreword.errors import BackboneError, PromptError
 from foreword.prompts.attention import BatchPrompts, gated_term
 from foreword.prompts.encoder import encode, load_encoder, transformer_of
-from foreword.prompts.insertion import insertion_order
-from foreword.prompts.prompt import Prompt
-from foreword.prompts.spec import Kind, PromptSpec, Sides
+from foreword.prompts.prompt import Kind, Prompt, PromptSpec, Sides
 from foreword.prompts.start import new_prompt
-from foreword.prompts.transformer import PromptedTransformer
+from foreword.prompts.transformer import PromptedTransformer, insertion_order
 
 TEXTS = sentences(9, seed=1)
 KINDS: tuple[Kind, ...] = ("gated", "prefix", "input")

@@ -15,14 +15,11 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
 from tiny import random_prompt, save_model, sentences
 
-from foreword.common.errors import BackboneError, ForewordError, PromptError, UnknownNameError
-from foreword.prompts.encoder import encode, load_encoder, transformer_of
-from foreword.prompts.head import Head, head_of
-from foreword.prompts.mixture import save_mixture
-from foreword.prompts.prompt import Prompt
-from foreword.prompts.spec import PromptSpec
+from foreword.errors import BackboneError, ForewordError, PromptError, UnknownNameError
+from foreword.prompts.encoder import Head, encode, head_of, load_encoder, transformer_of
+from foreword.prompts.prompt import Prompt, PromptSpec
 from foreword.prompts.start import new_prompt
-from foreword.prompts.store import check_backbone, describe_backbone, load_bank, load_prompt, save_prompt
+from foreword.prompts.store import check_backbone, describe_backbone, load_bank, load_prompt, save_mixture, save_prompt
 
 TEXTS = sentences(7, seed=5)
 DOT = Head("cls", False, "dot")

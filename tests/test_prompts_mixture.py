@@ -13,14 +13,12 @@ import torch
 from sentence_transformers import SentenceTransformer
 from tiny import random_prompt, sentences
 
-from foreword.common.errors import PromptError
+from foreword.errors import PromptError
 from foreword.prompts.encoder import encode, load_encoder, routed, transformer_of
-from foreword.prompts.gates import gate_strength
-from foreword.prompts.mixture import attach_mixture, save_mixture
-from foreword.prompts.prompt import Prompt
+from foreword.prompts.inspect import gate_strength
+from foreword.prompts.prompt import Prompt, PromptSpec
 from foreword.prompts.routes import Routes, layer_weights, plain_weight, route_as_json, route_of_json
-from foreword.prompts.spec import PromptSpec
-from foreword.prompts.store import StoredPrompt
+from foreword.prompts.store import StoredPrompt, attach_mixture, save_mixture
 
 TEXTS = sentences(7, seed=2)
 SPEC = PromptSpec("gated", 3)

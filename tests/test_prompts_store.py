@@ -13,13 +13,19 @@ import torch
 from sentence_transformers import SentenceTransformer
 from tiny import random_prompt, save_model, sentences
 
-from foreword.common.errors import PromptError
+from foreword.errors import PromptError
 from foreword.prompts.encoder import encode, load_encoder, transformer_of
-from foreword.prompts.mixture import attach_mixture, is_mixture, save_mixture
-from foreword.prompts.prompt import Prompt
+from foreword.prompts.prompt import Prompt, PromptSpec
 from foreword.prompts.routes import Routes
-from foreword.prompts.spec import PromptSpec
-from foreword.prompts.store import folder_name, load_bank, load_prompt, save_prompt
+from foreword.prompts.store import (
+    attach_mixture,
+    folder_name,
+    is_mixture,
+    load_bank,
+    load_prompt,
+    save_mixture,
+    save_prompt,
+)
 
 TEXTS = sentences(7, seed=4)
 FILES = ["prompt.json", "prompt.safetensors", "run.json"]

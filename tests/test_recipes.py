@@ -18,21 +18,28 @@ import pytest
 
 from foreword.collections import beir
 from foreword.collections.registry import catalogue, load
-from foreword.common.errors import BackboneError, DataError, ForewordError, PromptError, UnknownNameError
 from foreword.downloads import Transport
-from foreword.downloads.verify import measure as hashes
+from foreword.downloads.fetch import measure as hashes
+from foreword.errors import BackboneError, DataError, ForewordError, PromptError, UnknownNameError
+from foreword.lab import needs as describe
+from foreword.lab import recipe_run as steps_module
+from foreword.lab.miniature import PACKAGES, prepare
+from foreword.lab.needs import UNPACKED, before, estimate, measure
+from foreword.lab.recipe import (
+    TABLES,
+    Recipe,
+    TransferValues,
+    Values,
+    chain,
+    load_recipe,
+    read_recipe,
+    recipe_names,
+    stages,
+)
+from foreword.lab.recipe_run import Made, check_prompt, check_state, plan, require, run_recipe, starting_prompt
 from foreword.prompts.encoder import load_encoder, state_digest
 from foreword.prompts.store import StoredPrompt, load_prompt
-from foreword.recipes import describe, load_recipe, recipe_names
-from foreword.recipes import steps as steps_module
-from foreword.recipes.checks import Made, check_prompt, check_state, require
-from foreword.recipes.miniature import PACKAGES, prepare
-from foreword.recipes.needs import UNPACKED, before, estimate, measure
-from foreword.recipes.recipe import TABLES, Recipe, chain, read_recipe, stages
-from foreword.recipes.run import plan, run_recipe
-from foreword.recipes.starts import starting_prompt
-from foreword.recipes.values import TransferValues, Values
-from foreword.training.group import train_group
+from foreword.training.train import train_group
 
 NAMES = ("dpr-multitask", "pt-retrieval", "beir-domains", "oag-qa-domains", "transfer-beir")
 FILES = Path(beir.__file__).parents[1] / "recipes"

@@ -6,9 +6,7 @@ import re
 
 import pytest
 
-from foreword.report.charts import Curve, gain_bars, line_chart, line_class
-from foreword.report.heatmap import heatmap
-from foreword.report.svg import nice_ticks
+from foreword.report.charts import Curve, gain_bars, heatmap, line_chart, line_class, nice_ticks
 
 
 @pytest.mark.parametrize(

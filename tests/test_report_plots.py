@@ -11,7 +11,7 @@ import pytest
 from shell import Shell
 
 from foreword.report import write_plots
-from foreword.report.drawing import Plot
+from foreword.report.plots import Plot
 
 HOSTILE = "<script> $x^2$ \x1b[31m \ud800 " + "long " * 30
 

@@ -6,7 +6,8 @@ import io
 
 import pytest
 
-from foreword.report import format_table, markdown_table, numbers
+from foreword.report import format_table, markdown_table
+from foreword.report import html as numbers
 
 ROWS = [
     {"system": "bm25", "collection": "c", "measure": "nDCG@10", "value": 0.4, "seconds": 2.0},

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from foreword.collections.collection import Document, TrainingPair
 from foreword.collections.pseudo import pseudo_pairs
-from foreword.collections.records import Document, TrainingPair
-from foreword.common.errors import DataError, ForewordError, UnknownNameError
-from foreword.retrieval.agreement import agreeing, bm25_agreement, paired_documents, queries_of
+from foreword.errors import DataError, ForewordError, UnknownNameError
+from foreword.retrieval.mining import agreeing, bm25_agreement, paired_documents, queries_of
 
 PAIRS = [TrainingPair(f"q{i}", f"query {i}", f"d{i}", f"text {i}") for i in range(1, 6)]
 # Ranks of each pair's own document, for k = 2 (-: not found):

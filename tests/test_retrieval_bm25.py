@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from foreword.collections.records import Document, Query
-from foreword.common.errors import ForewordError, UnknownNameError
+from foreword.collections.collection import Document, Query
+from foreword.errors import ForewordError, UnknownNameError
 from foreword.retrieval import BM25
 
 DOCUMENTS = [

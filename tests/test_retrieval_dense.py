@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from foreword.common.errors import ForewordError
+from foreword.errors import ForewordError
 from foreword.retrieval import Run, exact_search
 
 

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from foreword.collections.memory import MemoryCollection
-from foreword.collections.records import Document, Query
-from foreword.collections.view import View
-from foreword.common.errors import DataError, ForewordError, UnknownNameError
+from foreword.collections.collection import Document, MemoryCollection, Query, View
+from foreword.errors import DataError, ForewordError, UnknownNameError
 from foreword.prompts.encoder import encode
 from foreword.retrieval.mining import Guard, WithNegatives, mine
 from foreword.retrieval.search import bm25_run, dense_run

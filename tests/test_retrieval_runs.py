@@ -9,17 +9,8 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from foreword.common.errors import DataError, ForewordError
-from foreword.retrieval import (
-    drop_self,
-    ranked,
-    read_qrels,
-    read_run,
-    top_k,
-    trec_name,
-    write_qrels,
-    write_run,
-)
+from foreword.errors import DataError, ForewordError
+from foreword.retrieval import drop_self, ranked, read_qrels, read_run, top_k, trec_name, write_qrels, write_run
 
 
 def test_ranked_is_trec_evals_order() -> None:

@@ -20,11 +20,10 @@ pytest.importorskip("prometheus_client", reason="the extra serve is not installe
 from serve_bank import SPECS, client, config, save
 from starlette.testclient import TestClient
 
-from foreword.common.errors import ForewordError
+from foreword.errors import ForewordError
 from foreword.prompts.encoder import load_encoder
-from foreword.serving import run as run_module
-from foreword.serving.config import ServeConfig, read_config
-from foreword.serving.keys import Key, key_of_value
+from foreword.serving import app as run_module
+from foreword.serving.config import Key, ServeConfig, key_of_value, read_config
 
 ONE, ALL = "key-of-domain-one-0", "key-of-everything-0"
 KEYS = (key_of_value("one", ONE, ["toy/one"]), key_of_value("all", ALL, admin=True))
@@ -325,6 +324,6 @@ def test_what_cannot_be_served_is_said_before_it_starts(shell: Shell, tmp_path: 
 
 
 def test_without_the_extra_it_says_what_to_install(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "foreword.serving.run", raising=False)
+    monkeypatch.delitem(sys.modules, "foreword.serving.app", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert "pip install 'foreword[serve]'" in shell.fails("serve", "pydoc/json")

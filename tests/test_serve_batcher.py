@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foreword.prompts.spec import PromptSpec
+from foreword.errors import RequestError
+from foreword.prompts.prompt import PromptSpec
 from foreword.serving.batcher import Batcher, Row
-from foreword.serving.errors import RequestError
 from foreword.serving.ways import Way
 
 BASE = Way("query")

@@ -27,9 +27,9 @@ from serve_bank import SPECS, config, listening, save, save_bank
 from tiny import sentences, toy_collection
 
 import foreword
+from foreword.errors import RequestError
 from foreword.prompts.encoder import encode, load_encoder
-from foreword.serving.errors import RequestError
-from foreword.serving.keys import key_of_value
+from foreword.serving.config import key_of_value
 from foreword.serving.service import Service
 
 DOCS = Path(foreword.__file__).parents[2] / "docs" / "openai-langchain.md"

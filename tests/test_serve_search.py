@@ -24,7 +24,7 @@ from foreword.prompts.encoder import load_encoder, routed
 from foreword.prompts.store import load_bank
 from foreword.retrieval.search import search
 from foreword.serving.service import Service
-from foreword.transferring.features import bank_features
+from foreword.transferring.reach import bank_features
 
 COLLECTIONS = ("toy/untied", "toy/query", "toy/alone")
 
@@ -119,7 +119,7 @@ def test_refusals_name_the_field(service: TestClient, body: dict[str, Any], stat
 
 
 def test_an_answer_has_so_many_hits_at_most(service: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("foreword.serving.search_api.MOST_HITS", 3 * 2 * 10)
+    monkeypatch.setattr("foreword.serving.api.MOST_HITS", 3 * 2 * 10)
     ask(service, "toy/untied", queries=["a", "b"], k=10)
     assert ask(service, "toy/untied", 422, queries=["a", "b"], k=11)["error"]["code"] == "too_many_hits"
 

@@ -17,22 +17,26 @@ from sentence_transformers import SentenceTransformer
 from tiny import random_prompt, save_model, toy_collection
 from torch import Tensor, nn
 
-from foreword.collections.memory import MemoryCollection
-from foreword.collections.records import Document, Qrels, Query, TrainingPair
-from foreword.common.errors import DataError, ForewordError, OtherTrainingError, PromptError
+from foreword.collections.collection import Document, MemoryCollection, Qrels, Query, TrainingPair
+from foreword.errors import DataError, ForewordError, OtherTrainingError, PromptError
 from foreword.prompts.encoder import encode, load_encoder, state_digest, transformer_of
-from foreword.prompts.prompt import Prompt
-from foreword.prompts.spec import PromptSpec
+from foreword.prompts.prompt import Prompt, PromptSpec
 from foreword.prompts.start import new_prompt
 from foreword.prompts.store import StoredPrompt, save_prompt
 from foreword.training import train as train_module
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.dev import DevEvaluator, DevSet
-from foreword.training.loop import corpus_pairs
-from foreword.training.losses import CorpusContrastiveLoss, CorpusPairs
-from foreword.training.sampler import DomainBatchSampler, domain_sampler
 from foreword.training.train import train
-from foreword.training.trainer import PromptTrainer, _hard_negatives, build_trainer
+from foreword.training.trainer import (
+    CorpusContrastiveLoss,
+    CorpusPairs,
+    DomainBatchSampler,
+    PromptTrainer,
+    _hard_negatives,
+    build_trainer,
+    corpus_pairs,
+    domain_sampler,
+)
 from foreword.training.vectors import DocumentVectors, embed_documents, read_vectors
 
 QUICK = TrainingConfig(steps=6, batch_size=8, evaluate_every=2, precision="float32", learning_rate=0.05)

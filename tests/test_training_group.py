@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from tiny import toy_collection
 
-from foreword.collections.records import Collection
-from foreword.common.errors import DataError, ForewordError
+from foreword.collections.collection import Collection
+from foreword.errors import DataError, ForewordError
 from foreword.prompts.encoder import load_encoder
 from foreword.prompts.store import load_bank
 from foreword.training.config import TrainingConfig
-from foreword.training.group import RECORD, failures, train_group
+from foreword.training.train import RECORD, failures, train_group
 
 HERE = Path(__file__).parent
 QUICK = replace(TrainingConfig.default("query"), steps=4, evaluate_every=2, batch_size=8, precision="float32")

@@ -13,29 +13,36 @@ import torch
 from sentence_transformers import SentenceTransformer
 from tiny import random_prompt, toy_collection
 
-from foreword.collections.memory import MemoryCollection
+from foreword.collections.collection import MemoryCollection, Qrels
 from foreword.collections.pseudo import pseudo_pairs
-from foreword.collections.records import Qrels
-from foreword.common.errors import DataError, ForewordError, PromptError, UnknownNameError
+from foreword.errors import DataError, ForewordError, PromptError, UnknownNameError
 from foreword.prompts.encoder import encode, load_encoder, transformer_of
-from foreword.prompts.prompt import Prompt
+from foreword.prompts.prompt import Prompt, PromptSpec
 from foreword.prompts.routes import Routes
-from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.train import train
-from foreword.transferring.combine import (
+from foreword.transferring.fit import FitConfig, fit_weights, pseudo_scores, split_pairs
+from foreword.transferring.reach import (
+    FILE,
+    FeatureSettings,
+    bank_features,
+    document_features,
+    nearness,
+    reach_of,
+    similarity,
+    softmax_weights,
+    source_domains,
+    unit_rows,
+)
+from foreword.transferring.transfer import (
+    TransferConfig,
     average_prompts,
     check_mixable,
     shared_document_source,
+    transfer,
     uniform_weights,
 )
-from foreword.transferring.decision import TransferConfig
-from foreword.transferring.features import FILE, FeatureSettings, bank_features
-from foreword.transferring.fit import FitConfig, fit_weights, pseudo_scores, split_pairs
-from foreword.transferring.reach import nearness, reach_of, source_domains
-from foreword.transferring.similarity import document_features, similarity, softmax_weights, unit_rows
-from foreword.transferring.transfer import transfer
 
 FIT = FitConfig(precision="float32")
 CONFIG = TransferConfig(fit=FIT)

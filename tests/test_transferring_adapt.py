@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from foreword.collections.memory import MemoryCollection
-from foreword.collections.records import Document, Query, TrainingPair
-from foreword.common.errors import ForewordError, TooLittleTextError
+from foreword.collections.collection import Document, MemoryCollection, Query, TrainingPair
+from foreword.errors import ForewordError, TooLittleTextError
 from foreword.prompts.encoder import transformer_of
-from foreword.prompts.prompt import Prompt
-from foreword.prompts.spec import PromptSpec
+from foreword.prompts.prompt import Prompt, PromptSpec
 from foreword.prompts.start import new_prompt
 from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt, trained_on
 from foreword.transferring.adapt import FEWEST, AdaptConfig, adapt, adaptation_pairs, averaged

@@ -10,17 +10,16 @@ import pytest
 from tiny import random_prompt
 
 from foreword.collections.pseudo import pseudo_pairs
-from foreword.common.errors import DataError
+from foreword.errors import DataError
 from foreword.prompts.encoder import encode, transformer_of
-from foreword.prompts.spec import PromptSpec
+from foreword.prompts.prompt import PromptSpec
 from foreword.training.vectors import DocumentVectors
 from foreword.transferring.fit import FitConfig, embed_pair_documents, fit_weights
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from foreword.collections.memory import MemoryCollection
-    from foreword.collections.records import TrainingPair
+    from foreword.collections.collection import MemoryCollection, TrainingPair
 
 FIT = FitConfig(precision="float32", steps=6)
 START = {"a": 0.5, "b": 0.5}

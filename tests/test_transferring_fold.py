@@ -12,18 +12,25 @@ import torch
 from sentence_transformers import SentenceTransformer
 from tiny import random_prompt, sentences, toy_collection
 
-from foreword.collections.memory import MemoryCollection
-from foreword.collections.records import Document, Qrels
-from foreword.common.errors import DataError, ForewordError, PromptError
+from foreword.collections.collection import Document, MemoryCollection, Qrels
+from foreword.errors import DataError, ForewordError, PromptError
 from foreword.prompts.encoder import encode, load_encoder, state_digest, transformer_of
-from foreword.prompts.mixture import attach_mixture, save_mixture
-from foreword.prompts.prompt import Prompt
+from foreword.prompts.prompt import Prompt, PromptSpec
 from foreword.prompts.routes import Route, Routes
-from foreword.prompts.spec import PromptSpec
-from foreword.prompts.store import StoredPrompt, trained_on
-from foreword.transferring.fold import FoldConfig, fold
-from foreword.transferring.fold_course import Lesson, distance, nearness, score_divergence
-from foreword.transferring.fold_parts import ancestry, form_of, start_from, student_of, texts_of
+from foreword.prompts.store import StoredPrompt, attach_mixture, save_mixture, trained_on
+from foreword.transferring.distil import (
+    FoldConfig,
+    Lesson,
+    ancestry,
+    distance,
+    fold,
+    form_of,
+    nearness,
+    score_divergence,
+    start_from,
+    student_of,
+    texts_of,
+)
 
 SPEC = PromptSpec("gated", 3)
 UNTIED = replace(SPEC, sides="untied")

@@ -11,20 +11,13 @@ import torch
 from sentence_transformers import SentenceTransformer
 from tiny import random_prompt
 
-from foreword.common.errors import ForewordError, PromptError
+from foreword.errors import ForewordError, PromptError
+from foreword.lab.rivals import greedy_ingredients, greedy_soup, oracle_single, random_weights, task_vectors
+from foreword.lab.routing import prompt_similarity, prompt_tokens, spot_similarities, spot_weights
 from foreword.prompts.encoder import encode, transformer_of
-from foreword.prompts.prompt import Prompt
-from foreword.prompts.spec import PromptSpec
+from foreword.prompts.prompt import Prompt, PromptSpec
 from foreword.prompts.store import StoredPrompt
-from foreword.transferring.combine import average_prompts, uniform_weights
-from foreword.transferring.controls import oracle_single, random_weights
-from foreword.transferring.prompt_similarity import (
-    prompt_similarity,
-    prompt_tokens,
-    spot_similarities,
-    spot_weights,
-)
-from foreword.transferring.soups import greedy_ingredients, greedy_soup, task_vectors
+from foreword.transferring.transfer import average_prompts, uniform_weights
 
 SPEC = PromptSpec("gated", 2, sides="query")
 

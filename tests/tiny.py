@@ -16,11 +16,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from foreword.collections.memory import MemoryCollection
-from foreword.collections.records import Collection, Document, Query
+from foreword.collections.collection import Collection, Document, MemoryCollection, Query
 from foreword.prompts.encoder import transformer_of
-from foreword.prompts.prompt import Prompt, tensor_shapes
-from foreword.prompts.spec import PromptSpec
+from foreword.prompts.prompt import Prompt, PromptSpec, tensor_shapes
 
 POSITIONS = 48
 """Positions that every tiny backbone has."""

@@ -39,7 +39,7 @@ class Walk:
         self.made: dict[str, Any] = {"__name__": "page"}
         self._running = ExitStack()
         self._service: Any = None
-        monkeypatch.setattr("foreword.serving.run.run", self._serve)
+        monkeypatch.setattr("foreword.serving.app.run", self._serve)
 
     def page(self, name: str, skip: Callable[[str], str | None], *, python: bool = True) -> Walk:
         """Run the page's blocks, save the lines that `skip` has a reason for."""

@@ -18,25 +18,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from foreword.collections.registry import load
     from foreword.evaluation.evaluate import evaluate
-    from foreword.hub.fetch import from_hub
+    from foreword.hub.contents import from_hub
     from foreword.hub.push import push
     from foreword.prompts.encoder import encode, load_encoder
-    from foreword.prompts.spec import PromptSpec
+    from foreword.prompts.prompt import PromptSpec
     from foreword.prompts.store import load_bank, load_prompt, save_prompt
     from foreword.retrieval.search import search
     from foreword.training.config import StartConfig, TrainingConfig
     from foreword.training.train import train
     from foreword.transferring.adapt import adapt
     from foreword.transferring.advise import advise
-    from foreword.transferring.decision import TransferConfig
-    from foreword.transferring.fold import fold
-    from foreword.transferring.transfer import transfer
+    from foreword.transferring.distil import fold
+    from foreword.transferring.transfer import TransferConfig, transfer
 
 _WHERE = {
     "load": "foreword.collections.registry",
     "load_encoder": "foreword.prompts.encoder",
     "encode": "foreword.prompts.encoder",
-    "PromptSpec": "foreword.prompts.spec",
+    "PromptSpec": "foreword.prompts.prompt",
     "load_prompt": "foreword.prompts.store",
     "load_bank": "foreword.prompts.store",
     "save_prompt": "foreword.prompts.store",
@@ -46,11 +45,11 @@ _WHERE = {
     "transfer": "foreword.transferring.transfer",
     "adapt": "foreword.transferring.adapt",
     "advise": "foreword.transferring.advise",
-    "fold": "foreword.transferring.fold",
-    "TransferConfig": "foreword.transferring.decision",
+    "fold": "foreword.transferring.distil",
+    "TransferConfig": "foreword.transferring.transfer",
     "evaluate": "foreword.evaluation.evaluate",
     "search": "foreword.retrieval.search",
-    "from_hub": "foreword.hub.fetch",
+    "from_hub": "foreword.hub.contents",
     "push": "foreword.hub.push",
 }
 

@@ -20,7 +20,7 @@ from sentence_transformers import SentenceTransformer
 from tiny import toy_collection
 
 from foreword.cli import main
-from foreword.collections.memory import MemoryCollection
+from foreword.collections.collection import MemoryCollection
 from foreword.prompts.encoder import load_encoder
 from foreword.training.config import TrainingConfig
 

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 from tiny import toy_collection, words
 
-from foreword.collections import beir, dpr_convert, folder, oag_qa, oag_qa_files, supervision
-from foreword.collections.dpr_convert import convert
-from foreword.collections.memory import MemoryCollection
-from foreword.collections.records import SPLITS
+from foreword.collections import beir, folder, oag_qa, supervision
+from foreword.collections import dpr as dpr_convert
+from foreword.collections import oag_qa as oag_qa_files
+from foreword.collections.collection import SPLITS, MemoryCollection, normalise
+from foreword.collections.dpr import convert
 from foreword.collections.registry import load
-from foreword.collections.splits import normalise
 from foreword.collections.supervision import supervise
-from foreword.common.errors import DataError, UnknownNameError
 from foreword.downloads import Transport, fetch
+from foreword.errors import DataError, UnknownNameError
 from foreword.evaluation.evaluate import evaluate
 from foreword.training.dev import DevSet
 from foreword.training.train import train

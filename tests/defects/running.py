@@ -20,24 +20,20 @@ import torch
 from sentence_transformers import SentenceTransformer
 from tiny import random_prompt, toy_collection
 
-from foreword.cli import transferring as transfer_command
 from foreword.cli.grammar import CommandParser
-from foreword.collections.beir_parts import BeirCollection
-from foreword.collections.memory import MemoryCollection
-from foreword.collections.records import Collection, Document, Query
+from foreword.collections.beir import BeirCollection
+from foreword.collections.collection import Collection, Document, MemoryCollection, Query
 from foreword.collections.registry import load
-from foreword.common.errors import PromptError
+from foreword.errors import PromptError
 from foreword.evaluation import group as group_module
 from foreword.evaluation.evaluate import evaluate
-from foreword.evaluation.group import evaluate_group
-from foreword.evaluation.systems import System
+from foreword.evaluation.group import System, evaluate_group
 from foreword.prompts import store
-from foreword.prompts.spec import PromptSpec
+from foreword.prompts.prompt import PromptSpec
 from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt
 from foreword.retrieval.runs import read_run
 from foreword.transferring import transfer as transfer_module
-from foreword.transferring.decision import TransferConfig
-from foreword.transferring.transfer import transfer
+from foreword.transferring.transfer import TransferConfig, transfer
 
 from . import Bench, Case, refused, write_beir
 
@@ -314,7 +310,7 @@ def sources_without_files_vanish_in_silence(bench: Bench) -> None:
 
 def say_nothing(patch: pytest.MonkeyPatch) -> None:
     """Errors in loading a source are swallowed."""
-    patch.setattr(transfer_command.warnings, "warn", lambda *_, **__: None)
+    patch.setattr(warnings, "warn", lambda *_, **__: None)
 
 
 # -- the command line ----------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from foreword.cli.shared import (
+from foreword.cli.grammar import (
     Add,
     Options,
     byte_size,
@@ -21,7 +21,7 @@ from foreword.cli.shared import (
     say,
     template_options,
 )
-from foreword.common.errors import ForewordError, UnknownNameError
+from foreword.errors import ForewordError, UnknownNameError
 
 
 def add(command: Add) -> None:
@@ -88,8 +88,7 @@ def add(command: Add) -> None:
 
 def collections(options: Options) -> None:
     """List the collections."""
-    from foreword.collections.groups import group_names, grouped_catalogue
-    from foreword.collections.registry import catalogue
+    from foreword.collections.registry import catalogue, group_names, grouped_catalogue
 
     if options.seen:
         _print_seen(options)
@@ -121,7 +120,7 @@ def collections(options: Options) -> None:
 
 
 def _print_seen(options: Options) -> None:
-    from foreword.evaluation.seen import table
+    from foreword.evaluation.published import table
 
     rows = table()
     if options.json:
@@ -136,7 +135,7 @@ def _print_seen(options: Options) -> None:
 
 def expand(names: list[str], data: Path | None) -> list[str]:
     """Collections, with the members of a group in its place."""
-    from foreword.collections.groups import group_names, members
+    from foreword.collections.registry import group_names, members
 
     ids = [i for name in names for i in (members(name, data) if name in group_names() else (name,))]
     return list(dict.fromkeys(ids))
@@ -192,8 +191,8 @@ def subsample(options: Options) -> None:
     """Write a sample of a collection."""
     import json
 
-    from foreword.collections.subsample import RECORD
-    from foreword.collections.subsample import subsample as draw
+    from foreword.collections.supervision import RECORD
+    from foreword.collections.supervision import subsample as draw
 
     folder = draw(
         load_collection(options, options.collection), options.output, documents=options.documents, seed=options.seed
@@ -207,7 +206,7 @@ def subsample(options: Options) -> None:
 
 def mine(options: Options) -> None:
     """Find hard negatives."""
-    from foreword.collections.hard_negatives import write_hard_negatives
+    from foreword.collections.views import write_hard_negatives
     from foreword.retrieval.mining import mine as find
 
     prompt = chosen_prompt(options)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foreword.cli.data import expand
-from foreword.cli.shared import (
+from foreword.cli.grammar import (
     Add,
     Options,
     Parser,
@@ -22,15 +22,15 @@ from foreword.cli.shared import (
     say,
     template_options,
 )
-from foreword.common.errors import DataError, ForewordError
+from foreword.errors import DataError, ForewordError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from foreword.collections.records import Collection
+    from foreword.collections.collection import Collection
     from foreword.prompts.store import StoredPrompt
     from foreword.training.config import StartConfig, TrainingConfig
-    from foreword.training.group import Trained
+    from foreword.training.train import Trained
 
 _NUMBERS = (
     ("steps", int, "optimizer steps"),
@@ -221,7 +221,7 @@ def _structure(options: Options) -> dict[str, Any]:
 
 
 def _start_config(options: Options) -> StartConfig:
-    from foreword.prompts.spec import PromptSpec
+    from foreword.prompts.prompt import PromptSpec
     from foreword.training.config import StartConfig
 
     if options.side == "query" and options.sides in ("shared", "untied") and options.document_side != "start":
@@ -278,8 +278,8 @@ def _resolved(options: Options, names: list[str], config: TrainingConfig) -> dic
 
 def _supervised(options: Options, name: str, exclude: Iterable[Collection]) -> Collection:
     """A collection with the splits that a prompt is trained by."""
-    from foreword.collections.hard_negatives import WithNegatives, read_hard_negatives
     from foreword.collections.supervision import supervise
+    from foreword.collections.views import WithNegatives, read_hard_negatives
 
     collection = load_collection(options, name, exclude=exclude)
     if options.negatives is not None:
@@ -341,7 +341,7 @@ def _run_group(options: Options, names: list[str]) -> None:
     if options.dry_run:
         print_json(_resolved(options, names, config))
         return
-    from foreword.training.group import failures, train_group
+    from foreword.training.train import failures, train_group
 
     targets = [load_collection(options, name) for name in options.target]
     encoder = _encoder(options)
@@ -373,7 +373,7 @@ def _run_group(options: Options, names: list[str]) -> None:
 
 def folded(names: list[str], folds: int, seed: int, load: Callable[[str], Collection]) -> list[str]:
     """The folds of every collection that has test judgements alone, in its place; the others as they are."""
-    from foreword.collections.folds import Fold
+    from foreword.collections.supervision import Fold
 
     found: list[str] = []
     for name in names:

@@ -1,7 +1,6 @@
 """Retrieval collections by name: documents, queries, judgements and training pairs."""
 
-from foreword.collections.pseudo import pseudo_pairs
-from foreword.collections.records import (
+from foreword.collections.collection import (
     Collection,
     DataWarning,
     Document,
@@ -11,6 +10,7 @@ from foreword.collections.records import (
     TrainingPair,
     fingerprint,
 )
+from foreword.collections.pseudo import pseudo_pairs
 from foreword.collections.registry import catalogue, load
 
 __all__ = [

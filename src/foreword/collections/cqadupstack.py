@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from foreword.collections import beir
-from foreword.collections.beir_parts import has_corpus
-from foreword.collections.exclusion import ExcludingCollection, Texts
-from foreword.collections.records import Collection, Entry
-from foreword.common.errors import DataError, UnknownNameError
+from foreword.collections.beir import has_corpus
+from foreword.collections.collection import Collection, Entry
+from foreword.collections.views import ExcludingCollection, Texts
 from foreword.downloads import Transport, data_folder
-from foreword.downloads.resources import DEFAULT
+from foreword.downloads.places import DEFAULT
+from foreword.errors import DataError, UnknownNameError
 
 GROUP = beir.CQADUPSTACK
 

@@ -7,20 +7,433 @@ facts in `data/dpr.json`.
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import shutil
+import warnings
+import zlib
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal, get_args
 
-from foreword.collections.dpr_convert import MANIFEST, NEGATIVES, Positives, convert, read_manifest
-from foreword.collections.exclusion import ExcludingCollection, Texts
+from foreword.collections.collection import Collection, DataWarning, Entry
 from foreword.collections.folder import FolderCollection
-from foreword.collections.records import Collection, Entry
-from foreword.common.errors import DataError, UnknownNameError
-from foreword.downloads import Resource, Transport, data_folder, fetch
-from foreword.downloads.places import record_file
-from foreword.downloads.resources import DEFAULT
-from foreword.downloads.verify import read_record
+from foreword.collections.views import FOLDER as NEGATIVES_FOLDER
+from foreword.collections.views import ExcludingCollection, Texts, negatives_line
+from foreword.downloads import Resource, Transport, data_folder, fetch, locked
+from foreword.downloads.fetch import read_record
+from foreword.downloads.places import DEFAULT, record_file
+from foreword.errors import DataError, UnknownNameError
+from foreword.files import sha256_file, write_json
+from foreword.terminal import track
+
+# DPR's training files: a JSON list of examples (or one object a line), gigabytes long, read one example at a time.
+
+
+_GZIP = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One context of an example; `doc_id` is its `passage_id` or `psg_id`, or empty when it has neither."""
+
+    doc_id: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A question with passages that answer it and passages that only look so; `number` is its place, from 1."""
+
+    number: int
+    question: str
+    positives: tuple[Passage, ...]
+    hard_negatives: tuple[Passage, ...]
+
+
+def examples(path: Path) -> Iterator[Example]:
+    """The examples of a file, in order; only one is held at a time.
+
+    Args:
+        path: a JSON list of objects, or one object after the other; plain or gzip, told by the first bytes.
+
+    Raises:
+        DataError: the file cannot be read, is cut or not JSON, or an example has not the form of DPR's. The
+            message names the example by its number from 1.
+    """
+    import ijson
+
+    number = 0
+    try:
+        with _opened(path) as (file, first):
+            if first not in (b"[", b"{"):
+                got = f"it begins with {first!r}" if first else "it is empty"
+                raise DataError(f"expected a JSON list of examples, or an example a line; {got}", path=path)
+            prefix, several = ("item", False) if first == b"[" else ("", True)
+            for number, record in enumerate(ijson.items(file, prefix, use_float=True, multiple_values=several), 1):
+                yield _example(record, number, path)
+    except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
+        reason = str(error).removeprefix("b'").replace("\\n", "\n").partition("\n")[0]
+        message = f"example {number + 1}: broken JSON ({reason}); is the file cut? Get it again"
+        raise DataError(message, path=path) from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"example {number + 1}: broken gzip file ({error}); get it again", path=path) from error
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, bytes]]:
+    """The file, unzipped where it is gzip, after a byte order mark; and the first byte that is no blank."""
+    with path.open("rb") as raw, gzip.open(raw) if raw.peek(2)[:2] == _GZIP else raw as file:
+        if file.peek(3)[:3] == _BOM:
+            file.read(3)
+        while (first := file.peek(1)[:1]).isspace():
+            file.read(1)
+        yield file, first
+
+
+def _example(record: Any, number: int, path: Path) -> Example:
+    where = f"example {number}"
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: expected an object, got {_kind(record)}", path=path)
+    question = _text(record, "question", where, path)
+    if not question.strip():
+        raise DataError(f"{where}: the question is empty", path=path)
+    return Example(
+        number,
+        question,
+        tuple(_passages(record, "positive_ctxs", where, path)),
+        tuple(_passages(record, "hard_negative_ctxs", where, path)) if "hard_negative_ctxs" in record else (),
+    )
+
+
+def _passages(record: Mapping[str, Any], name: str, where: str, path: Path) -> Iterator[Passage]:
+    listed = record.get(name)
+    if not isinstance(listed, list):
+        got = _kind(listed) if name in record else f"the fields {', '.join(sorted(record))}"
+        raise DataError(f"{where}: expected {name!r}, a list of passages; got {got}", path=path)
+    for place, context in enumerate(listed, 1):
+        here = f"{where}, {name} {place}"
+        if not isinstance(context, dict):
+            raise DataError(f"{here}: expected an object, got {_kind(context)}", path=path)
+        title = "" if context.get("title") is None else _text(context, "title", here, path)
+        yield Passage(_doc_id(context, here, path), title, _text(context, "text", here, path))
+
+
+def _doc_id(context: Mapping[str, Any], where: str, path: Path) -> str:
+    """The passage's id, its blanks written `_`, which TREC's files cannot hold; empty when it has none."""
+    for name in ("passage_id", "psg_id"):
+        value = context.get(name)
+        if isinstance(value, bool) or not isinstance(value, str | int | None):
+            raise DataError(f"{where}: {name} must be a text or a number, got {_kind(value)}", path=path)
+        if value is not None and (words := str(value).split()):
+            return "_".join(words)
+    return ""
+
+
+def _text(record: Mapping[str, Any], name: str, where: str, path: Path) -> str:
+    value = record.get(name)
+    if not isinstance(value, str):
+        got = _kind(value) if name in record else f"the fields {', '.join(sorted(record))}"
+        raise DataError(f"{where}: expected {name!r}, a text; got {got}", path=path)
+    return value
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else type(value).__name__
+
+
+# A dictionary of numbers for what is met by the million.
+
+
+class DigestTable:
+    """A dictionary from 64-bit digests to 64-bit numbers in 16 bytes a place, at most two thirds of them taken.
+
+    Keys must be digests: their lowest bits choose the place, so numbers in a pattern make it slow. A Python
+    dictionary of as many numbers takes some 170 bytes each.
+    """
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._mask = 0xFFFF
+        self._keys = array("Q", bytes(8 << 16))  # 0: a free place
+        self._values = array("Q", bytes(8 << 16))
+
+    def __len__(self) -> int:
+        return self._taken
+
+    def setdefault(self, key: int, value: int) -> int | None:
+        """The value stored for a key before; None, and `value` is stored, when there was none."""
+        place = self._place(key or 1)  # 0 and 1 share a place: one more chance in 2 ** 63 of a false clash
+        if self._keys[place]:
+            return self._values[place]
+        self._keys[place], self._values[place] = key or 1, value
+        self._taken += 1
+        if 3 * self._taken > 2 * self._mask:
+            self._grow()
+        return None
+
+    def _place(self, key: int) -> int:
+        """Where a key is, or the free place where it would be put: the next one free from its own."""
+        place = key & self._mask
+        while self._keys[place] not in (0, key):
+            place = (place + 1) & self._mask
+        return place
+
+    def _grow(self) -> None:
+        keys, values = self._keys, self._values
+        size = 2 * (self._mask + 1)
+        self._mask = size - 1
+        self._keys, self._values = array("Q", bytes(8 * size)), array("Q", bytes(8 * size))
+        for key, value in zip(keys, values, strict=True):
+            if key:
+                place = self._place(key)
+                self._keys[place], self._values[place] = key, value
+
+
+# DPR's training files as a folder in BEIR's layout, made in one pass and bounded memory, and whole or not at all.
+#
+# The folder: `corpus.jsonl`, `queries.jsonl`, `qrels/` and `hard-negatives/` with `train` and `dev`, and
+# `conversion.json`, which says what it was made from and how.
+
+
+Positives = Literal["first", "all"]
+"""Which positives of a training example are judged relevant; DPR trains on the first."""
+
+MANIFEST = "conversion.json"
+NEGATIVES = 8
+"""Hard negatives kept for a question, unless told otherwise."""
+
+_VERSION = 1  # of the layout and of the rules that fill it; another one does not take over what this one made
+_COUNTED = (
+    "examples",
+    "examples_without_positive",
+    "without_hard_negative",
+    "positives",
+    "positives_left_out",
+    "hard_negatives",
+    "hard_negatives_that_are_positive",
+)
+
+
+def convert(
+    train: Path, dev: Path, output: Path, *, negatives: int = NEGATIVES, positives: Positives = "first"
+) -> Path:
+    """Convert a pair of DPR's biencoder files.
+
+    Queries are named `train-<n>` and `dev-<n>` by their example's number from 1. The corpus is every passage that
+    a judgement or a hard negative names. A conversion of the same files and options that is there is left as it
+    is. One killed halfway leaves a hidden folder beside `output`, which the next one removes.
+
+    Args:
+        train: the training file; see `dpr_read.examples` for its forms.
+        dev: the file for choosing the best step; all its positives are judged relevant.
+        output: the folder to make.
+        negatives: the most hard negatives kept for a question, 0 or more.
+        positives: of a training example: `first`, or `all`. The others are no part of the corpus, unless another
+            question names them.
+
+    Returns:
+        `output`.
+
+    Raises:
+        DataError: a file is broken (the message names the example), or `output` holds anything else.
+        UnknownNameError: `positives` is neither.
+    """
+    if positives not in get_args(Positives):
+        raise UnknownNameError(f"positives is {positives!r}; expected {' or '.join(get_args(Positives))}")
+    if negatives < 0:
+        raise DataError(f"negatives is {negatives}; expected 0 or more for a question")
+    sources, output = {"train": Path(train), "dev": Path(dev)}, Path(output)
+    for path in sources.values():
+        if not path.is_file():
+            raise DataError("no such file; expected one of DPR's biencoder files", path=path)
+    manifest: dict[str, Any] = {
+        "format": "dpr",
+        "version": _VERSION,
+        "options": {"negatives": negatives, "positives": positives},
+        "sources": {
+            split: {"name": path.name, "sha256": sha256_file(path), "size": path.stat().st_size}
+            for split, path in sources.items()
+        },
+    }
+    try:
+        with locked(output.parent, output.name):
+            if not _is_made(output, manifest):
+                _make(output, sources, manifest)
+    except OSError as error:
+        raise DataError(f"cannot be made: {error.strerror or error}", path=output) from error
+    return output
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a converted folder was made from. Raises `DataError` when its `conversion.json` is no such thing."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot be read ({error}); remove the folder and convert again", path=path) from error
+    wanted = {"counts", "options", "sources", "version"}
+    if not isinstance(manifest, dict) or manifest.get("format") != "dpr" or not wanted <= set(manifest):
+        raise DataError("not the record of a DPR conversion; remove the folder and convert again", path=path)
+    return manifest
+
+
+def _is_made(output: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether the conversion is there; raises `DataError` when something else is."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return False
+    if not (output / MANIFEST).is_file():
+        raise DataError(f"is there and holds no {MANIFEST}, so it is not overwritten; name another", path=output)
+    found = read_manifest(output)
+    other = [name for name in ("version", "options", "sources") if found[name] != wanted[name]]
+    if other:
+        message = f"was converted with other {' and '.join(other)} ({found[other[0]]}, not {wanted[other[0]]})"
+        raise DataError(f"{message}; remove the folder, or name another", path=output)
+    return True
+
+
+def _make(output: Path, sources: Mapping[str, Path], manifest: Mapping[str, Any]) -> None:
+    """Write the folder under another name, the manifest last, and rename it."""
+    partial = output.with_name(f".{output.name}.partial")  # one name, so that what a killed run left is found
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        counts = _write(partial, sources, **manifest["options"])
+        write_json(partial / MANIFEST, {**manifest, "counts": counts})
+        partial.replace(output)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _say(sources, counts)
+
+
+def _write(folder: Path, sources: Mapping[str, Path], negatives: int, positives: Positives) -> dict[str, Any]:
+    (folder / "qrels").mkdir(parents=True)
+    (folder / NEGATIVES_FOLDER).mkdir()
+    counts: dict[str, Any] = {}
+    with _new(folder / "corpus.jsonl") as corpus, _new(folder / "queries.jsonl") as queries:
+        passages = _Passages(corpus)
+        for split, path in sources.items():
+            most = 1 if split == "train" and positives == "first" else None
+            with (
+                _new(folder / "qrels" / f"{split}.tsv") as qrels,
+                _new(folder / NEGATIVES_FOLDER / f"{split}.jsonl") as hard,
+            ):
+                writer = _Split(split, passages, queries, qrels, hard, most, negatives)
+                for example in track(examples(path), f"converting {path.name}"):
+                    writer.add(example)
+            counts[split] = dict(writer.counts)
+    return {**counts, "passages": passages.count, "id_clashes": passages.clashes}
+
+
+def _say(sources: Mapping[str, Path], counts: Mapping[str, Any]) -> None:
+    """Warn of what will be missed or looks odd."""
+    for split, path in sources.items():
+        if lost := counts[split]["examples_without_positive"]:
+            message = f"{path}: {lost} of {counts[split]['examples']} examples have no positive passage"
+            warnings.warn(f"{message}; they are queries without judgements", DataWarning, stacklevel=4)
+    if clashes := counts["id_clashes"]:
+        message = f"{sources['train'].parent}: {clashes} passages share an id with another of other text"
+        warnings.warn(f"{message}; they are named <id>~<digest of the text>", DataWarning, stacklevel=4)
+
+
+class _Split:
+    """Writes the examples of one file."""
+
+    def __init__(
+        self,
+        split: str,
+        passages: _Passages,
+        queries: IO[str],
+        qrels: IO[str],
+        hard: IO[str],
+        most_positives: int | None,
+        most_negatives: int,
+    ) -> None:
+        self.counts = Counter(dict.fromkeys(_COUNTED, 0))
+        self._split, self._passages = split, passages
+        self._queries, self._qrels, self._hard = queries, qrels, hard
+        self._most_positives, self._most_negatives = most_positives, most_negatives
+        qrels.write("query-id\tcorpus-id\tscore\n")
+
+    def add(self, example: Example) -> None:
+        """Write the question and, when it has a positive, its judgements and hard negatives."""
+        counts, query_id = self.counts, f"{self._split}-{example.number}"
+        counts["examples"] += 1
+        self._queries.write(_line({"_id": query_id, "text": example.question}))
+        if not example.positives:
+            counts["examples_without_positive"] += 1
+            return
+        kept = example.positives[: self._most_positives]
+        relevant = dict.fromkeys(self._passages.add(passage) for passage in kept)
+        self._qrels.writelines(f"{query_id}\t{doc_id}\t1\n" for doc_id in relevant)
+        negatives = self._negatives(example)
+        if negatives:
+            self._hard.write(negatives_line(query_id, negatives, "dpr"))
+        counts["positives"] += len(relevant)
+        counts["positives_left_out"] += len(example.positives) - len(kept)
+        counts["hard_negatives"] += len(negatives)
+        counts["without_hard_negative"] += not negatives
+
+    def _negatives(self, example: Example) -> list[str]:
+        """The first hard negatives whose text is none of the positives', those left out included."""
+        positive = {(passage.title, passage.text) for passage in example.positives}
+        chosen: dict[str, None] = {}
+        for passage in example.hard_negatives:
+            if len(chosen) == self._most_negatives:
+                break
+            if (passage.title, passage.text) in positive:
+                self.counts["hard_negatives_that_are_positive"] += 1
+            else:
+                chosen.setdefault(self._passages.add(passage))
+        return list(chosen)
+
+
+class _Passages:
+    """Writes each passage to the corpus when it is first seen; digests of ids and texts are all that is held."""
+
+    def __init__(self, corpus: IO[str]) -> None:
+        self._corpus = corpus
+        self._seen = DigestTable()
+        self.count = 0
+        self.clashes = 0
+
+    def add(self, passage: Passage) -> str:
+        """The passage's doc_id: its own id, or `<id>~<digest>` when that is taken by another text."""
+        text = _digest(passage.title, passage.text)
+        doc_id = passage.doc_id or f"text-{text:016x}"
+        clash = False
+        while (stored := self._seen.setdefault(_digest(doc_id), text)) is not None:
+            if stored == text:
+                return doc_id
+            doc_id, clash = f"{doc_id}~{text:016x}", True
+        self.count += 1
+        self.clashes += clash
+        self._corpus.write(_line({"_id": doc_id, "title": passage.title, "text": passage.text}))
+        return doc_id
+
+
+def _digest(*fields: str) -> int:
+    """64 bits of the SHA-256 of some texts."""
+    joined = "\x1f".join(fields).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(joined).digest()[:8], "big")
+
+
+def _new(path: Path) -> IO[str]:
+    return path.open("x", encoding="utf-8", newline="\n")
+
+
+def _line(record: Mapping[str, str]) -> str:
+    return json.dumps(record) + "\n"
+
 
 GROUP = "dpr"
 SPLITS = ("train", "dev")

@@ -15,11 +15,10 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-from foreword.collections.exclusion import ExcludingCollection, Texts
-from foreword.collections.memory import require_split
-from foreword.collections.records import Collection, Document, Entry, Query, TrainingPair
-from foreword.collections.streamed import SELF_RETRIEVING, SPLIT_NAMES, StreamedCollection, whole
-from foreword.common.errors import DataError, UnknownNameError
+from foreword.collections.collection import Collection, Document, Entry, Query, TrainingPair, require_split
+from foreword.collections.folder import SELF_RETRIEVING, SPLIT_NAMES, StreamedCollection, whole
+from foreword.collections.views import ExcludingCollection, Texts
+from foreword.errors import DataError, UnknownNameError
 
 GROUP = "ir_datasets"
 

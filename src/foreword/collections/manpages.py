@@ -16,14 +16,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from foreword.collections.exclusion import Texts
-from foreword.collections.items import distinct, without
+from foreword.collections.collection import (
+    SPLITS,
+    Collection,
+    Document,
+    Entry,
+    MemoryCollection,
+    Qrels,
+    Query,
+    contains,
+    normalise,
+    split_of,
+)
 from foreword.collections.manpages_source import RawPage, extract, facts, manual_path, page_files
-from foreword.collections.memory import MemoryCollection
-from foreword.collections.records import SPLITS, Collection, Document, Entry, Qrels, Query
-from foreword.collections.sentences import split_first_sentence, split_sentences
-from foreword.collections.splits import contains, normalise, split_of
-from foreword.common.errors import DataError, UnknownNameError
+from foreword.collections.pseudo import split_first_sentence, split_sentences
+from foreword.collections.views import Texts, distinct, without
+from foreword.errors import DataError, UnknownNameError
 
 GROUP = "manpages"
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from foreword.collections.manpages_text import BREAK, joined, pieces
-from foreword.collections.pydoc_extract import cache_folder
-from foreword.common.files import atomic_write
+from foreword.collections.pydoc.collection import cache_folder
 from foreword.downloads.places import data_folder
+from foreword.files import atomic_write
 
 MAX_WORDS = 400
 """Words of a page's text that are read."""

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from foreword.collections import oag_qa
-from foreword.collections.oag_qa_places import facts, obtain
-from foreword.collections.records import Collection, Entry
-from foreword.common.errors import UnknownNameError
+from foreword.collections.collection import Collection, Entry
+from foreword.collections.oag_qa import facts, obtain
 from foreword.downloads import Transport
+from foreword.errors import UnknownNameError
 
 GROUP = "oag-qa-disciplines"
 HEADLINE = oag_qa.HEADLINE

@@ -5,17 +5,20 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from foreword.collections.folds import FoldCollection, split_fold
-from foreword.collections.records import Collection, Entry
-from foreword.collections.templates import Templated
-from foreword.common.errors import UnknownNameError
+from foreword.collections.collection import Collection, Entry
+from foreword.collections.supervision import FoldCollection, split_fold
+from foreword.collections.views import Templated
+from foreword.errors import UnknownNameError
 
 FAMILIES = {
-    "pydoc": "pydoc",
+    "pydoc": "pydoc.collection",
     "manpages": "manpages",
     "glasgow": "glasgow",
     "dpr": "dpr",
@@ -126,3 +129,111 @@ def near_matches(name: str, known: Sequence[str]) -> list[str]:
     found = difflib.get_close_matches(wanted, list(known), n=3, cutoff=0.85)
     found += [tails[tail] for tail in difflib.get_close_matches(wanted.rpartition("/")[2], list(tails), n=3)]
     return list(dict.fromkeys(found))[:3]
+
+
+# Groups of collections: `beir`, `oag-qa`, ... by name; what they hold is in `data/groups.json`.
+
+
+INSTALLED = ("pydoc", "manpages")
+"""Groups that hold what is installed on a machine, and nothing else."""
+
+
+@cache
+def _facts() -> dict[str, dict[str, Any]]:
+    path = Path(__file__).parent / "data" / "groups.json"
+    loaded: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8"))
+    return loaded
+
+
+def group_names() -> tuple[str, ...]:
+    """The groups, as `--group` takes them."""
+    return tuple(_facts())
+
+
+def describe(group: str) -> str:
+    """What a group is, in a few words."""
+    return str(_facts()[group]["description"])
+
+
+def members(group: str, data: Path | None = None) -> tuple[str, ...]:
+    """The ids of a group's collections, in a fixed order.
+
+    Args:
+        group: its name; for `pydoc` and `manpages`, what is not installed is not in it.
+        data: as for `catalogue`.
+
+    Raises:
+        UnknownNameError: no such group.
+    """
+    known = _facts()
+    if group not in known:
+        near = difflib.get_close_matches(group, list(known), n=2)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
+        raise UnknownNameError(f"no group {group!r}; {hint}")
+    about = known[group]
+    if "family" in about:
+        family = importlib.import_module(f"foreword.collections.{FAMILIES[about['family']]}")
+        return tuple(entry.id for entry in family.entries(data) if group not in INSTALLED or entry.available)
+    ids = [name for other in about.get("includes", ()) for name in members(other, data)] + about.get("members", [])
+    return tuple(dict.fromkeys(name for name in ids if name not in about.get("without", ())))
+
+
+def grouped_catalogue(data: Path | None = None) -> Iterator[Entry]:
+    """A row for each (group, collection): the catalogue's entry under the group's name.
+
+    Forms like `folder:PATH`, which belong to no group, come last under their family's name.
+    """
+    entries = {entry.id: entry for entry in catalogue(data)}
+    families = {about["family"] for about in _facts().values() if "family" in about} | {"beir"}
+    for group, about in _facts().items():
+        names = [e.id for e in entries.values() if e.group == about["family"]] if "family" in about else members(group)
+        for name in names:
+            yield replace(entries[name], group=group)
+    yield from (entry for entry in entries.values() if entry.group not in families)
+
+
+# Which collections hold the same data: CQADupStack and its forums, OAG-QA's disciplines and topics, folds, samples.
+
+
+_FOLDER = "folder:"
+
+
+def canonical(collection_id: str) -> str:
+    """One spelling for an id: a folder by its absolute path."""
+    base, fold = split_fold(collection_id)
+    if base.startswith(_FOLDER):
+        base = f"{_FOLDER}{Path(base.removeprefix(_FOLDER)).expanduser().resolve()}"
+    return base if fold is None else f"{base}{fold.suffix}"
+
+
+def parts(collection_id: str) -> frozenset[str]:
+    """The collections that one is made of; of most, itself alone. A fold, and a sample, counts as its collection."""
+    base = split_fold(canonical(collection_id))[0]
+    if base == "beir/cqadupstack":
+        from foreword.collections.beir import facts
+
+        return frozenset(f"cqadupstack/{forum}" for forum in facts()["forums"])
+    family, _, name = base.partition("/")
+    if family == "oag-qa-disciplines":
+        from foreword.collections.oag_qa_disciplines import disciplines
+
+        return frozenset(f"oag-qa/{topic}" for topic in disciplines().get(name, ()))
+    source = _source(base)
+    return frozenset({base}) if source is None else frozenset({base, *parts(source)})
+
+
+def _source(base: str) -> str | None:
+    """What a folder is a sample of; None: of nothing that says so."""
+    record = Path(base.removeprefix(_FOLDER)) / "subsample.json"
+    if not base.startswith(_FOLDER) or not record.is_file():
+        return None
+    try:
+        source = json.loads(record.read_text("utf-8"))["source"]
+    except (OSError, ValueError, KeyError, TypeError):  # the collection itself says what is wrong when it is loaded
+        return None
+    return source if isinstance(source, str) and canonical(source) != base else None
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two collections share data, so that what was trained on one has seen the other."""
+    return bool(parts(one) & parts(other))

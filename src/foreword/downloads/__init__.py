@@ -2,7 +2,6 @@
 
 from foreword.downloads.archives import extract
 from foreword.downloads.fetch import fetch, fetch_folder
-from foreword.downloads.places import data_folder, locked
-from foreword.downloads.resources import Resource, Transport
+from foreword.downloads.places import Resource, Transport, data_folder, locked
 
 __all__ = ["Resource", "Transport", "data_folder", "extract", "fetch", "fetch_folder", "locked"]

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from foreword.common.errors import DataError
 from foreword.downloads.places import check_space
+from foreword.errors import DataError
 
 if TYPE_CHECKING:
     import tarfile

@@ -2,12 +2,14 @@
 
 from foreword.evaluation.measures import (
     DEFAULT_MEASURES,
+    Comparison,
     Evaluation,
+    bootstrap_interval,
     evaluate_run,
     first_relevant_ranks,
+    paired_randomization,
     parse_measures,
 )
-from foreword.evaluation.significance import Comparison, bootstrap_interval, paired_randomization
 
 __all__ = [
     "DEFAULT_MEASURES",

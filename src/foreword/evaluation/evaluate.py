@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from foreword.collections.records import Collection, Query
-from foreword.common.errors import DataError, UnknownNameError
+from foreword.collections.collection import Collection, Query
+from foreword.errors import DataError, UnknownNameError
 from foreword.evaluation.measures import DEFAULT_MEASURES, depth, evaluate_run
 from foreword.retrieval.runs import Run, drop_self
 from foreword.retrieval.search import bm25_run, dense_run

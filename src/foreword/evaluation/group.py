@@ -6,29 +6,362 @@ that a cut evaluation goes on where it was; `<output>/group.json` holds the whol
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from foreword.collections.records import Collection
-from foreword.common.errors import ForewordError, PromptError
-from foreword.common.files import write_json
-from foreword.evaluation.candidates import Candidate, bare, read_bank, read_candidate
-from foreword.evaluation.measures import depth, largest_cutoff, parse_measures
-from foreword.evaluation.members import Leaf, Member, headline_measure, plan, union_of
-from foreword.evaluation.score import Scorer, Subject
-from foreword.evaluation.seen import seen
-from foreword.evaluation.summary import means_of, row_of_means
-from foreword.evaluation.systems import GroupConfig, System
-from foreword.prompts.encoder import resolve_precision
+from foreword.collections.collection import Collection, Qrels, Query
+from foreword.collections.registry import group_names, members
+from foreword.collections.supervision import Fold, split_fold
+from foreword.errors import DataError, ForewordError, PromptError
+from foreword.evaluation.candidates import (
+    Candidate,
+    Corpus,
+    Done,
+    Job,
+    bare,
+    read_bank,
+    read_candidate,
+    search_together,
+)
+from foreword.evaluation.evaluate import judged_queries
+from foreword.evaluation.measures import depth, evaluate_run, largest_cutoff, parse_measures
+from foreword.evaluation.published import means_of, row_of_means, seen
+from foreword.files import write_json
+from foreword.prompts.encoder import Precision, resolve_precision
 from foreword.prompts.store import describe_backbone
+from foreword.retrieval.bm25 import BM25
 from foreword.retrieval.runs import Run, write_run
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+
+# What the rows of a group's table are made of: collections, k folds of one, or the mean of several.
+
+
+@cache
+def _headlines() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "headlines.json").read_text("utf-8"))
+    return loaded
+
+
+HEADLINE_SPLITS: Mapping[str, str] = _headlines()["splits"]
+"""The split that a collection is reported on, where that is not `test`: MS MARCO's test judgements are few."""
+
+
+def headline_measure(group: str) -> str:
+    """The measure that a group is compared by."""
+    return str(_headlines()["measures"].get(group, "nDCG@10"))
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One collection to be scored: loaded by its id, or put together from its k folds."""
+
+    id: str
+    ids: tuple[str, ...]
+    """What is loaded: the id itself, or the folds' ids in order."""
+    split: str
+    folds: int = 0
+    """k; 0: not in folds."""
+    seed: int = 0
+    """Of the folds."""
+    missing: tuple[str, ...] = ()
+    """The ids of folds that were not given."""
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder in the results: the id, with `/` written `-`, and how it is cut into folds."""
+        cut = f"#{self.folds}folds{f'@{self.seed}' if self.seed else ''}" if self.folds else ""
+        return f"{self.id}{cut}".replace("/", "-")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One row of the group: a leaf, or the unweighted mean of several (CQADupStack of its 12 forums)."""
+
+    id: str
+    leaves: tuple[Leaf, ...]
+    is_mean: bool = False
+
+
+def plan(ids: Sequence[str], splits: Mapping[str, str] | None = None) -> list[Member]:
+    """The rows that a list of collection ids gives, in order; the folds of one collection become one row.
+
+    Args:
+        ids: a fold is `<id>#fold<i>of<k>`, i from 1, optionally `@<seed>`.
+        splits: id -> the split to score on, over `HEADLINE_SPLITS`; what is in neither is scored on `test`.
+
+    Raises:
+        ForewordError: there are none, or a collection is given whole and in folds, or in folds of two kinds.
+        UnknownNameError: a fold that cannot be.
+        ForewordError: folds are to be scored on another split than `test`.
+    """
+    chosen = {**HEADLINE_SPLITS, **(splits or {})}
+    given: dict[str, dict[Fold | None, None]] = {}
+    for name in ids:
+        base, fold = split_fold(name)
+        given.setdefault(base, {})[fold] = None
+        asked = {(splits or {}).get(key, "test") for key in (name, base)}
+        if fold is not None and asked != {"test"}:
+            other = min(asked - {"test"})
+            raise ForewordError(f"{name} is to be scored on {other!r}; a fold offers its test queries alone for that")
+    if not given:
+        raise ForewordError("the group holds no collection to evaluate")
+    return [_member(base, tuple(folds), chosen) for base, folds in given.items()]
+
+
+def union_of(name: str) -> str | None:
+    """The collection whose score is a mean over this one among others, e.g. beir/cqadupstack of a forum; or None."""
+    means = _headlines()["means"].items()
+    return next((str(whole) for whole, parts in means if parts in group_names() and name in members(parts)), None)
+
+
+def _member(base: str, given: Sequence[Fold | None], splits: Mapping[str, str]) -> Member:
+    split = splits.get(base, "test")
+    folds = [fold for fold in given if fold is not None]
+    if not folds:
+        parts = _headlines()["means"].get(base)
+        if parts in group_names():
+            leaves = tuple(Leaf(name, (name,), splits.get(name, split)) for name in members(parts))
+            return Member(base, leaves, is_mean=True)
+        return Member(base, (Leaf(base, (base,), split),))
+    first = folds[0]
+    if len(folds) < len(given) or len({(fold.folds, fold.seed) for fold in folds}) > 1:
+        raise ForewordError(f"{base} is given in two ways; give it whole, or in the folds of one division")
+    names = {i: base + replace(first, fold=i).suffix for i in range(1, first.folds + 1)}
+    there = {fold.fold for fold in folds}
+    here, missing = (tuple(name for i, name in names.items() if (i in there) is wanted) for wanted in (True, False))
+    return Member(base, (Leaf(base, here, "test", first.folds, first.seed, missing),))
+
+
+# Score systems on one collection, whole or put together from its folds.
+
+
+_FIRST_DOCUMENTS = 1000  # that the quick identity of a collection looks at
+
+
+class Subject:
+    """The judged queries of a collection by fold (one, when it is whole), over one corpus."""
+
+    def __init__(self, leaf: Leaf, parts: Iterable[Collection]) -> None:
+        """Read the queries and judgements of each part, and keep the first for its documents, which are all alike.
+
+        Raises:
+            UnknownNameError: a part has no such split.
+            DataError: a part has no judgements, or a query is in two folds.
+        """
+        self.first: Collection
+        self.leaf = leaf
+        self.queries: list[list[Query]] = []
+        self.qrels: Qrels = {}
+        for number, part in enumerate(parts):
+            if number == 0:
+                self.first = part
+            self.queries.append(judged_queries(part, leaf.split))
+            qrels = part.qrels(leaf.split)
+            if twice := sorted(set(qrels) & set(self.qrels)):
+                raise DataError(f"{part.id}: query {twice[0]!r} is in another fold, too; folds must not overlap")
+            self.qrels |= qrels
+        self._identity: dict[str, Any] | None = None
+        self._corpus_sha256: str | None = None
+
+    def every_query(self) -> list[Query]:
+        """The queries of all folds."""
+        return [query for queries in self.queries for query in queries]
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this collection from another without a pass over its documents: 1000 of them are looked at."""
+        if self._identity is None:
+            digest = hashlib.sha256()
+            for fields in self._lines():
+                digest.update(("\x1f".join(fields) + "\x1e").encode("utf-8", "surrogatepass"))
+            self._identity = {
+                "id": self.leaf.id,
+                "split": self.leaf.split,
+                "folds": [self.leaf.folds, self.leaf.seed],
+                "facts": json.loads(json.dumps(self.first.facts, default=str)),
+                "exclude_self": self.first.exclude_self,
+                "sha256": digest.hexdigest(),
+            }
+        return self._identity
+
+    def corpus_sha256(self) -> str:
+        """The digest of every document, as a row holds it, by one pass, once; empty if they cannot be read."""
+        if self._corpus_sha256 is None:
+            corpus = Corpus(self.first)
+            with suppress(ForewordError, OSError):  # no row holds "", and the scoring meets the error and says so
+                deque(corpus.documents(), maxlen=0)
+            self._corpus_sha256 = corpus.fingerprint
+        return self._corpus_sha256
+
+    def _lines(self) -> Iterator[tuple[str, ...]]:
+        for doc in islice(self.first.documents(), _FIRST_DOCUMENTS):
+            yield "d", doc.doc_id, doc.title, doc.text
+        for fold, queries in enumerate(self.queries):
+            yield from (("q", str(fold), query.query_id, query.text) for query in queries)
+        for query_id, judged in self.qrels.items():
+            yield from (("j", query_id, doc_id, str(relevance)) for doc_id, relevance in judged.items())
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A system's run on a collection and the part of its row that follows from it."""
+
+    row: dict[str, Any]
+    run: Run
+
+
+class Scorer:
+    """Runs systems on one collection after another under one configuration."""
+
+    def __init__(self, encoder: SentenceTransformer | None, *, measures: Sequence[str], k: int, **how: Any) -> None:
+        """Keep the configuration; `how` goes to `search_together`."""
+        self.encoder, self.measures, self.k, self.how = encoder, measures, k, how
+
+    def score(
+        self, subject: Subject, wanted: Mapping[str, Sequence[Candidate | None]], kinds: Mapping[str, str]
+    ) -> Iterator[tuple[str, Scored | Exception]]:
+        """Score systems, BM25 first; the others as the passes over the documents end.
+
+        Args:
+            subject: the collection.
+            wanted: for each system its candidate, or one for each fold (None: the base model).
+            kinds: `bm25`, or any other for what the encoder does.
+
+        Yields:
+            A system's name with its score, or with the error that it met.
+        """
+        corpus = Corpus(subject.first)
+        for name in wanted:
+            if kinds[name] == "bm25":
+                yield name, self._bm25(subject, corpus)
+        dense = {name: found for name, found in wanted.items() if kinds[name] != "bm25"}
+        if dense:
+            yield from self._dense(subject, corpus, dense)
+
+    def _bm25(self, subject: Subject, corpus: Corpus) -> Scored | Exception:
+        began = time.perf_counter()
+        try:
+            index = BM25(corpus.documents())
+            run = index.search(subject.every_query(), self.k, exclude_self=subject.first.exclude_self)
+        except (ForewordError, OSError) as error:
+            return error
+        return self._scored(subject, corpus, run, time.perf_counter() - began)
+
+    def _dense(
+        self, subject: Subject, corpus: Corpus, wanted: Mapping[str, Sequence[Candidate | None]]
+    ) -> Iterator[tuple[str, Scored | Exception]]:
+        assert self.encoder is not None
+        jobs = {
+            name: [
+                Job(f"{name} {number}", candidate, queries)
+                for number, (candidate, queries) in enumerate(
+                    zip(found, subject.queries, strict=True) if len(found) > 1 else [(found[0], subject.every_query())]
+                )
+            ]
+            for name, found in wanted.items()
+        }
+        done: dict[str, Done] = {}
+        together = search_together(
+            self.encoder,
+            corpus,
+            [job for own in jobs.values() for job in own],
+            k=self.k,
+            exclude_self=subject.first.exclude_self,
+            **self.how,
+        )
+        for job_name, one in together:
+            done[job_name] = one
+            for name in [name for name, own in jobs.items() if all(job.name in done for job in own)]:
+                yield name, self._put_together(subject, corpus, [done[job.name] for job in jobs.pop(name)])
+
+    def _put_together(self, subject: Subject, corpus: Corpus, done: Sequence[Done]) -> Scored | Exception:
+        if errors := [one.error for one in done if one.error is not None]:
+            return errors[0]
+        run = {query_id: hits for one in done for query_id, hits in one.run.items()}
+        seconds = sum(one.seconds for one in done) + sum(dict(one.shared for one in done).values())
+        return self._scored(subject, corpus, run, seconds)
+
+    def _scored(self, subject: Subject, corpus: Corpus, run: Run, seconds: float) -> Scored | Exception:
+        try:
+            evaluation = evaluate_run(run, subject.qrels, self.measures)
+        except ForewordError as error:
+            return error
+        row = {
+            "queries": evaluation.queries,
+            "documents": corpus.documents_seen,
+            "measures": evaluation.values,
+            "unanswered": evaluation.unanswered,
+            "seconds": round(seconds, 3),
+            "subsample": subject.first.facts.get("subsample"),
+            "corpus_sha256": corpus.fingerprint,
+        }
+        return Scored(json.loads(json.dumps(row, default=str)), run)
+
+
+# What a group is evaluated with, and how.
+
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+
+
+@dataclass(frozen=True)
+class System:
+    """One column of the table.
+
+    Attributes:
+        name: a word; files are named by it.
+        kind: `base`, the backbone without prompts; `bm25`; `prompt`, one prompt or mixture for every collection;
+            `bank`, a folder with a prompt or mixture for each.
+        path: of the prompt or the bank.
+    """
+
+    name: str
+    kind: Literal["base", "bm25", "prompt", "bank"]
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ForewordError(f"a system is named {self.name!r}; expected letters, digits and any of . _ + -")
+        if self.kind not in ("base", "bm25", "prompt", "bank"):
+            raise ForewordError(f"system {self.name} is of kind {self.kind!r}; expected base, bm25, prompt or bank")
+        if (self.path is None) != (self.kind in ("base", "bm25")):
+            raise ForewordError(f"system {self.name} of kind {self.kind} has the path {self.path}")
+
+
+@dataclass(frozen=True)
+class GroupConfig:
+    """How a group is evaluated.
+
+    Attributes:
+        measures: as ir_measures names them; the group's headline measure is added where it is missing.
+        k: hits a query; None: as many as the measures look at.
+        query_length: tokens a query is cut to; None: the encoder's limit.
+        document_length: tokens a document is cut to; None: the encoder's limit.
+        precision: of the forward passes.
+        batch_size: texts in one forward pass.
+        splits: collection -> split, over `members.HEADLINE_SPLITS`; elsewhere `test`.
+    """
+
+    measures: tuple[str, ...] = ("nDCG@10", "R@100", "Success@20")
+    k: int | None = None
+    query_length: int | None = None
+    document_length: int | None = None
+    precision: Precision = "float32"
+    batch_size: int = 64
+    splits: Mapping[str, str] = field(default_factory=dict)
+
 
 FORMAT = "foreword-group/1"
 

@@ -7,8 +7,9 @@ keeps them in columns of their own, with their source.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,119 @@ def subset(members: Collection[str], splits: Mapping[str, str]) -> dict[str, str
     if not members or not set(members) <= set(splits):
         return None
     return {collection: split for collection, split in splits.items() if collection in members}
+
+
+# Which backbones have met which collections in their own training; the facts are in `data/seen.json`.
+
+
+@cache
+def facts() -> dict[str, Any]:
+    """The contents of `data/seen.json`: `meaning`, and `backbones` with `names`, `source`, `seen` and `unseen`."""
+    loaded: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "seen.json").read_text("utf-8"))
+    return loaded
+
+
+def seen(backbone: str, collection_id: str) -> bool | None:
+    """Whether the backbone was trained on pairs of the collection, or of the source that it was taken from.
+
+    What counts is said in `facts()["meaning"]`. The first backbone of the list that the name fits is used.
+
+    Args:
+        backbone: a hub name, or the last part of one (`all-MiniLM-L6-v2`); a folder is not known.
+        collection_id: as given to `foreword.load`; a fold (`...#fold1of5`) counts as its collection.
+
+    Returns:
+        None when it is not known.
+    """
+    about = _about(backbone)
+    if about is None:
+        return None
+    base = collection_id.partition("#")[0]
+    if _fits(base, about["seen"]):
+        return True
+    return False if _fits(base, about["unseen"]) else None
+
+
+def table() -> list[dict[str, str]]:
+    """A row for each backbone and collection that it has seen: `backbone, collection, through, source`."""
+    return [
+        {"backbone": name, "collection": collection, "through": through, "source": about["source"]}
+        for about in facts()["backbones"]
+        for name in about["names"]
+        for collection, through in about["seen"].items()
+    ]
+
+
+def _about(backbone: str) -> dict[str, Any] | None:
+    bare = "/" not in backbone
+    for about in facts()["backbones"]:
+        names = [name.rpartition("/")[2] if bare else name for name in about["names"]]
+        if _fits(backbone, names):
+            found: dict[str, Any] = about
+            return found
+    return None
+
+
+def _fits(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+# Means over collections, which always say over how many.
+
+
+Row = Mapping[str, Any]
+
+
+def mean(values: Sequence[float]) -> float:
+    """The unweighted mean."""
+    return sum(values) / len(values)
+
+
+def row_of_means(collection: str, rows: Sequence[Row], measures: Sequence[str]) -> dict[str, Any]:
+    """One row for several collections of one system: the unweighted means, the sums of what is counted.
+
+    Where the rows agree on anything else it stands in this one too; else None.
+    """
+    values = {name: mean([row["measures"][name] for row in rows]) for name in measures}
+    summed = {name: sum(row[name] for row in rows) for name in ("queries", "documents", "unanswered", "seconds")}
+    same = {key: rows[0][key] if all(row.get(key) == rows[0][key] for row in rows) else None for key in rows[0]}
+    has_met = [row["seen_by_backbone"] for row in rows]
+    return {
+        **same,
+        **summed,
+        "collection": collection,
+        "measures": values,
+        "seen_by_backbone": True if True in has_met else None if None in has_met else False,
+        "supervision": same["supervision"] if len({row["supervision"] for row in rows}) == 1 else "mixed",
+        "notes": list(dict.fromkeys(note for row in rows for note in row["notes"])),
+        "mean_over": [row["collection"] for row in rows],
+    }
+
+
+def means_of(
+    rows: Mapping[tuple[str, str], Row], collections: Sequence[str], systems: Sequence[str], measures: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The mean row of each system, and those over the collections that all have where one lacks some.
+
+    Args:
+        rows: by collection and system.
+        collections: all that there should be.
+        systems: the columns.
+        measures: to be averaged.
+
+    Returns:
+        Two lists with `{system, values, over, of, missing}` for each system; the second may be empty.
+    """
+    have = {system: [name for name in collections if (name, system) in rows] for system in systems}
+    common = [name for name in collections if all((name, system) in rows for system in systems)]
+
+    def over(system: str, names: Sequence[str]) -> dict[str, Any]:
+        values = {m: mean([rows[name, system]["measures"][m] for name in names]) for m in measures} if names else {}
+        missing = [name for name in collections if name not in names]
+        return {"system": system, "values": values, "over": list(names), "of": len(collections), "missing": missing}
+
+    uneven = any(len(names) != len(common) for names in have.values())
+    return (
+        [over(system, have[system]) for system in systems],
+        [over(system, common) for system in systems] if uneven and common else [],
+    )

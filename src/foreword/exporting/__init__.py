@@ -4,10 +4,8 @@ Every export takes an encoder from `foreword.load_encoder` with the prompts it c
 appears only when it is whole.
 """
 
-from foreword.exporting.onnx_export import export_onnx
-from foreword.exporting.peft_export import export_peft
-from foreword.exporting.peft_import import import_peft
-from foreword.exporting.plain import export_plain
-from foreword.exporting.prompted import export_prompted
+from foreword.exporting.onnx import export_onnx
+from foreword.exporting.peft import export_peft, import_peft
+from foreword.exporting.plain import export_plain, export_prompted
 
 __all__ = ["export_onnx", "export_peft", "export_plain", "export_prompted", "import_peft"]

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foreword.hub.card import model_card
-from foreword.hub.contents import OWN_FILES, Contents, read_contents
-from foreword.hub.errors import HubError, hub_errors
-from foreword.hub.fetch import REPOSITORY
-from foreword.hub.results import Figures, read_results
-from foreword.prompts.mixture import CARD as MIXTURE_CARD
+from foreword.errors import HubError, hub_errors
+from foreword.hub.card import Figures, model_card, read_results
+from foreword.hub.contents import OWN_FILES, REPOSITORY, Contents, read_contents
 from foreword.prompts.store import CARD, WEIGHTS
+from foreword.prompts.store import MIXTURE_CARD as MIXTURE_CARD
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

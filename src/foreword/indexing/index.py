@@ -9,16 +9,13 @@ from itertools import chain
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Self
 
-from foreword.collections.records import DataWarning, Document
-from foreword.common.progress import track
-from foreword.indexing.domains import DomainInfo
-from foreword.indexing.errors import IndexingError
-from foreword.indexing.reader import Reader
-from foreword.indexing.schema import VARCHAR_BYTES, check_domain, primary_key
-from foreword.indexing.stamp import Stamp, check_document_side, stamp_of
-from foreword.indexing.store import Store
-from foreword.indexing.writing import Embed, Written, write_documents
+from foreword.collections.collection import DataWarning, Document
+from foreword.errors import IndexingError
+from foreword.indexing.search import Reader
+from foreword.indexing.store import VARCHAR_BYTES, Store, check_domain, primary_key
+from foreword.indexing.write import DomainInfo, Embed, Stamp, Written, check_document_side, stamp_of, write_documents
 from foreword.prompts.routes import OWN, Default, Route
+from foreword.terminal import track
 
 if TYPE_CHECKING:
     import numpy as np
@@ -176,7 +173,7 @@ class Index(Reader):
         """`build` with an embedding function of your own: vectors that are there already, another machine's.
 
         Args:
-            stamp: what it puts on documents, see `foreword.indexing.stamp.stamp_of`.
+            stamp: what it puts on documents, see `foreword.indexing.write.stamp_of`.
             embed: vectors (N, d') of N texts.
             domain: see `build`.
             documents: see `build`.

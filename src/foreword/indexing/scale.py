@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from foreword.collections.records import Document
-from foreword.indexing.hits import Hit
+from foreword.collections.collection import Document
 from foreword.indexing.index import Index
-from foreword.indexing.stamp import BASE, Stamp
+from foreword.indexing.search import Hit
+from foreword.indexing.write import BASE, Stamp
 
 GROUPS = 4
 """Values of `metadata["group"]`, by which a second search is filtered besides its domain."""

@@ -18,7 +18,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from foreword.common.errors import BackboneError
+from foreword.errors import BackboneError
 from foreword.prompts.prompt import LayerShape
 
 SLOT = "foreword_slot"

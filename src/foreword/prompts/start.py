@@ -9,10 +9,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
-from foreword.common.errors import BackboneError, PromptError
+from foreword.errors import BackboneError, PromptError
 from foreword.prompts.encoder import transformer_of
-from foreword.prompts.prompt import Prompt, tensor_shapes
-from foreword.prompts.spec import PromptSpec
+from foreword.prompts.prompt import Prompt, PromptSpec, tensor_shapes
 from foreword.prompts.transformer import PromptedTransformer
 
 Start = Literal["words", "text", "noise", "first-ids"]

@@ -11,12 +11,10 @@ import torch
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
 
-from foreword.common.errors import PromptError
-from foreword.prompts.attention import Recorder
-from foreword.prompts.backbone import Backbone
-from foreword.prompts.insertion import inserted, placement_of, positions_in_text
-from foreword.prompts.probe import check_fits, position_limit, prepare_backbone
-from foreword.prompts.prompt import BackboneShape, Prompt
+from foreword.errors import BackboneError, PromptError
+from foreword.prompts.attention import SLOT, BatchPrompts, Recorder, prompted_implementation
+from foreword.prompts.backbone import Backbone, read_module, write_module
+from foreword.prompts.prompt import BackboneShape, Placement, Prompt, PromptSpec, Side, tensor_shapes
 from foreword.prompts.routes import (
     BASE,
     Route,
@@ -29,8 +27,169 @@ from foreword.prompts.routes import (
     row_prompts,
     rows_of,
 )
-from foreword.prompts.saved import read_module, write_module
-from foreword.prompts.spec import Placement, PromptSpec, Side
+
+# Whether a backbone can carry prompts in its layers, tried out on it, and whether a given prompt fits it.
+
+
+def check_fits(prompt: Prompt, shape: BackboneShape, refusal: str | None, implementation: str) -> None:
+    """Refuse a prompt that the backbone's layers cannot carry.
+
+    Args:
+        prompt: of any kind.
+        shape: of the backbone.
+        refusal: why its layers carry no prompts; None: they do.
+        implementation: of its attention, as transformers names it.
+
+    Raises:
+        BackboneError: the backbone cannot carry this kind.
+        PromptError: the prompt's tensors do not have the shapes of this backbone.
+    """
+    spec = prompt.spec
+    if spec.kind != "input" and refusal is not None:
+        raise BackboneError(f"{refusal}; it takes prompts of kind 'input' only, not {spec.kind!r}")
+    if spec.kind == "prefix" and implementation not in ("sdpa", "eager"):
+        raise BackboneError(f"prefix prompts need attn_implementation 'sdpa' or 'eager', not {implementation!r}")
+    for part in spec.parts:
+        for name, expected in tensor_shapes(spec, shape).items():
+            got = tuple(prompt.tensors()[f"{part}.{name}"].shape)
+            if got != expected:
+                raise PromptError(f"{part}.{name} has shape {got}; this backbone takes {expected}")
+
+
+def prepare_backbone(module: PromptedTransformer) -> tuple[BackboneShape, str | None]:
+    """Send the backbone's attention through ours and check that this works.
+
+    Returns the shape of the attention layers, and why there are none where it does not.
+    """
+    model = module.model
+    words: Any = model.get_input_embeddings()
+    width = int(words.weight.shape[1])
+    kind = type(model).__name__
+    before = module._base_implementation = model.config._attn_implementation or "eager"
+    features = module.preprocess(["prompt", "a longer text so that the first is padded"])
+    features = {k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in features.items()}
+    try:
+        with torch.no_grad():
+            expected = Transformer.forward(module, dict(features))[module.module_output_name]
+        model.set_attn_implementation(prompted_implementation(before))
+        recorder = module.record(features)
+        if not recorder.modules:
+            raise BackboneError(f"{kind} does not go through transformers' attention interface")
+        shape = BackboneShape(width, tuple(recorder.shapes))
+        for slot, attention in enumerate(recorder.modules):
+            setattr(attention, SLOT, slot)
+        _check_gates(module, features, expected, shape)
+    except (BackboneError, TypeError, AttributeError, RuntimeError, KeyError, ValueError) as error:
+        model.set_attn_implementation(before)
+        return BackboneShape(width, ()), f"{kind} cannot carry prompts in its layers ({error})"
+    return shape, None
+
+
+def _check_gates(module: PromptedTransformer, features: dict[str, Any], expected: Tensor, shape: BackboneShape) -> None:
+    """A zero gate gives the base model's output on a padded batch, and every layer's gate moves the output."""
+    layers = shape.layers
+    groups = [[i for i, layer in enumerate(layers) if layer == kind] for kind in dict.fromkeys(layers)]
+    visible = features["attention_mask"].bool()
+    generator = torch.Generator().manual_seed(0)
+    for group in groups:
+        layer = layers[group[0]]
+        noise = torch.randn(1, len(group), 1, 2, layer.key_value_heads, layer.head_width, generator=generator)
+        noise = noise.to(expected.device)
+        gate = torch.zeros(1, len(group), 1, layer.heads, device=expected.device, requires_grad=True)
+        batch = BatchPrompts({slot: place for place, slot in enumerate(group)}, noise, noise, gate)
+        with torch.enable_grad():
+            output = Transformer.forward(module, dict(features), foreword=batch)[module.module_output_name]
+        difference = (output.detach() - expected)[visible].abs().max().item()
+        if difference > 1e-4 * max(1.0, expected[visible].abs().max().item()):
+            raise BackboneError(f"a zero gate changes its output by {difference:.2g}")
+        probe = torch.randn(output.shape, generator=generator).to(output)
+        (moved,) = torch.autograd.grad((output * probe)[visible].sum(), gate, allow_unused=True)
+        still = [
+            slot for slot, g in zip(group, moved[0, :, 0] if moved is not None else [], strict=False) if not g.any()
+        ]
+        if moved is None or still:
+            raise BackboneError(f"a gate in layer {still or 'any'} does not change its output")
+
+
+def position_limit(model: nn.Module) -> int | None:
+    """How many positions the backbone has; None for relative positions without an end (T5)."""
+    for name, embedding in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(embedding, nn.Embedding):
+            unused = 0 if embedding.padding_idx is None else embedding.padding_idx + 1  # RoBERTa counts from there
+            return embedding.num_embeddings - unused
+    config = getattr(model, "config", None)
+    limit = getattr(config, "max_position_embeddings", None)
+    return int(limit) if limit and limit > 0 else None
+
+
+# Where the vectors of a prompt stand among a text's tokens.
+
+
+def inserted(
+    features: Mapping[str, Any], words: Tensor, vectors: Tensor, *, after_first: bool
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Prompt and text as one sequence.
+
+    Args:
+        features: the tokenized batch, (B, T).
+        words: its tokens' embeddings, (B, T, d).
+        vectors: (R, n, d).
+        after_first: they follow each row's first token; else they come before it.
+
+    Returns:
+        What the backbone takes: `inputs_embeds` (B, n + T, d), `attention_mask` and, where the text has them,
+        `token_type_ids`; and where each of the text's tokens went, (B, T).
+    """
+    mask, length = features["attention_mask"], vectors.shape[1]
+    joined = torch.cat([vectors.expand(words.shape[0], -1, -1).to(words.dtype), words], dim=1)
+    order = insertion_order(mask, length, after_first=after_first)  # (B, n + T) into `joined`
+    inputs = {
+        "inputs_embeds": joined.gather(1, order.unsqueeze(-1).expand(-1, -1, joined.shape[-1])),
+        "attention_mask": nn.functional.pad(mask, (length, 0), value=1).gather(1, order),
+    }
+    if "token_type_ids" in features:
+        inputs["token_type_ids"] = nn.functional.pad(features["token_type_ids"], (length, 0)).gather(1, order)
+    return inputs, order.argsort(dim=1)[:, length:]
+
+
+def insertion_order(mask: Tensor, length: int, *, after_first: bool) -> Tensor:
+    """Where n prompt vectors go in each row: indices (B, n + T) into their concatenation `[prompt, text]`.
+
+    Left padding stays on the left, so that the prompt stands next to its text and a row comes out the same
+    whatever it is batched with.
+
+    Args:
+        mask: (B, T), 1 at tokens.
+        length: n.
+        after_first: the vectors follow each row's first token.
+    """
+    batch, tokens = mask.shape
+    start = mask.to(torch.int32).argmax(dim=1, keepdim=True) + int(after_first)  # tokens before the prompt
+    place = torch.arange(length + tokens, device=mask.device).expand(batch, -1)
+    in_prompt = (place >= start) & (place < start + length)
+    return torch.where(in_prompt, place - start, torch.where(place < start, place + length, place))
+
+
+def placement_of(tokenizer: Any, wanted: Placement | None) -> Placement:
+    """Where `input` vectors stand for a tokenizer. Raises `PromptError` for `after-cls` without a first token."""
+    starts = tokenizer("a")["input_ids"][:1] if tokenizer is not None else []
+    has_first = bool(starts) and starts[0] in (
+        getattr(tokenizer, "cls_token_id", None),
+        getattr(tokenizer, "bos_token_id", None),
+    )
+    if wanted == "after-cls" and not has_first:
+        raise PromptError("placement 'after-cls': this backbone's tokenizer puts no [CLS] first; use 'before'")
+    return wanted or ("after-cls" if has_first else "before")
+
+
+def positions_in_text(mask: Tensor) -> Tensor:
+    """Positions (B, T) counted from each row's first token, for a rotary backbone and padding on the left.
+
+    Rotated queries meet keys that stand at no position, so their own must not depend on the padding. Among
+    themselves the backbone's tokens see distances only, which stay.
+    """
+    return (mask.cumsum(dim=1) - 1).clamp(min=0)
+
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +241,7 @@ class PromptedTransformer(Transformer):
         return module
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
-        """Write the prompts and the backbone's name, never the backbone (see `foreword.prompts.saved`)."""
+        """Write the prompts and the backbone's name, never the backbone (see `foreword.prompts.backbone`)."""
         if self.backbone is None:
             raise PromptError("only an encoder from foreword.load_encoder can be saved: its backbone has a name")
         prompts = {domain: self.prompt(domain) for domain in self.domains}

@@ -6,9 +6,53 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from foreword.report import numbers
-from foreword.report.markup import Child, Markup, element
-from foreword.report.svg import nice_ticks, picture
+from foreword.report import html as numbers
+from foreword.report.html import Child, Markup, element
+
+# What the charts share: the frame of a picture that can be read out, and round numbers for axes.
+
+
+CHARACTER = 7.2
+"""px: the width of a letter of the charts' 12 px type, taken generously."""
+
+
+def picture(
+    key: str,
+    title: str,
+    description: str,
+    width: float,
+    height: float,
+    parts: Sequence[Child],
+    *,
+    natural: bool = False,
+) -> Markup:
+    """The picture with its title and description; `natural` keeps its size in px whatever the window's."""
+    return element(
+        "svg",
+        element("title", title, id=f"{key}-title"),
+        element("desc", description, id=f"{key}-desc"),
+        list(parts),
+        viewBox=f"0 0 {width:.0f} {height:.0f}",
+        # A fluid picture shrinks by a quarter at most, so that its text stays legible; then its box scrolls.
+        style=None if natural else f"min-width:{width * 0.75:.0f}px",
+        width=f"{width:.0f}" if natural else None,
+        height=f"{height:.0f}" if natural else None,
+        role="img",
+        aria_labelledby=f"{key}-title {key}-desc",
+        class_="natural" if natural else "fluid",
+    )
+
+
+def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """About `count` round numbers (1, 2 or 5 times a power of ten) that span `low` to `high`."""
+    if not high > low:
+        low, high = low - 0.5, high + 0.5
+    rough = (high - low) / max(1, count - 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(number * step, 10) for number in range(first, last + 1)]
+
 
 LINE_STYLES = 8
 """Colours of lines in the style sheet (`.c0` to `.c7`); the ninth line repeats the first's, dashed."""
@@ -173,3 +217,103 @@ def _rectangle(x: float, y: float, width: float, height: float, name: str) -> Ma
     """A rectangle with a class."""
     size = {"width": f"{width:.2f}", "height": f"{height:.2f}"}
     return element("rect", x=f"{x:.2f}", y=f"{y:.2f}", **size, class_=name)
+
+
+# Heatmaps, as of domain similarity, as inline SVG coloured by the page's style sheet.
+
+
+_WIDTH, _HEIGHT = 76, 36  # px of a cell
+
+Values = Sequence[Sequence[float | None]]
+"""Similarities, [sources][targets]; None where there is none."""
+
+
+def heatmap(
+    key: str,
+    title: str,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    values: Values,
+    *,
+    what: str | None = None,
+    outline: bool = True,
+) -> Markup:
+    """A heatmap of sources (rows) by targets (columns), the value printed in every cell.
+
+    The scale is one hue from faint to full over the values present; a domain against itself is left without
+    colour, and the nearest source of each target is outlined.
+
+    Args:
+        key: a name unique on the page, for the title's and description's ids.
+        title: read out and shown on hover.
+        sources: row names.
+        targets: column names.
+        values: similarities.
+        what: what the values are, for the description that is read out; None: similarities of domains.
+        outline: mark each column's greatest value.
+    """
+    columns = [
+        [None if source == target else values[row][column] for row, source in enumerate(sources)]
+        for column, target in enumerate(targets)
+    ]  # [targets][sources], without a domain's similarity to itself
+    present = [value for column in columns for value in column if value is not None]
+    low, high = min(present, default=0.0), max(present, default=1.0)
+    longest = max(map(len, targets), default=0) * CHARACTER
+    upright = longest <= _WIDTH - 6
+    left = max(map(len, sources), default=0) * CHARACTER + 14
+    top = 26 if upright else longest * 0.5 + 20  # names turned by 30 degrees rise by half their length
+
+    parts: list[Child] = [
+        _column_name(target, left + (column + 0.5) * _WIDTH, top - 10, upright) for column, target in enumerate(targets)
+    ]
+    for row, source in enumerate(sources):
+        y = top + row * _HEIGHT
+        name = element("text", source, x=f"{left - 10:.1f}", y=f"{y + 22:.1f}", text_anchor="end")
+        parts.append(name)
+        for column, target in enumerate(targets):
+            value, compared = values[row][column], columns[column][row]
+            strength = _strength(compared, low, high)
+            nearest = max((peer for peer in columns[column] if peer is not None), default=None)
+            outlined = outline and compared is not None and compared == nearest
+            between = f"{source} → {target}"
+            parts.append(_cell(left + column * _WIDTH, y, between, value, strength, outlined))
+    room = 4 if upright else max(4.0, longest * 0.87 - _WIDTH / 2)  # what the last turned name needs
+    what = what or f"Similarity of {len(sources)} source domains (rows) to {len(targets)} target domains (columns)"
+    description = f"{what}, from {low:.2f} to {high:.2f}."
+    size = left + len(targets) * _WIDTH + room, top + len(sources) * _HEIGHT + 4
+    return picture(key, title, description, *size, parts, natural=True)
+
+
+def _strength(value: float | None, low: float, high: float) -> float | None:
+    """A value's place between the least and the greatest, 0 to 1; None for none."""
+    if value is None:
+        return None
+    return (value - low) / (high - low) if high > low else 0.5
+
+
+def _column_name(name: str, x: float, y: float, upright: bool) -> Markup:
+    """A target's name over the middle of its column, turned when it is wider than the column."""
+    if upright:
+        return element("text", name, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor="middle")
+    return element("text", name, transform=f"translate({x - 12:.1f} {y:.1f}) rotate(-30)")
+
+
+def _cell(x: float, y: float, what: str, value: float | None, strength: float | None, outlined: bool) -> Markup:
+    """One cell: a square whose colour is `strength` (0 to 1; None for none), and its value."""
+    opacity = 0.0 if strength is None else 0.06 + 0.9 * strength
+    # Above this opacity the square is nearer to the colour than to the page, and the text turns over.
+    text_class = "own" if strength is None else "on" if opacity > 0.64 else None
+    text = "–" if value is None else f"{value:.2f}".replace("-", "−")
+    square = element(
+        "rect",
+        x=f"{x + 1:.1f}",
+        y=f"{y + 1:.1f}",
+        width=_WIDTH - 2,
+        height=_HEIGHT - 2,
+        rx=4,
+        class_="heat outlined" if outlined else "heat",
+        fill_opacity=f"{opacity:.2f}",
+    )
+    middle = f"{x + _WIDTH / 2:.1f}"
+    label = element("text", text, x=middle, y=f"{y + 22:.1f}", text_anchor="middle", class_=text_class)
+    return element("g", element("title", f"{what}: {text}"), square, label)

@@ -7,10 +7,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from foreword.common.files import atomic_write
-from foreword.report import calibration, domains, gates, influence, queries, systems, training, words
-from foreword.report.markup import Child, Markup, element
-from foreword.report.parts import Results
+from foreword.files import atomic_write
+from foreword.report import sections as calibration
+from foreword.report import sections as domains
+from foreword.report import sections as gates
+from foreword.report import sections as influence
+from foreword.report import sections as queries
+from foreword.report import sections as systems
+from foreword.report import sections as training
+from foreword.report import sections as words
+from foreword.report.html import Child, Markup, Results, element
 
 _SECTIONS: tuple[tuple[str, str, Callable[[Results], Markup | None]], ...] = (
     ("results", "Results", systems.results_tables),
@@ -42,8 +48,8 @@ def write_report(path: Path | str, results: Mapping[str, Any]) -> None:
             (`query, collection, relevant, before, after, before_system, after_system`), `influence`
             (`systems, document` and what `foreword.evaluation.influence.Influence.as_dict` gives), `calibration`
             (`domain, system` and what `foreword.evaluation.calibration.Calibration.as_dict` gives), `words` (as
-            `foreword.prompts.words.words_record` makes them) and `gates` (as
-            `foreword.prompts.gates.GateStrength.as_dict`).
+            `foreword.prompts.inspect.words_record` makes them) and `gates` (as
+            `foreword.prompts.inspect.GateStrength.as_dict`).
     """
     page = render(results)
     with atomic_write(path) as file:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from foreword.collections.records import Document, Query
-from foreword.common.errors import ForewordError, UnknownNameError
+from foreword.collections.collection import Document, Query
+from foreword.errors import ForewordError, UnknownNameError
 from foreword.retrieval.runs import Run
 
 _WORD = re.compile(r"(?u)\b\w\w+\b")  # words of two letters or more

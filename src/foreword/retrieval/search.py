@@ -2,22 +2,228 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection as AnyCollection
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foreword.collections.records import Collection, Document, Query
+from foreword.collections.collection import Collection, Document, Query
+from foreword.errors import ForewordError
 from foreword.prompts.encoder import Precision, encode
 from foreword.prompts.routes import OWN, Default, Route
 from foreword.retrieval.bm25 import BM25
-from foreword.retrieval.dense import exact_search
 from foreword.retrieval.runs import Run
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from torch import Tensor
+
+
+# Exact top-k inner-product search that holds one tile of scores and the best hits so far, never the corpus.
+#
+# Shapes: Q queries, d width, N rows of one block of documents, q queries and n documents of one tile, k hits.
+
+
+Block = tuple[Sequence[str], Any]
+"""Document ids and their vectors [N, d]: a numpy array (memory-mapped or not) or a torch tensor."""
+
+# Matrix products take another path through the BLAS for a few rows than for many, and the two differ in the
+# last bit. Tiles are filled up to a multiple of this, so that equal vectors get equal scores in every tile.
+_ROWS_MULTIPLE = 64
+
+
+def exact_search(
+    query_vectors: Any,
+    query_ids: Sequence[str],
+    documents: Any,
+    k: int = 100,
+    *,
+    document_ids: Sequence[str] | None = None,
+    exclude: Mapping[str, AnyCollection[str]] | None = None,
+    exclude_self: bool = False,
+    device: str = "cpu",
+    block_rows: int = 4096,
+    memory_mib: float = 64.0,
+) -> Run:
+    """The k documents with the greatest inner product for every query, exactly.
+
+    The result equals sorting the complete list of scores by score, then doc_id, both descending (the order
+    of trec_eval). Scores are float32 sums of float32 products, whatever the type of the input.
+
+    Args:
+        query_vectors: [Q, d], numpy or torch, any floating type.
+        query_ids: Q ids.
+        documents: `(ids, vectors [N, d])` blocks, gone through once, or one array [N, d] with
+            `document_ids`. A `numpy.memmap` is read a tile at a time, so it may be larger than memory.
+        k: hits per query; a smaller corpus gives fewer.
+        document_ids: N ids, when `documents` is one array.
+        exclude: `query_id -> doc_ids` never returned for that query.
+        exclude_self: never return a document whose id is the query's.
+        device: where torch multiplies, e.g. `cpu` or `cuda`.
+        block_rows: the most documents taken at a time.
+        memory_mib: bound on one tile of scores, in MiB; besides it, Q x k hits are held.
+
+    Returns:
+        A run with every query, hits in rank order.
+
+    Raises:
+        ForewordError: widths or counts do not match, ids repeat, or a vector holds NaN or infinity.
+    """
+    import torch
+
+    if k < 1 or block_rows < 1 or memory_mib <= 0:
+        raise ForewordError(f"k={k}, block_rows={block_rows}, memory_mib={memory_mib}; expected values above zero.")
+    blocks: Iterable[Block] = documents if document_ids is None else [(document_ids, documents)]
+    if document_ids is None and hasattr(documents, "shape"):
+        raise ForewordError("One array of document vectors needs document_ids, an id for each row.")
+    if document_ids is not None:
+        k = max(1, min(k, len(document_ids)))
+    with torch.inference_mode():
+        queries = _rows(query_vectors, query_ids, "query").to(device)
+        best = _Best(query_ids, k, device)
+        hidden = _hidden_rows(query_ids, exclude or {}, exclude_self)
+        for ids, vectors in _split(blocks, queries.shape[1], block_rows):
+            rows = _rows(vectors, ids, "document").to(device)
+            step = max(1, int(memory_mib * 2**20 / 4) // (k + len(rows) + _ROWS_MULTIPLE))  # 4 bytes a score
+            for first in range(0, len(queries), step):
+                best.add(queries[first : first + step], first, rows, ids, hidden)
+            best.end_block(len(ids))
+        return best.run()
+
+
+class _Best:
+    """The best k hits of every query so far: scores [Q, k], numbers of documents [Q, k] and their ids."""
+
+    def __init__(self, query_ids: Sequence[str], k: int, device: str) -> None:
+        import torch
+
+        self.query_ids, self.k = query_ids, k
+        self.scores = torch.full((len(query_ids), k), -torch.inf, device=device)
+        self.numbers = torch.full((len(query_ids), k), -1, dtype=torch.int64, device=device)
+        self.ids: dict[int, str] = {}  # of the documents in `numbers` only, so that it stays small
+        self.seen = 0  # documents in the blocks before this one
+
+    def add(
+        self,
+        queries: Tensor,
+        first: int,
+        rows: Tensor,
+        ids: Sequence[str],
+        hidden: Mapping[str, Sequence[int]],
+    ) -> None:
+        """Score documents [n, d] for queries [q, d], number `first` and on, and keep the best k of each."""
+        import torch
+
+        mine = slice(first, first + len(queries))
+        n = len(ids)
+        padded = -(-n // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
+        tile = queries.new_full((len(queries), self.k + padded), -torch.inf)
+        tile[:, : self.k] = self.scores[mine]
+        rows = torch.nn.functional.pad(rows, (0, 0, 0, padded - n))
+        torch.mm(queries, rows.T, out=tile[:, self.k :])
+        tile[:, self.k + n :] = -torch.inf
+        for column, doc_id in enumerate(ids) if hidden else ():
+            for query in hidden.get(doc_id, ()):
+                if mine.start <= query < mine.stop:
+                    tile[query - first, self.k + column] = -torch.inf
+
+        scores, columns = tile.topk(self.k, dim=1)  # both [q, k]
+        if bool((~torch.isfinite(scores[:, 0]) & (scores[:, 0] != -torch.inf)).any()):
+            raise ForewordError("A score is beyond float32's range; scale the vectors down, e.g. normalise them.")
+        worst = scores[:, -1:]
+        # topk takes any of several equal scores at the border; only such rows need to look at ids.
+        torn = ((tile >= worst).sum(1) > self.k) & (worst[:, 0] > -torch.inf)
+        for row in torn.nonzero()[:, 0].tolist():
+            columns[row] = self._untie(tile[row], worst[row], first + row, ids)
+            scores[row] = tile[row, columns[row]]
+
+        old = self.numbers[mine].gather(1, columns.clamp(max=self.k - 1))
+        self.scores[mine] = scores
+        real = scores > -torch.inf  # the rest is padding, hidden, or a place not yet taken
+        self.numbers[mine] = torch.where(columns < self.k, old, columns - self.k + self.seen).where(real, -1)
+        fresh = torch.unique(columns[real & (columns >= self.k)]).tolist()
+        self.ids.update((column - self.k + self.seen, ids[column - self.k]) for column in fresh)
+
+    def _untie(self, tile: Tensor, worst: Tensor, query: int, ids: Sequence[str]) -> Tensor:
+        """The k columns of one row [k + n] when several score `worst`: the greatest doc_ids among those."""
+        import torch
+
+        above = (tile > worst).nonzero()[:, 0].tolist()
+        numbers = self.numbers[query].tolist()
+
+        def doc_id(column: int) -> str:
+            return self.ids[numbers[column]] if column < self.k else ids[column - self.k]
+
+        equal = sorted((tile == worst).nonzero()[:, 0].tolist(), key=doc_id, reverse=True)
+        return torch.tensor(above + equal[: self.k - len(above)], device=tile.device)
+
+    def end_block(self, n: int) -> None:
+        """End a block of n documents: drop the ids of documents that are no longer among anyone's best."""
+        import torch
+
+        self.seen += n
+        self.ids = {number: self.ids[number] for number in torch.unique(self.numbers).tolist() if number >= 0}
+
+    def run(self) -> Run:
+        """The hits in rank order. Raises `ForewordError` when two of a query's hits have one id."""
+        run: Run = {}
+        for query_id, scores, numbers in zip(self.query_ids, self.scores.tolist(), self.numbers.tolist(), strict=True):
+            pairs = [
+                (score, self.ids[number]) for score, number in zip(scores, numbers, strict=True) if score > -np.inf
+            ]
+            run[query_id] = {doc_id: score for score, doc_id in sorted(pairs, reverse=True)}
+            if len(run[query_id]) < len(pairs):
+                raise ForewordError(f"Two hits of query {query_id!r} have one doc_id; document ids must differ.")
+        return run
+
+
+def _rows(vectors: Any, ids: Sequence[str], what: str) -> Tensor:
+    """`vectors` as a float32 tensor [rows, d] of its own; checks the shape, the count and the values."""
+    import torch
+
+    if isinstance(vectors, torch.Tensor):
+        rows = vectors.to(torch.float32)
+    else:
+        rows = torch.from_numpy(np.array(vectors, dtype=np.float32))  # reads a memory map, widens float16
+    if rows.ndim != 2 or len(rows) != len(ids):
+        raise ForewordError(
+            f"The {what} vectors have the shape {tuple(rows.shape)} for {len(ids)} ids; expected [{len(ids)}, d]."
+        )
+    finite = torch.isfinite(rows).all(dim=1)
+    if not bool(finite.all()):
+        broken = ids[int((~finite).nonzero()[0])]
+        raise ForewordError(f"The vector of {what} {broken!r} holds NaN or infinity; encode it again.")
+    if what == "query" and len(set(ids)) < len(ids):
+        raise ForewordError("Two queries have one query_id; query ids must differ.")
+    return rows
+
+
+def _split(blocks: Iterable[Block], width: int, most: int) -> Iterator[Block]:
+    """The blocks in pieces of at most `most` rows; raises when a block's width is not `width`."""
+    for ids, vectors in blocks:
+        shape = tuple(vectors.shape)
+        if len(shape) != 2 or shape[1] != width or shape[0] != len(ids):
+            raise ForewordError(
+                f"A block of document vectors has the shape {shape} for {len(ids)} ids; expected "
+                f"[{len(ids)}, {width}], the queries' width. Encode both with one encoder."
+            )
+        for first in range(0, len(ids), most):
+            yield ids[first : first + most], vectors[first : first + most]
+
+
+def _hidden_rows(
+    query_ids: Sequence[str], exclude: Mapping[str, AnyCollection[str]], exclude_self: bool
+) -> dict[str, list[int]]:
+    """`doc_id -> numbers of the queries` that must not see it."""
+    hidden: dict[str, list[int]] = {}
+    for number, query_id in enumerate(query_ids):
+        for doc_id in {*exclude.get(query_id, ()), *([query_id] if exclude_self else [])}:
+            hidden.setdefault(doc_id, []).append(number)
+    return hidden
+
 
 Vectors = tuple[Sequence[str], np.ndarray[Any, Any]]
 

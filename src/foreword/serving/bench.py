@@ -21,9 +21,9 @@ from typing import Any
 import httpx2
 import uvicorn
 
+from foreword.serving.api import model_names
 from foreword.serving.app import create_app
 from foreword.serving.config import ServeConfig
-from foreword.serving.models import model_names
 
 _WORDS = [
     "how",

@@ -9,9 +9,9 @@ from typing import Any, Literal, Self, get_args
 from transformers import SchedulerType
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 
-from foreword.common.errors import ForewordError
+from foreword.errors import ForewordError
 from foreword.prompts.encoder import Precision
-from foreword.prompts.spec import PromptSpec
+from foreword.prompts.prompt import PromptSpec
 from foreword.prompts.start import Start
 from foreword.prompts.store import DTYPES
 

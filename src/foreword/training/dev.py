@@ -17,16 +17,14 @@ from safetensors.torch import load_file, save
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 
-from foreword.collections.records import Collection, Document, Qrels, Query
-from foreword.collections.view import documents_for
-from foreword.common.files import atomic_write, write_json
+from foreword.collections.collection import Collection, Document, Qrels, Query, documents_for
 from foreword.evaluation.measures import evaluate_run
+from foreword.files import atomic_write, write_json
 from foreword.prompts.encoder import Precision, encode
 from foreword.prompts.routes import Route
 from foreword.prompts.store import DTYPES
-from foreword.retrieval.dense import exact_search
-from foreword.training.processes import is_main
-from foreword.training.trainee import Trainee
+from foreword.retrieval.search import exact_search
+from foreword.training.trainee import Trainee, is_main
 from foreword.training.vectors import DocumentVectors
 
 MEASURE = "nDCG@10"

@@ -2,30 +2,118 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from foreword.collections.folds import split_fold
-from foreword.collections.records import Collection, TrainingPair
-from foreword.collections.unions import canonical, overlap
-from foreword.common.errors import ForewordError, OtherTrainingError, PromptError
-from foreword.common.files import write_json
-from foreword.prompts.encoder import state_digest, transformer_of
+from foreword.collections.collection import Collection, TrainingPair, fingerprint
+from foreword.collections.registry import canonical, overlap
+from foreword.collections.supervision import split_fold
+from foreword.errors import ForewordError, OtherTrainingError, PromptError
+from foreword.files import write_json
+from foreword.prompts.encoder import resolve_precision, state_digest, text_prompt, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.start import new_prompt
-from foreword.prompts.store import CARD, StoredPrompt, load_prompt, save_prompt, trained_on
+from foreword.prompts.store import (
+    CARD,
+    StoredPrompt,
+    describe_backbone,
+    folder_name,
+    load_prompt,
+    save_prompt,
+    trained_on,
+)
 from foreword.training.config import StartConfig, TrainingConfig
-from foreword.training.identity import identity_of, text_settings
-from foreword.training.loop import WORK, pairs_of, run_training
-from foreword.training.processes import join, on_main, world_size
+from foreword.training.trainee import join, on_main, world_size
+from foreword.training.trainer import WORK, pairs_of, run_training
 from foreword.training.vectors import DocumentVectors
+
+# What a training follows from: two trainings with one identity are the same training.
+
+
+def identity_of(
+    encoder: SentenceTransformer,
+    sources: Sequence[Collection],
+    data: Mapping[str, Sequence[TrainingPair]],
+    domain: str,
+    config: TrainingConfig,
+    *,
+    start: Mapping[str, Any],
+    documents: Mapping[str, DocumentVectors] | None,
+    pairs: Mapping[str, Sequence[TrainingPair]] | None,
+    seconds: float | None,
+) -> dict[str, Any]:
+    """Everything that the result follows from, as JSON values (under a time budget: the machine's speed too).
+
+    Args:
+        encoder: its weights, head and precision.
+        sources: the collections.
+        data: their training pairs, by id.
+        domain: the result's name.
+        config: the settings.
+        start: what is trained, and where it starts.
+        documents: vectors by collection id that were given.
+        pairs: training pairs by collection id that were given.
+        seconds: the time budget; None: none.
+    """
+    device = encoder.device.type
+    described = describe_backbone(encoder)
+    supervision = {
+        c.id: {"method": "given pairs"} if pairs and c.id in pairs else c.facts.get("supervision", {"method": "train"})
+        for c in sources
+    }
+    return {
+        "domain": domain,
+        "fingerprint": described["fingerprint"],
+        "encoder": {name: described[name] for name in ("pooling", "normalized", "similarity", "text_prompts")},
+        "training": {
+            **config.as_dict(),
+            "precision": resolve_precision(config.precision, device),
+            "device": device,
+            **({"processes": world_size()} if world_size() > 1 else {}),
+            **({} if seconds is None else {"seconds": seconds}),
+        },
+        "supervision": supervision[sources[0].id] if len(sources) == 1 else supervision,
+        "data": {
+            c.id: {
+                "collection": fingerprint(c, [split for split in c.splits if split != "test"]),
+                "pairs": len(data[c.id]),
+                "pairs_sha256": _digest(data[c.id]),
+                **({"vectors": documents[c.id].digest()} if documents and c.id in documents else {}),
+            }
+            for c in sources
+        },
+        "start": dict(start),
+        "max_seq_length": encoder.max_seq_length,
+    }
+
+
+def _digest(pairs: Sequence[TrainingPair]) -> str:
+    text = "\x1e".join("\x1f".join((p.query_id, p.query, p.doc_id, p.document, *p.negatives)) for p in pairs)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def text_settings(
+    encoder: SentenceTransformer, config: TrainingConfig, sources: Sequence[Collection] = ()
+) -> dict[str, Any]:
+    """How texts were cut, written out and what stood before them, for the card of a result."""
+    written = [c.facts["templates"] for c in sources if "templates" in c.facts]
+    templates: Any = written[0] if written else {"query": "{text}", "document": "{title} {text}"}
+    return {
+        "query_length": config.query_length,
+        "document_length": config.document_length,
+        "query_template": f"{text_prompt(encoder, 'query') or ''}{templates['query']}",
+        "document_template": f"{text_prompt(encoder, 'document') or ''}{templates['document']}",
+    }
+
 
 TRAINEE = "(in training)"
 """The name under which the encoder carries the prompt while it is trained."""
@@ -222,3 +310,98 @@ def _for_query_side(prompt: Prompt, *, keep_documents: bool) -> Prompt:
             if name.startswith(f"{old}.")
         },
     )
+
+
+# A prompt for each collection of a group: what is done is skipped, what was cut goes on, what fails is reported.
+
+
+logger = logging.getLogger(__name__)
+
+RECORD = "group.json"
+"""What became of every collection, in the folder of the prompts."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What became of one collection.
+
+    Attributes:
+        collection: its id.
+        status: `trained` in this run (or finished, after a cut), `done` before it, or `failed`.
+        prompt: the prompt's folder; empty when it failed.
+        error: what went wrong, else empty.
+        seconds: of this run.
+    """
+
+    collection: str
+    status: str
+    prompt: str = ""
+    error: str = ""
+    seconds: float = 0.0
+
+
+def train_group(
+    encoder: SentenceTransformer,
+    collections: Sequence[str],
+    output: str | Path,
+    *,
+    load: Callable[[str], Collection],
+    config: TrainingConfig | None = None,
+    start: StoredPrompt | StartConfig | None = None,
+    resume: bool = True,
+    quiet: bool = False,
+    on_trained: Callable[[Trained], None] | None = None,
+) -> list[Trained]:
+    """Train a prompt for every collection, each in its own folder of `output`, which is a bank then.
+
+    Args:
+        encoder: from `load_encoder`.
+        collections: ids; one is loaded at a time.
+        output: folder of the prompts; `group.json` there says what became of each collection.
+        load: gives a collection, with the splits to train by, of its id.
+        config: the settings of all.
+        start: where all start; from one start, prompts can be averaged and compared.
+        resume: False: train all of them anew.
+        quiet: no progress bars.
+        on_trained: called after each collection.
+
+    Returns:
+        What became of each, in order. A collection that fails does not stop the others.
+
+    Raises:
+        ForewordError: two collections would share a folder.
+    """
+    output = Path(output)
+    folders = {name: output / folder_name(name) for name in collections}
+    if len(set(folders.values())) < len(collections):
+        raise ForewordError("two of the collections have the same folder name, or one is given twice; train them apart")
+    done: list[Trained] = []
+    for name, folder in folders.items():
+        began = time.monotonic()
+        finished = resume and (folder / CARD).exists()
+        try:
+            train(encoder, load(name), folder, domain=name, config=config, start=start, resume=resume, quiet=quiet)
+            result = Trained(name, "done" if finished else "trained", str(folder), seconds=_since(began))
+        except Exception as error:
+            logger.debug("training on %s failed", name, exc_info=True)
+            result = Trained(name, "failed", error=_said(error), seconds=_since(began))
+        done.append(result)
+        on_main(lambda: write_json(output / RECORD, {"collections": [asdict(entry) for entry in done]}))
+        if on_trained is not None:
+            on_trained(result)
+    return done
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 2)
+
+
+def _said(error: Exception) -> str:
+    """The message; its type too where it is not one of ours, whose messages speak for themselves."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ForewordError) else f"{type(error).__name__}: {text}"
+
+
+def failures(results: Sequence[Trained]) -> list[dict[str, Any]]:
+    """The collections that failed, as JSON values."""
+    return [asdict(result) for result in results if result.status == "failed"]

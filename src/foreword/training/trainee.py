@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+import atexit
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, TypeVar
 
 import torch
+import torch.distributed as distributed
 from torch import Tensor, nn
 
-from foreword.prompts.spec import Side
+from foreword.prompts.prompt import Side
 
 
 class Values(Protocol):
@@ -37,3 +40,51 @@ class Trainee(Values, Protocol):
     def assign(self, tensors: Mapping[str, Tensor]) -> None:
         """Overwrite the values in place (so that an optimizer keeps its hold on them)."""
         ...
+
+
+# One training on several processes, as `torchrun` and `accelerate launch` start them.
+
+
+Result = TypeVar("Result")
+
+
+def world_size() -> int:
+    """Processes that train together; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def join(device: torch.device) -> None:
+    """Join the other processes, over gloo where they compute on the CPU; nothing without a launcher."""
+    if world_size() > 1 and not distributed.is_initialized():
+        from accelerate import PartialState
+
+        PartialState(cpu=device.type == "cpu")
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    """Wait for the others and end the group: gloo's threads abort a process that exits beneath them."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def on_main(work: Callable[[], Result]) -> Result:
+    """Let the main process alone do something; every process gets what it returned, or raises what it raised."""
+    if not distributed.is_initialized():
+        return work()
+    outcome: list[Any] = [None, None]
+    if is_main():
+        try:
+            outcome[0] = work()
+        except Exception as error:
+            outcome[1] = error
+    distributed.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    result: Result = outcome[0]
+    return result

@@ -5,23 +5,28 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.base.sampler import BatchSamplers
+from sentence_transformers.base.sampler import BatchSamplers, MultiDatasetDefaultBatchSampler
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MultipleNegativesRankingLoss,
 )
 from sentence_transformers.util import cos_sim, dot_score
+from torch import Tensor, nn
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -31,16 +36,152 @@ from transformers import (
     TrainingArguments,
 )
 
-from foreword.collections.records import TrainingPair
-from foreword.common.errors import DataError
-from foreword.common.terminal import moves_cursor
+from foreword.collections.collection import Collection, TrainingPair
+from foreword.errors import DataError
 from foreword.prompts.encoder import resolve_precision, text_prompt
+from foreword.prompts.routes import Route
+from foreword.terminal import moves_cursor
 from foreword.training.config import TrainingConfig
-from foreword.training.dev import DevEvaluator
-from foreword.training.losses import CorpusContrastiveLoss, CorpusPairs
-from foreword.training.processes import on_main, world_size
-from foreword.training.sampler import domain_sampler
-from foreword.training.trainee import Trainee
+from foreword.training.dev import DevEvaluator, DevSet, seed_everything
+from foreword.training.trainee import Trainee, is_main, on_main, world_size
+from foreword.training.vectors import DocumentVectors, embed_documents
+
+# Which domain each step trains on.
+
+
+class DomainBatchSampler(MultiDatasetDefaultBatchSampler):
+    """Draws a domain with weight `pairs ** (1 / temperature)`, then its next batch; a domain that ends begins anew.
+
+    With several processes, the batches of one global step, one for each, are of one domain and together repeat no
+    text, so that negatives gathered across devices are what one process with the joined batch would see.
+    """
+
+    temperature = 1.0
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        for sampler in self.batch_samplers:
+            sampler.batch_size *= world_size()  # a joined batch, divided below
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Batches of indices into the concatenated domains."""
+        generator = torch.Generator().manual_seed(self.seed + 7919 * self.epoch)
+        tables: list[Any] = self.dataset.datasets
+        sizes = torch.tensor([len(table) for table in tables], dtype=torch.double)
+        offsets = [0, *accumulate(int(size) for size in sizes)]
+        weights = sizes ** (1 / self.temperature)
+        rounds = [0] * len(sizes)
+        batches: list[Iterator[list[int]]] = [self._restart(i, rounds) for i in range(len(sizes))]
+        for _ in range(0, len(self), world_size()):
+            domain = int(torch.multinomial(weights, 1, generator=generator))
+            batch = next(batches[domain], None)
+            if batch is None:
+                batches[domain] = self._restart(domain, rounds)
+                batch = next(batches[domain])
+            joined = [index + offsets[domain] for index in batch]
+            yield from (joined[process :: world_size()] for process in range(world_size()))
+
+    def _restart(self, domain: int, rounds: list[int]) -> Iterator[list[int]]:
+        sampler: Any = self.batch_samplers[domain]
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(1000 * self.epoch + rounds[domain])
+        rounds[domain] += 1
+        # The domains share one generator, which another's restart would disturb halfway: take all batches now.
+        batches = list(sampler)
+        if not batches:
+            raise DataError("too few different training pairs for one batch without repeated texts; lower batch_size")
+        return iter(batches)
+
+    def __len__(self) -> int:
+        """Batches in an epoch, of all processes."""
+        return world_size() * sum(len(sampler) for sampler in self.batch_samplers)
+
+
+def domain_sampler(temperature: float) -> type[DomainBatchSampler]:
+    """The sampler class for a temperature (the trainer builds the sampler itself, from a class)."""
+    return type("DomainBatchSampler", (DomainBatchSampler,), {"temperature": temperature})
+
+
+# The loss of query-side training: each query against every document of its domain.
+
+
+@dataclass(frozen=True)
+class CorpusPairs:
+    """Training pairs of one domain against its fixed document vectors.
+
+    Attributes:
+        vectors: (N, d'), float32.
+        positives: for each pair, the rows of all documents relevant to its query; the pair's own comes first.
+    """
+
+    vectors: Tensor
+    positives: Sequence[Sequence[int]]
+
+
+class CorpusContrastiveLoss(nn.Module):
+    """`-log softmax(sim(q, d+) / t)` over the documents of the query's domain (InfoNCE, van den Oord et al. 2018).
+
+    Other relevant documents of a query are left out of its softmax. With more than `limit` documents, each step
+    scores the relevant ones of the batch and a seeded sample of the rest.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        pairs: Mapping[str, CorpusPairs],
+        *,
+        temperature: float,
+        cosine: bool,
+        limit: int,
+        seed: int,
+    ) -> None:
+        """`pairs` by domain; a label is a pair's index, counted through the domains in their order."""
+        super().__init__()
+        self.model = model
+        self.temperature, self.cosine, self.limit, self.seed = temperature, cosine, limit, seed
+        self.pairs = list(pairs.values())
+        counts = torch.tensor([len(domain.positives) for domain in self.pairs])
+        self.starts = torch.cumsum(counts, 0) - counts
+        self.vectors = [nn.functional.normalize(p.vectors, dim=1) if cosine else p.vectors for p in self.pairs]
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
+        """The mean loss of a batch; all its pairs are of one domain."""
+        queries = self.model(next(iter(sentence_features)))["sentence_embedding"].float()
+        queries = nn.functional.normalize(queries, dim=1) if self.cosine else queries
+        domain = int(torch.searchsorted(self.starts, labels[0].cpu(), right=True)) - 1
+        rows = [self.pairs[domain].positives[int(label) - int(self.starts[domain])] for label in labels]
+        candidates, targets, hidden = self._candidates(domain, rows, int(labels.sum()))
+        vectors = self.vectors[domain]
+        vectors = (vectors if candidates is None else vectors[candidates]).to(queries.device)
+        scores = queries @ vectors.T / self.temperature
+        scores = scores.masked_fill(hidden.to(scores.device), float("-inf"))
+        return nn.functional.cross_entropy(scores, targets.to(scores.device))
+
+    def _candidates(
+        self, domain: int, rows: Sequence[Sequence[int]], step: int
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Which documents are scored (None: all), each query's target among them, and what each does not see."""
+        total = self.vectors[domain].shape[0]
+        candidates: Tensor | None = None
+        place = {row: row for relevant in rows for row in relevant}
+        if total > self.limit:
+            needed = sorted(place)
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+            drawn = torch.randint(total, (self.limit,), generator=generator).tolist()
+            chosen = needed + sorted(set(drawn) - set(needed))
+            candidates = torch.tensor(chosen)
+            place = {row: i for i, row in enumerate(chosen[: len(needed)])}
+            total = len(chosen)
+        targets = torch.tensor([place[relevant[0]] for relevant in rows])
+        hidden = torch.zeros(len(rows), total, dtype=torch.bool)
+        for i, relevant in enumerate(rows):
+            hidden[i, [place[row] for row in relevant[1:]]] = True
+        return candidates, targets, hidden
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """What sentence-transformers shows of a loss."""
+        return {"temperature": self.temperature, "cosine": self.cosine, "limit": self.limit}
+
 
 CHECKPOINT = "prompt-in-training.safetensors"
 
@@ -288,3 +429,204 @@ def _arguments(
 
 
 logging.getLogger("accelerate").setLevel(logging.ERROR)
+
+
+# The one path of all trainings: data, dev sets and the trainer, for prompts and for what they are compared with.
+
+
+WORK = ".foreword-training"
+"""The folder, in the output, of checkpoints and of what a training follows from; gone when it is finished."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a training went.
+
+    Attributes:
+        evaluator: with the values that were best, and the history.
+        losses: `step` and `loss`, where they were recorded.
+        parameters: numbers that were trained, of what the trainee has.
+        steps: taken in all.
+        seconds: spent in this process, the embedding of documents too, evaluations not.
+    """
+
+    evaluator: DevEvaluator
+    losses: Sequence[Mapping[str, Any]]
+    parameters: int
+    steps: int
+    seconds: float
+
+
+def pairs_of(
+    sources: Sequence[Collection], given: Mapping[str, Sequence[TrainingPair]] | None, config: TrainingConfig
+) -> dict[str, list[TrainingPair]]:
+    """The training pairs of each collection, by its id.
+
+    Args:
+        sources: the collections.
+        given: pairs to take instead of a collection's own training split.
+        config: says how many hard negatives they bring.
+
+    Raises:
+        DataError: a collection has none, or is there twice.
+    """
+    if not sources:
+        raise DataError("no collection to train on")
+    data = {c.id: _pairs(c, given, config.hard_negatives if config.side == "both" else 0) for c in sources}
+    if len(data) < len(sources):
+        raise DataError(f"a collection is given twice: {', '.join(c.id for c in sources)}")
+    return data
+
+
+def _pairs(
+    collection: Collection, given: Mapping[str, Sequence[TrainingPair]] | None, hard_negatives: int
+) -> list[TrainingPair]:
+    if given is not None and collection.id in given:
+        pairs = list(given[collection.id])
+    elif "train" in collection.splits:
+        pairs = list(collection.pairs("train", hard_negatives=hard_negatives))
+    else:
+        raise DataError(
+            f"{collection.id} has no training split (it has: {', '.join(collection.splits) or 'none'}); judgements of "
+            "its test split are not for training. Use pseudo-queries (--pseudo-queries), or transfer"
+        )
+    if not pairs:
+        raise DataError(f"{collection.id} has no training pairs")
+    return pairs
+
+
+def run_training(
+    encoder: SentenceTransformer,
+    sources: Sequence[Collection],
+    data: Mapping[str, Sequence[TrainingPair]],
+    trainee: Trainee,
+    work: Path,
+    config: TrainingConfig,
+    *,
+    route: Route,
+    document_route: Route,
+    documents: Mapping[str, DocumentVectors],
+    seconds: float | None,
+    checkpoints: bool,
+    quiet: bool,
+) -> Course:
+    """Train, and keep the best step in `work`; what accelerate leaves on the encoder is taken off again.
+
+    Args:
+        encoder: what is trained takes part in its forward pass already.
+        sources: the collections.
+        data: their training pairs, by id.
+        trainee: what is trained; nothing else is.
+        work: folder of checkpoints (it goes on from the last one there) and of the best values.
+        config: the settings.
+        route: what evaluations encode by.
+        document_route: what embeds the documents once, for query-side training.
+        documents: vectors by collection id, instead.
+        seconds: stop after so many, even before `config.steps`; None: no limit. Evaluations are not counted.
+        checkpoints: keep what is needed to go on after a cut.
+        quiet: no progress bars.
+    """
+    began = time.monotonic()
+    seed_everything(config.seed)
+    vectors = _vectors(encoder, sources, config, document_route, documents, quiet) if config.side == "query" else {}
+    evaluator = _evaluator(sources, vectors, trainee, route, work, config)
+    corpus = {c.id: corpus_pairs(c.id, data[c.id], vectors[c.id]) for c in sources} if vectors else None
+    budget = [] if seconds is None else [TimeBudget(seconds, began, evaluator)]
+    try:
+        trainer = build_trainer(
+            encoder, trainee, data, corpus, evaluator, work, config,
+            callbacks=budget, checkpoints=checkpoints, quiet=quiet,
+        )  # fmt: skip
+        parameters = sum(p.numel() for p in trainee.parameters() if p.requires_grad)
+        found = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        complete = [path for path in found if (path / "trainer_state.json").exists()]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*pin_memory.*")
+            trainer.train(resume_from_checkpoint=str(complete[-1]) if complete else None)
+        spent = time.monotonic() - began - evaluator.seconds
+        steps = trainer.state.global_step
+        if is_main() and evaluator.history[-1]["step"] < steps:  # the steps end between evaluations
+            evaluator(encoder, steps=steps)
+    finally:
+        # accelerate leaves its mixed precision on the model, and a mark that lets the next training's pass by.
+        for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+            encoder.__dict__.pop(name, None)
+        encoder.requires_grad_(False)
+        encoder.eval()
+    losses = [
+        {"step": entry["step"], "loss": round(entry["loss"], 5)}
+        for entry in trainer.state.log_history
+        if "loss" in entry
+    ]
+    return Course(evaluator, losses, parameters, steps, round(spent, 3))
+
+
+def _vectors(
+    encoder: SentenceTransformer,
+    sources: Sequence[Collection],
+    config: TrainingConfig,
+    route: Route,
+    documents: Mapping[str, DocumentVectors],
+    quiet: bool,
+) -> dict[str, DocumentVectors]:
+    """Fixed vectors of every collection's documents: those given, else embedded by `route`."""
+    vectors: dict[str, DocumentVectors] = {}
+    for c in sources:
+        if c.id in documents:
+            vectors[c.id] = documents[c.id].checked(encoder)
+            continue
+        vectors[c.id] = embed_documents(
+            encoder,
+            c,
+            split="train" if "train" in c.splits else None,
+            route=route,
+            precision=config.precision,
+            max_length=config.document_length,
+            quiet=quiet,
+        )
+    return vectors
+
+
+def _evaluator(
+    sources: Sequence[Collection],
+    vectors: Mapping[str, DocumentVectors],
+    trainee: Trainee,
+    route: Route,
+    work: Path,
+    config: TrainingConfig,
+) -> DevEvaluator:
+    sampling: dict[str, Any] = {
+        "queries": config.dev_queries,
+        "documents": config.dev_documents,
+        "seed": config.seed,
+    }
+    dev = {c.id: DevSet.of(c, vectors=vectors.get(c.id), **sampling) for c in sources}
+    return DevEvaluator(
+        {name: dev_set for name, dev_set in dev.items() if dev_set is not None},
+        trainee,
+        route,
+        work,
+        dtype=config.dtype,
+        precision=config.precision,
+        query_length=config.query_length,
+        document_length=config.document_length,
+        temperature=config.temperature,
+    )
+
+
+def corpus_pairs(name: str, pairs: Sequence[TrainingPair], vectors: DocumentVectors) -> CorpusPairs:
+    """Each pair with the rows of all documents relevant to its query, its own first.
+
+    Raises:
+        DataError: a pair's document has no vector.
+    """
+    rows = {doc_id: row for row, doc_id in enumerate(vectors.doc_ids)}
+    relevant: dict[str, list[int]] = {}
+    for pair in pairs:
+        if pair.doc_id not in rows:
+            raise DataError(
+                f"{name}: training pair {pair.query_id} names document {pair.doc_id!r}, which has no vector"
+            )
+        relevant.setdefault(pair.query_id, []).append(rows[pair.doc_id])
+    positives = [[rows[p.doc_id], *(row for row in relevant[p.query_id] if row != rows[p.doc_id])] for p in pairs]
+    return CorpusPairs(torch.as_tensor(vectors.vectors, dtype=torch.float32), positives)

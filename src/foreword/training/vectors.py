@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from foreword.collections.records import Collection
-from foreword.collections.view import documents_for
-from foreword.common.errors import DataError
+from foreword.collections.collection import Collection, documents_for
+from foreword.errors import DataError
 from foreword.prompts.encoder import Precision, encode
 from foreword.prompts.routes import Route
 
@@ -69,7 +68,7 @@ def embed_documents(
 ) -> DocumentVectors:
     """Embed a collection's documents, in its order.
 
-    With `split`, those that its judgements are about (see `foreword.collections.view.documents_for`); the other
+    With `split`, those that its judgements are about (see `foreword.collections.collection.documents_for`); the other
     arguments are `foreword.prompts.encoder.encode`'s.
     """
     doc_ids, texts = [], []

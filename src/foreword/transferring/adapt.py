@@ -18,16 +18,15 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
+from foreword.collections.collection import Collection, TrainingPair, normalise
 from foreword.collections.pseudo import frequencies_for, pseudo_pairs
-from foreword.collections.records import Collection, TrainingPair
-from foreword.collections.splits import normalise
-from foreword.collections.unlabelled import Unlabelled
-from foreword.common.errors import ForewordError, OtherTrainingError, TooLittleTextError
+from foreword.collections.views import Unlabelled
+from foreword.errors import ForewordError, OtherTrainingError, TooLittleTextError
 from foreword.prompts.encoder import Precision, encode, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt
-from foreword.retrieval.agreement import agreeing
-from foreword.retrieval.dense import exact_search
+from foreword.retrieval.mining import agreeing
+from foreword.retrieval.search import exact_search
 from foreword.training.config import TrainingConfig
 from foreword.training.train import train
 

@@ -10,26 +10,34 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from foreword.collections.records import Collection
-from foreword.common.errors import PromptError
+from foreword.collections.collection import Collection
+from foreword.errors import PromptError
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.store import StoredPrompt
-from foreword.transferring.advice import ENOUGH_PAIRS, Advice, Compared, Found, changes_for, choose, reason_for
-from foreword.transferring.combine import shared_document_source
-from foreword.transferring.decision import Transfer, made_name
-from foreword.transferring.evidence import Evidence, expected_gain, read_evidence
-from foreword.transferring.features import FeatureSettings
-from foreword.transferring.reach import Reach, reach_of, source_domains
-from foreword.transferring.sample import Sample, label_split, labelled_sample, text_sample, training_pairs
-from foreword.transferring.similarity import Array, document_features
-from foreword.transferring.transfer import has_seen
+from foreword.transferring.reach import Array, FeatureSettings, Reach, document_features, reach_of, source_domains
+from foreword.transferring.transfer import Transfer, has_seen, made_name, shared_document_source
 from foreword.transferring.trial import (
     BASE,
+    ENOUGH_PAIRS,
     FITTED,
+    Advice,
     AdviceConfig,
+    Compared,
+    Evidence,
+    Found,
+    Sample,
     Trial,
+    changes_for,
+    choose,
     compared_candidates,
+    expected_gain,
+    label_split,
+    labelled_sample,
     nearest_prompts,
+    read_evidence,
+    reason_for,
+    text_sample,
+    training_pairs,
     try_prompts,
 )
 
@@ -54,7 +62,7 @@ def advise(
         target: the user's texts; their labels, where there are some, are looked at, but those of test never.
         bank: source prompts by name, none of which was trained on the target.
         config: the settings.
-        features: document features of the bank's domains, see `foreword.transferring.features.bank_features`; without
+        features: document features of the bank's domains, see `foreword.transferring.reach.bank_features`; without
             them the reach is not known.
         evidence: domains on which gains were measured; None: those that came with the package.
         quiet: no progress bars.

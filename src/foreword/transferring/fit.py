@@ -16,15 +16,15 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
+from foreword.collections.collection import Document, TrainingPair
 from foreword.collections.pseudo import pseudo_pairs
-from foreword.collections.records import Document, TrainingPair
-from foreword.common.errors import DataError, ForewordError
-from foreword.common.progress import track
+from foreword.errors import DataError, ForewordError
 from foreword.evaluation.measures import evaluate_run
 from foreword.prompts.encoder import Precision, autocast, encode, routed, text_prompt, transformer_of
+from foreword.prompts.prompt import Side
 from foreword.prompts.routes import OneRoute, Route
-from foreword.prompts.spec import Side
-from foreword.retrieval.dense import exact_search
+from foreword.retrieval.search import exact_search
+from foreword.terminal import track
 from foreword.training.vectors import DocumentVectors
 
 

@@ -7,17 +7,116 @@ bank reaches.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from sentence_transformers import SentenceTransformer
 
-from foreword.collections.folds import split_fold
-from foreword.collections.unions import canonical, overlap
-from foreword.common.errors import ForewordError
-from foreword.prompts.store import StoredPrompt, trained_on
-from foreword.transferring.similarity import Array
+from foreword.collections.collection import Collection
+from foreword.collections.registry import canonical, overlap
+from foreword.collections.supervision import split_fold
+from foreword.collections.views import DOCUMENT
+from foreword.errors import DataError, ForewordError
+from foreword.files import atomic_write
+from foreword.prompts.encoder import Precision, encode
+from foreword.prompts.store import StoredPrompt, describe_backbone, trained_on
+
+# How alike two domains are, by the base embeddings of their documents alone.
+
+
+Method = Literal["mean", "pairwise"]
+Array = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def document_features(
+    encoder: SentenceTransformer,
+    collection: Collection,
+    *,
+    limit: int = 500,
+    seed: int = 0,
+    precision: Precision = "float32",
+    max_length: int | None = 128,
+    quiet: bool = False,
+) -> Array:
+    """Unit-length base embeddings (N, d') of a sample of the documents; no query and no judgement is looked at.
+
+    Args:
+        encoder: whose base model embeds.
+        collection: the domain.
+        limit: at most so many documents, those with the smallest seeded hashes of their ids.
+        seed: of the sample.
+        precision: of the forward passes.
+        max_length: tokens a document is cut to.
+        quiet: no progress bar.
+
+    Raises:
+        DataError: no documents, as when all of them are the target's too.
+    """
+
+    def rank(doc_id: str) -> bytes:
+        return hashlib.sha256(f"{seed}\x1f{doc_id}".encode()).digest()
+
+    chosen = set(sorted((doc.doc_id for doc in collection.documents()), key=rank)[:limit])
+    texts = [doc.content for doc in collection.documents() if doc.doc_id in chosen]
+    if not texts:
+        raise DataError(f"{collection.id} has no documents (left), so there is nothing to compare")
+    vectors = encode(
+        encoder,
+        texts,
+        "document",
+        route=None,
+        precision=precision,
+        max_length=max_length,
+        what=collection.id,
+        quiet=quiet,
+    )
+    return unit_rows(vectors)
+
+
+def unit_rows(vectors: np.ndarray[Any, Any]) -> Array:
+    """The rows scaled to length 1; rows of zeros stay."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)
+
+
+def similarity(target: Array, source: Array, method: Method = "mean") -> float:
+    """Likeness of two domains, from unit vectors (N, d') and (M, d').
+
+    Args:
+        target: one domain's document features.
+        source: the other's.
+        method: `mean`, the cosine of the mean embeddings; `pairwise`, the mean cosine over all pairs.
+    """
+    if method not in get_args(Method):
+        raise ForewordError(f"similarity method is {method!r}; expected one of {', '.join(get_args(Method))}")
+    a, b = target.mean(axis=0), source.mean(axis=0)
+    product = float(a @ b)  # the mean of all pairs' products is the product of the means
+    return product if method == "pairwise" else product / float(np.linalg.norm(a) * np.linalg.norm(b))
+
+
+def softmax_weights(similarities: Mapping[str, float], *, top_k: int = 5, temperature: float = 0.1) -> dict[str, float]:
+    """Weights of the `top_k` most similar sources, `softmax(similarity / temperature)`; they add up to 1.
+
+    Ties are broken by name. Raises `ForewordError` when nothing is left to weigh.
+    """
+    if top_k < 1 or temperature <= 0 or not similarities:
+        raise ForewordError(
+            f"{len(similarities)} sources, top_k {top_k}, temperature {temperature}: expected at least one source, "
+            "top_k at least 1 and a temperature above 0"
+        )
+    best = sorted(similarities.items(), key=lambda item: (-item[1], item[0]))[:top_k]
+    scores = np.array([value for _, value in best]) / temperature
+    shares = np.exp(scores - scores.max())
+    return {name: float(share) for (name, _), share in zip(best, shares / shares.sum(), strict=True)}
+
 
 LEAST_SOURCES = 3
 """Source domains from which a limit is known: of two, each has but one other, and both have the same nearness."""
@@ -67,7 +166,7 @@ def nearness(target: Array, others: Sequence[Array]) -> float:
     """The mean over a domain's documents of the greatest cosine to any document of others.
 
     Args:
-        target: (N, d') unit-length document features, see `foreword.transferring.similarity.document_features`.
+        target: (N, d') unit-length document features, see `foreword.transferring.reach.document_features`.
         others: the other domains', (M, d') each; of as many documents each, since more of them lie nearer.
 
     Raises:
@@ -128,3 +227,150 @@ def source_domains(bank: Mapping[str, StoredPrompt]) -> list[str]:
             base = split_fold(domain)[0]
             found.setdefault(canonical(base), base)
     return sorted(found.values())
+
+
+# Document features of a bank's source domains, kept beside its prompts.
+#
+# With `features.safetensors` in a bank's folder, its reach (see `foreword.transferring.reach`) is known wherever the
+# folder goes: the sources' collections need not be there, nor be embedded again.
+
+
+FILE = "features.safetensors"
+FORMAT = "foreword-features/1"
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """What document features depend on, besides the encoder.
+
+    Attributes:
+        sample: documents of a domain, at most; see `foreword.transferring.reach.document_features`.
+        seed: of the sample.
+        max_length: tokens a document is cut to.
+        document_template: what is embedded of a document.
+    """
+
+    sample: int = 400
+    seed: int = 0
+    max_length: int = 128
+    document_template: str = DOCUMENT
+
+    def __post_init__(self) -> None:
+        if self.sample < 1 or self.max_length < 3:
+            raise ForewordError(
+                f"features of {self.sample} documents of {self.max_length} tokens; expected 1 document and 3 tokens "
+                "at least"
+            )
+
+
+@dataclass(frozen=True)
+class BankFeatures:
+    """What is known of a bank's source domains.
+
+    Attributes:
+        features: domain -> unit-length document features (at most `sample`, d').
+        left_out: domain -> why its documents cannot be looked at.
+    """
+
+    features: Mapping[str, Array]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def said(self) -> str:
+        """Which domains are left out, and why the first one is; empty: none."""
+        if not self.left_out:
+            return ""
+        first, reason = next(iter(self.left_out.items()))
+        return (
+            f"the bank's reach is judged without {', '.join(self.left_out)}, whose documents cannot be looked at "
+            f"({first}: {reason})"
+        )
+
+
+def bank_features(
+    folder: str | Path,
+    encoder: SentenceTransformer,
+    domains: Sequence[str],
+    load: Callable[[str], Collection],
+    settings: FeatureSettings | None = None,
+    *,
+    precision: Precision = "float32",
+    quiet: bool = False,
+) -> BankFeatures:
+    """Document features of source domains, from the bank's folder where they are there, else made and kept there.
+
+    Those of another encoder or other settings are made again. A folder that cannot be written to is no failure: a
+    warning says that they are not kept. A collection that has changed since is not noticed; delete the file then.
+
+    Args:
+        folder: the bank's.
+        encoder: whose base model embeds.
+        domains: the collections' ids, see `foreword.transferring.reach.source_domains`.
+        load: a collection by its id; called for what is missing only.
+        settings: the sample; None: 400 documents.
+        precision: of the forward passes.
+        quiet: no progress bars.
+    """
+    settings = settings or FeatureSettings()
+    path, identity = Path(folder) / FILE, _identity(encoder, settings)
+    known = _read(path, identity)
+    made: dict[str, Array] = {}
+    left_out: dict[str, str] = {}
+    for domain in domains:
+        if domain in known:
+            continue
+        try:
+            features = document_features(
+                encoder,
+                load(domain),
+                limit=settings.sample,
+                seed=settings.seed,
+                precision=precision,
+                max_length=settings.max_length,
+                quiet=quiet,
+            )
+        except ForewordError as error:
+            left_out[domain] = str(error)
+            continue
+        made[domain] = features.astype(np.float16)  # rounded as the file's, so that both give the same reach
+    if made:
+        _keep(path, {**known, **made}, identity)
+    found = {**known, **made}
+    return BankFeatures({name: unit_rows(found[name]) for name in domains if name in found}, left_out)
+
+
+def _identity(encoder: SentenceTransformer, settings: FeatureSettings) -> dict[str, str]:
+    """What features must agree in to be comparable, as the texts that safetensors' metadata holds."""
+    described = describe_backbone(encoder)
+    return {
+        "format": FORMAT,
+        "fingerprint": str(described["fingerprint"]),
+        "pooling": json.dumps(described["pooling"]),
+        "text_prompts": json.dumps(described["text_prompts"], sort_keys=True),
+        "sample": str(settings.sample),
+        "seed": str(settings.seed),
+        "max_length": str(settings.max_length),
+        "document_template": settings.document_template,
+    }
+
+
+def _read(path: Path, identity: Mapping[str, str]) -> dict[str, np.ndarray[Any, Any]]:
+    """The features kept in a file, by domain; none where there is no file, or it is of something else."""
+    if not path.is_file():
+        return {}
+    try:
+        with safe_open(path, framework="np") as file:
+            if (file.metadata() or {}) != dict(identity):
+                return {}
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+    except (SafetensorError, OSError) as error:
+        warnings.warn(f"{path} cannot be read ({error}) and is made again", stacklevel=3)
+        return {}
+
+
+def _keep(path: Path, features: Mapping[str, np.ndarray[Any, Any]], identity: Mapping[str, str]) -> None:
+    tensors = {name: np.ascontiguousarray(features[name], np.float16) for name in sorted(features)}
+    try:
+        with atomic_write(path, "wb") as file:
+            file.write(save(tensors, dict(identity)))
+    except OSError as error:
+        warnings.warn(f"the sources' document features are not kept for the next time: {error}", stacklevel=3)

@@ -3,35 +3,308 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from sentence_transformers import SentenceTransformer
 
-from foreword.collections.records import Collection
-from foreword.collections.unions import overlap
-from foreword.collections.unlabelled import Unlabelled
-from foreword.common.errors import ForewordError, PromptError, TooLittleTextError
-from foreword.evaluation.significance import paired_randomization
+from foreword.collections.collection import Collection, TrainingPair
+from foreword.collections.pseudo import frequencies_for, pseudo_pairs
+from foreword.collections.registry import overlap
+from foreword.collections.views import Unlabelled
+from foreword.errors import ForewordError, PromptError, TooLittleTextError
+from foreword.evaluation.candidates import document_key
+from foreword.evaluation.measures import paired_randomization
 from foreword.prompts.encoder import transformer_of
-from foreword.prompts.routes import Weight
+from foreword.prompts.prompt import Prompt
+from foreword.prompts.routes import Route, Routes, Weight, plain_weight
 from foreword.prompts.store import StoredPrompt, trained_on
-from foreword.transferring.adapt import adapt
-from foreword.transferring.combine import (
-    average_prompts,
-    check_mixable,
-    shared_document_source,
-    uniform_weights,
+from foreword.transferring.adapt import AdaptConfig, adapt
+from foreword.transferring.fit import (
+    Fit,
+    FitConfig,
+    check_spans,
+    embed_pair_documents,
+    fit_weights,
+    pseudo_scores,
+    split_pairs,
 )
-from foreword.transferring.comparison import compare, fit_mixture, pseudo_material
-from foreword.transferring.decision import Transfer, TransferConfig, made_name, route_of
-from foreword.transferring.reach import reach_of, source_domains
-from foreword.transferring.similarity import Array, document_features, similarity, softmax_weights
+from foreword.transferring.reach import (
+    Array,
+    Method,
+    Reach,
+    document_features,
+    reach_of,
+    similarity,
+    softmax_weights,
+    source_domains,
+)
+
+# What is asked of a transfer, and what was decided for a target.
+
+
+Combination = Literal["auto", "adapted", "fitted", "uniform", "similarity", "best-single", "average"]
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """How sources are combined for a target.
+
+    Attributes:
+        method: `adapted`, the bank's multitask prompt, trained half-way on the target's pseudo-queries (see
+            `foreword.transferring.adapt`); `fitted`, a mixture with weights fitted on them; `uniform`; `similarity`,
+            softmax over the similarity of documents; `best-single`, the source that is best on pseudo-queries;
+            `average`, the mean of the parameters (one start only), weighted by similarity; `auto`: adapted where the
+            bank has a prompt of several domains for both sides, else fitted.
+        similarity: see `foreword.transferring.reach.similarity`.
+        top_k: sources that `similarity` and `average` weigh.
+        temperature: of their softmax.
+        sample: documents of each domain that similarity looks at.
+        pseudo: how pseudo-queries are made, see `foreword.collections.pseudo`.
+        fit: how weights are fitted and candidates compared.
+        adapt: how a prompt is adapted; its `pseudo` holds, not this one's.
+        reach: a target that lies out of the bank's reach (see `foreword.transferring.reach`) is advised against,
+            where documents of the sources are known; None: for `adapted` and `fitted`, since the others are controls.
+    """
+
+    method: Combination = "auto"
+    similarity: Method = "mean"
+    top_k: int = 5
+    temperature: float = 0.1
+    sample: int = 500
+    pseudo: str = "auto"
+    fit: FitConfig = field(default_factory=FitConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    reach: bool | None = None
+
+    @property
+    def checks_reach(self) -> bool:
+        """Whether the target's reach is looked at."""
+        return self.method in ("auto", "adapted", "fitted") if self.reach is None else self.reach
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(Combination):
+            raise ForewordError(f"method is {self.method!r}; expected one of {', '.join(get_args(Combination))}")
+        if self.top_k < 1 or self.sample < 1 or not self.temperature > 0:
+            raise ForewordError(
+                f"top_k {self.top_k}, sample {self.sample}, temperature {self.temperature}: expected at least 1, at "
+                "least 1 and above 0"
+            )
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What was decided for a target.
+
+    Attributes:
+        target: its id.
+        method: how the sources were combined.
+        weights: of the sources; empty: the base model, no prompt.
+        advice: `transfer`, or `don't transfer`.
+        reason: in a sentence.
+        similarities: source -> similarity to the target, where it was looked at.
+        pseudo: candidate -> mean nDCG@10 on held-out pseudo-queries, where it was looked at.
+        document: the one source that encodes documents; None: the mixture does (or the base model, for sources
+            that have no document side).
+        prompt: for `adapted` and `average`, what was made.
+        reach: how near the target is to the bank; None: not looked at, or no source's documents are known.
+        seconds: it took.
+    """
+
+    target: str
+    method: str
+    weights: Mapping[str, Weight]
+    advice: str
+    reason: str
+    similarities: Mapping[str, float] = field(default_factory=dict)
+    pseudo: Mapping[str, float] = field(default_factory=dict)
+    document: str | None = None
+    prompt: Prompt | None = None
+    reach: Reach | None = None
+    seconds: float = 0.0
+
+    @property
+    def route(self) -> Route:
+        """For an encoder that carries the sources under their names; None: the base model."""
+        if self.prompt is not None:
+            return made_name(self.target)
+        return route_of(self.weights, self.document)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The decision as JSON values."""
+        return {
+            "target": self.target,
+            "method": self.method,
+            "weights": {name: plain_weight(name, weight) for name, weight in self.weights.items()},
+            "document": self.document,
+            "advice": self.advice,
+            "reason": self.reason,
+            "similarities": {name: round(value, 6) for name, value in self.similarities.items()},
+            "reach": None if self.reach is None else self.reach.as_dict(),
+            "pseudo_nDCG@10": {name: round(value, 6) for name, value in self.pseudo.items()},
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def made_name(target: str) -> str:
+    """The name under which an encoder carries the one prompt made for a target."""
+    return f"made for {target}"
+
+
+def route_of(weights: Mapping[str, Weight], document: str | None) -> Route:
+    """The route of a mixture whose documents are encoded by `document` (None: by the mixture); None when empty."""
+    if not weights:
+        return None
+    return weights if document is None else Routes(weights, document)
+
+
+# Combine source prompts into one retriever for a target.
+
+
+def uniform_weights(sources: Mapping[str, object]) -> dict[str, float]:
+    """The same weight for every source; they add up to 1."""
+    return {name: 1 / len(sources) for name in sources}
+
+
+def check_mixable(sources: Mapping[str, StoredPrompt]) -> None:
+    """Raise `PromptError` unless all are gated prompts of one structure, which alone can be mixed exactly."""
+    specs = {name: stored.prompt.spec for name, stored in sources.items()}
+    odd = [name for name, spec in specs.items() if spec.kind != "gated"]
+    if odd:
+        raise PromptError(
+            f"{', '.join(odd)}: only gated prompts can be mixed exactly; average prefix or input prompts that have "
+            "one start (method 'average')"
+        )
+    if len(set(specs.values())) > 1:
+        raise PromptError(f"the sources differ in length, layers or sides: {specs}")
+
+
+def shared_document_source(sources: Mapping[str, StoredPrompt]) -> str | None:
+    """The source that encodes documents for all, when every source's own document part is the same; else None.
+
+    Prompts trained on the query side over one prompt's documents are such: their mixture leaves documents alone.
+    """
+    parts = {}
+    for name, stored in sources.items():
+        if stored.prompt.spec.sides != "untied":
+            return None
+        tensors = stored.prompt.tensors()
+        parts[name] = {key: tensor for key, tensor in tensors.items() if key.startswith("document.")}
+    names = list(parts)
+    first = parts[names[0]]
+    same = all(torch.equal(part[key], first[key]) for part in parts.values() for key in first)
+    return names[0] if same else None
+
+
+def start_of(stored: StoredPrompt) -> str:
+    """What a prompt's training started from: the other prompt's digest, or how a new one was made."""
+    start = stored.card.get("start") or {}
+    return str(
+        stored.card.get("start_digest")
+        or start.get("digest")
+        or (start.get("from"), start.get("seed"), start.get("prompt"))
+    )
+
+
+def average_prompts(sources: Mapping[str, StoredPrompt], weights: Mapping[str, float]) -> Prompt:
+    """The weighted mean of the prompts' parameters.
+
+    Prompts trained from different starts lie in unrelated places, and their mean means nothing (Belanec et al.,
+    "Task Prompt Vectors", 2024); they are refused.
+
+    Args:
+        sources: stored prompts, by name.
+        weights: of some or all of them; divided by their sum.
+
+    Raises:
+        PromptError: different starts or structures, or no weight above 0.
+    """
+    chosen = {name: sources[name] for name, weight in weights.items() if weight}
+    total = sum(weights[name] for name in chosen)
+    if not chosen or total <= 0:
+        raise PromptError("nothing to average: no source has a weight above 0")
+    starts = {name: start_of(stored) for name, stored in chosen.items()}
+    if len(set(starts.values())) > 1:
+        listing = "; ".join(f"{name}: {start[:40]}" for name, start in starts.items())
+        raise PromptError(
+            f"prompts trained from different starts cannot be averaged ({listing}); mix gated prompts instead, or "
+            "train all of them from one prompt"
+        )
+    if len({stored.prompt.spec for stored in chosen.values()}) > 1:
+        raise PromptError("prompts of different kind, length, layers or sides cannot be averaged")
+    first = next(iter(chosen.values())).prompt
+    mean = {name: torch.zeros_like(tensor) for name, tensor in first.tensors().items()}
+    for name, stored in chosen.items():
+        for key, tensor in stored.prompt.tensors().items():
+            mean[key] += tensor * (weights[name] / total)
+    return Prompt(first.spec, mean)
+
+
+# Compare retrievers for a target on its own text: pseudo-queries held out, and random spans as a second kind.
+
+
+def pseudo_material(
+    target: Collection, pseudo: str, config: FitConfig
+) -> tuple[list[TrainingPair], list[list[TrainingPair]]]:
+    """Pseudo-queries to fit on, and two kinds of them to compare by, none of which was fitted on.
+
+    Args:
+        target: only its documents are looked at.
+        pseudo: how pseudo-queries are made, see `foreword.collections.pseudo`.
+        config: the shares, and the seed.
+
+    Raises:
+        DataError: too little text.
+    """
+    counted = frequencies_for(pseudo, target.documents())
+    pairs = list(pseudo_pairs(target.documents(), pseudo, config.seed, frequencies=counted))
+    fitting, held = split_pairs(pairs, config)
+    taken = {pair.doc_id for pair in fitting} if pseudo in ("span", "mixed") else set()
+    unseen = (doc for doc in target.documents() if doc.doc_id not in taken)
+    return fitting, [held, check_spans(unseen, config)]
+
+
+def fit_mixture(
+    encoder: SentenceTransformer,
+    bank: Mapping[str, StoredPrompt],
+    fitting: Sequence[TrainingPair],
+    config: FitConfig,
+    *,
+    quiet: bool = False,
+) -> Fit:
+    """Weights of a bank's prompts, which the encoder carries, fitted from the uniform mixture."""
+    document = shared_document_source(bank)
+    query_only = all(stored.prompt.spec.sides == "query" for stored in bank.values())
+    fixed = document if document is not None or query_only else "mixed"
+    return fit_weights(encoder, uniform_weights(bank), fitting, config, document=fixed, quiet=quiet)
+
+
+def compare(
+    encoder: SentenceTransformer,
+    routes: Mapping[str, Route],
+    checks: Sequence[Sequence[TrainingPair]],
+    config: FitConfig,
+) -> dict[str, dict[str, float]]:
+    """nDCG@10 by route and pseudo-query, each against the documents of its own kind of pseudo-queries.
+
+    Documents are embedded once for all routes that encode them alike.
+    """
+    scores: dict[str, dict[str, float]] = {name: {} for name in routes}
+    for number, check in enumerate(checks):
+        embedded: dict[str, Array] = {}
+        for name, route in routes.items():
+            key = document_key(encoder, route)
+            if key not in embedded:
+                embedded[key] = embed_pair_documents(encoder, route, check, config)
+            values = pseudo_scores(encoder, route, check, config, documents=embedded[key])
+            scores[name] |= {f"{number}:{query_id}": value for query_id, value in values.items()}
+    return scores
 
 
 def several_domains(bank: Mapping[str, StoredPrompt]) -> str | None:
@@ -71,7 +344,7 @@ def transfer(
         config: the settings; None: the defaults.
         sources: the sources' collections, for `similarity` and `average`, and for the reach.
         features: document features by domain id (see `document_features`), where they are there already; a bank's
-            own are in its folder, see `foreword.transferring.features`.
+            own are in its folder, see `foreword.transferring.reach`.
         output: for `adapted`, the folder of the training and its prompt, which goes on there after a cut; None: one
             that is gone afterwards.
         quiet: no progress bars.

@@ -2,30 +2,482 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+import heapq
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from foreword.common.errors import DataError, ForewordError, PromptError
+from foreword.collections.collection import Collection, Document, MemoryCollection, documents_for, require_split
+from foreword.collections.registry import overlap
+from foreword.collections.supervision import headline_split, position
+from foreword.errors import DataError, ForewordError, PromptError
 from foreword.evaluation.candidates import document_key
-from foreword.evaluation.measures import evaluate_run
-from foreword.evaluation.significance import bootstrap_interval
+from foreword.evaluation.measures import bootstrap_interval, evaluate_run
 from foreword.prompts.routes import Route, Weight
 from foreword.prompts.store import StoredPrompt
 from foreword.retrieval.search import dense_run
 from foreword.training.vectors import DocumentVectors, embed_documents
-from foreword.transferring.advice import Compared
-from foreword.transferring.combine import check_mixable, shared_document_source
-from foreword.transferring.comparison import compare, fit_mixture, pseudo_material
-from foreword.transferring.decision import route_of
-from foreword.transferring.evidence import Basis, Gain
 from foreword.transferring.fit import FitConfig
-from foreword.transferring.reach import nearness, source_domains
-from foreword.transferring.sample import Sample
-from foreword.transferring.similarity import Array
+from foreword.transferring.reach import Array, Reach, nearness, source_domains
+from foreword.transferring.transfer import (
+    Transfer,
+    check_mixable,
+    compare,
+    fit_mixture,
+    pseudo_material,
+    route_of,
+    shared_document_source,
+)
+
+# What transfer and training gained on domains where it was measured, by which a new one's gain is expected.
+#
+# Gains on pseudo-queries are not gains on real queries. `data/evidence.json` lists domains on which both are known,
+# measured with labels that no choice had seen; what a new domain may expect is where those on its side of the reach
+# lie.
+
+
+INSTALLED = Path(__file__).parent / "data" / "evidence.json"
+LEAST_DOMAINS = 3
+"""Domains from which a range is given; that of fewer would look narrower than it is."""
+
+Basis = Literal["labels", "evidence", "pseudo-queries"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One domain on which gains were measured.
+
+    Attributes:
+        target: the collection's id.
+        genre: what kind of text it is, for people.
+        nearness: to the bank, see `foreword.transferring.reach`.
+        limit: of the bank; None: not known.
+        within: whether the target was within reach.
+        pseudo_gain: of transfer over the base model, in nDCG@10 on pseudo-queries; None: not measured.
+        gain: of transfer on the test queries.
+        supervised_gain: of a prompt trained on the domain's labels; None: not measured.
+        pairs: labelled training pairs that it was trained on; None: not measured.
+    """
+
+    target: str
+    genre: str
+    nearness: float
+    limit: float | None
+    within: bool
+    pseudo_gain: float | None
+    gain: float
+    supervised_gain: float | None = None
+    pairs: int | None = None
+
+
+@dataclass(frozen=True)
+class Gain:
+    """An expected difference in nDCG@10 from the base model.
+
+    Attributes:
+        value: the mean.
+        low: the lower end of a 95 % interval.
+        high: the upper end.
+        basis: `labels` and `pseudo-queries`: of the mean over queries like those; `evidence`: where single domains'
+            gains lay, which is wider.
+        count: queries, or domains.
+    """
+
+    value: float
+    low: float
+    high: float
+    basis: Basis
+    count: int
+
+    def said(self) -> str:
+        """The numbers, and what they are of."""
+        what = {
+            "labels": f"95 % interval over {self.count} labelled queries",
+            "evidence": f"where 95 % of {self.count} measured domains lay",
+            "pseudo-queries": f"95 % interval over {self.count} pseudo-queries, which overstate",
+        }[self.basis]
+        return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f}: {what})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, as JSON values."""
+        numbers = {name: round(getattr(self, name), 6) for name in ("value", "low", "high")}
+        return {**numbers, "basis": self.basis, "count": self.count}
+
+
+def read_evidence(path: Path | None = None) -> list[Evidence]:
+    """The domains that a file of evidence lists.
+
+    Args:
+        path: a JSON list of objects with the fields of `Evidence`; None: the one that came with the package.
+
+    Raises:
+        DataError: it is none, or an entry lacks a field, has another, or one of another type.
+    """
+    path = path or INSTALLED
+    try:
+        listed = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"no evidence can be read ({error}); install the package again", path=path) from error
+    if not isinstance(listed, list):
+        raise DataError(f"expected a list of domains, got {type(listed).__name__}", path=path)
+    return [_entry(record, number, path) for number, record in enumerate(listed, start=1)]
+
+
+def _entry(record: Any, number: int, path: Path) -> Evidence:
+    optional = {"supervised_gain", "pairs"}
+    known = {f.name for f in fields(Evidence)}
+    if not isinstance(record, dict) or not (known - optional) <= record.keys() <= known:
+        got = sorted(record) if isinstance(record, dict) else type(record).__name__
+        raise DataError(f"domain {number}: expected the fields {sorted(known)}, got {got}", path=path)
+    entry = Evidence(**record)
+    numbers = [entry.nearness, entry.gain]
+    numbers += [n for n in (entry.limit, entry.pseudo_gain, entry.supervised_gain, entry.pairs) if n is not None]
+    fine = all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in numbers)
+    if not fine or not isinstance(entry.within, bool) or not isinstance(entry.target, str):
+        raise DataError(f"domain {number}: expected numbers, a name and true or false, got {record}", path=path)
+    return entry
+
+
+def expected_gain(
+    evidence: Sequence[Evidence], target: str, *, within: bool, kind: Literal["transfer", "train"]
+) -> Gain | None:
+    """What a domain may expect: the mean gain of those on its side of the reach, and the range that they span.
+
+    The range is the 2.5 and 97.5 % quantiles of single domains' gains: it is about one more domain, not about their
+    mean. Nothing is scaled: what training gained, it gained with the evidence's own numbers of pairs.
+
+    Args:
+        evidence: the domains.
+        target: the domain itself, whose own entries (and those of collections that share its data) do not count.
+        within: whether the target is within reach.
+        kind: `transfer`, or `train`, with labels.
+
+    Returns:
+        None when fewer than three domains say anything.
+    """
+    same = [entry for entry in evidence if entry.within == within and not overlap(entry.target, target)]
+    gains = [entry.gain if kind == "transfer" else entry.supervised_gain for entry in same]
+    known = [gain for gain in gains if gain is not None]
+    if len(known) < LEAST_DOMAINS:
+        return None
+    low, high = np.quantile(known, [0.025, 0.975])
+    return Gain(float(np.mean(known)), float(low), float(high), "evidence", len(known))
+
+
+# An advice in records and in words: train, transfer, or stay at the base model.
+
+
+ENOUGH_PAIRS = 100
+"""Labelled training pairs from which training is weighed."""
+
+Choice = Literal["train", "transfer", "stay"]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A candidate on the target's text, and on its labels where there are some.
+
+    Attributes:
+        name: `base`, `fitted` (the mixture), or a prompt's.
+        pseudo: nDCG@10 on held-out pseudo-queries.
+        pseudo_gain: over the base model.
+        labels: nDCG@10 on labelled queries.
+        labels_gain: over the base model.
+    """
+
+    name: str
+    pseudo: float | None = None
+    pseudo_gain: Gain | None = None
+    labels: float | None = None
+    labels_gain: Gain | None = None
+
+    @property
+    def better(self) -> bool:
+        """Whether it is above the base model: by labels not significantly below, and above by something."""
+        gains = [gain for gain in (self.labels_gain, self.pseudo_gain) if gain is not None]
+        harmful = self.labels_gain is not None and self.labels_gain.high < 0
+        return not harmful and any(gain.value > 0 for gain in gains)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, as JSON values."""
+        return {
+            "name": self.name,
+            "pseudo_nDCG@10": None if self.pseudo is None else round(self.pseudo, 6),
+            "pseudo_gain": None if self.pseudo_gain is None else self.pseudo_gain.as_dict(),
+            "labels_nDCG@10": None if self.labels is None else round(self.labels, 6),
+            "labels_gain": None if self.labels_gain is None else self.labels_gain.as_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found out about a target, from which the advice follows.
+
+    Attributes:
+        reach: of the bank; None: no source's documents are known.
+        base: the base model's scores; None: nothing was compared.
+        best: the best candidate's; None: none.
+        pairs: labelled training pairs that there are.
+        split: the labels that candidates were compared on; None: none.
+        evidence: domains in the evidence, whatever their side of the reach.
+        expected: `transfer` and `train` -> the gain to expect; None: not known.
+    """
+
+    reach: Reach | None
+    base: Compared | None
+    best: Compared | None
+    pairs: int
+    split: str | None
+    evidence: int
+    expected: Mapping[str, Gain | None]
+
+    @property
+    def within(self) -> bool:
+        """Whether the target is within the bank's reach, or that cannot be known."""
+        return self.reach is None or self.reach.within
+
+    @property
+    def transferable(self) -> bool:
+        """Whether transfer is better than the base model, as far as is known."""
+        return self.within and self.best is not None and self.best.better
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do for a target, and why.
+
+    Attributes:
+        target: its id.
+        advice: `train`, `transfer` or `stay`.
+        reason: in one or two sentences.
+        changes: what would change the advice.
+        found: what it follows from; None: there is too little text.
+        candidates: all that were compared, the base model first.
+        transfer: the best transfer, stored with `save_mixture` or `save_prompt`; without weights: the base model.
+        notes: what was sampled, left out or not known.
+        seconds: it took.
+    """
+
+    target: str
+    advice: Choice
+    reason: str
+    changes: str
+    found: Found | None
+    candidates: Sequence[Compared]
+    transfer: Transfer
+    notes: Sequence[str] = field(default_factory=tuple)
+    seconds: float = 0.0
+
+    @property
+    def expected(self) -> Gain | None:
+        """The gain to expect of what is advised; None: not known, or none since the base model stays."""
+        return self.found.expected.get(self.advice) if self.found is not None else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        found = self.found
+        options = {} if found is None else found.expected
+        return {
+            "target": self.target,
+            "advice": self.advice,
+            "chosen": found.best.name if found is not None and found.best is not None else None,
+            "reason": self.reason,
+            "changes": self.changes,
+            "expected": {name: None if gain is None else gain.as_dict() for name, gain in options.items()},
+            "reach": None if found is None or found.reach is None else found.reach.as_dict(),
+            "candidates": [candidate.as_dict() for candidate in self.candidates],
+            "labels": None if found is None else found.split,
+            "training_pairs": None if found is None else found.pairs,
+            "transfer": self.transfer.as_dict(),
+            "notes": list(self.notes),
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def choose(found: Found) -> Choice:
+    """Train where that promises more than transfer, or than nothing; else transfer where it is better; else stay."""
+    transfer, train = found.expected["transfer"], found.expected["train"]
+    rival = transfer.value if found.transferable and transfer is not None else 0.0
+    if found.pairs >= ENOUGH_PAIRS and train is not None and train.value > rival:
+        return "train"
+    return "transfer" if found.transferable else "stay"
+
+
+def reason_for(target: str, choice: Choice, found: Found) -> str:
+    """Why, in one or two sentences."""
+    if choice == "train":
+        train, transfer = found.expected["train"], found.expected["transfer"]
+        assert train is not None  # the choice needs it
+        other = transfer.said() if transfer is not None and found.transferable else "nothing"
+        return f"with {found.pairs} labelled training pairs, training promises {train.said()}, and transfer {other}"
+    said = [] if found.reach is None or (found.within and choice == "stay") else [found.reach.said(target)]
+    if found.best is not None and found.base is not None:
+        said.append(_measured(found.best, found.base, found.split))
+    elif found.within:
+        said.append(f"there is too little text in {target} to compare anything on")
+    return ". ".join(sentence[0].upper() + sentence[1:] for sentence in said)
+
+
+def _measured(best: Compared, base: Compared, split: str | None) -> str:
+    """The best candidate beside the base model."""
+    labelled = best.labels_gain is not None
+    gain = best.labels_gain if labelled else best.pseudo_gain
+    one, other = (best.labels, base.labels) if labelled else (best.pseudo, base.pseudo)
+    where = f"labelled queries ({split})" if labelled else "held-out pseudo-queries"
+    assert gain is not None  # what is not measured is no candidate
+    return (
+        f"on {gain.count} {where}, nDCG@10 is {one:.3f} with {best.name}, the best candidate, and {other:.3f} with the "
+        "base model"
+    )
+
+
+def changes_for(choice: Choice, found: Found) -> str:
+    """What would change the advice."""
+    said = {
+        "train": "a trained prompt that is not above the base model on queries that it was not trained on",
+        "transfer": "labelled queries on which it is significantly below the base model",
+        "stay": "labelled queries on which a candidate is above the base model"
+        if found.within
+        else "a bank with sources nearer to these texts",
+    }[choice]
+    labelled = found.best.labels_gain if found.best is not None else None
+    if not found.within and found.best is not None and labelled is not None and labelled.low > 0:
+        said += (
+            f"; on the labelled queries {found.best.name} is better all the same ({labelled.said()}), and --no-reach "
+            "makes `foreword transfer` take it"
+        )
+    if choice == "train":
+        return said
+    if found.pairs < ENOUGH_PAIRS:
+        return f"{said}; or {ENOUGH_PAIRS} labelled training pairs to weigh training by (there are {found.pairs})"
+    if found.expected["train"] is None:
+        return f"{said}; or training on the {found.pairs} labelled pairs, which no evidence weighs here: try it"
+    return f"{said}; or more labelled training pairs than the {found.pairs} that there are"
+
+
+# A seeded sample of a collection in memory, so that what is measured on it takes a bounded time.
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Documents of a collection, with or without a split's labelled queries.
+
+    Attributes:
+        collection: the sample, under the collection's id.
+        of: how many documents with any text the collection has.
+    """
+
+    collection: MemoryCollection
+    of: int
+
+    @property
+    def documents(self) -> int:
+        """In the sample."""
+        return len(self.collection.corpus)
+
+
+def text_sample(target: Collection, limit: int, seed: int) -> Sample:
+    """At most `limit` documents of a collection, without its queries and judgements; one pass over the corpus."""
+    documents, count = _drawn(target.documents(), limit, seed, frozenset())
+    return Sample(MemoryCollection(target.id, target.group, documents, {}, {}), count)
+
+
+def labelled_sample(target: Collection, split: str, queries: int, limit: int, seed: int) -> Sample:
+    """At most `queries` judged queries of a split, all their relevant documents, and others up to `limit`.
+
+    Scores on it are higher than on the whole corpus, of which it leaves out what could be mistaken for relevant.
+
+    Raises:
+        DataError: no query has a relevant document.
+    """
+    relevant = {
+        query_id: {doc_id: grade for doc_id, grade in judged.items() if grade > 0}
+        for query_id, judged in target.qrels(split).items()
+    }
+    asked = [query for query in target.queries(split) if relevant.get(query.query_id)]
+    places = {query.query_id: (position(query.query_id, "labels", seed), query.query_id) for query in asked}
+    chosen = set(heapq.nsmallest(queries, places, key=lambda query_id: places[query_id]))
+    wanted = frozenset(doc_id for query_id in chosen for doc_id in relevant[query_id])
+    documents, count = _drawn(documents_for(target, split), limit, seed, wanted)
+    there = {document.doc_id for document in documents}
+    qrels = {
+        query_id: kept
+        for query_id in sorted(chosen)
+        if (kept := {doc_id: grade for doc_id, grade in relevant[query_id].items() if doc_id in there})
+    }
+    if not qrels:
+        raise DataError(f"no query of {target.id}, split {split}, has a relevant document in the corpus")
+    texts = tuple(query for query in asked if query.query_id in qrels)
+    own = target.exclude_self
+    made = MemoryCollection(target.id, target.group, documents, {split: texts}, {split: qrels}, exclude_self=own)
+    return Sample(made, count)
+
+
+def _drawn(
+    documents: Iterable[Document], limit: int, seed: int, wanted: frozenset[str]
+) -> tuple[tuple[Document, ...], int]:
+    """The wanted documents and others up to `limit` (one at least), in the corpus's order; and how many there are.
+
+    Documents without any text are passed over, unless they are wanted. Holds what it draws, and no more.
+    """
+    count = 0
+    kept: list[tuple[int, Document]] = []
+
+    def others() -> Iterator[tuple[float, int, Document]]:
+        nonlocal count
+        for number, document in enumerate(documents):
+            if document.doc_id in wanted:
+                kept.append((number, document))
+            elif not document.content.strip():
+                continue
+            else:
+                yield position(document.doc_id, "sample", seed), number, document
+            count += 1
+
+    drawn = heapq.nsmallest(max(1, limit - len(wanted)), others())
+    kept += [(number, document) for _, number, document in drawn]
+    return tuple(document for _, document in sorted(kept, key=lambda item: item[0])), count
+
+
+def label_split(target: Collection, asked: str | None = None) -> str | None:
+    """The split whose labels may help to choose: dev, else train; never the one that is reported.
+
+    Args:
+        target: a collection, with labels or without.
+        asked: a split that is wanted; `none`: no labels; None: the first there is.
+
+    Returns:
+        None when there is none.
+
+    Raises:
+        DataError: the split asked for is the reported one.
+        UnknownNameError: there is no such split.
+    """
+    if asked == "none":
+        return None
+    reported = {"test", headline_split(target)}
+    if asked is not None:
+        if asked in reported:
+            raise DataError(f"split {asked!r} of {target.id} is for scoring alone; name dev or train, or none")
+        require_split(target.id, asked, target.splits)
+        return asked
+    return next((split for split in ("dev", "train") if split in target.splits and split not in reported), None)
+
+
+def training_pairs(target: Collection) -> int:
+    """How many labelled pairs `foreword train` has: of the train split, else of a dev split that is not reported."""
+    reported = {"test", headline_split(target)}
+    split = next((s for s in ("train", "dev") if s in target.splits and s not in reported), None)
+    if split is None:
+        return 0
+    return sum(grade > 0 for judged in target.qrels(split).values() for grade in judged.values())
+
 
 MEASURE = "nDCG@10"
 BASE, FITTED = "base", "fitted"

@@ -1,1 +1,0 @@
-"""What prompts are compared with: other ways to adapt one encoder to a domain, trained by the same trainer."""

@@ -1,1 +1,0 @@
-"""A benchmark of transfer: every domain in turn is the one without labels, and every system is scored on it."""

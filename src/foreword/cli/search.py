@@ -1,0 +1,363 @@
+"""`foreword search`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from foreword.cli.grammar import (
+    Add,
+    Options,
+    Parser,
+    chosen_prompt,
+    data_options,
+    encoder_options,
+    load_collection,
+    load_encoder,
+    print_json,
+    print_table,
+    say,
+)
+from foreword.errors import DataError, ForewordError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from foreword.collections.collection import Collection, Query
+    from foreword.retrieval.runs import Run
+    from foreword.retrieval.search import Hit, Vectors
+
+    Search = Callable[[Sequence[Query]], list[list[Hit]]]
+
+
+# What `foreword search` and `foreword index search` share: queries that come in, and answers that go out.
+
+
+_HITS, _RUN_HITS = 5, 100  # hits a query: to be read, and in a run, which is measured
+_CHUNK = 65_536  # bytes read at once at most: some thousand queries
+_ENDINGS = {".trec": "trec", ".run": "trec", ".jsonl": "jsonl"}
+
+
+def query_options(parser: Parser) -> None:
+    """Queries, and the form of the answers."""
+    parser.add_argument(
+        "queries",
+        nargs="*",
+        metavar="QUERY",
+        help="what to search for (none: a line of standard input each, NAME<tab>QUERY or the query alone)",
+    )
+    group = parser.add_argument_group("answers")
+    group.add_argument("--k", type=int, help=f"hits a query (default: {_HITS}; in a TREC run, {_RUN_HITS})")
+    group.add_argument(
+        "--format", choices=["table", "trec", "jsonl"], help="trec: a run; jsonl: an object a query (default: table)"
+    )
+    group.add_argument("--output", type=Path, metavar="FILE", help="a run (.trec) or JSON lines (.jsonl), when whole")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A document that was found.
+
+    Attributes:
+        doc_id: its id.
+        score: higher is better.
+        name: for people.
+        text: of the document.
+        record: all of it as JSON values.
+    """
+
+    doc_id: str
+    score: float
+    name: str
+    text: str
+    record: Mapping[str, Any]
+
+
+Find = Callable[[Sequence["Query"]], Sequence[Sequence[Answer]]]
+"""The documents found for each query, best first."""
+
+
+# -- what is asked ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Queries in the batches in which they come; `more`: others may follow the first batch."""
+
+    batches: Iterator[Sequence[Query]]
+    more: bool
+
+
+def asked(options: Options) -> Asked:
+    """The queries among the arguments, or on standard input.
+
+    A file is read whole; what comes through a pipe or is typed is taken in batches as it comes, so that a program
+    that waits for an answer gets it.
+
+    Raises:
+        ForewordError: there are none, or they are not UTF-8.
+    """
+    from foreword.collections.collection import Query
+
+    if options.queries:
+        return Asked(iter([[Query(f"q{number}", text) for number, text in enumerate(options.queries)]]), False)
+    whole = _is_whole(sys.stdin)
+    if sys.stdin.isatty():
+        say("type a query on each line; Ctrl-D ends")
+    lines = [_all_lines(sys.stdin)] if whole else _lines_as_they_come(sys.stdin)
+    batches = _named(lines)
+    first = next(batches, None)
+    if first is None:
+        raise ForewordError("nothing to search for; give queries as arguments or on standard input, one a line")
+    return Asked(chain([first], batches), not (whole or _has_ended(sys.stdin)))
+
+
+def named_queries(lines: Iterable[str], first: int = 0) -> Iterator[Query]:
+    """A query a line: `NAME<tab>QUERY`, or the query alone, which is named q0, q1, ... by its place; blank ones no.
+
+    Args:
+        lines: with or without their ends.
+        first: the place of the first query.
+    """
+    from foreword.collections.collection import Query
+
+    for line in lines:
+        name, _, text = (part.strip() for part in line.partition("\t"))
+        if name and text:
+            yield Query(name, text)
+        elif name or text:
+            yield Query(f"q{first}", name or text)
+        first += bool(name or text)
+
+
+def _named(batches: Iterable[Iterable[str]]) -> Iterator[list[Query]]:
+    """The queries of each batch that has any, no name occurring twice."""
+    seen: set[str] = set()
+    for lines in batches:
+        queries = list(named_queries(lines, len(seen)))
+        for query in queries:
+            if query.query_id in seen:
+                raise DataError(f"two queries are named {query.query_id!r}; answers are told apart by these names")
+            seen.add(query.query_id)
+        if queries:
+            yield queries
+
+
+def _is_whole(stream: IO[str]) -> bool:
+    """Whether all of a stream is there to be read: it is a file on disk, or an object of Python's alone."""
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):
+        return True
+
+
+def _has_ended(stream: IO[str]) -> bool:
+    """Whether nothing more can come through a pipe, asked without waiting."""
+    buffer: Any = stream.buffer  # type: ignore[attr-defined]
+    try:
+        ready, _, _ = select.select([buffer], [], [], 0)
+    except (OSError, ValueError):  # Windows asks sockets alone
+        return False
+    return bool(ready) and not buffer.peek(1)
+
+
+def _all_lines(stream: IO[str]) -> list[str]:
+    buffer = getattr(stream, "buffer", None)
+    return (stream.read() if buffer is None else _text(buffer.read())).split("\n")
+
+
+def _lines_as_they_come(stream: IO[str]) -> Iterator[list[str]]:
+    """All lines that are there, waiting only where there is none."""
+    buffer: Any = stream.buffer  # type: ignore[attr-defined]  # a stream of the system's has bytes below
+    rest = b""
+    while chunk := buffer.read1(_CHUNK):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield [_text(line) for line in lines]
+    yield [_text(rest)]
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError("standard input is not UTF-8; convert it, e.g. iconv -f latin1 -t utf-8") from error
+
+
+# -- what is answered ------------------------------------------------------------------------------------------
+
+
+def form_of(options: Options) -> str:
+    """How answers are written: `table`, `trec`, `jsonl` or `json`.
+
+    Raises:
+        ForewordError: the options contradict each other, or the output's name does not say.
+    """
+    if options.json and options.format:
+        raise ForewordError(f"--json is one array; --format {options.format} is another form: give one of them")
+    form: str | None = "json" if options.json else options.format
+    if options.output is not None:
+        form = form or _ENDINGS.get(options.output.suffix)
+        if form not in ("trec", "jsonl"):
+            raise ForewordError(f"--output {options.output} takes a run or JSON lines: --format trec, or jsonl")
+    return form or "table"
+
+
+def hits_of(options: Options) -> int:
+    """Hits a query."""
+    default = _RUN_HITS if form_of(options) == "trec" else _HITS
+    return default if options.k is None else int(options.k)
+
+
+def tag_of(options: Options, system: str) -> str:
+    """A run's name for a system: the prompt's where it is dense, one word."""
+    name = ("base" if options.prompt == "none" else Path(options.prompt).name) if system == "dense" else system
+    return re.sub(r"\s+", "-", name) or system
+
+
+def answer(options: Options, questions: Asked, find: Find, system: str) -> None:
+    """Search batch by batch, and write each batch's answers before the next is read."""
+    from foreword.files import atomic_write
+
+    tag = tag_of(options, system)
+    if options.output is None:
+        _write(form_of(options), sys.stdout, questions, find, tag)
+        return
+    with atomic_write(options.output) as file:
+        count = _write(form_of(options), file, questions, find, tag)
+    print(f"{options.output}: {count:,} queries, {hits_of(options)} hits each at most")
+
+
+def _write(form: str, file: IO[str], questions: Asked, find: Find, tag: str) -> int:
+    """Write the answers; returns how many queries there were."""
+    count = 0
+    kept = []
+    for queries in questions.batches:
+        for query, hits in zip(queries, find(queries), strict=True):
+            if form == "json":
+                kept.append(_record(query, hits))
+            else:
+                _write_one(form, file, query, hits, tag)
+        file.flush()
+        count += len(queries)
+    if form == "json":
+        print_json(kept)
+    return count
+
+
+def _write_one(form: str, file: IO[str], query: Query, hits: Sequence[Answer], tag: str) -> None:
+    from foreword.retrieval.runs import run_lines
+
+    if form == "trec":
+        file.writelines(run_lines(query.query_id, {hit.doc_id: hit.score for hit in hits}, tag))
+    elif form == "jsonl":
+        file.write(json.dumps(_record(query, hits), ensure_ascii=False, default=str) + "\n")
+    else:
+        rows = [(f"{hit.score:.3f}", hit.name, shorten(hit.text)) for hit in hits]
+        print_table(query.text, ("score", "document", "text"), rows)
+
+
+def _record(query: Query, hits: Sequence[Answer]) -> dict[str, Any]:
+    return {"query_id": query.query_id, "query": query.text, "hits": [dict(hit.record) for hit in hits]}
+
+
+def shorten(text: str, width: int = 160) -> str:
+    """The beginning of a text on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1].rsplit(" ", 1)[0] + "…"
+
+
+def add(command: Add) -> None:
+    """The grammar of the command."""
+    parser = command(
+        "search",
+        search,
+        "search a collection, or a folder of your own",
+        'foreword search pydoc/torch "stop gradients from flowing" --prompt prompts/pydoc-torch\n'
+        "  foreword search folder:notes --format trec < queries.tsv > notes.trec",
+    )
+    parser.add_argument("collection", metavar="COLLECTION", help="e.g. pydoc/torch, folder:PATH")
+    query_options(parser)
+    data_options(parser)
+    parser.add_argument("--system", choices=["dense", "bm25"], default="dense", help="(default: %(default)s)")
+    encoder_options(parser)
+
+
+def search(options: Options) -> None:
+    """Search a collection."""
+    form_of(options)  # before anything is read
+    questions = asked(options)
+    collection = load_collection(options, options.collection)
+    encoder = load_encoder(options, prompt=chosen_prompt(options)) if options.system == "dense" else None
+    how = {"precision": options.precision, "quiet": options.json} if encoder is not None else {}
+    find = (_held if questions.more else _once)(encoder, collection, hits_of(options), how)
+    answer(options, questions, _answers(find), options.system)
+
+
+def _answers(find: Search) -> Find:
+    def found(queries: Sequence[Query]) -> list[list[Answer]]:
+        return [[_answer(hit) for hit in hits] for hits in find(queries)]
+
+    return found
+
+
+def _answer(hit: Hit) -> Answer:
+    document = hit.document
+    record = {"doc_id": hit.doc_id, "score": hit.score, "title": document.title, "text": document.text}
+    return Answer(hit.doc_id, hit.score, document.name, document.text, record | {"metadata": dict(document.metadata)})
+
+
+def _once(encoder: SentenceTransformer | None, collection: Collection, k: int, how: dict[str, Any]) -> Search:
+    """Searches a collection in bounded memory, embedding its documents each time."""
+    from foreword.retrieval.search import search
+
+    def find(queries: Sequence[Query]) -> list[list[Hit]]:
+        return search(encoder, collection, queries, k=k, **how)
+
+    return find
+
+
+def _held(encoder: SentenceTransformer | None, collection: Collection, k: int, how: dict[str, Any]) -> Search:
+    """Searches a collection again and again: its texts, and their vectors or BM25's index, are made once and held."""
+    from foreword.retrieval.bm25 import BM25
+    from foreword.retrieval.search import Hit, dense_run
+
+    documents = {document.doc_id: document for document in collection.documents()}
+    if encoder is None:
+        index = BM25(documents.values())
+    else:
+        vectors = _vectors(encoder, collection, how)
+
+    def run(queries: Sequence[Query]) -> Run:
+        if encoder is None:
+            return index.search(queries, k, exclude_self=collection.exclude_self)
+        return dense_run(encoder, collection, queries, vectors=vectors, k=k, **how)
+
+    def find(queries: Sequence[Query]) -> list[list[Hit]]:
+        found = run(queries)
+        return [
+            [Hit(doc_id, score, documents[doc_id]) for doc_id, score in found.get(query.query_id, {}).items()]
+            for query in queries
+        ]
+
+    return find
+
+
+def _vectors(encoder: SentenceTransformer, collection: Collection, how: dict[str, Any]) -> Vectors:
+    """Ids and vectors (N, d') of a collection's documents. Raises `DataError` when there are none."""
+    import numpy as np
+
+    from foreword.retrieval.search import document_blocks
+
+    blocks = list(document_blocks(encoder, collection, **how))
+    if not blocks:
+        raise DataError(f"{collection.id} has no documents, so there is nothing to search")
+    return [doc_id for ids, _ in blocks for doc_id in ids], np.concatenate([rows for _, rows in blocks])

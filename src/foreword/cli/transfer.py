@@ -1,0 +1,464 @@
+"""`foreword transfer`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foreword.cli.grammar import (
+    Add,
+    Options,
+    data_options,
+    dry_run_option,
+    encoder_options,
+    load_collection,
+    load_encoder,
+    print_json,
+    print_table,
+    say,
+    template_options,
+)
+from foreword.errors import ForewordError
+from foreword.settings import DEFAULT_BACKBONE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sentence_transformers import SentenceTransformer
+
+    from foreword.collections.collection import Collection
+    from foreword.prompts.store import StoredPrompt
+    from foreword.transferring.transfer import Transfer
+    from foreword.transferring.trial import Advice, Compared
+
+
+def add_transfer(command: Add) -> None:
+    """The grammar of the command."""
+    parser = command(
+        "transfer",
+        transfer,
+        "combine a bank's prompts for a collection without labels, or advise against it",
+        "foreword transfer pydoc/torch --bank prompts --output transferred/pydoc-torch",
+    )
+    parser.add_argument("collection", metavar="TARGET", help="only its documents are looked at")
+    parser.add_argument("--bank", type=Path, required=True, metavar="DIR", help="folder of prompts")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="store the result here, for --prompt")
+    data_options(parser)
+    template_options(parser)
+    parser.add_argument(
+        "--method",
+        choices=["auto", "adapted", "fitted", "uniform", "similarity", "best-single", "average"],
+        default="auto",
+        help="adapted: the bank's prompt of several domains, half-way trained on the target's text; the others mix the "
+        "bank's prompts (default: adapted where the bank has such a prompt, else fitted)",
+    )
+    parser.add_argument("--only", nargs="+", metavar="DOMAIN", help="use only these prompts of the bank")
+    parser.add_argument(
+        "--exclude",
+        nargs="+",
+        default=[],
+        metavar="DOMAIN",
+        help="use all but these (the target itself is never used)",
+    )
+    parser.add_argument("--similarity", choices=["mean", "pairwise"], default="mean", help="(default: %(default)s)")
+    parser.add_argument(
+        "--sample", type=int, default=500, help="documents of each that similarity looks at (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--features", metavar="BACKBONE", help="whose embeddings similarity compares (default: the encoder's own base)"
+    )
+    parser.add_argument("--top-k", type=int, default=5, help="sources that similarity weighs (default: %(default)s)")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=0.1,
+        help="of the softmax over similarities (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pseudo-queries",
+        choices=["auto", "title", "first-sentence", "span", "key-phrases", "mixed"],
+        default="auto",
+        help="(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--reach",
+        action=argparse.BooleanOptionalAction,
+        help="advise against a target that is further from the sources' documents than they are from one another "
+        "(default: of the methods adapted and fitted, yes)",
+    )
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=0.5,
+        help="of the adapted prompt in its average with what it was before (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--adapt-steps", type=int, default=40, metavar="N", help="of the adaptation (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--fold",
+        action="store_true",
+        help="distil the mixture into one prompt on the target's text, which costs a query no more than any prompt",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    dry_run_option(parser)
+    encoder_options(parser, prompt=False, precision="auto")
+
+
+def transfer(options: Options) -> None:
+    """Combine a bank's prompts for a target."""
+    from foreword.prompts.routes import plain_weight
+    from foreword.prompts.store import load_bank
+    from foreword.transferring.adapt import AdaptConfig
+    from foreword.transferring.fit import FitConfig
+    from foreword.transferring.transfer import TransferConfig
+    from foreword.transferring.transfer import transfer as run
+
+    config = TransferConfig(
+        options.method,
+        options.similarity,
+        options.top_k,
+        options.temperature,
+        options.sample,
+        pseudo=options.pseudo_queries,
+        fit=FitConfig(precision=options.precision, seed=options.seed),
+        adapt=AdaptConfig(
+            options.pseudo_queries,
+            steps=options.adapt_steps,
+            share=options.share,
+            precision=options.precision,
+            seed=options.seed,
+        ),
+        reach=options.reach,
+    )
+    if options.fold and options.output is None:
+        raise ForewordError("--fold makes a prompt; say with --output where to put it")
+    if options.dry_run:
+        print_json({"target": options.collection, "bank": str(options.bank), "transfer": asdict(config)})
+        return
+    target = load_collection(options, options.collection)
+    encoder = load_encoder(options)
+    bank = load_bank(options.bank, encoder)
+    used = usable(options, bank, target.id)
+    sources: dict[str, Collection] = {}
+    if options.method in ("similarity", "average"):
+        sources = _sources(options, list(used), target)
+        features = _features(options, [target, *sources.values()], list(sources))
+    elif config.checks_reach:
+        features = reach_features(options, encoder, used)
+    else:
+        features = {}
+    how = {"sources": sources, "features": features, "output": options.output, "quiet": options.json}
+    result = run(encoder, target, used, config, **how)
+    if options.output is not None and options.fold and result.weights and result.prompt is None:
+        _fold(options, encoder, target, result, used)
+    elif options.output is not None:
+        store_transfer(options.output, result, used, encoder)
+    if options.json:
+        print_json(result.as_dict())
+        return
+    print(f"{result.target}: {result.advice} ({result.reason})")
+    if result.weights and result.prompt is None:
+        plain = {name: plain_weight(name, weight) for name, weight in result.weights.items()}
+        each = {name: weight if isinstance(weight, list) else [weight] for name, weight in plain.items()}
+        order = sorted(each, key=lambda name: -sum(each[name]))
+        rows = [(name, " ".join(f"{weight:.3f}" for weight in each[name])) for name in order]
+        print_table("", ("source", "weight"), rows)
+    if options.output is not None:
+        print(f"stored: use it with --prompt {options.output}")
+
+
+def usable(options: Options, bank: Mapping[str, StoredPrompt], target: str) -> dict[str, StoredPrompt]:
+    """The prompts of a bank that --only and --exclude leave, without those that have seen the target."""
+    from foreword.transferring.transfer import has_seen
+
+    unknown = sorted({*(options.only or []), *options.exclude} - set(bank))
+    if unknown:
+        raise ForewordError(f"{options.bank} holds no prompt for {', '.join(unknown)}; it holds: {', '.join(bank)}")
+    seen = [name for name, stored in bank.items() if has_seen(stored, target)]
+    if seen:
+        say(f"left out, since trained on {target} itself: {', '.join(seen)}")
+    return {
+        name: stored
+        for name, stored in bank.items()
+        if name not in (target, *seen, *options.exclude) and (not options.only or name in options.only)
+    }
+
+
+def _sources(options: Options, names: Sequence[str], target: Collection) -> dict[str, Collection]:
+    """The sources' collections; those that cannot be loaded are warned of."""
+    sources: dict[str, Collection] = {}
+    for name in names:
+        try:
+            sources[name] = load_collection(options, name, exclude=[target])
+        except ForewordError as error:  # a multitask prompt is no collection, and files may not be here
+            warnings.warn(f"{name}: left out, since its documents cannot be compared: {error}", stacklevel=2)
+    return sources
+
+
+def reach_features(options: Options, encoder: SentenceTransformer, used: Mapping[str, StoredPrompt]) -> dict[str, Any]:
+    """Document features of all domains behind a bank's prompts, kept in its folder; what is missing is warned of."""
+    from foreword.transferring.reach import FeatureSettings, bank_features, source_domains
+
+    written = {"document_template": options.document_template} if options.document_template else {}
+    found = bank_features(
+        options.bank,
+        encoder,
+        source_domains(used),
+        lambda name: load_collection(options, name),
+        FeatureSettings(**written),
+        precision=options.precision,
+        quiet=options.json,
+    )
+    if found.left_out:
+        warnings.warn(found.said(), stacklevel=2)
+    return dict(found.features)
+
+
+def _features(options: Options, collections: list[Collection], names: list[str]) -> dict[str, Any]:
+    """Embeddings of the target's and the sources' documents by --features; none without it."""
+    if options.features is None or not names:
+        return {}
+    from foreword.prompts.encoder import load_encoder as load
+    from foreword.transferring.reach import document_features
+
+    encoder = load(options.features, device=options.device)
+    how: dict[str, Any] = {"limit": options.sample, "precision": options.precision, "quiet": options.json}
+    keys = [collections[0].id, *names]
+    return {key: document_features(encoder, c, **how) for key, c in zip(keys, collections, strict=True)}
+
+
+def _fold(
+    options: Options,
+    encoder: SentenceTransformer,
+    target: Collection,
+    result: Transfer,
+    used: Mapping[str, StoredPrompt],
+) -> None:
+    """Store a mixture as one prompt."""
+    from foreword.transferring.distil import FoldConfig, fold
+
+    needed = {*result.weights, *([result.document] if result.document is not None else [])}
+    fold(
+        encoder,
+        target,
+        result.route,
+        options.output,
+        sources={name: stored for name, stored in used.items() if name in needed},
+        config=FoldConfig(precision=options.precision, seed=options.seed),
+        record={"transfer": _record(result)},
+        quiet=options.json,
+    )
+
+
+def _record(result: Transfer) -> dict[str, Any]:
+    return {key: value for key, value in result.as_dict().items() if key != "seconds"}
+
+
+def store_transfer(
+    output: Path, result: Transfer, used: Mapping[str, StoredPrompt], encoder: SentenceTransformer
+) -> None:
+    """Store what was decided for a target, so that `--prompt` takes it."""
+    from foreword.prompts.store import save_mixture, save_prompt
+    from foreword.transferring.distil import ancestry
+
+    record: dict[str, Any] = {"transfer": _record(result)}
+    if result.prompt is not None:
+        # Whose labels went into it is not forgotten, however it was made.
+        labels = ancestry(used[name] for name in result.weights)
+        record["start"] = {"from": " + ".join(result.weights), "trained_on": labels}
+        record["supervision"] = {"method": "transfer"}
+        save_prompt(output, result.prompt, encoder, result.target, record=record)
+    else:
+        save_mixture(output, result.target, result.weights, used, encoder, document=result.document, record=record)
+
+
+# `foreword advise`.
+
+
+def add_advise(command: Add) -> None:
+    """The grammar of the command."""
+    parser = command(
+        "advise",
+        advise,
+        "say whether to train, to transfer or to stay at the base model for your texts, and what to expect",
+        "foreword advise my-texts --bank bank",
+    )
+    parser.add_argument(
+        "collection",
+        metavar="FOLDER|COLLECTION",
+        help="a folder of .txt or .md files or in BEIR's layout, or any collection, e.g. pydoc/torch",
+    )
+    parser.add_argument("--bank", type=Path, required=True, metavar="DIR", help="folder of prompts")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="store the best transfer here, for --prompt")
+    data_options(parser)
+    template_options(parser)
+    parser.add_argument(
+        "--labels",
+        choices=["dev", "train", "none"],
+        help="split (qrels/SPLIT.tsv) that candidates are compared on; never test (default: dev, else train)",
+    )
+    parser.add_argument("--only", nargs="+", metavar="DOMAIN", help="use only these prompts of the bank")
+    parser.add_argument("--exclude", nargs="+", default=[], metavar="DOMAIN", help="use all but these")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        metavar="N",
+        help="look at less where more time would be needed, the sources' features not counted",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the samples (default: %(default)s)")
+    dry_run_option(parser)
+    encoder_options(parser, prompt=False, precision="auto")
+
+
+def advise(options: Options) -> None:
+    """Say what is best for a user's own texts."""
+    from foreword.prompts.store import load_bank
+    from foreword.transferring.advise import advise as run
+    from foreword.transferring.fit import FitConfig
+    from foreword.transferring.trial import AdviceConfig
+
+    name = collection_id(options)
+    config = AdviceConfig(
+        labels=options.labels,
+        seconds=options.seconds,
+        seed=options.seed,
+        fit=FitConfig(precision=options.precision, seed=options.seed),
+    )
+    if options.dry_run:
+        print_json({"target": name, "bank": str(options.bank), "advice": config.as_dict()})
+        return
+    target = load_collection(options, name)
+    encoder = load_encoder(options)
+    used = usable(options, load_bank(options.bank, encoder), target.id)
+    features = reach_features(options, encoder, used)
+    found = run(encoder, target, used, config, features=features, quiet=options.json)
+    if options.output is not None:
+        store_transfer(options.output, found.transfer, used, encoder)
+    command = next_command(options, found, used)
+    if options.json:
+        print_json({**found.as_dict(), "command": command})
+        return
+    show(found)
+    print(f"next: {command}")
+    if options.output is not None:
+        print(f"stored: use it with --prompt {options.output}")
+
+
+def collection_id(options: Options) -> str:
+    """The collection that the argument names; a folder may be given by its path alone."""
+    from foreword.collections.registry import FAMILIES, split_id
+
+    name: str = options.collection
+    if split_id(name)[0] in FAMILIES or not Path(name).expanduser().is_dir():
+        return name
+    # --data is where `folder:` starts from, a bare path starts from here
+    return f"folder:{Path(name).expanduser().resolve() if options.data else name}"
+
+
+# -- the next command ----------------------------------------------------------------------------------------------
+
+
+def next_command(options: Options, found: Advice, used: Mapping[str, StoredPrompt]) -> str:
+    """What to type next, quoted for a shell."""
+    if found.advice == "train":
+        words = ["train", found.target, *_start(found, used), "--output", _place("prompts", found.target)]
+    elif found.advice == "transfer" and options.output is None and _still_made(found, used):
+        words = ["transfer", found.target, "--bank", str(options.bank), *_advise_sources(options)]
+        words += ["--output", _place("transferred", found.target)]
+    else:
+        words = ["search", found.target, "your question"]
+        prompt = options.output
+        if prompt is None:  # one prompt alone is in the bank already
+            prompt = next((used[name].path for name in found.transfer.weights), None)
+        words += ["--prompt", str(prompt)] if found.advice == "transfer" else []
+    return shlex.join(["foreword", *words, *_same(options, words[0])])
+
+
+def _still_made(found: Advice, used: Mapping[str, StoredPrompt]) -> bool:
+    """Whether the transfer is yet to be made: a mixture, or a prompt of several domains that adapts to the target."""
+    from foreword.transferring.transfer import several_domains
+
+    return found.transfer.method == "fitted" or several_domains(used) in found.transfer.weights
+
+
+def _advise_sources(options: Options) -> list[str]:
+    """The options by which `foreword transfer` fits the same mixture."""
+    chosen = ["--only", *options.only] if options.only else []
+    chosen += ["--exclude", *options.exclude] if options.exclude else []
+    return [*chosen, *(["--seed", str(options.seed)] if options.seed else [])]
+
+
+def _start(found: Advice, used: Mapping[str, StoredPrompt]) -> list[str]:
+    """Both sides, from the bank's prompt of the most domains where the target is within its reach."""
+    many = {name: len(stored.card.get("data") or {}) for name, stored in used.items()}
+    best = max(sorted(many), key=lambda name: many[name])
+    path, sides = used[best].path, used[best].prompt.spec.sides
+    within = found.found is not None and found.found.within
+    usable_start = within and many[best] > 1 and path is not None and sides != "query"
+    return ["--side", "both", *(["--start-from", str(path)] if usable_start else [])]
+
+
+def _place(folder: str, target: str) -> str:
+    """A folder to store a result for the target in."""
+    from foreword.prompts.store import folder_name
+
+    name = target.removeprefix("folder:").strip("./")
+    return f"{folder}/{folder_name(name) or 'here'}"
+
+
+def _same(options: Options, command: str) -> list[str]:
+    """The options that the next command needs too, to speak of the same texts and the same encoder."""
+    names = ["data", "backbone", "revision", "pooling"]
+    names += [] if command == "search" else ["document_template", "query_template", "precision"]
+    usual = {"backbone": DEFAULT_BACKBONE, "precision": "auto"}
+    given = [(name, getattr(options, name)) for name in names]
+    words = [
+        word
+        for name, value in given
+        if value is not None and value != usual.get(name)
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    if options.normalize is not None:
+        words.append("--normalize" if options.normalize else "--no-normalize")
+    return words
+
+
+# -- the terminal --------------------------------------------------------------------------------------------------
+
+
+def show(found: Advice) -> None:
+    """Print an advice."""
+    best = found.found.best if found.found is not None else None
+    chosen = f" ({best.name})" if found.advice == "transfer" and best is not None else ""
+    print(f"{found.target}: {found.advice}{chosen}")
+    if found.found is not None:
+        for name, gain in found.found.expected.items():
+            if gain is not None:
+                print(f"expected gain in nDCG@10 of {_NOUNS[name]}: {gain.said()}")
+    print(f"reason: {found.reason}")
+    print(f"would change it: {found.changes}")
+    if found.candidates:
+        split = found.found.split if found.found is not None else None
+        columns = ["candidate", "pseudo-queries", "gain", *([] if split is None else [f"labels ({split})", "gain"])]
+        lines = [(one.name, *_cells(one))[: len(columns)] for one in found.candidates]
+        print_table("", columns, lines)
+    for note in found.notes:
+        print(f"note: {note}")
+
+
+_NOUNS = {"transfer": "transfer", "train": "training"}
+
+
+def _cells(one: Compared) -> tuple[str, str, str, str]:
+    """A candidate's four cells; empty where it was not measured."""
+    cells = []
+    for value, gain in ((one.pseudo, one.pseudo_gain), (one.labels, one.labels_gain)):
+        cells.append("" if value is None else f"{value:.3f}")
+        cells.append("" if gain is None else f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})")
+    return cells[0], cells[1], cells[2], cells[3]

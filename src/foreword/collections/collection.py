@@ -1,0 +1,430 @@
+"""The records that every collection speaks in, and the collection itself."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import unicodedata
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from foreword.errors import DataError, UnknownNameError
+
+Qrels = dict[str, dict[str, int]]
+"""Judgements: `query_id -> doc_id -> relevance`; relevance 0 is judged and not relevant."""
+
+SPLITS = ("train", "dev", "test")
+
+
+class DataWarning(UserWarning):
+    """Something in a collection's files was skipped or mended, as is the field's convention; said once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document; `metadata` is shown with hits and never embedded."""
+
+    doc_id: str
+    text: str
+    title: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def content(self) -> str:
+        """What is embedded and indexed: `<title> <text>`, as BEIR does, without stray spaces."""
+        return f"{self.title} {self.text}".strip() if self.title else self.text
+
+    @property
+    def name(self) -> str:
+        """What it is called on screen: its name where it has one, else its title, else its id."""
+        return self.metadata.get("name") or self.title or self.doc_id
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query."""
+
+    query_id: str
+    text: str
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPair:
+    """A query with one relevant document and, when the collection has them, hard negatives (texts)."""
+
+    query_id: str
+    query: str
+    doc_id: str
+    document: str
+    negatives: tuple[str, ...] = ()
+
+
+class Collection(Protocol):
+    """Documents, queries and judgements of one domain.
+
+    Every method can be called again and again and gives its items in the same order; nothing holds the
+    corpus a second time.
+    """
+
+    @property
+    def id(self) -> str:
+        """As given to `foreword.load`, e.g. `pydoc/torch`."""
+        ...
+
+    @property
+    def group(self) -> str:
+        """The family it belongs to, e.g. `pydoc`."""
+        ...
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Which of `train`, `dev` and `test` have judgements."""
+        ...
+
+    @property
+    def exclude_self(self) -> bool:
+        """Queries are documents too (ArguAna, Quora): a hit whose doc_id is the query_id is left out."""
+        ...
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """What a result should record besides: counts of dropped items, versions, licence."""
+        ...
+
+    def documents(self) -> Iterable[Document]:
+        """The corpus."""
+        ...
+
+    def queries(self, split: str = "test") -> Iterable[Query]:
+        """The judged queries of a split. Raises `UnknownNameError` for a split that is not there."""
+        ...
+
+    def qrels(self, split: str = "test") -> Qrels:
+        """The judgements of a split."""
+        ...
+
+    def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterable[TrainingPair]:
+        """The (query, relevant document) pairs of a split, for training.
+
+        Each brings at most `hard_negatives` negatives (None: all there are), or fewer when there are no more.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the catalogue: a collection that `foreword.load` knows by name."""
+
+    id: str
+    group: str
+    description: str
+    splits: tuple[str, ...]
+    """The splits it has when its files are there."""
+    available: bool
+    """Its files (or its package) are on this machine."""
+    licence: str = ""
+    home: str = ""
+    """Where it comes from: a URL, or empty."""
+    documents: int | None = None
+    """In the corpus; None: not known before it is read."""
+    queries: Mapping[str, int] = field(default_factory=dict)
+    """Judged queries by split, as far as known."""
+    size: int | None = None
+    """Bytes to download; None: not known, or nothing to download."""
+    citation: str = ""
+
+
+def pairs_from_qrels(
+    collection: Collection, split: str, negatives: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[TrainingPair]:
+    """The pairs of a collection that has none of its own: every query with each of its relevant documents.
+
+    Holds the texts of the relevant documents, and of the negatives, only.
+
+    Args:
+        collection: with judgements in `split`.
+        split: of the pairs.
+        negatives: doc_ids of hard negatives by query_id; ids that are not in the corpus are passed over.
+    """
+    negatives = negatives or {}
+    qrels = collection.qrels(split)
+    wanted = {doc for judged in qrels.values() for doc, relevance in judged.items() if relevance > 0}
+    wanted.update(doc for query_id in qrels for doc in negatives.get(query_id, ()))
+    texts = {doc.doc_id: doc.content for doc in collection.documents() if doc.doc_id in wanted}
+    for query in collection.queries(split):
+        judged = qrels.get(query.query_id, {})
+        others = tuple(
+            texts[doc] for doc in negatives.get(query.query_id, ()) if doc in texts and judged.get(doc, 0) <= 0
+        )
+        for doc_id, relevance in judged.items():
+            if relevance > 0:
+                yield TrainingPair(query.query_id, query.text, doc_id, texts[doc_id], others)
+
+
+def fingerprint(collection: Collection, splits: Iterable[str] | None = None) -> str:
+    """SHA-256 over the documents and the queries and judgements of splits (None: all): 64 hexadecimal digits.
+
+    Two results can be compared only when their collections' fingerprints are equal.
+    """
+    digest = hashlib.sha256()
+
+    def add(*fields: str) -> None:
+        digest.update("\x1f".join(fields).encode("utf-8", "surrogatepass") + b"\x1e")
+
+    for doc in collection.documents():
+        add("d", doc.doc_id, doc.title, doc.text)
+    for split in collection.splits if splits is None else splits:
+        for query in collection.queries(split):
+            add("q", split, query.query_id, query.text)
+        for query_id, judged in sorted(collection.qrels(split).items()):
+            for doc_id, relevance in sorted(judged.items()):
+                add("j", split, query_id, doc_id, str(relevance))
+    return digest.hexdigest()
+
+
+# A collection whose documents fit in memory, as most do.
+
+
+def require_split(collection_id: str, split: str, splits: Sequence[str]) -> None:
+    """Raise `UnknownNameError`, naming the splits there are, when `split` is not one of them."""
+    if split not in splits:
+        have = ", ".join(splits) or "no judgements at all"
+        raise UnknownNameError(f"{collection_id} has no split {split!r}; it has {have}")
+
+
+@dataclass(frozen=True)
+class MemoryCollection:
+    """A `Collection` held in memory once; `judgements` maps a split to its qrels, queries to their texts.
+
+    Args:
+        id: as given to `foreword.load`.
+        group: the family.
+        corpus: the documents, in order.
+        query_texts: the judged queries of every split, in order.
+        judgements: `split -> query_id -> doc_id -> relevance`.
+        facts: what a result should record besides.
+        exclude_self: leave out hits whose doc_id is the query_id.
+    """
+
+    id: str
+    group: str
+    corpus: tuple[Document, ...]
+    query_texts: Mapping[str, tuple[Query, ...]]
+    judgements: Mapping[str, Qrels]
+    facts: Mapping[str, object] = field(default_factory=dict)
+    exclude_self: bool = False
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that have judgements, in the order train, dev, test."""
+        return tuple(self.judgements)
+
+    def documents(self) -> Iterable[Document]:
+        """The corpus."""
+        return self.corpus
+
+    def queries(self, split: str = "test") -> Iterable[Query]:
+        """The judged queries of a split. Raises `UnknownNameError` for a split that is not there."""
+        require_split(self.id, split, self.splits)
+        return self.query_texts[split]
+
+    def qrels(self, split: str = "test") -> Qrels:
+        """The judgements of a split, as the caller's own copy."""
+        require_split(self.id, split, self.splits)
+        return {query_id: dict(judged) for query_id, judged in self.judgements[split].items()}
+
+    def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterator[TrainingPair]:
+        """Every query of a split with each of its relevant documents; there are no hard negatives."""
+        require_split(self.id, split, self.splits)
+        return pairs_from_qrels(self, split)
+
+
+# A collection seen differently: what views share. Everything not overridden is the source's own.
+
+
+def documents_for(collection: Collection, split: str) -> Iterable[Document]:
+    """The corpus that a split's judgements are about: the collection's, unless it says otherwise.
+
+    It does for Natural Questions' train split, which has a corpus of its own, and for pseudo-queries, whose text
+    is taken out of the documents.
+    """
+    own = getattr(collection, "documents_for", None)
+    found: Iterable[Document] = collection.documents() if own is None else own(split)
+    return found
+
+
+def own_corpora(collection: Collection) -> tuple[str, ...]:
+    """The splits whose judgements may be about another corpus than `documents()`."""
+    return collection.splits if hasattr(collection, "documents_for") else ()
+
+
+class View:
+    """A `Collection` that passes everything on to `source`."""
+
+    source: Collection
+
+    @property
+    def id(self) -> str:
+        """The source's."""
+        return self.source.id
+
+    @property
+    def group(self) -> str:
+        """The source's."""
+        return self.source.group
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The source's."""
+        return self.source.splits
+
+    @property
+    def exclude_self(self) -> bool:
+        """As in the source."""
+        return self.source.exclude_self
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """The source's."""
+        return self.source.facts
+
+    def documents(self) -> Iterable[Document]:
+        """The source's."""
+        return self.source.documents()
+
+    def documents_for(self, split: str) -> Iterable[Document]:
+        """The corpus that a split's judgements are about."""
+        return documents_for(self.source, split)
+
+    def queries(self, split: str = "test") -> Iterable[Query]:
+        """The source's queries of a split."""
+        return self.source.queries(split)
+
+    def qrels(self, split: str = "test") -> Qrels:
+        """The source's judgements of a split."""
+        return self.source.qrels(split)
+
+    def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterable[TrainingPair]:
+        """The source's pairs of a split."""
+        return self.source.pairs(split, hard_negatives=hard_negatives)
+
+
+# Text normalisation, and train/dev/test by a hash of the normalised text.
+#
+# Two texts are copies when they are equal after `normalise`; because the split is a function of the
+# normalised text alone, no copy straddles splits, and a new version of a source moves only what it reworded.
+
+
+FRACTIONS: tuple[tuple[str, float], ...] = (("train", 0.8), ("dev", 0.1), ("test", 0.1))
+"""Each split's share of the items. A change of these moves items between splits: results then differ."""
+
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+_ROLE = re.compile(r":[a-zA-Z][\w:+-]*:(?=`)")
+_HASH_RANGE = 1 << 64
+
+
+class _PunctuationToSpace(dict[int, str]):
+    """A table for `str.translate`, filled as characters are met: punctuation, symbols, controls -> space.
+
+    Letters, digits and combining marks stay (`\\w` would lose the vowel signs of Indic scripts).
+    """
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        kept = " " if unicodedata.category(character)[0] in "PSZC" else character
+        self[code] = kept
+        return kept
+
+
+_TABLE = _PunctuationToSpace()
+
+
+def normalise(text: str) -> str:
+    """The text as compared for equality: NFKC, casefolded, markup and punctuation out, single spaces.
+
+    >>> normalise("  The :func:`norm`  of <b>x</b>, squared. ")
+    'the norm of x squared'
+    """
+    if "<" in text:
+        text = _TAG.sub(" ", text)
+    if "`" in text:
+        text = _ROLE.sub("", text)
+    # Casefolding can undo NFKC (and the other way round), hence twice.
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(text.translate(_TABLE).split())
+
+
+def contains(text: str, part: str) -> bool:
+    """Whether normalised `part` occurs, in whole words, in normalised `text`; an empty part does not."""
+    return bool(part) and f" {part} " in f" {text} "
+
+
+def split_of(text: str, seed: int = 0) -> str:
+    """`"train"`, `"dev"` or `"test"`, fixed by the SHA-256 of the normalised text (and the seed, unless it is 0)."""
+    normal = normalise(text)
+    hashed = normal if seed == 0 else f"{seed}\x1f{normal}"  # no normalised text has a control character
+    digest = hashlib.sha256(hashed.encode("utf-8", "surrogatepass")).digest()
+    position = int.from_bytes(digest[:8], "big") / _HASH_RANGE
+    bound = 0.0
+    for name, share in FRACTIONS[:-1]:
+        bound += share
+        if position < bound:
+            return name
+    return FRACTIONS[-1][0]
+
+
+# Text files read line by line, plain or gzip, with errors that name the file and the line.
+
+
+_BOM = b"\xef\xbb\xbf"
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a UTF-8 file (gzip when its name ends in `.gz`), numbered from 1, without line ends.
+
+    Raises:
+        DataError: the file cannot be opened, is a cut gzip file, or is not UTF-8.
+    """
+    number = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if number == 1:
+                    line = line.removeprefix(_BOM)
+                yield number, line.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        message = f"not UTF-8 (byte {error.start + 1} of the line); convert the file, e.g. iconv -f latin1 -t utf-8"
+        raise DataError(message, path=path, line=number) from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        message = f"broken gzip file ({error}); get or make it again"
+        raise DataError(message, path=path, line=number + 1) from error
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The JSON objects of a file, one a line; blank lines are passed over.
+
+    Raises:
+        DataError: as `text_lines`, and for a line that is not a JSON object.
+    """
+    for number, line in text_lines(path):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            message = f"broken JSON ({error}); every line must be one whole JSON object"
+            raise DataError(message, path=path, line=number) from error
+        except RecursionError as error:
+            raise DataError("JSON nested too deeply", path=path, line=number) from error
+        if not isinstance(record, dict):
+            message = f"expected a JSON object, got {type(record).__name__}"
+            raise DataError(message, path=path, line=number)
+        yield number, record

@@ -1,1 +1,0 @@
-"""The whole job on the documentation of installed packages: `foreword demo`."""

@@ -1,0 +1,155 @@
+"""The errors that users meet: each says what was got, what was expected and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class ForewordError(Exception):
+    """Base of every error that is the input's fault, not the program's; the command line exits with 1."""
+
+
+class DataError(ForewordError):
+    """A collection's file is broken. The message names the file, the line (from 1) and the remedy."""
+
+    def __init__(self, message: str, *, path: Path | str | None = None, line: int | None = None) -> None:
+        where = "" if path is None else f"{path}:{line}: " if line is not None else f"{path}: "
+        super().__init__(f"{where}{message}")
+        self.path = path
+        self.line = line
+
+
+class TooLittleTextError(DataError):
+    """A collection has too little text for what was asked; what it started from can be used as it is."""
+
+
+class UnknownNameError(ForewordError):
+    """A name (collection, measure, system, option) that is not known; the message lists near matches."""
+
+
+class BackboneError(ForewordError):
+    """A backbone that cannot be found, or cannot carry the prompt asked for."""
+
+
+class OtherTrainingError(ForewordError):
+    """A folder holds a training of other settings or data than the one asked for."""
+
+
+class PromptError(ForewordError):
+    """A prompt that cannot be loaded, combined or used here."""
+
+
+# What the hub refuses, said in the words of somebody who wants to push or fetch a prompt.
+
+
+_LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
+
+
+class HubError(PromptError):
+    """A prompt that could not be brought to the hub, or from it."""
+
+
+@contextmanager
+def hub_errors(repository: str, revision: str | None = None) -> Iterator[None]:
+    """Within the block, what huggingface_hub raises about `repository` becomes a `HubError` that says the remedy."""
+    import httpx2
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+    except GatedRepoError as error:
+        message = f"{repository} is gated: ask for access on its page, and {_LOGIN}"
+        raise HubError(message) from error
+    except RepositoryNotFoundError as error:
+        message = f"the hub shows no repository {repository}: check the name; if it is private, {_LOGIN}"
+        raise HubError(message) from error
+    except RevisionNotFoundError as error:
+        message = f"{repository} has no revision {revision!r}: expected a branch, a tag or a whole commit hash"
+        raise HubError(message) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        cause = error.__cause__ or error
+        message = f"{repository} is not in the hub's cache, and the hub was not reached ({_first_line(cause)})"
+        raise HubError(f"{message}; unset HF_HUB_OFFLINE, or check the network") from error
+    except HfHubHTTPError as error:
+        raise HubError(_refusal(repository, error.response.status_code, error)) from error
+    except httpx2.HTTPError as error:
+        message = f"the hub was not reached for {repository} ({type(error).__name__}: {error}); check the network"
+        raise HubError(message) from error
+    except HFValidationError as error:
+        raise HubError(f"{repository!r} is no repository's name for the hub: {_first_line(error)}") from error
+
+
+def _refusal(repository: str, status: int, error: Exception) -> str:
+    """What to do about a status that is not about the name."""
+    if status == 401:
+        return f"the hub wants to know who you are for {repository} (401): {_LOGIN}"
+    if status == 403:
+        return (
+            f"the hub does not let you write to {repository} (403): the token needs the right to write, and the name "
+            "before the slash has to be you or an organisation of yours"
+        )
+    if status == 412:
+        return f"somebody else has changed {repository} in the meantime (412): push again"
+    return f"the hub answered {status} for {repository}: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+# What can go wrong with an index, beside what Foreword's other parts say.
+
+
+class IndexingError(ForewordError):
+    """An index that cannot be opened, written or searched as asked."""
+
+
+class IndexBusyError(IndexingError):
+    """A Milvus Lite file that belongs to another process."""
+
+
+class OtherEncoderError(IndexingError):
+    """Queries or documents of another backbone, or of a prompt that did not embed what is stored."""
+
+
+# What a request can be refused for, in the form that OpenAI's clients read.
+
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 503: "overloaded_error"}
+
+
+class RequestError(ForewordError):
+    """A request that is refused.
+
+    Args:
+        message: what was got, what was expected, how to mend it.
+        status: of HTTP.
+        code: a word for programs.
+        param: the field that is wrong; None: none in particular.
+    """
+
+    def __init__(self, message: str, status: int = 422, code: str = "invalid_value", param: str | None = None) -> None:
+        super().__init__(message)
+        self.message, self.status, self.code, self.param = message, status, code, param
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body: `{"error": {"message", "type", "code", "param"}}`, on every endpoint."""
+        return error_body(self.status, self.message, self.code, self.param)
+
+
+def error_body(status: int, message: str, code: str, param: str | None = None) -> dict[str, Any]:
+    """An error as OpenAI's API has it."""
+    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "code": code, "param": param}}

@@ -1,0 +1,391 @@
+"""A folder with an ONNX graph, the prompts it takes as inputs, and the tokenizer."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from torch import Tensor, nn
+
+from foreword.errors import BackboneError, ForewordError, PromptError
+from foreword.exporting.proof import check_equal, new_folder, proof_texts
+from foreword.exporting.readmes import onnx_readme, origin
+from foreword.files import atomic_write, write_json
+from foreword.prompts.attention import BatchPrompts
+from foreword.prompts.encoder import head_of, text_prompt, transformer_of
+from foreword.prompts.prompt import PromptSpec, Side
+from foreword.prompts.routes import OneRoute, Route, common_spec, layer_weights, parts_of, route_of_side
+from foreword.prompts.store import folder_name
+from foreword.prompts.transformer import inserted, positions_in_text
+
+# An encoder and its prompt's tensors as one ONNX graph.
+#
+# The prompt is an input, of any length n. A gated one may be a mixture of S sources, whose weights are in the gate.
+
+
+TENSORS = {"gated": ("keys", "values", "gate"), "prefix": ("keys", "values"), "input": ("vectors",)}
+"""The prompt's inputs: `keys`, `values` (L, S, n, G, h), with S = 1 of a prefix; `gate` (L, S, H); `vectors` (n, d)."""
+
+_AXES: dict[str, dict[str, dict[int, str]]] = {
+    "gated": {
+        "keys": {1: "sources", 2: "length"},
+        "values": {1: "sources", 2: "length"},
+        "gate": {1: "sources"},
+    },
+    "prefix": {"keys": {2: "length"}, "values": {2: "length"}},
+    "input": {"vectors": {0: "length"}},
+}
+
+
+class Graph(nn.Module):
+    """What is exported: token ids, mask and prompt to embeddings, (B, d')."""
+
+    def __init__(self, encoder: SentenceTransformer, spec: PromptSpec) -> None:
+        super().__init__()
+        transformer = transformer_of(encoder)
+        self.encoder = encoder
+        self.names = TENSORS[spec.kind]
+        self.layers = {slot: place for place, slot in enumerate(transformer.shape.prompted(spec))}
+        self.after_first = spec.kind == "input" and transformer.placement(spec.placement) == "after-cls"
+        # Rotated keys meet those of a prefix, which stand nowhere: the same rule as in the encoder's own pass.
+        self.positions = transformer._rotary and spec.kind != "input"
+        self.types = takes_types(encoder)
+        head = head_of(encoder)
+        self.unit = head.similarity == "cosine" and not head.normalized
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, *rest: Tensor) -> Tensor:
+        """Embeddings (B, d') of token ids (B, T); `rest`: `token_type_ids` where taken, then the prompt's tensors."""
+        features: dict[str, Tensor] = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self.types:
+            features["token_type_ids"], rest = rest[0], rest[1:]
+        prompt = dict(zip(self.names, rest, strict=True))
+        modules = list(self.encoder)
+        features["token_embeddings"] = self._hidden(features, prompt)
+        for module in modules[1:]:
+            features = module(features)
+        embeddings = features["sentence_embedding"]
+        return nn.functional.normalize(embeddings, dim=1) if self.unit else embeddings
+
+    def _hidden(self, features: dict[str, Tensor], prompt: Mapping[str, Tensor]) -> Tensor:
+        """The text's hidden states, (B, T, d)."""
+        model: Any = transformer_of(self.encoder).model
+        if "vectors" in prompt:
+            words = model.get_input_embeddings()(features["input_ids"])
+            inputs, where = inserted(features, words, prompt["vectors"].unsqueeze(0), after_first=self.after_first)
+            hidden: Tensor = model(**inputs)[0]
+            return hidden.gather(1, where.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+        gate = prompt["gate"].unsqueeze(0) if "gate" in prompt else None
+        batch = BatchPrompts(self.layers, prompt["keys"].unsqueeze(0), prompt["values"].unsqueeze(0), gate)
+        more = {"position_ids": positions_in_text(features["attention_mask"])} if self.positions else {}
+        hidden = model(**features, **more, foreword=batch)[0]
+        return hidden
+
+
+def takes_types(encoder: SentenceTransformer) -> bool:
+    """Whether the tokenizer makes token types, and the backbone takes them."""
+    transformer = transformer_of(encoder)
+    tokenizer: Any = transformer.tokenizer
+    made = "token_type_ids" in tokenizer(["a"])
+    return made and "token_type_ids" in inspect.signature(transformer.model.forward).parameters
+
+
+def write_graph(path: Path, encoder: SentenceTransformer, spec: PromptSpec, prompt: Mapping[str, Tensor]) -> None:
+    """Export the encoder, for prompts of the kind, layers and placement of `spec`, to `path`.
+
+    Args:
+        path: of the file to write.
+        encoder: from `load_encoder`.
+        spec: of the prompts.
+        prompt: the tensors of one, see `TENSORS`.
+
+    Raises:
+        ForewordError: the packages of the extra `onnx` are missing.
+        BackboneError: torch cannot export this backbone.
+    """
+    require_onnx()
+    graph = Graph(encoder, spec).eval()
+    names, inputs, axes = _example(encoder, graph.types)
+    rows, length = _AXES[spec.kind], 2
+    for name in graph.names:
+        inputs.append(_sized(prompt[name].detach().cpu(), rows[name], length))
+    shapes = (axes, axes, (*([axes] if graph.types else []), *(rows[name] for name in graph.names)))
+    try:
+        with _quiet_export(), torch.no_grad():
+            program = torch.onnx.export(
+                graph,
+                tuple(inputs),
+                dynamic_shapes=shapes,
+                input_names=[*names, *graph.names],
+                output_names=["embeddings"],
+                dynamo=True,
+                verbose=False,
+            )
+            assert program is not None
+            functions = (function.all_nodes() for function in program.model.functions.values())
+            for node in chain(program.model.graph.all_nodes(), *functions):
+                node.metadata_props.clear()  # it says from which file of this machine the node was made
+            program.save(path)
+    except (torch.onnx.OnnxExporterError, RuntimeError, TypeError, ValueError) as error:
+        kind = type(transformer_of(encoder).model).__name__
+        said = str(error).strip().splitlines()
+        raise BackboneError(
+            f"torch cannot export {kind} with {spec.kind} prompts to ONNX ({said[0] if said else type(error).__name__})"
+        ) from error
+
+
+def _example(encoder: SentenceTransformer, types: bool) -> tuple[list[str], list[Tensor], dict[int, str]]:
+    """Token inputs of two texts, one of them padded, and the names of their axes."""
+    tokenizer: Any = transformer_of(encoder).tokenizer
+    tokens = tokenizer(["a short text", "a"], padding=True, return_tensors="pt")
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])]
+    return names, [tokens[name] for name in names], {0: "batch", 1: "tokens"}
+
+
+def _sized(tensor: Tensor, axes: Mapping[int, str], size: int) -> Tensor:
+    """A tensor whose dynamic axes have `size` entries: 0 and 1 would be taken for constants."""
+    for axis in axes:
+        tensor = tensor.narrow(axis, 0, 1).repeat_interleave(size, dim=axis)
+    return tensor.contiguous()
+
+
+def require_onnx() -> None:
+    """Raise `ForewordError` unless the packages that ONNX needs are there."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ForewordError(
+            f"ONNX needs onnx, onnxscript and onnxruntime: pip install 'foreword[onnx]' ({error})"
+        ) from error
+
+
+@contextmanager
+def _quiet_export() -> Iterator[None]:
+    """Without the exporter's words on packages that play no part here."""
+    import warnings
+
+    log = logging.getLogger("torch.onnx")
+    before, level = log.disabled, log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.disabled = before
+        log.setLevel(level)
+
+
+MODEL, CARD, PROMPTS, BASE = "model.onnx", "foreword_onnx.json", "prompts", "base"
+ALLOWED = 1e-4
+"""Largest difference allowed between onnxruntime's embeddings and torch's."""
+
+_SIDES: tuple[Side, Side] = ("query", "document")
+
+
+def export_onnx(encoder: SentenceTransformer, output: str | Path, *, routes: Mapping[str, Route] | None = None) -> Path:
+    """Write `model.onnx`, the prompts as `.npz` files of its inputs, the tokenizer, and a README.
+
+    One graph serves all prompts of one kind, in the same layers; their lengths and sides may differ. The base model
+    is a prompt too, `prompts/base.npz`. The graph is run by onnxruntime and compared before the folder appears.
+
+    Args:
+        encoder: from `load_encoder`, with prompts.
+        output: a folder that is not there yet.
+        routes: what is exported, by name: domains or mixtures; None: every domain that the encoder carries.
+
+    Raises:
+        ForewordError: the packages of the extra `onnx` are missing.
+        PromptError: there is no prompt, or prompts of different kinds, or the graph's embeddings differ.
+        BackboneError: torch cannot export the backbone.
+        DataError: `output` is there already.
+    """
+    require_onnx()
+    transformer = transformer_of(encoder)
+    tokenizer: Any = transformer.tokenizer
+    routes = {domain: domain for domain in transformer.domains} if routes is None else routes
+    spec = _common_spec(encoder, routes)
+    _check_pooling(encoder)
+    device = encoder.device
+    encoder.to("cpu")
+    try:
+        with new_folder(output) as folder:
+            written = _write_prompts(folder, encoder, spec, routes)
+            example = next(iter(written[0]["tensors"].values()))
+            write_graph(folder / MODEL, encoder, spec, example)
+            tokenizer.save_pretrained(str(folder))
+            card = _card(encoder, spec, written)
+            write_json(folder / CARD, card)
+            with atomic_write(folder / "README.md") as file:
+                file.write(onnx_readme(Path(output).name, card))
+            _prove(folder, encoder, routes, written)
+    finally:
+        encoder.to(device)
+    return Path(output)
+
+
+# -- what can be exported ----------------------------------------------------------------------------------------------
+
+
+def _common_spec(encoder: SentenceTransformer, routes: Mapping[str, Route]) -> PromptSpec:
+    transformer = transformer_of(encoder)
+    if not routes:
+        raise PromptError("the encoder carries no prompt; load it with one, or with a bank")
+    names = {name for route in routes.values() for side in _SIDES for name in _sources(route_of_side(route, side))}
+    if not names:
+        raise PromptError("nothing to export: the base model encodes all texts here")
+    specs = [transformer.prompt(name).spec for name in sorted(names)]
+    first = specs[0]
+    for spec in specs:
+        if (spec.kind, spec.top_layers, spec.placement) != (first.kind, first.top_layers, first.placement):
+            raise PromptError("prompts of different kinds, layers or placements need a graph each; export them apart")
+    return first
+
+
+def _sources(route: OneRoute) -> list[str]:
+    return [route] if isinstance(route, str) else list(route or {})
+
+
+def _check_pooling(encoder: SentenceTransformer) -> None:
+    if any(isinstance(module, Pooling) and not module.include_prompt for module in encoder) and any(
+        encoder.prompts.values()
+    ):
+        raise PromptError(
+            "the backbone's pooling leaves out its own text prompt, whose tokens a graph cannot tell from the text's"
+        )
+
+
+# -- prompts -----------------------------------------------------------------------------------------------------------
+
+
+def prompt_inputs(encoder: SentenceTransformer, spec: PromptSpec, route: OneRoute, side: Side) -> dict[str, Tensor]:
+    """The graph's inputs for a route: a prompt's tensors, those of a mixture's sources side by side, or the base's."""
+    transformer = transformer_of(encoder)
+    names = _sources(route)
+    prompts = [transformer.prompt(name) for name in names]
+    if len(prompts) > 1:
+        common_spec(prompts)
+    parts = parts_of(prompts, side)
+    if not parts:
+        return _base_inputs(encoder, spec)
+    if spec.kind == "input":
+        return {"vectors": parts[0]["vectors"].detach().float().cpu()}
+    stacked = {
+        name: torch.stack([part[name].detach().float().cpu() for part in parts], 1) for name in TENSORS[spec.kind]
+    }
+    if isinstance(route, Mapping) and "gate" in stacked:
+        stacked["gate"] = stacked["gate"] * layer_weights(route, len(stacked["gate"])).detach().unsqueeze(-1)
+    return stacked
+
+
+def _base_inputs(encoder: SentenceTransformer, spec: PromptSpec) -> dict[str, Tensor]:
+    """The base model: a gate of 0, or a prompt of no vectors."""
+    shape = transformer_of(encoder).shape
+    if spec.kind == "input":
+        return {"vectors": torch.zeros(0, shape.width)}
+    layers = shape.prompted(spec)
+    layer = shape.layers[layers[0]]
+    empty = torch.zeros(len(layers), 1, int(spec.kind == "gated"), layer.key_value_heads, layer.head_width)
+    inputs = {"keys": empty, "values": empty.clone()}
+    return {**inputs, "gate": torch.zeros(len(layers), 1, layer.heads)} if spec.kind == "gated" else inputs
+
+
+def _write_prompts(
+    folder: Path, encoder: SentenceTransformer, spec: PromptSpec, routes: Mapping[str, Route]
+) -> list[dict[str, Any]]:
+    """Write the prompts' files; returns for each its `domain`, `files` by side and `tensors` by side."""
+    (folder / PROMPTS).mkdir()
+    written: list[dict[str, Any]] = []
+    for domain, route in routes.items():
+        tensors: dict[str, dict[str, Tensor]] = {
+            side: prompt_inputs(encoder, spec, route_of_side(route, side), side) for side in _SIDES
+        }
+        if _equal(tensors["query"], tensors["document"]):
+            tensors = {"both": tensors["query"]}
+        files = {side: f"{PROMPTS}/{folder_name(domain)}{'' if side == 'both' else f'-{side}'}.npz" for side in tensors}
+        written.append({"domain": domain, "files": files, "tensors": tensors})
+    written.append(
+        {"domain": BASE, "files": {"both": f"{PROMPTS}/{BASE}.npz"}, "tensors": {"both": _base_inputs(encoder, spec)}}
+    )
+    named = [file for entry in written for file in entry["files"].values()]
+    if BASE in routes or len(set(named)) < len(named):
+        raise PromptError(f"the names {', '.join(routes)} do not give files of their own beside base.npz; rename one")
+    for entry in written:
+        for side, file in entry["files"].items():
+            with atomic_write(folder / file, "wb") as handle:
+                np.savez(handle, **{name: tensor.numpy() for name, tensor in entry["tensors"][side].items()})
+    return written
+
+
+def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+# -- what is said of it ------------------------------------------------------------------------------------------------
+
+
+def _card(encoder: SentenceTransformer, spec: PromptSpec, written: list[dict[str, Any]]) -> dict[str, Any]:
+    transformer = transformer_of(encoder)
+    tokenizer: Any = transformer.tokenizer
+    head = head_of(encoder)
+    tokens = [("input_ids", "token ids"), ("attention_mask", "1 at tokens, 0 at padding")]
+    tokens += [("token_type_ids", "0 everywhere")] if takes_types(encoder) else []
+    inputs: list[dict[str, Any]] = [
+        {"name": n, "type": "int64", "shape": ["batch", "tokens"], "meaning": m} for n, m in tokens
+    ]
+    base = _base_inputs(encoder, spec)
+    axes = {"vectors": ["length", "width"], "gate": ["layers", "sources", "heads"]}
+    for name in TENSORS[spec.kind]:
+        named = axes.get(name, ["layers", "sources", "length", "key-value heads", "head width"])
+        free = {"length", "sources"} if spec.kind == "gated" else {"length"}
+        shape = [axis if axis in free else size for axis, size in zip(named, base[name].shape, strict=True)]
+        inputs.append({"name": name, "type": "float32", "shape": shape, "meaning": f"the prompt: {' x '.join(named)}"})
+    return {
+        "format": "foreword-onnx/1",
+        "inputs": inputs,
+        "output": {"name": "embeddings", "shape": ["batch", encoder.get_embedding_dimension()]},
+        "width": encoder.get_embedding_dimension(),
+        "kind": spec.kind,
+        "max_length": transformer.max_seq_length,
+        "padding_side": tokenizer.padding_side,
+        "pooling": str(head),
+        "scores": ", which are cosines" if head.similarity == "cosine" else "",
+        "text_prompts": {side: words for side in _SIDES if (words := text_prompt(encoder, side))},
+        "origin": origin(transformer.backbone),
+        "prompts": [{"domain": entry["domain"], "files": entry["files"]} for entry in written],
+    }
+
+
+# -- proof -------------------------------------------------------------------------------------------------------------
+
+
+def _prove(
+    folder: Path, encoder: SentenceTransformer, routes: Mapping[str, Route], written: list[dict[str, Any]]
+) -> None:
+    """Run the graph by onnxruntime, from the files, and compare with the encoder."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(folder / MODEL), providers=["CPUExecutionProvider"])
+    names = {one.name for one in session.get_inputs()}
+    tokenizer: Any = transformer_of(encoder).tokenizer
+    limit = transformer_of(encoder).max_seq_length
+    for entry in written:
+        for part, file in entry["files"].items():
+            prompt = dict(np.load(folder / file))
+            for side in _SIDES if part == "both" else (part,):
+                texts = [(text_prompt(encoder, side) or "") + text for text in proof_texts(encoder)]
+                tokens = tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="np")
+                inputs = {name: value.astype(np.int64) for name, value in tokens.items() if name in names}
+                (got,) = session.run(None, {**inputs, **prompt})
+                route = routes.get(entry["domain"])
+                check_equal(got, encoder, side, route, f"{entry['domain']} ({side})", ALLOWED)

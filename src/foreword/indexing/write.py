@@ -1,0 +1,391 @@
+"""Documents into an index: what is new or changed is embedded and written, block by block; the rest is passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from foreword.collections.collection import Document
+from foreword.errors import IndexingError, OtherEncoderError, UnknownNameError
+from foreword.indexing.store import DENSE, FORMAT, VARCHAR_BYTES, Store, row_of
+from foreword.prompts.routes import OWN, Default, Route, route_as_json
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+BLOCK = 1024
+"""Documents that are embedded, then written: what a cut loses."""
+
+Embed = Callable[[Sequence[str]], "np.ndarray[Any, Any]"]
+"""Vectors (N, d') of N texts."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of the documents.
+
+    Attributes:
+        added: that were not there.
+        changed: that were there with another title, text or metadata.
+        unchanged: that were there as they are, and were not embedded again.
+        removed: that were there and were not given, where those were to go.
+        shortened: of those added and changed, how many have more text than Milvus holds; the beginning is stored.
+    """
+
+    added: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    shortened: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """JSON values."""
+        return asdict(self)
+
+    def with_block(self, added: int, changed: int, unchanged: int, shortened: int) -> Written:
+        """The counts with another block's."""
+        return Written(
+            self.added + added,
+            self.changed + changed,
+            self.unchanged + unchanged,
+            self.removed,
+            self.shortened + shortened,
+        )
+
+
+def write_documents(
+    store: Store,
+    domain: str,
+    documents: Iterable[Document],
+    embed: Embed,
+    dimension: int,
+    *,
+    new: bool,
+) -> tuple[Written, set[str]]:
+    """Write documents whose content is not there yet.
+
+    Args:
+        store: of the index.
+        domain: whose they are.
+        documents: gone through once.
+        embed: embeds contents.
+        dimension: d', that the vectors must have.
+        new: the domain is empty, so that nothing is looked up.
+
+    Returns:
+        What became of them, and the keys of all that were given.
+
+    Raises:
+        IndexingError: two documents have one id, or the vectors are not finite ones of the index's dimension.
+    """
+    done = Written()
+    seen: set[str] = set()
+    for block in _blocks(documents, BLOCK):
+        rows = [row_of(domain, document) for document in block]
+        for row in rows:
+            if row["pk"] in seen:
+                raise IndexingError(f"two documents of {domain!r} have the doc_id {row['doc_id']!r}; ids must differ")
+            seen.add(row["pk"])
+        known = {} if new else store.hashes([row["pk"] for row in rows])
+        chosen = [number for number, row in enumerate(rows) if known.get(row["pk"]) != row["hash"]]
+        if chosen:
+            texts = [block[number].content for number in chosen]
+            vectors = _checked(embed(texts), len(texts), dimension)
+            store.upsert([rows[number] | {DENSE: vector} for number, vector in zip(chosen, vectors, strict=True)])
+        changed = sum(rows[number]["pk"] in known for number in chosen)
+        long = sum(len(block[number].content.encode("utf-8", "replace")) > VARCHAR_BYTES for number in chosen)
+        done = done.with_block(len(chosen) - changed, changed, len(rows) - len(chosen), long)
+    return done, seen
+
+
+def _blocks(items: Iterable[Document], size: int) -> Iterator[list[Document]]:
+    rest = iter(items)
+    while block := list(islice(rest, size)):
+        yield block
+
+
+def _checked(vectors: Any, count: int, dimension: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Vectors as float32 (count, dimension). Raises `IndexingError` for others, and for any that is not finite."""
+    found = np.ascontiguousarray(vectors, dtype=np.float32)
+    if found.shape != (count, dimension):
+        raise IndexingError(f"{count} texts have vectors of shape {found.shape}; expected ({count}, {dimension})")
+    if not np.isfinite(found).all():
+        raise IndexingError("a vector holds NaN or infinity; embed the documents in float32")
+    return found
+
+
+# What embedded documents: the backbone, and the side of a prompt that documents pass through, as fingerprints.
+#
+# Two prompts that embed documents alike have one fingerprint, whatever they do with queries: a prompt trained for
+# queries alone embeds documents as the base model does.
+
+
+BASE = "base"
+"""The fingerprint of documents without a prompt."""
+
+_NAMES = ("name", "revision", "width")  # of a backbone's description: what it is called, not what it computes
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What an encoder puts on the documents that it embeds.
+
+    Attributes:
+        backbone: see `describe_backbone`.
+        document_side: `base`, or the 64 hexadecimal digits of `foreword.evaluation.candidates.side_fingerprint`.
+        route: what encodes both sides, as JSON; the names in it are for people.
+        dimension: d', of the vectors.
+        max_length: tokens that a document is cut to; None: no limit.
+    """
+
+    backbone: Mapping[str, Any]
+    document_side: str
+    route: Any
+    dimension: int
+    max_length: int | None
+
+
+def stamp_of(encoder: SentenceTransformer, route: Route | Default = OWN, max_length: int | None = None) -> Stamp:
+    """What `encode(encoder, texts, "document", route=route, max_length=max_length)` puts on documents.
+
+    Raises:
+        PromptError: the route names a prompt that the encoder does not carry.
+    """
+    from foreword.evaluation.candidates import side_fingerprint
+    from foreword.prompts.encoder import transformer_of
+    from foreword.prompts.store import describe_backbone
+
+    transformer = transformer_of(encoder)
+    chosen: Route = transformer.route if isinstance(route, Default) else route
+    limit = transformer.max_seq_length
+    given = [length for length in (limit, max_length) if length is not None]
+    return Stamp(
+        describe_backbone(encoder),
+        side_fingerprint(encoder, "document", chosen) or BASE,
+        route_as_json(chosen),
+        encoder.get_embedding_dimension() or 0,
+        min(given, default=None),
+    )
+
+
+# -- comparing -----------------------------------------------------------------------------------------------------
+
+
+def check_backbone(stored: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
+    """Raise `OtherEncoderError` unless two descriptions of a backbone are of the same vectors.
+
+    Args:
+        stored: the index's.
+        here: the encoder's.
+        where: the index, for the message.
+    """
+    for key in sorted({*stored, *here} - set(_NAMES)):
+        if stored.get(key) != here.get(key):
+            raise OtherEncoderError(
+                f"{where} was built by backbone {stored.get('name')!r} with {key} {_short(stored.get(key))}; this "
+                f"encoder is {here.get('name')!r} with {_short(here.get(key))}. Load the backbone it was built by "
+                "(--backbone), or build another index"
+            )
+
+
+def check_document_side(domain: str, stored: Stamp, here: Stamp) -> None:
+    """Raise `OtherEncoderError` unless documents pass through the same prompt in both."""
+    if stored.document_side == here.document_side:
+        return
+    raise OtherEncoderError(
+        f"the documents of {domain!r} were embedded by {described(stored)}, and {described(here)} embeds documents "
+        "otherwise; take the prompt that embedded them (--prompt), or one trained for queries alone where that is the "
+        "base model, or embed them again (foreword index build --replace)"
+    )
+
+
+def described(stamp: Stamp) -> str:
+    """What embeds documents, for people."""
+    if stamp.document_side == BASE:
+        return "the base model"
+    route = stamp.route
+    if isinstance(route, Mapping) and "sides" in route:
+        route = route["sides"]["document"]
+    name = f"prompt {route!r}" if isinstance(route, str) else f"a mixture of {', '.join(map(repr, route))}"
+    return f"{name} (document side {stamp.document_side[:12]})"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return f"{text[:13]}...'" if isinstance(value, str) and len(value) == 64 else text
+
+
+# What an index says about itself and its domains: rows in a small collection beside the documents.
+
+
+_HEADER, _DOMAIN = "index", "domain:"
+
+
+@dataclass(frozen=True)
+class DomainInfo:
+    """One domain of an index.
+
+    Attributes:
+        domain: its name.
+        documents: how many there are; while `complete` is False, how many there were.
+        complete: False while documents are written, and after a cut until the same is done again.
+        stamp: what embedded its documents.
+    """
+
+    domain: str
+    documents: int
+    complete: bool
+    stamp: Stamp
+
+    @property
+    def route(self) -> Any:
+        """What encoded, as JSON: a prompt's name, weights by name, `{"sides": ...}`, or None for the base model."""
+        return self.stamp.route
+
+    @property
+    def prompt(self) -> str:
+        """What embedded the documents, in a word: `base`, a prompt's name, or `mixture`."""
+        if self.stamp.document_side == BASE:
+            return BASE
+        route = self.stamp.route
+        route = route["sides"]["document"] if isinstance(route, Mapping) and "sides" in route else route
+        return route if isinstance(route, str) else "mixture"
+
+    @property
+    def document_side(self) -> str:
+        """`base`, or the fingerprint of the document side of the prompt."""
+        return self.stamp.document_side
+
+    @property
+    def backbone_fingerprint(self) -> str:
+        """SHA-256 of the backbone's weights."""
+        return str(self.stamp.backbone["fingerprint"])
+
+    @property
+    def dimension(self) -> int:
+        """Of its vectors."""
+        return self.stamp.dimension
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values: the fields and what follows from them, without the backbone's description."""
+        return {
+            "documents": self.documents,
+            "complete": self.complete,
+            "prompt": self.prompt,
+            "document_side": self.document_side,
+            "route": self.route,
+            "backbone": self.backbone_fingerprint,
+            "dimension": self.dimension,
+            "max_length": self.stamp.max_length,
+        }
+
+
+class Facts:
+    """The rows of the small collection: `index`, what holds for all domains, and one for each domain."""
+
+    def __init__(self, store: Store) -> None:
+        """Read what is there.
+
+        Raises:
+            IndexingError: it was written by another version.
+        """
+        self._store = store
+        self.name = f"the index {store.name!r} in {store.uri}"
+        there = store.collections()
+        self._header: Mapping[str, Any] | None = None
+        if there == {store.name, store.facts}:  # a build that was cut at once may have left one of them
+            store.load()
+            self._header = store.some_facts(_HEADER).get(_HEADER)
+        if self._header is not None and self._header.get("format") != FORMAT:
+            raise IndexingError(
+                f"{self.name} has the format {self._header.get('format')!r}; this Foreword reads {FORMAT!r}"
+            )
+
+    @property
+    def empty(self) -> bool:
+        """Nothing was built yet."""
+        return self._header is None
+
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """What holds for all domains: `backbone`, `dimension`, `metric`, `index_type`.
+
+        Raises:
+            IndexingError: nothing was built yet.
+        """
+        if self._header is None:
+            raise IndexingError(f"{self.name} is empty; build it: foreword index build {self._store.uri} COLLECTION")
+        return self._header
+
+    def begin(self, stamp: Stamp, index_type: str | None, analyzer: Mapping[str, Any] | None) -> None:
+        """Make the collections for documents of this stamp where nothing was built yet.
+
+        Raises:
+            OtherEncoderError: what was built is of another backbone.
+        """
+        if self._header is not None:  # another process may have made it anew
+            self._header = self._store.some_facts(_HEADER).get(_HEADER)
+        if self._header is None:
+            metric = "COSINE" if stamp.backbone.get("similarity") == "cosine" else "IP"
+            self._store.create(stamp.dimension, metric, index_type, analyzer)
+            self._store.load()
+            values = {"format": FORMAT, "backbone": dict(stamp.backbone), "dimension": stamp.dimension}
+            self._header = values | {"metric": metric, "index_type": index_type}
+            self._store.put_fact(_HEADER, self._header)
+        self.check_backbone(stamp)
+
+    def check_backbone(self, stamp: Stamp) -> None:
+        """Raise `OtherEncoderError` where the stamp's backbone is not the index's."""
+        check_backbone(self.header["backbone"], stamp.backbone, self.name)
+
+    def end(self) -> None:
+        """Remove the collections, with all that they hold."""
+        self._store.drop()
+        self._header = None
+
+    def find(self, domain: str) -> DomainInfo | None:
+        """A domain, read anew with the header each time: on a server another process may have built it again."""
+        if self._header is None:
+            return None
+        found = self._store.some_facts(_HEADER, f"{_DOMAIN}{domain}")
+        self._header, value = found.get(_HEADER), found.get(f"{_DOMAIN}{domain}")
+        return None if self._header is None or value is None else _info(self._header, value)
+
+    def info(self, domain: str) -> DomainInfo:
+        """A domain. Raises `UnknownNameError` for one that is not there."""
+        found = self.find(domain)
+        if found is None:
+            known = ", ".join(map(repr, self.all())) or "none"
+            raise UnknownNameError(f"{self.name} has no domain {domain!r}; there are: {known}")
+        return found
+
+    def all(self) -> dict[str, DomainInfo]:
+        """The domains by name, in the order of their names."""
+        if self._header is None:
+            return {}
+        rows = self._store.all_facts()
+        self._header = header = rows.get(_HEADER)
+        if header is None:  # another process has removed the last domain
+            return {}
+        found = [_info(header, value) for key, value in rows.items() if key.startswith(_DOMAIN)]
+        return {info.domain: info for info in sorted(found, key=lambda info: info.domain)}
+
+    def put(self, info: DomainInfo) -> None:
+        """Write a domain's row; the backbone is in the row `index`."""
+        values = asdict(info)
+        del values["stamp"]["backbone"]
+        self._store.put_fact(f"{_DOMAIN}{info.domain}", values)
+
+    def remove(self, domain: str) -> None:
+        """Remove a domain's row."""
+        self._store.remove_fact(f"{_DOMAIN}{domain}")
+
+
+def _info(header: Mapping[str, Any], value: Mapping[str, Any]) -> DomainInfo:
+    stamp = Stamp(backbone=header["backbone"], **value["stamp"])
+    return DomainInfo(str(value["domain"]), int(value["documents"]), bool(value["complete"]), stamp)

@@ -1,0 +1,1 @@
+"""Experiments: benchmark, recipes, demo, and the methods that prompts are compared with."""

@@ -1,0 +1,250 @@
+"""Small data for a recipe, from documentation of packages that every installation has, in the formats of the originals.
+
+What is made are archives: DPR's biencoder files, BEIR's zips, OAG-QA's tables. They take the way of the real ones:
+mirrored, verified (against their own hashes, since the published ones are of other files), unpacked, converted, read.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foreword.collections import beir, cqadupstack, dpr
+from foreword.collections import oag_qa as oag_qa_places
+from foreword.collections.collection import Document, Query
+from foreword.collections.pydoc import collection as pydoc
+from foreword.collections.registry import family_of, split_id
+from foreword.collections.supervision import RECORD
+from foreword.downloads import Transport
+from foreword.downloads.fetch import measure
+from foreword.errors import DataError, UnknownNameError
+from foreword.files import atomic_write, write_json
+
+ARCHIVES, DATA, MANIFEST = "archives", "data", "manifest.json"
+
+PACKAGES = {
+    "dpr/nq": "numpy",
+    "dpr/trivia": "pandas",
+    "dpr/webq": "scipy",
+    "dpr/curatedtrec": "sklearn",
+    "beir/nfcorpus": "torch",
+    "beir/scifact": "huggingface_hub",
+    "beir/quora": "datasets",
+    "beir/arguana": "networkx",
+    "cqadupstack": "sympy",
+    "oag-qa/algorithm": "stdlib",
+    "oag-qa/graph_theory": "networkx",
+}
+"""The package whose documentation stands for a collection; the forums share one, cut in 12."""
+
+_DATE = (2000, 1, 1, 0, 0, 0)  # of every file in a zip, so that equal data give equal bytes
+_NEGATIVES = 4
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A question with the one document that answers it."""
+
+    query: str
+    doc_id: str
+    text: str
+
+
+def prepare(ids: Sequence[str], folder: Path, documents: int) -> Path:
+    """The data folder of a miniature, made and brought there by the families' own `download`, unless it is there.
+
+    Args:
+        ids: of the collections.
+        folder: to hold `archives/` and `data/`.
+        documents: in each collection; a forum of CQADupStack has fewer.
+
+    Raises:
+        UnknownNameError: there is no miniature of a collection.
+        DataError: the folder holds another miniature.
+    """
+    manifest = folder / MANIFEST
+    if folder.exists():
+        known = json.loads(manifest.read_text("utf-8")) if manifest.is_file() else {}
+        if known.get("documents") != documents or not set(ids) <= set(known["ids"]):
+            raise DataError("is there and holds something else; choose another output folder", path=folder)
+        return folder / DATA
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
+    hashes = _write_archives(ids, partial / ARCHIVES, documents)
+    mirror = (partial / ARCHIVES).resolve().as_uri()
+    transport = Transport(offline=True, mirrors=(mirror,), quiet=True)
+    for name in ids:
+        _bring(name, partial / DATA, transport, partial / ARCHIVES, hashes)
+    _mark(partial / DATA)
+    write_json(partial / MANIFEST, {"ids": sorted(ids), "documents": documents})
+    partial.rename(folder)
+    return folder / DATA
+
+
+def _bring(name: str, data: Path, transport: Transport, archives: Path, hashes: Mapping[str, str]) -> None:
+    family, module = split_id(name)[0], family_of(name)
+    own: dict[str, Any] = {}
+    if family in (beir.GROUP, cqadupstack.GROUP):
+        own = {"md5": hashes[_archive_of(name)]}
+    elif family.startswith("oag-qa"):  # the public archive is behind a web page; this is the way of one's own copy
+        own = {"source": archives / _archive_of(name)}
+    module.download(split_id(name)[1], data, transport, **own)
+
+
+def _archive_of(name: str) -> str:
+    """The base name of the archive that a collection is in; of DPR's two files, the training one."""
+    family, rest = split_id(name)
+    if family == "dpr":
+        return f"biencoder-{dpr.facts()['collections'][rest]['file']}-train.json.gz"
+    if family == cqadupstack.GROUP:
+        return f"{cqadupstack.GROUP}.zip"
+    return f"{rest}.zip" if family == beir.GROUP else str(oag_qa_places.facts()["archive"]["name"])
+
+
+def _mark(data: Path) -> None:
+    """Say in every folder that it is a sample, so that no result passes for one on the collection it stands for."""
+    folders = {path.parent for path in data.glob("*/**/corpus.jsonl")}
+    for folder in sorted(folders):
+        write_json(folder / RECORD, {"source": "documentation of Python packages: a miniature, not the collection"})
+
+
+# -- archives ------------------------------------------------------------------------------------------------------
+
+
+def _write_archives(ids: Sequence[str], folder: Path, documents: int) -> dict[str, str]:
+    """Write every archive that the collections need; returns their MD5 by name."""
+    topics = [name for name in ids if name.startswith("oag-qa/")]
+    for name in (n for n in ids if n.startswith("oag-qa-disciplines/")):
+        listed = oag_qa_places.facts()["disciplines"][split_id(name)[1]]
+        topics += [f"oag-qa/{topic}" for topic in listed]
+    for name in ids:
+        family, rest = split_id(name)
+        if family == "dpr":
+            _write_dpr(rest, _items(name, documents), folder)
+        elif family == beir.GROUP:
+            splits = beir.about_set(rest)["splits"]
+            _write_zip(folder / f"{rest}.zip", _beir_files(rest, _items(name, documents), splits))
+    if any(name.startswith(f"{cqadupstack.GROUP}/") for name in ids):
+        _write_forums(folder, documents)
+    if topics:
+        _write_oag(list(dict.fromkeys(topics)), folder, documents)
+    return {path.name: measure(path, path.name, "").md5 for path in sorted(folder.iterdir())}
+
+
+def _items(name: str, documents: int) -> list[_Item]:
+    """A seeded draw from the documentation that stands for a collection, in the order of the draw."""
+    if name not in PACKAGES:
+        raise UnknownNameError(f"there is no miniature of {name}; there are: {', '.join(PACKAGES)}")
+    collection = pydoc.load(PACKAGES[name])
+    answers = {
+        query.query_id: next(iter(collection.qrels(split)[query.query_id]))
+        for split in collection.splits
+        for query in collection.queries(split)
+    }
+    asked = {answers[q.query_id]: q.text for split in collection.splits for q in collection.queries(split)}
+    found = [_Item(asked[doc.doc_id], doc.doc_id, doc.text) for doc in collection.documents() if doc.doc_id in asked]
+    return sorted(found, key=lambda item: hashlib.sha256(item.doc_id.encode()).digest())[:documents]
+
+
+def _cut(items: Sequence[_Item], splits: Iterable[str]) -> dict[str, list[_Item]]:
+    """The items of each split: a quarter for test, a fifth for dev, what is left for train."""
+    wanted = set(splits)
+    test, dev = len(items) // 4 if "test" in wanted else 0, len(items) // 5
+    parts = {"test": list(items[:test]), "dev": list(items[test : test + dev]), "train": list(items[test + dev :])}
+    if "train" not in wanted and "dev" in wanted:  # the dev split is all there is to train by
+        parts["dev"] = list(items[test:])
+    return {split: part for split, part in parts.items() if split in wanted}
+
+
+def _beir_files(prefix: str, items: Sequence[_Item], splits: Iterable[str]) -> dict[str, str]:
+    """`corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv` below a folder of a BEIR zip."""
+    parts = _cut(items, splits)
+    corpus = [{"_id": item.doc_id, "title": "", "text": item.text, "metadata": {}} for item in items]
+    asked = [item for part in parts.values() for item in part]
+    queries = [{"_id": f"q:{item.doc_id}", "text": item.query, "metadata": {}} for item in asked]
+    files = {f"{prefix}/corpus.jsonl": _lines(corpus), f"{prefix}/queries.jsonl": _lines(queries)}
+    for split, part in parts.items():
+        judged = "".join(f"q:{item.doc_id}\t{item.doc_id}\t1\n" for item in part)
+        files[f"{prefix}/qrels/{split}.tsv"] = f"query-id\tcorpus-id\tscore\n{judged}"
+    return files
+
+
+def _write_forums(folder: Path, documents: int) -> None:
+    """CQADupStack: one zip with 12 sub-folders, the documentation dealt out to them."""
+    forums, splits = list(beir.facts()["forums"]), beir.about_set(cqadupstack.GROUP)["splits"]
+    items = _items(cqadupstack.GROUP, documents * len(forums))
+    files: dict[str, str] = {}
+    for number, forum in enumerate(forums):
+        files |= _beir_files(f"{cqadupstack.GROUP}/{forum}", items[number :: len(forums)], splits)
+    _write_zip(folder / f"{cqadupstack.GROUP}.zip", files)
+
+
+def _write_dpr(name: str, items: Sequence[_Item], folder: Path) -> None:
+    """DPR's two files of a set: hard negatives are what BM25 ranks high and is no answer."""
+    from foreword.retrieval.bm25 import BM25
+
+    by_id = {item.doc_id: item for item in items}
+    index = BM25([Document(item.doc_id, item.text) for item in items])
+    hits = index.search([Query(item.doc_id, item.query) for item in items], _NEGATIVES + 1)
+    file = dpr.facts()["collections"][name]["file"]
+    for split, part in _cut(items, ("train", "dev")).items():
+        examples = [
+            {
+                "dataset": f"miniature_{name}_{split}",
+                "question": item.query,
+                "answers": [item.doc_id.rpartition(".")[2]],
+                "positive_ctxs": [_context(item, 1000.0)],
+                "negative_ctxs": [],
+                "hard_negative_ctxs": [
+                    _context(by_id[doc_id], score)
+                    for doc_id, score in hits[item.doc_id].items()
+                    if doc_id != item.doc_id
+                ][:_NEGATIVES],
+            }
+            for item in part
+        ]
+        with atomic_write(folder / f"biencoder-{file}-{split}.json.gz", "wb") as raw:
+            raw.write(gzip.compress(json.dumps(examples).encode(), mtime=0))
+
+
+def _context(item: _Item, score: float) -> dict[str, Any]:
+    module = item.doc_id.rpartition(".")[0]  # as several passages share an article's title
+    return {"title": module, "text": item.text, "score": score, "title_score": 0, "passage_id": item.doc_id}
+
+
+def _write_oag(names: Sequence[str], folder: Path, documents: int) -> None:
+    """OAG-QA: a zip with two tables a topic, the titles as Python's list literals."""
+    archive = oag_qa_places.facts()["archive"]
+    files: dict[str, str] = {}
+    for name in names:
+        items = _items(name, documents)
+        questions, papers = oag_qa_places.topic_files(split_id(name)[1])
+        files[f"{archive['folder']}/{questions}"] = _table([item.query, repr([item.doc_id])] for item in items)
+        rows = [[f"p{number}", item.text, item.doc_id] for number, item in enumerate(items)]
+        files[f"{archive['folder']}/{papers}"] = _table([["id", "abstract", "title"], *rows])
+    _write_zip(folder / archive["name"], files)
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, delimiter="\t", lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _lines(records: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def _write_zip(path: Path, files: Mapping[str, str]) -> None:
+    with atomic_write(path, "wb") as raw, zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for name, text in files.items():
+            zipped.writestr(zipfile.ZipInfo(name, _DATE), text, zipfile.ZIP_DEFLATED)

@@ -1,0 +1,310 @@
+"""The benchmark's page, with nothing beside it, and the same results as JSON."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foreword.files import atomic_write, write_json
+from foreword.lab.records import Cell
+from foreword.lab.statistics import Interval, Share, Summaries, Summary, Verdict, macro_mean, only, seed_means
+from foreword.report import html as numbers
+from foreword.report.html import Child, Markup, data_table, element, row
+from foreword.report.page import document
+from foreword.report.plots import Plot
+
+# The benchmark's tables: systems by means, targets by systems, hypotheses; in Markdown, and as records.
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell of a table as it is printed."""
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it is printed, and the numbers that it was made from.
+
+    Attributes:
+        title: what it shows.
+        columns: left to right.
+        words: the places of the columns that are text; the others are numbers and stand on the right.
+        lines: as many entries as columns each.
+        notes: to stand below.
+        records: a JSON object for each line, with all digits.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    words: frozenset[int]
+    lines: tuple[tuple[Entry, ...], ...]
+    notes: tuple[str, ...]
+    records: tuple[Mapping[str, Any], ...]
+
+    def markdown(self) -> str:
+        """The table in Markdown, the best values in bold, notes as a list below."""
+        rule = [":--" if place in self.words else "--:" for place in range(len(self.columns))]
+        body = [[f"**{_safe(e.text)}**" if e.best else _safe(e.text) for e in line] for line in self.lines]
+        rows = [f"| {' | '.join(line)} |" for line in (map(_safe, self.columns), rule, *body)]
+        notes = ["", *(f"- {note}" for note in self.notes)] if self.notes else []
+        return "\n".join([f"{self.title}.", "", *rows, *notes]) + "\n"
+
+    def __str__(self) -> str:
+        return self.markdown()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Title, notes and records as JSON values."""
+        return {"title": self.title, "notes": list(self.notes), "rows": [dict(record) for record in self.records]}
+
+
+def summary_table(summaries: Summaries, title: str = "Means over the targets") -> Table:
+    """Systems by what they come to; the best means are marked, and the systems without a mean are named below."""
+    measures = summaries.measures
+    tops = {measure: _top(summary.measures[measure] for summary in summaries.rows) for measure in measures}
+    lines = []
+    for summary in summaries.rows:
+        values = [_valued(summary.measures[measure], tops[measure]) for measure in measures]
+        lines.append((Entry(summary.system), *values, *map(Entry, (*_gain_texts(summary), *_cost_texts(summary)))))
+    gains = (f"Δ {measures[0]}", "p", f"of {summaries.ceiling}'s gain", "worst domain", "Δ there", "win/tie/loss")
+    costs = ("labels", "transferred", "sd of seeds", "seeds", "parameters", "stored", "time")
+    columns = ("system", *measures, *gains, *costs)
+    return Table(
+        f"{title} ({len(summaries.targets)})",
+        columns,
+        frozenset({0, columns.index("worst domain")}),
+        tuple(lines),
+        tuple(_summary_notes(summaries)),
+        tuple(row.as_dict() for row in summaries.rows),
+    )
+
+
+def domain_table(
+    cells: Sequence[Cell], systems: Sequence[str], targets: Sequence[str], measure: str = "nDCG@10"
+) -> Table:
+    """Targets by systems, means over seeds, the best of each line marked.
+
+    The last line has the mean of each system that covers all targets; a dash says that the system was not run.
+    """
+    means = {system: only(seed_means(cells, system, measure), targets) for system in systems}
+    genres = {cell.target: cell.genre for cell in cells}
+    lines, records = [], []
+
+    def add(target: str, genre: str, values: Mapping[str, float | None]) -> None:
+        top = _top(value for value in values.values() if value is not None)
+        lines.append((Entry(target), Entry(genre), *(_valued(values[system], top) for system in systems)))
+        records.append({"target": target, "genre": genre, "measure": measure, "values": dict(values)})
+
+    for target in targets:
+        own = {s: macro_mean({target: means[s][target]}) if target in means[s] else None for s in systems}
+        add(target, genres.get(target, numbers.NOTHING), own)
+    whole = {s: macro_mean(means[s]) if set(means[s]) == set(targets) else None for s in systems}
+    add(f"mean of {len(targets)}", "", whole)
+    notes = [
+        f"{system}: no mean, since it covers {len(means[system])} of {len(targets)} targets."
+        for system in systems
+        if whole[system] is None
+    ]
+    columns = ("target", "genre", *systems)
+    return Table(f"{measure} by target", columns, frozenset({0, 1}), tuple(lines), tuple(notes), tuple(records))
+
+
+def hypothesis_table(verdicts: Sequence[Verdict], title: str = "Hypotheses") -> Table:
+    """What was claimed and what came of it."""
+    lines = []
+    for verdict in verdicts:
+        claim = verdict.hypothesis
+        outcome: str = verdict.outcome
+        if verdict.missing:
+            outcome += f" (missing: {', '.join(verdict.missing)})"
+        texts = (claim.name, claim.statement, f"{claim.system} − {claim.baseline}", _interval(verdict.difference))
+        lines.append((*texts, numbers.p_value(verdict.p_value), numbers.p_value(verdict.p_holm), outcome))
+    notes = (
+        "Supported or contradicted: the interval for domains like these lies on one side of 0 and the p-value, "
+        "corrected for all hypotheses (Holm), is below the level; undecided otherwise.",
+    )
+    columns = ("hypothesis", "statement", "compared", "difference", "p", "p (Holm)", "verdict")
+    records = tuple(verdict.as_dict() for verdict in verdicts)
+    shown = tuple(tuple(map(Entry, line)) for line in lines)
+    return Table(title, columns, frozenset({0, 1, 2, 6}), shown, notes, records)
+
+
+def _gain_texts(row: Summary) -> list[str]:
+    """Difference, p-value, share, worst domain, its difference and counts."""
+    gain = row.gain
+    if gain is None:
+        return [numbers.NOTHING] * 6
+    counts = gain.counts
+    return [
+        _interval(gain.difference),
+        numbers.p_value(gain.p_value),
+        _share(row.share),
+        gain.worst_target,
+        _interval(gain.worst),
+        f"{counts.wins}/{counts.ties}/{counts.losses} ({counts.significant_wins}/{counts.significant_losses})",
+    ]
+
+
+def _cost_texts(row: Summary) -> list[str]:
+    """Labels, coverage, spread, seeds, parameters, bytes and seconds."""
+    low, high = row.seeds
+    labels = ["all" if number is None else str(number) for number in row.labels]
+    parameters = row.trained_parameters
+    return [
+        labels[0] if len(labels) == 1 else f"{labels[0]}–{labels[-1]}",
+        _percent(row.coverage),
+        numbers.value(row.spread, 4),
+        str(low) if low == high else f"{low}–{high}",
+        numbers.count(parameters) if float(parameters).is_integer() else f"{parameters:,.1f}",
+        numbers.size(row.stored_bytes),
+        numbers.duration(row.seconds),
+    ]
+
+
+def _summary_notes(summaries: Summaries) -> list[str]:
+    """How to read the columns, and who is missing from them."""
+    count = len(summaries.targets)
+    notes = [
+        f"Δ: from {summaries.baseline}. In brackets: 95 % bootstrap intervals, domains and queries drawn (of the worst "
+        "domain: queries alone). p: randomisation within the domains.",
+        "win/tie/loss: domains (in brackets those significantly won/lost after Holm's correction). transferred: share "
+        "of its decisions. parameters, stored, time: means; time is to adapt to one target.",
+    ]
+    if summaries.baseline not in [row.system for row in summaries.rows] and summaries.rows:
+        have = {one.system: len(one.covered) for one in summaries.incomplete}
+        if summaries.rows[0].gain is None:
+            covered = f": it covers {have[summaries.baseline]} of {count} targets" if summaries.baseline in have else ""
+            notes.append(f"No differences, since {summaries.baseline} lacks targets{covered}.")
+    shares = {row.share.targets for row in summaries.rows if row.share is not None}
+    fewer = [targets for targets in shares if len(targets) < count]
+    if fewer:
+        notes.append(
+            f"The share of {summaries.ceiling}'s gain is over the {len(fewer[0])} of {count} targets that it has."
+        )
+    if summaries.incomplete:
+        named = ", ".join(f"{one.system} ({len(one.covered)})" for one in summaries.incomplete)
+        notes.append(f"No means, since they cover some of the {count} targets only: {named}.")
+    return notes
+
+
+def _interval(interval: Interval | None) -> str:
+    """`+.012 [−.003, +.025]`."""
+    if interval is None:
+        return numbers.NOTHING
+    return f"{numbers.difference(interval.mean)} {_ends(interval.low, interval.high, numbers.difference)}"
+
+
+def _share(share: Share | None) -> str:
+    """`63 % [41 %, 80 %]`."""
+    if share is None or share.share is None or share.low is None:
+        return numbers.NOTHING
+    return f"{_percent(share.share)} {_ends(share.low, share.high, _percent)}"
+
+
+def _ends(low: float | None, high: float | None, written: Any) -> str:
+    return f"[{written(low)}, {written(high)}]"
+
+
+def _percent(share: float | None) -> str:
+    return numbers.NOTHING if share is None else f"{round(100 * share)} %".replace("-", "−")
+
+
+def _top(values: Iterable[float]) -> str:
+    """The greatest value as it is printed, so that values printed alike are marked alike."""
+    return numbers.value(max(values, default=math.nan))
+
+
+def _valued(value: float | None, top: str) -> Entry:
+    text = numbers.value(value)
+    return Entry(text, text == top and text != numbers.NOTHING)
+
+
+def _safe(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+FORMAT = "foreword-benchmark/1"
+PAGE, RESULTS = "report.html", "results.json"
+
+
+def write_page(
+    folder: Path | str,
+    title: str,
+    intro: str,
+    tables: Sequence[Table],
+    hypotheses: Sequence[Verdict],
+    plots: Sequence[Plot],
+) -> Path:
+    """Write `report.html`, which needs no other file, and `results.json`; equal results give equal bytes.
+
+    Args:
+        folder: of the benchmark; made when missing.
+        title: of the page.
+        intro: text over the results, paragraphs parted by blank lines.
+        tables: in order.
+        hypotheses: with their verdicts; they come first on the page.
+        plots: whose SVGs go into the page.
+
+    Returns:
+        The page's path.
+    """
+    folder = Path(folder)
+    results = {
+        "format": FORMAT,
+        "title": title,
+        "intro": intro,
+        "hypotheses": [verdict.as_dict() for verdict in hypotheses],
+        "tables": [table.as_dict() for table in tables],
+        "plots": [plot.as_dict() for plot in plots],
+    }
+    page = render(title, intro, tables, hypotheses, plots)
+    write_json(folder / RESULTS, results)
+    with atomic_write(folder / PAGE) as file:
+        file.write(page)
+    return folder / PAGE
+
+
+def render(
+    title: str, intro: str, tables: Sequence[Table], hypotheses: Sequence[Verdict], plots: Sequence[Plot]
+) -> str:
+    """The page as text; arguments as for `write_page`."""
+    shown = [hypothesis_table(hypotheses)] if hypotheses else []
+    sections = [(f"table-{number}", t.title, _table(t)) for number, t in enumerate([*shown, *tables], start=1)]
+    sections += [(plot.name, plot.title, _figure(plot)) for plot in plots]
+    paragraphs = [element("p", text) for text in intro.split("\n\n") if text.strip()]
+    return document(title, element("header", element("h1", title), paragraphs), sections)
+
+
+def _table(table: Table) -> Markup:
+    """A table in a box that scrolls, its notes below."""
+    body = []
+    for line in table.lines:
+        cells = [
+            element("td", _text(entry), class_=None if place in table.words else "n")
+            for place, entry in enumerate(line[1:], start=1)
+        ]
+        body.append(row(element("th", _text(line[0]), scope="row"), cells))
+    notes = [element("p", note, class_="note") for note in table.notes]
+    return element("div", data_table(table.columns, body, words=table.words), notes)
+
+
+def _text(entry: Entry) -> Child:
+    return element("b", entry.text) if entry.best else entry.text
+
+
+def _figure(plot: Plot) -> Markup:
+    """A plot as an image inside the page: on its own, its names and styles cannot meddle with the page's."""
+    encoded = base64.b64encode(plot.svg.read_bytes()).decode("ascii")
+    image = element(
+        "img",
+        src=f"data:image/svg+xml;base64,{encoded}",
+        alt=f"{plot.title}. {plot.caption}",
+        style="display:block;max-width:100%;height:auto;background:#fff",
+    )
+    return element("figure", element("figcaption", plot.caption), image)

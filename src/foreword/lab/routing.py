@@ -1,0 +1,421 @@
+"""Each query by one expert: routing over the prompts of a bank (RouterRetriever, Lee et al. 2024, 2409.02685).
+
+The training queries of every source domain are grouped by the expert that does best on each; a group's centroid, of
+embeddings of the base model, is a pilot. A new query goes to the expert whose pilots it is most like. Documents are
+encoded alike whatever the expert, so that one index serves all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+
+from foreword.collections.collection import Collection, Qrels
+from foreword.errors import DataError, ForewordError, PromptError
+from foreword.evaluation.measures import evaluate_run
+from foreword.prompts.encoder import Precision, encode, transformer_of
+from foreword.prompts.prompt import Prompt, Side
+from foreword.prompts.routes import OneRoute
+from foreword.prompts.store import StoredPrompt
+from foreword.retrieval.search import exact_search
+from foreword.training.vectors import DocumentVectors
+from foreword.transferring.reach import Array, Method, similarity, softmax_weights, unit_rows
+from foreword.transferring.transfer import shared_document_source
+
+BASE_EXPERT = "base"
+"""The expert that is the base model itself."""
+
+Rule = Literal["mean", "max"]
+MEASURE = "nDCG@10"
+
+
+@dataclass(frozen=True)
+class PilotLibrary:
+    """Pilots, by which queries are routed.
+
+    Attributes:
+        pilots: (P, d'), of unit length: centroids of base embeddings of queries.
+        experts: the expert that each pilot stands for, a source's name or `base`.
+        sources: the domain that each pilot's queries come from.
+        counts: the queries behind each pilot.
+    """
+
+    pilots: Array
+    experts: tuple[str, ...]
+    sources: tuple[str, ...]
+    counts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.experts), len(self.sources), len(self.counts)}
+        if self.pilots.ndim != 2 or lengths != {len(self.pilots)} or not self.experts:
+            raise ForewordError(
+                f"pilots of shape {self.pilots.shape} for {len(self.experts)} experts, {len(self.sources)} sources and "
+                f"{len(self.counts)} counts; expected one of each for every pilot, and one pilot at least"
+            )
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Queries of one domain with their relevant documents, and documents to find them among."""
+
+    texts: list[str]
+    qrels: Qrels
+    documents: DocumentVectors
+    exclude_self: bool
+
+
+def document_route(bank: Mapping[str, StoredPrompt]) -> OneRoute:
+    """What encodes documents whatever expert encodes the query: the base model (None), or one source for all.
+
+    Raises:
+        PromptError: an empty bank, prompts of different structures, or experts that each encode documents their own
+            way, so that each would need an index of its own.
+    """
+    specs = {stored.prompt.spec for stored in bank.values()}
+    if len(specs) != 1:
+        raise PromptError(f"the bank's prompts have {len(specs)} structures; routing needs one for all, and a prompt")
+    if next(iter(specs)).sides == "query":
+        return None
+    shared = shared_document_source(bank)
+    if shared is None:
+        raise PromptError(
+            "the experts encode documents differently, so no one index serves all; route over prompts of the query "
+            "side, or trained over one prompt's documents (--document-side start)"
+        )
+    return shared
+
+
+def build_pilots(
+    encoder: SentenceTransformer,
+    bank: Mapping[str, StoredPrompt],
+    sources: Mapping[str, Collection],
+    *,
+    base: bool = False,
+    documents: Mapping[str, DocumentVectors] | None = None,
+    limit: int = 500,
+    seed: int = 0,
+    precision: Precision = "float32",
+    query_length: int | None = 64,
+    document_length: int | None = 128,
+    quiet: bool = False,
+) -> PilotLibrary:
+    """A pilot for every source domain and every expert that is best on some of its training queries.
+
+    Best is the highest nDCG@10, of equal ones the greatest margin of a relevant document over the others, and then
+    the first by name. (nDCG@10 ties often: without the margin, the first expert would take every query that all of
+    them answer or none does.) An expert that is best on no query gets no pilot and is never chosen.
+
+    Args:
+        encoder: from `load_encoder`; the bank's prompts are added to it under their names.
+        bank: the experts.
+        sources: domains with a train split, the target not among them; a multitask expert needs none of its own.
+        base: the base model is an expert too, under the name `base`.
+        documents: domain -> its corpus embedded by `document_route(bank)`, in which its queries then search; those
+            of other domains search among the relevant documents of the queries drawn, which this embeds.
+        limit: training queries of a domain that are looked at, at most.
+        seed: of their choice.
+        precision: of the forward passes.
+        query_length: tokens a query is cut to.
+        document_length: tokens a document is cut to.
+        quiet: no progress bars.
+
+    Raises:
+        PromptError: see `document_route`; or `base` is also a source's name.
+        DataError: a domain without training queries, or whose vectors lack a relevant document or are another model's.
+        ForewordError: no sources, or `limit` below 1.
+    """
+    if not sources or limit < 1:
+        raise ForewordError(f"{len(sources)} source domains, limit {limit}; expected at least 1 of each")
+    if BASE_EXPERT in bank:
+        raise PromptError(f"a source is called {BASE_EXPERT!r}, which is the base model's name here; rename it")
+    route = document_route(bank)
+    for name, stored in bank.items():
+        transformer_of(encoder).add(name, stored.prompt)
+    experts = sorted([*bank, BASE_EXPERT] if base else bank)
+    how: dict[str, Any] = {"precision": precision, "quiet": quiet}
+    made: list[tuple[Array, str, str, int]] = []
+    for source in sorted(sources):
+        vectors = (documents or {}).get(source)
+        judged = _draw(encoder, sources[source], vectors, route, limit, seed, document_length, how)
+        chosen = _best_experts(encoder, judged, experts, query_length, how)
+        features = unit_rows(_queries(encoder, judged.texts, None, query_length, how))
+        for expert in experts:
+            own = [i for i, name in enumerate(chosen) if name == expert]
+            if own:
+                made.append((features[own].mean(axis=0), expert, source, len(own)))
+    pilots, names, origins, counts = zip(*made, strict=True)
+    return PilotLibrary(unit_rows(np.stack(pilots)), names, origins, counts)
+
+
+def route_queries(library: PilotLibrary, query_vectors: np.ndarray[Any, Any], rule: Rule = "mean") -> list[str]:
+    """The expert of each query: the one to whose pilots its base embedding is most similar (cosine).
+
+    Args:
+        library: from `build_pilots`.
+        query_vectors: (Q, d') embeddings by the base model: `encode(encoder, texts, "query", route=None)`.
+        rule: over an expert's pilots, the `mean` similarity, as in the paper, or the greatest (`max`).
+
+    Returns:
+        Q names; of equally similar experts the first by name.
+
+    Raises:
+        ForewordError: no such rule, or another width than the pilots'.
+    """
+    if rule not in get_args(Rule):
+        raise ForewordError(f"rule is {rule!r}; expected one of {', '.join(get_args(Rule))}")
+    if query_vectors.ndim != 2 or query_vectors.shape[1] != library.pilots.shape[1]:
+        raise ForewordError(
+            f"query vectors of shape {query_vectors.shape} for pilots of {library.pilots.shape[1]} numbers; expected "
+            "rows of as many, from the same base model"
+        )
+    products = unit_rows(query_vectors) @ unit_rows(library.pilots).T  # (Q, P)
+    experts = sorted(set(library.experts))
+    of_expert = [products[:, [name == expert for name in library.experts]] for expert in experts]
+    scores = np.stack([own.mean(axis=1) if rule == "mean" else own.max(axis=1) for own in of_expert])
+    return [experts[place] for place in scores.argmax(axis=0)]
+
+
+def encode_by_experts(
+    encoder: SentenceTransformer, texts: Sequence[str], experts: Sequence[str], **how: Any
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Embeddings of queries, (Q, d'), each by the expert chosen for it.
+
+    Args:
+        encoder: carrying the experts under their names.
+        texts: the queries.
+        experts: a name for each, as `route_queries` gives; `base`: the base model.
+        how: further arguments of `foreword.prompts.encoder.encode`.
+
+    Raises:
+        PromptError: an expert that the encoder does not carry, or another number of experts than of texts.
+    """
+    return encode(encoder, texts, "query", domains=[None if name == BASE_EXPERT else name for name in experts], **how)
+
+
+def _best_experts(
+    encoder: SentenceTransformer,
+    judged: _Judged,
+    experts: Sequence[str],
+    query_length: int | None,
+    how: Mapping[str, Any],
+) -> list[str]:
+    """For each query the expert that is best on it; see `build_pilots`."""
+    ranks: list[list[tuple[float, float]]] = []  # by expert and query: what is to be greatest
+    for expert in experts:
+        vectors = _queries(encoder, judged.texts, None if expert == BASE_EXPERT else expert, query_length, how)
+        run = exact_search(
+            vectors,
+            list(judged.qrels),
+            judged.documents.vectors,
+            10,
+            document_ids=judged.documents.doc_ids,
+            exclude_self=judged.exclude_self,
+        )
+        gains = evaluate_run(run, judged.qrels, [MEASURE]).per_query[MEASURE]
+        ranks.append(list(zip((gains[q] for q in judged.qrels), _margins(vectors, judged), strict=True)))
+    return [experts[max(range(len(experts)), key=lambda e: ranks[e][q])] for q in range(len(judged.texts))]
+
+
+def _margins(vectors: Array, judged: _Judged) -> list[float]:
+    """For each query the score of its best relevant document less that of the best other one."""
+    places = {doc_id: place for place, doc_id in enumerate(judged.documents.doc_ids)}
+    margins = []
+    for vector, (query_id, relevant) in zip(vectors, judged.qrels.items(), strict=True):
+        scores = np.asarray(judged.documents.vectors @ vector, dtype=np.float64)
+        own = [places[doc_id] for doc_id in relevant]
+        best = scores[own].max()
+        hidden = [*own, *([places[query_id]] if judged.exclude_self and query_id in places else [])]
+        scores[hidden] = -np.inf
+        margins.append(float(best - scores.max()) if np.isfinite(scores).any() else 0.0)
+    return margins
+
+
+def _draw(
+    encoder: SentenceTransformer,
+    collection: Collection,
+    vectors: DocumentVectors | None,
+    route: OneRoute,
+    limit: int,
+    seed: int,
+    length: int | None,
+    how: Mapping[str, Any],
+) -> _Judged:
+    """A seeded choice of a domain's training queries, whatever their order in it."""
+    texts: dict[str, str] = {}
+    relevant: dict[str, dict[str, str]] = {}
+    for pair in collection.pairs("train", hard_negatives=0):
+        texts[pair.query_id] = pair.query
+        relevant.setdefault(pair.query_id, {})[pair.doc_id] = pair.document
+    if not texts:
+        raise DataError(f"{collection.id} has no training queries, so it gives no pilots; leave it out")
+    ids = sorted(texts)
+    drawn = [ids[i] for i in sorted(np.random.default_rng(seed).permutation(len(ids))[:limit])]
+    qrels = {query_id: dict.fromkeys(relevant[query_id], 1) for query_id in drawn}
+    if vectors is None:
+        found = {doc_id: text for query_id in drawn for doc_id, text in relevant[query_id].items()}
+        embedded = encode(encoder, list(found.values()), "document", route=route, max_length=length, **how)
+        vectors = DocumentVectors(list(found), embedded)
+    vectors = vectors.checked(encoder)
+    missing = sorted({doc_id for docs in qrels.values() for doc_id in docs}.difference(vectors.doc_ids))
+    if missing:
+        raise DataError(
+            f"{collection.id}: {len(missing)} relevant documents have no vector, such as {missing[0]!r}; give vectors "
+            "of the corpus that the training pairs are about, or none"
+        )
+    return _Judged([texts[query_id] for query_id in drawn], qrels, vectors, collection.exclude_self)
+
+
+def _queries(
+    encoder: SentenceTransformer, texts: Sequence[str], route: OneRoute, length: int | None, how: Mapping[str, Any]
+) -> Array:
+    return encode(encoder, texts, "query", route=route, max_length=length, **how)
+
+
+# How alike two domains are, by the prompts trained for them (SPoT, Vu et al. 2022, 2110.07904).
+#
+# SPoT takes a task's prompt as the task's embedding. Its prompts are n vectors before the text; those here lie in every
+# layer, so token i is what vector i is to all layers together: its key, and its value times the gate of each head, by
+# layer, side by side. (A value never acts without its gate: -g * -v is g * v, and behind a gate of 0 it says nothing.)
+#
+# Prompts trained from one start share nearly all of it, which makes all of them alike. Given the start, what is
+# compared
+# is how each of them moved away from it.
+
+
+AnyPrompt = Prompt | StoredPrompt
+
+
+def prompt_tokens(prompt: AnyPrompt, *, start: AnyPrompt | None = None, side: Side = "query") -> Array:
+    """The n tokens of a prompt, (n, w), less those of `start` where it is given.
+
+    w is d for `input` prompts, 2 L G h for `prefix` and L (G + H) h for `gated` ones (see `foreword.prompts.prompt`).
+
+    Args:
+        prompt: of any kind.
+        start: what it was trained from; its sides may be others, as long as it encodes `side`.
+        side: whose part is looked at. Sources that share one document part differ in their query part alone.
+
+    Raises:
+        PromptError: no part encodes this side, or prompt and start differ in structure.
+    """
+    tokens = _tokens(prompt, side)
+    if start is not None:
+        origin = _tokens(start, side)
+        _check_alike(tokens, origin, "the prompt and its start")
+        tokens = tokens - origin
+    return np.asarray(tokens.numpy(), dtype=np.float32)
+
+
+def prompt_similarity(
+    a: AnyPrompt, b: AnyPrompt, method: Method = "mean", *, start: AnyPrompt | None = None, side: Side = "query"
+) -> float:
+    """Likeness of two prompts, from -1 to 1; 0 where one of them did not move from `start` at all.
+
+    Args:
+        a: one prompt.
+        b: another of the same length and layers.
+        method: SPoT's two: `mean`, the cosine of the mean tokens; `pairwise`, the mean cosine over all pairs of a
+            token of the one and a token of the other. Neither depends on the order of the tokens.
+        start: what both were trained from, to compare how they moved; None: to compare the prompts as they are.
+        side: whose part is looked at.
+
+    Raises:
+        PromptError: the prompts differ in structure, or no part encodes this side.
+        ForewordError: no such method.
+    """
+    if method not in get_args(Method):
+        raise ForewordError(f"similarity method is {method!r}; expected one of {', '.join(get_args(Method))}")
+    ours, theirs = (prompt_tokens(prompt, start=start, side=side) for prompt in (a, b))
+    _check_alike(ours, theirs, "the two prompts")
+    if method == "mean":
+        ours, theirs = (tokens.mean(axis=0, keepdims=True) for tokens in (ours, theirs))
+    return similarity(unit_rows(ours), unit_rows(theirs), "pairwise")  # rows of zeros give 0
+
+
+def spot_similarities(
+    target: AnyPrompt,
+    bank: Mapping[str, StoredPrompt],
+    *,
+    method: Method = "mean",
+    start: AnyPrompt | None = None,
+    side: Side = "query",
+) -> dict[str, float]:
+    """Source -> `prompt_similarity` of its prompt to the target's own.
+
+    Args:
+        target: a prompt trained on the target; where it has no labels, on its pseudo-queries, from the shared start.
+        bank: the sources. The start itself has similarity 0 to everything, since it did not move; leave it out.
+        method: as for `prompt_similarity`.
+        start: what all were trained from.
+        side: whose part is looked at.
+
+    Raises:
+        PromptError: as `prompt_similarity`, or the target's prompt is the start itself, which is like none.
+    """
+    if start is not None and not prompt_tokens(target, start=start, side=side).any():
+        raise PromptError(
+            "the target's prompt is still the start (no step of its training was kept), so it is like no source more "
+            "than another; train it for longer, or weigh the sources alike"
+        )
+    return {name: prompt_similarity(target, source, method, start=start, side=side) for name, source in bank.items()}
+
+
+def spot_weights(
+    target_prompt: AnyPrompt,
+    bank: Mapping[str, StoredPrompt],
+    top_k: int = 5,
+    temperature: float = 0.1,
+    *,
+    method: Method = "mean",
+    start: AnyPrompt | None = None,
+    side: Side = "query",
+) -> dict[str, float]:
+    """Weights of the `top_k` sources whose prompts are most like the target's; they add up to 1.
+
+    SPoT begins the target's prompt with the best of the top k, or with their average weighted by the similarities
+    themselves, and goes on training it. The weights here are `softmax(similarity / temperature)`, as for similarity
+    of documents (a cosine may be negative); with `top_k` 1 it is the nearest source alone, as in the paper.
+
+    Args:
+        target_prompt: as for `spot_similarities`.
+        bank: as there.
+        top_k: sources weighed.
+        temperature: of the softmax.
+        method: as for `prompt_similarity`.
+        start: what all were trained from.
+        side: whose part is looked at.
+
+    Raises: as `spot_similarities` and `foreword.transferring.reach.softmax_weights`.
+    """
+    alike = spot_similarities(target_prompt, bank, method=method, start=start, side=side)
+    return softmax_weights(alike, top_k=top_k, temperature=temperature)
+
+
+def _tokens(given: AnyPrompt, side: Side) -> Tensor:
+    """(n, w), as said at the top."""
+    prompt = given.prompt if isinstance(given, StoredPrompt) else given
+    part = prompt.part(side)
+    if part is None:
+        raise PromptError(f"a prompt of sides {prompt.spec.sides!r} has no part for a {side}; compare the other side")
+    tensors = {name: tensor.detach().double().cpu() for name, tensor in part.items()}
+    if prompt.spec.kind == "input":
+        return tensors["vectors"]
+    keys, values = tensors["keys"], tensors["values"]  # (L, n, G, h)
+    if prompt.spec.kind == "gated":
+        gate = tensors["gate"]  # (L, H)
+        values = values.repeat_interleave(gate.shape[1] // values.shape[2], dim=2) * gate[:, None, :, None]
+    return torch.cat([keys.flatten(2), values.flatten(2)], dim=2).transpose(0, 1).flatten(1)
+
+
+def _check_alike(a: Tensor | Array, b: Tensor | Array, which: str) -> None:
+    if a.shape != b.shape:
+        raise PromptError(
+            f"{which} differ in structure: tokens of shape {tuple(a.shape)} and {tuple(b.shape)}; compare prompts of "
+            "one kind, length and number of layers"
+        )

@@ -1,0 +1,679 @@
+"""Is one system better than another over many domains: intervals, tests, and shares of what labels would give.
+
+Every number here is a mean over domains of means over queries, so that a domain counts once however many queries it
+has, and what is averaged over queries has first been averaged over seeds. The intervals say what other domains like
+these would have given; the tests say whether chance explains what was seen on these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from foreword.errors import ForewordError
+from foreword.evaluation.measures import bootstrap_interval, paired_randomization
+from foreword.lab.records import TRANSFER, Cell
+
+# Means over domains of means over queries: intervals, randomisation tests and corrections, from values alone.
+
+
+PerQuery = Mapping[str, Mapping[str, float]]
+"""Values, or differences of two systems, by target and query id."""
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+TRIALS = 10_000
+_CHUNK_VALUES = 2**20  # drawn query numbers held at a time: 8 MiB of int64
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean over domains and the interval in which it lies."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def macro_mean(values: PerQuery) -> float:
+    """The mean over targets of the means over queries."""
+    return float(np.mean([values.mean() for values in arrays_of(values)]))
+
+
+def hierarchical_bootstrap(differences: PerQuery, trials: int = TRIALS, seed: int = 0, level: float = 0.95) -> Interval:
+    """Percentile interval of the mean over domains of domain means, for domains drawn like these.
+
+    In each trial domains are drawn with replacement and, in each drawn one, its queries with replacement (Davison &
+    Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8; drawing with replacement at both levels
+    makes the interval a little too wide rather than too narrow).
+
+    Args:
+        differences: by target and query.
+        trials: resamples.
+        seed: of the draws.
+        level: coverage, between 0 and 1.
+
+    Raises:
+        ForewordError: no queries, a value that is not finite, or a level or number of trials out of range.
+    """
+    check_draws(trials, level)
+    drawn = _resampled_means([values[:, None] for values in arrays_of(differences)], trials, seed)[:, 0]
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(macro_mean(differences), float(low), float(high))
+
+
+def ratio_of_means(
+    part: PerQuery, whole: PerQuery, trials: int = TRIALS, seed: int = 0, level: float = 0.95
+) -> tuple[float | None, float | None, float | None]:
+    """The macro mean of one over that of the other, and its percentile interval under the hierarchical bootstrap.
+
+    A resample in which `whole` is not above 0 has no ratio; it counts as below the lower end and above the upper.
+
+    Args:
+        part: by target and query, e.g. a system's gains.
+        whole: the same targets and queries, e.g. the gains of a ceiling.
+        trials: resamples.
+        seed: of the draws.
+        level: coverage, between 0 and 1.
+
+    Returns:
+        The ratio and its interval's ends; all None where `whole` is not above 0, an end None where too many
+        resamples have no ratio.
+    """
+    check_draws(trials, level)
+    top = macro_mean(whole)
+    if top <= 0:
+        return None, None, None
+    pairs = zip(arrays_of(part), arrays_of(whole), strict=True)
+    drawn = _resampled_means([np.stack(pair, axis=1) for pair in pairs], trials, seed)
+    above = drawn[:, 1] > 0
+    ratios = drawn[:, 0] / np.where(above, drawn[:, 1], 1.0)
+    ends: list[float | None] = []
+    for worst, quantile in ((-math.inf, (1 - level) / 2), (math.inf, (1 + level) / 2)):
+        end = float(np.quantile(np.where(above, ratios, worst), quantile, method="nearest"))
+        ends.append(end if math.isfinite(end) else None)
+    return macro_mean(part) / top, ends[0], ends[1]
+
+
+def stratified_randomization(differences: PerQuery, trials: int = TRIALS, seed: int = 0) -> float:
+    """Two-sided p-value of the mean over domains of domain means, signs flipped query by query within the domains.
+
+    The paired randomisation test (Smucker, Allan & Carterette, 2007) with each query's difference weighed as it
+    counts in the mean: exact for few differing queries, else `(1 + hits) / (1 + trials)`. It is about the queries
+    of these domains; whether other domains would agree is for `hierarchical_bootstrap` to say.
+
+    Raises:
+        ForewordError: no queries, a value that is not finite, or fewer than one trial.
+    """
+    arrays_of(differences)  # raises
+    share = {
+        f"{target}\t{query}": value / (len(values) * len(differences))
+        for target, values in differences.items()
+        for query, value in values.items()
+    }
+    return paired_randomization(share, dict.fromkeys(share, 0.0), trials=trials, seed=seed).p_value
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Each p-value corrected for having made all of the tests (Holm, "A Simple Sequentially Rejective Multiple Test
+    Procedure", 1979): the i-th smallest of n times n - i + 1, never less than a smaller one's, at most 1.
+    """
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected
+
+
+def check_draws(trials: int, level: float) -> None:
+    """Raise unless the level is between 0 and 1 and there is a trial."""
+    if not 0 < level < 1 or trials < 1:
+        raise ForewordError(f"level={level}, trials={trials}; expected a level between 0 and 1 and 1 or more trials")
+
+
+def arrays_of(values: PerQuery) -> list[Array]:
+    """Each target's values, in the order of sorted targets and query ids, so that the caller's changes nothing."""
+    if not values or not all(values.values()):
+        raise ForewordError("there are no queries to compare on; run both systems on a target")
+    arrays = [np.array([float(values[t][q]) for q in sorted(values[t])], dtype=np.float64) for t in sorted(values)]
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ForewordError("a query's value is NaN or infinite; evaluate the runs again")
+    return arrays
+
+
+def _resampled_means(stacks: Sequence[Array], trials: int, seed: int) -> Array:
+    """Means over domains of means over queries, both drawn with replacement.
+
+    Args:
+        stacks: a domain each, (queries, V) for V statistics of the same queries.
+        trials: T.
+        seed: of the draws.
+
+    Returns:
+        (T, V).
+    """
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, len(stacks), size=(trials, len(stacks)))
+    means = np.empty((*drawn.shape, stacks[0].shape[1]))
+    for place, stack in enumerate(stacks):
+        where = drawn == place
+        means[where] = _query_means(rng, stack, int(where.sum()))
+    return np.asarray(means.mean(axis=1), dtype=np.float64)
+
+
+def _query_means(rng: np.random.Generator, stack: Array, draws: int) -> Array:
+    """(draws, V): the means of that many resamples of one domain's queries (queries, V)."""
+    n = len(stack)
+    parts = np.array_split(np.arange(draws), max(1, -(-draws * n // _CHUNK_VALUES)))
+    return np.concatenate([stack[rng.integers(0, n, size=(len(part), n))].mean(axis=1) for part in parts])
+
+
+__all__ = [
+    "DomainDifference",
+    "Interval",
+    "PerQuery",
+    "Share",
+    "WinTieLoss",
+    "by_domain",
+    "coverage",
+    "differences",
+    "hierarchical_bootstrap",
+    "holm",
+    "macro_mean",
+    "only",
+    "rank_correlation",
+    "seed_means",
+    "seed_spread",
+    "share_of_gain",
+    "stratified_randomization",
+    "win_tie_loss",
+]
+
+_EXACT_DIGITS = 12  # of a difference: equal values averaged over other numbers of seeds must not seem to differ
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What share of a ceiling's gain over the baseline a system has; None where the ceiling gains nothing.
+
+    `low` and `high` are None where the ceiling's gain is too uncertain for a ratio to have an interval.
+    """
+
+    share: float | None
+    low: float | None
+    high: float | None
+    targets: tuple[str, ...]
+    """That the system, the ceiling and the baseline all have."""
+
+
+@dataclass(frozen=True, slots=True)
+class DomainDifference:
+    """Two systems on one target."""
+
+    target: str
+    mean: float
+    low: float
+    high: float
+    p_value: float
+    """Of this target alone."""
+    p_holm: float
+    """Corrected for having looked at all of the targets."""
+    queries: int
+
+
+@dataclass(frozen=True, slots=True)
+class WinTieLoss:
+    """On how many targets a system is better, alike and worse, and on how many significantly so."""
+
+    wins: int
+    ties: int
+    losses: int
+    significant_wins: int
+    significant_losses: int
+
+
+def seed_means(cells: Sequence[Cell], system: str, measure: str) -> dict[str, dict[str, float]]:
+    """A system's values by target and query, the mean over its seeds on that target.
+
+    Raises:
+        ForewordError: a cell lacks the measure, is there twice, or its queries differ from another seed's.
+    """
+    found: dict[str, dict[int, Mapping[str, float]]] = defaultdict(dict)
+    for cell in cells:
+        if cell.system != system:
+            continue
+        where = f"{system} on {cell.target}, seed {cell.seed}"
+        if measure not in cell.per_query:
+            raise ForewordError(f"{where}: no {measure}; it has {', '.join(cell.per_query)}")
+        if cell.seed in found[cell.target]:
+            raise ForewordError(f"{where}: there are two cells; keep one")
+        found[cell.target][cell.seed] = cell.per_query[measure]
+        if cell.per_query[measure].keys() != next(iter(found[cell.target].values())).keys():
+            raise ForewordError(f"{where}: other queries than with another seed; run the seeds on one collection")
+    return {
+        target: {query: math.fsum(seed[query] for seed in seeds.values()) / len(seeds) for query in sorted(first)}
+        for target, seeds in sorted(found.items())
+        for first in [next(iter(seeds.values()))]
+    }
+
+
+def differences(cells: Sequence[Cell], system: str, baseline: str, measure: str) -> dict[str, dict[str, float]]:
+    """The system's mean over seeds less the baseline's, by query, on the targets that both have.
+
+    The two may have different numbers of seeds; what does not depend on one has a single cell.
+
+    Raises:
+        ForewordError: as `seed_means`, or the two are scored on different queries of a target.
+    """
+    ours, theirs = (seed_means(cells, name, measure) for name in (system, baseline))
+    shared = {target: (ours[target], theirs[target]) for target in ours if target in theirs}
+    for target, (a, b) in shared.items():
+        if a.keys() != b.keys():
+            odd = sorted(a.keys() ^ b.keys())
+            raise ForewordError(
+                f"{system} and {baseline} are scored on different queries of {target} ({len(a)} and {len(b)}; in one "
+                f"only: {', '.join(map(repr, odd[:3]))}); run both on one collection"
+            )
+    return {
+        target: {query: round(a[query] - b[query], _EXACT_DIGITS) for query in a} for target, (a, b) in shared.items()
+    }
+
+
+def only(values: PerQuery, targets: Collection[str]) -> dict[str, Mapping[str, float]]:
+    """The values of these targets."""
+    return {target: values[target] for target in values if target in targets}
+
+
+def by_domain(
+    differences: PerQuery, trials: int = TRIALS, seed: int = 0, level: float = 0.95
+) -> list[DomainDifference]:
+    """Each target by itself: mean difference, bootstrap interval over its queries, and randomisation test.
+
+    Raises:
+        ForewordError: as `hierarchical_bootstrap`.
+    """
+    arrays_of(differences)  # raises
+    found = []
+    for target, values in sorted(differences.items()):
+        zeros = dict.fromkeys(values, 0.0)
+        test = paired_randomization(values, zeros, trials=trials, seed=seed)
+        found.append((target, test, bootstrap_interval(values, zeros, level=level, trials=trials, seed=seed)))
+    corrected = holm([test.p_value for _, test, _ in found])
+    return [
+        DomainDifference(target, test.difference, low, high, test.p_value, p_holm, test.n)
+        for (target, test, (low, high)), p_holm in zip(found, corrected, strict=True)
+    ]
+
+
+def win_tie_loss(domains: Sequence[DomainDifference], tie: float = 0.001, alpha: float = 0.05) -> WinTieLoss:
+    """Count the targets won and lost.
+
+    Args:
+        domains: from `by_domain`.
+        tie: a mean difference of at most this, up or down, is a tie (in the measure's own unit).
+        alpha: a win or loss is significant when its corrected p-value is below.
+    """
+    wins = [domain for domain in domains if domain.mean > tie]
+    losses = [domain for domain in domains if domain.mean < -tie]
+    return WinTieLoss(
+        len(wins),
+        len(domains) - len(wins) - len(losses),
+        len(losses),
+        *(sum(domain.p_holm < alpha for domain in side) for side in (wins, losses)),
+    )
+
+
+def share_of_gain(
+    cells: Sequence[Cell],
+    system: str,
+    ceiling: str,
+    baseline: str,
+    measure: str = "nDCG@10",
+    *,
+    targets: Collection[str] | None = None,
+    trials: int = TRIALS,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Share:
+    """(mean of the system - baseline) / (mean of the ceiling - baseline), over the targets that all three have.
+
+    The interval is a percentile one of the ratio under the same resamples as `hierarchical_bootstrap` takes. A
+    resample in which the ceiling gains nothing has no ratio; it counts as below the lower end and above the upper.
+
+    Args:
+        cells: of all three.
+        system: whose share it is.
+        ceiling: e.g. what the target's own labels give.
+        baseline: e.g. the base model.
+        measure: of the values.
+        targets: to be looked at; None: all.
+        trials: resamples.
+        seed: of the draws.
+        level: coverage, between 0 and 1.
+    """
+    gains = [differences(cells, name, baseline, measure) for name in (system, ceiling)]
+    shared = [t for t in gains[0] if t in gains[1] and (targets is None or t in targets)]
+    if not shared:
+        return Share(None, None, None, ())
+    ours, most = (only(gain, shared) for gain in gains)
+    return Share(*ratio_of_means(ours, most, trials, seed, level), tuple(shared))
+
+
+def seed_spread(cells: Sequence[Cell], system: str, measure: str, targets: Collection[str]) -> float | None:
+    """Standard deviation (n - 1) of the mean over the targets from seed to seed; None below two whole seeds."""
+    means: dict[int, dict[str, float]] = defaultdict(dict)
+    for cell in cells:
+        if cell.system == system and cell.target in targets:
+            means[cell.seed][cell.target] = cell.measures[measure]
+    whole = [
+        math.fsum(by_target.values()) / len(by_target)
+        for by_target in means.values()
+        if len(by_target) == len(set(targets))
+    ]
+    return float(np.std(whole, ddof=1)) if len(whole) > 1 else None
+
+
+def coverage(cells: Sequence[Cell], system: str, targets: Collection[str] | None = None) -> float | None:
+    """The share of a system's decisions, one for each target and seed, that are to transfer; None without any."""
+    decisions = [
+        cell.decision
+        for cell in cells
+        if cell.system == system and cell.decision is not None and (targets is None or cell.target in targets)
+    ]
+    return decisions.count(TRANSFER) / len(decisions) if decisions else None
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Spearman's rho (1904), ties at their mean rank; None below three pairs or where one side is constant."""
+    if len(a) != len(b):
+        raise ForewordError(f"{len(a)} values beside {len(b)}; expected pairs")
+    if len(a) < 3 or len(set(a)) == 1 or len(set(b)) == 1:
+        return None
+    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
+
+
+def _ranks(values: Sequence[float]) -> Array:
+    """Ranks from 1 upwards, equal values at the mean of theirs."""
+    _, place, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray(last - (counts - 1) / 2, dtype=np.float64)[place]
+
+
+# What each system comes to over all targets, and whether what was claimed before the run held.
+
+
+MEASURES = ("nDCG@10", "R@100")
+"""Reported; systems are compared on the first."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A system against the baseline on all targets."""
+
+    difference: Interval
+    """Mean over domains, with the interval for domains like these."""
+    p_value: float
+    worst_target: str
+    worst: Interval
+    """On that target, with the interval over its queries."""
+    counts: WinTieLoss
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One system on all targets; means are over targets, seeds averaged first.
+
+    Attributes:
+        system: its name.
+        labels: how many of the target's training labels it used, the different numbers over its cells; None: all.
+        seeds: the least and the greatest number of seeds that a target has.
+        measures: measure -> mean.
+        gain: None for the baseline itself, and where the baseline lacks a target.
+        share: of the ceiling's gain; None as `gain`.
+        coverage: the share of its decisions that are to transfer; None where it decides nothing.
+        spread: standard deviation from seed to seed of the first measure's mean; None for one seed.
+        trained_parameters: exact mean.
+        stored_bytes: mean.
+        seconds: mean, to adapt to one target.
+    """
+
+    system: str
+    labels: tuple[int | None, ...]
+    seeds: tuple[int, int]
+    measures: dict[str, float]
+    gain: Gain | None
+    share: Share | None
+    coverage: float | None
+    spread: float | None
+    trained_parameters: float
+    stored_bytes: float
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Incomplete:
+    """A system that lacks targets, and so has no place among the means."""
+
+    system: str
+    covered: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Summaries:
+    """The systems that cover all targets, and those that do not, each in the order asked for."""
+
+    rows: tuple[Summary, ...]
+    incomplete: tuple[Incomplete, ...]
+    targets: tuple[str, ...]
+    measures: tuple[str, ...]
+    ceiling: str
+    baseline: str
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A claim made before the run: on the mean over the targets, the system is better than the baseline."""
+
+    name: str
+    statement: str
+    system: str
+    baseline: str
+
+
+Outcome = Literal["supported", "contradicted", "undecided", "not tested"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a hypothesis.
+
+    Attributes:
+        hypothesis: the claim.
+        outcome: `supported` when the interval lies above 0 and the corrected p-value below the level, `contradicted`
+            when the interval lies below 0 and the p-value below the level, else `undecided`; `not tested` when
+            targets are missing.
+        difference: mean over domains and its interval.
+        p_value: of the randomisation test within the domains.
+        p_holm: corrected for all hypotheses that were tested together.
+        missing: targets that one of the two systems lacks.
+    """
+
+    hypothesis: Hypothesis
+    outcome: Outcome
+    difference: Interval | None
+    p_value: float | None
+    p_holm: float | None
+    missing: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return asdict(self)
+
+
+def summarise(
+    cells: Sequence[Cell],
+    targets: Sequence[str],
+    systems: Sequence[str],
+    ceiling: str = "supervised",
+    baseline: str = "base",
+    *,
+    measures: Sequence[str] = MEASURES,
+    trials: int = 10_000,
+    seed: int = 0,
+) -> Summaries:
+    """One row for each system that covers all targets.
+
+    Args:
+        cells: of all systems; other targets' are left out of account.
+        targets: the held-out domains that the means are over.
+        systems: the rows, in order.
+        ceiling: what shares of gain are of.
+        baseline: what differences are from.
+        measures: the columns; the first is compared.
+        trials: of intervals and tests.
+        seed: of their draws.
+
+    Raises:
+        ForewordError: no targets or measures, or cells that cannot be compared.
+    """
+    if not targets or not measures:
+        raise ForewordError(f"{len(targets)} targets and {len(measures)} measures; expected one or more of each")
+    here = [cell for cell in cells if cell.target in targets]
+    rows, incomplete = [], []
+    for system in dict.fromkeys(systems):
+        missing = _missing(here, targets, [system])
+        if missing:
+            covered = tuple(target for target in targets if target not in missing)
+            incomplete.append(Incomplete(system, covered, missing))
+            continue
+        compared = system != baseline and not _missing(here, targets, [baseline])
+        gain = share = None
+        if compared:
+            gain = _gain(differences(here, system, baseline, measures[0]), trials, seed)
+            share = share_of_gain(here, system, ceiling, baseline, measures[0], trials=trials, seed=seed)
+        rows.append(
+            Summary(
+                system,
+                _labels(here, system),
+                _seeds(here, system),
+                {measure: macro_mean(seed_means(here, system, measure)) for measure in measures},
+                gain,
+                share,
+                coverage(here, system),
+                seed_spread(here, system, measures[0], targets),
+                *(_cost(here, system, cost) for cost in (_parameters, _bytes, _seconds)),
+            )
+        )
+    return Summaries(tuple(rows), tuple(incomplete), tuple(targets), tuple(measures), ceiling, baseline)
+
+
+def judge_hypotheses(
+    cells: Sequence[Cell],
+    hypotheses: Sequence[Hypothesis],
+    targets: Sequence[str],
+    *,
+    measure: str = MEASURES[0],
+    alpha: float = 0.05,
+    trials: int = 10_000,
+    seed: int = 0,
+) -> list[Verdict]:
+    """A verdict on each hypothesis, p-values corrected for all that could be tested (Holm, 1979).
+
+    Args:
+        cells: of all systems named.
+        hypotheses: the claims.
+        targets: the held-out domains that the means are over; a hypothesis that lacks one is not tested.
+        measure: that systems are compared on.
+        alpha: the level of significance; intervals cover 1 - alpha.
+        trials: of intervals and tests.
+        seed: of their draws.
+    """
+    tested: dict[int, tuple[Interval, float]] = {}
+    missing = [_missing(cells, targets, [claim.system, claim.baseline]) for claim in hypotheses]
+    for place, claim in enumerate(hypotheses):
+        if not missing[place]:
+            found = only(differences(cells, claim.system, claim.baseline, measure), targets)
+            interval = hierarchical_bootstrap(found, trials, seed, 1 - alpha)
+            tested[place] = interval, stratified_randomization(found, trials, seed)
+    corrected = dict(zip(tested, holm([p_value for _, p_value in tested.values()]), strict=True))
+    verdicts = []
+    for place, claim in enumerate(hypotheses):
+        if place not in tested:
+            verdicts.append(Verdict(claim, "not tested", None, None, None, missing[place]))
+            continue
+        interval, p_value = tested[place]
+        outcome = _outcome(interval, corrected[place] < alpha)
+        verdicts.append(Verdict(claim, outcome, interval, p_value, corrected[place], ()))
+    return verdicts
+
+
+def _outcome(interval: Interval, significant: bool) -> Outcome:
+    if significant and interval.low > 0:
+        return "supported"
+    return "contradicted" if significant and interval.high < 0 else "undecided"
+
+
+def _gain(found: dict[str, dict[str, float]], trials: int, seed: int) -> Gain:
+    """Of differences by target and query."""
+    domains = by_domain(found, trials, seed)
+    worst = min(domains, key=lambda domain: domain.mean)
+    return Gain(
+        hierarchical_bootstrap(found, trials, seed),
+        stratified_randomization(found, trials, seed),
+        worst.target,
+        Interval(worst.mean, worst.low, worst.high),
+        win_tie_loss(domains),
+    )
+
+
+def _missing(cells: Iterable[Cell], targets: Sequence[str], systems: Sequence[str]) -> tuple[str, ...]:
+    """The targets on which one of the systems has no cell."""
+    have = {(cell.target, cell.system) for cell in cells}
+    return tuple(target for target in targets if any((target, system) not in have for system in systems))
+
+
+def _by_target(cells: Iterable[Cell], system: str) -> dict[str, list[Cell]]:
+    found: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        if cell.system == system:
+            found[cell.target].append(cell)
+    return found
+
+
+def _labels(cells: Iterable[Cell], system: str) -> tuple[int | None, ...]:
+    found = {cell.labels for cell in cells if cell.system == system}
+    return (*sorted(labels for labels in found if labels is not None), *([None] if None in found else []))
+
+
+def _seeds(cells: Iterable[Cell], system: str) -> tuple[int, int]:
+    counts = [len(own) for own in _by_target(cells, system).values()]
+    return min(counts), max(counts)
+
+
+def _cost(cells: Iterable[Cell], system: str, cost: Callable[[Cell], float]) -> float:
+    """The mean over targets of the mean over seeds."""
+    means = [sum(map(cost, own)) / len(own) for own in _by_target(cells, system).values()]
+    return sum(means) / len(means)
+
+
+def _parameters(cell: Cell) -> float:
+    return cell.trained_parameters
+
+
+def _bytes(cell: Cell) -> float:
+    return cell.stored_bytes
+
+
+def _seconds(cell: Cell) -> float:
+    return cell.seconds

@@ -1,0 +1,582 @@
+"""`/v1/embeddings` and `/v1/models`, as OpenAI's API has them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from sentence_transformers import SentenceTransformer
+
+from foreword.errors import DataError, RequestError
+from foreword.evaluation.group import FORMAT as GROUP_FORMAT
+from foreword.indexing.search import Hit
+from foreword.prompts.inspect import bank_words
+from foreword.prompts.prompt import Side
+from foreword.prompts.store import StoredPrompt, is_mixture, load_prompt
+from foreword.serving.batcher import Array
+from foreword.serving.config import Key
+from foreword.serving.edge import Metrics
+from foreword.serving.search import Searcher, check_where
+from foreword.serving.service import Service, State
+from foreword.serving.ways import BASE_MODEL, SIDES, Served, Way
+from foreword.training.dev import MEASURE
+from foreword.transferring.reach import FILE as FEATURES
+from foreword.transferring.reach import bank_features, similarity, source_domains
+
+# The bodies of requests.
+
+
+EXAMPLE: dict[str, Any] = {"model": "base", "input": ["how to stop gradients"], "encoding_format": "float"}
+
+
+class EmbeddingsBody(BaseModel):
+    """The request of `POST /v1/embeddings`, as OpenAI's API has it, and `input_type` besides."""
+
+    model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [EXAMPLE]})
+
+    model: StrictStr = Field(description="`base` or a domain, with `:query` or `:document` behind it")
+    input: StrictStr | list[StrictStr] | list[StrictInt] | list[list[StrictInt]] = Field(
+        description="a text or texts; arrays of token ids where the service is configured for them"
+    )
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, description="the backbone's width, if given; embeddings are not shortened")
+    input_type: Literal["query", "document"] | None = Field(
+        None, description="the side, where the model's name does not say it; not in OpenAI's API"
+    )
+    user: str | None = Field(None, description="passed over")
+
+
+class SearchBody(BaseModel):
+    """The request of `POST /search`: `query` or `queries`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    domain: StrictStr
+    query: StrictStr | None = None
+    queries: list[StrictStr] | None = None
+    systems: list[StrictStr] | None = Field(None, description="of the domain's; none: all of them")
+    k: StrictInt = Field(10, ge=1)
+    where: dict[str, Any] | None = Field(
+        None, description="a filter by metadata: field -> a value, or a list of values of which it has one"
+    )
+
+
+# The bodies of answers, for the documentation of the endpoints.
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong: for people, and by `code` for programs."""
+
+    message: str
+    type: str
+    code: str
+    param: str | None
+
+
+class ErrorAnswer(BaseModel):
+    """Every error, on every endpoint."""
+
+    error: ErrorDetail
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    401: {"model": ErrorAnswer, "description": "No API key, or one that is not known"},
+    403: {"model": ErrorAnswer, "description": "The key may not use this domain"},
+    404: {"model": ErrorAnswer, "description": "No such model or domain"},
+    409: {"model": ErrorAnswer, "description": "The index was embedded anew since the prompts were read"},
+    413: {"model": ErrorAnswer, "description": "The request's body is too large"},
+    422: {"model": ErrorAnswer, "description": "A field is wrong, or there are too many texts or tokens"},
+    503: {"model": ErrorAnswer, "description": "Too many texts wait, or the service is being stopped"},
+}
+
+
+class EmbeddingAnswer(BaseModel):
+    """One text's embedding: numbers, or base64 of little-endian float32."""
+
+    object: str
+    index: int
+    embedding: list[float] | str
+
+
+class Usage(BaseModel):
+    """Tokens, after texts were cut."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsAnswer(BaseModel):
+    """The answer of `/v1/embeddings`."""
+
+    object: str
+    data: list[EmbeddingAnswer]
+    model: str
+    usage: Usage
+
+
+class ModelAnswer(BaseModel):
+    """One model."""
+
+    id: str
+    object: str
+    created: int
+    owned_by: str
+
+
+class ModelsAnswer(BaseModel):
+    """The models."""
+
+    object: str
+    data: list[ModelAnswer]
+
+
+class HitAnswer(BaseModel):
+    """One document that was found."""
+
+    rank: int
+    doc_id: str
+    title: str
+    text: str
+    score: float
+    metadata: dict[str, Any]
+
+
+class QueryAnswer(BaseModel):
+    """One query's hits by each system."""
+
+    query: str
+    systems: dict[str, list[HitAnswer]]
+
+
+class SearchAnswer(BaseModel):
+    """The answer of `/search`."""
+
+    domain: str
+    k: int
+    results: list[QueryAnswer]
+    milliseconds: float
+
+
+# The names that models have in OpenAI's API.
+#
+# A domain's name is a model where queries and documents are encoded alike. Where they differ, `DOMAIN:query` and
+# `DOMAIN:document` are, so that a client that knows of no sides can ask for either, and `DOMAIN` alone is refused
+# unless
+# `input_type` says the side: a side that is guessed wrong would show in nothing but bad results.
+
+
+def split_model(model: str) -> tuple[str, Side | None]:
+    """A model's domain and side: `("pydoc/torch", "query")` of `pydoc/torch:query`; None: it does not say."""
+    for side in SIDES:
+        if model.endswith(f":{side}"):
+            return model.removesuffix(f":{side}"), side
+    return model, None
+
+
+def find_way(model: str, asked: Side | None, served: Mapping[str, Served], base: Mapping[Side, Way]) -> Way:
+    """What encodes the texts of a request.
+
+    Args:
+        model: `base` or a domain, with or without a side behind it.
+        asked: the side of `input_type`; None: it was not sent.
+        served: the prompts.
+        base: the base model's ways.
+
+    Raises:
+        RequestError: 404, no such model; 400, the side is not said where it matters, or said twice.
+    """
+    domain, side = split_model(model)
+    if domain != BASE_MODEL and domain not in served:
+        known = [name for name, *_ in model_names(served, base)]
+        message = f"no model {model!r}; there are: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}"
+        raise RequestError(message, 404, "model_not_found", "model")
+    if side is not None and asked is not None and side != asked:
+        raise RequestError(
+            f"model {model!r} is for a {side}, input_type says {asked}", 400, "side_conflict", "input_type"
+        )
+    side = side or asked
+    ways = base if domain == BASE_MODEL else served[domain].ways
+    if side is None and ways["query"] != ways["document"]:
+        raise RequestError(
+            f"{domain!r} encodes queries and documents differently: ask for model '{domain}:query' or "
+            f"'{domain}:document', or send input_type",
+            400,
+            "side_required",
+            "model",
+        )
+    return ways[side or "query"]
+
+
+def model_names(served: Mapping[str, Served], base: Mapping[Side, Way]) -> list[tuple[str, str]]:
+    """The names to ask for, each with its domain."""
+    names: list[tuple[str, str]] = []
+    for domain, ways in ((BASE_MODEL, base), *((name, one.ways) for name, one in served.items())):
+        differ = ways["query"] != ways["document"]
+        names += [(f"{domain}:{side}", domain) for side in SIDES] if differ else [(domain, domain)]
+    return names
+
+
+def openai_router(service: Service, metrics: Metrics) -> APIRouter:
+    """The endpoints."""
+    router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=REFUSALS)
+    created = int(time.time())
+
+    @router.post("/embeddings", responses={200: {"model": EmbeddingsAnswer}}, response_model=None)
+    async def embeddings(body: EmbeddingsBody, request: Request) -> JSONResponse:
+        """Embed texts, as `foreword.encode` does."""
+        domain = check_allowed(request.state.key, body.model)
+        if body.dimensions is not None and body.dimensions != service.width:
+            raise RequestError(
+                f"dimensions is {body.dimensions}; these embeddings have {service.width} and cannot be shortened",
+                400,
+                "dimensions_unsupported",
+                "dimensions",
+            )
+        texts = await _texts(service, body.input)
+        async with service.keep() as state:
+            way = find_way(body.model, body.input_type, state.served, service.base)
+            rows = await service.rows(texts, way)
+            vectors = await service.embed(rows)
+        tokens = sum(row.tokens for row in rows)
+        metrics.texts.labels(domain).inc(len(texts))
+        metrics.tokens.labels(domain).inc(tokens)
+        data = [
+            {"object": "embedding", "index": index, "embedding": _written(vector, body.encoding_format)}
+            for index, vector in enumerate(vectors)
+        ]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return JSONResponse({"object": "list", "data": data, "model": body.model, "usage": usage})
+
+    def listed(key: Key) -> list[dict[str, Any]]:
+        names = model_names(service.state.served, service.base)
+        allowed = [name for name, domain in names if domain == BASE_MODEL or key.may_use(domain)]
+        return [{"id": name, "object": "model", "created": created, "owned_by": "foreword"} for name in allowed]
+
+    @router.get("/models", responses={200: {"model": ModelsAnswer}}, response_model=None)
+    async def models(request: Request) -> JSONResponse:
+        """The models that the key may use: `base`, and each domain's prompt."""
+        return JSONResponse({"object": "list", "data": listed(request.state.key)})
+
+    @router.get("/models/{model:path}", responses={200: {"model": ModelAnswer}}, response_model=None)
+    async def model(model: str, request: Request) -> JSONResponse:
+        """One of them."""
+        check_allowed(request.state.key, model)
+        found = next((entry for entry in listed(request.state.key) if entry["id"] == model), None)
+        if found is None:
+            raise RequestError(f"no model {model!r}; GET /v1/models lists them", 404, "model_not_found", "model")
+        return JSONResponse(found)
+
+    return router
+
+
+def check_allowed(key: Key, model: str) -> str:
+    """A model's domain. Raises `RequestError` (403), whether it is there or not, for a key that may not use it."""
+    domain, _ = split_model(model)
+    if domain != BASE_MODEL and not key.may_use(domain):
+        message = f"the key {key.name!r} may not use {domain!r}; it may use: base, {', '.join(key.domains)}"
+        raise RequestError(message, 403, "domain_not_allowed", "model")
+    return domain
+
+
+async def _texts(service: Service, given: str | list[str] | list[int] | list[list[int]]) -> list[str]:
+    """The texts of a request. Raises `RequestError` for none, too many, or token ids where they are refused."""
+    inputs: list[Any] = [given] if isinstance(given, str) or (given and isinstance(given[0], int)) else list(given)
+    if not inputs:
+        raise RequestError("input is an empty list; send one text or more", code="empty_input", param="input")
+    if len(inputs) > service.config.max_texts:
+        raise RequestError(
+            f"input has {len(inputs)} texts; {service.config.max_texts} are allowed in a request",
+            code="too_many_texts",
+            param="input",
+        )
+    if isinstance(inputs[0], str):
+        return inputs
+    texts: list[str] = await service.with_tokens(lambda tokens: tokens.decode(inputs))
+    return texts
+
+
+def _written(vector: Array, form: str) -> Any:
+    """A vector as numbers, or as the base64 of its little-endian float32 bytes."""
+    if form == "float":
+        return vector.tolist()
+    return base64.b64encode(np.ascontiguousarray(vector, dtype="<f4").tobytes()).decode("ascii")
+
+
+# What `/bank` shows, from the files of the bank: names, similarity, figures, transfer, nearest words.
+
+
+EVALUATION = "evaluation/group.json"
+TRANSFER_MEASURE = "nDCG@10"
+
+
+def bank_view(encoder: SentenceTransformer, served: Mapping[str, Served], bank: Path | None) -> dict[str, Any]:
+    """The names, the similarity of the domains, the matrix of transfer, the figures, and the words near the prompts.
+
+    Args:
+        encoder: the backbone.
+        served: the prompts.
+        bank: their folder, which may hold `features.safetensors` (of `foreword advise`) and what `foreword evaluate
+            --group ... --systems each` wrote to its folder `evaluation`; None: there is none.
+
+    Raises:
+        ForewordError: a file is broken.
+    """
+    stored = {
+        name: load_prompt(one.candidate.path) for name, one in served.items() if not is_mixture(one.candidate.path)
+    }
+    figures = _of_cards(stored)
+    rows = [] if bank is None else _of_group(bank / EVALUATION)
+    return {
+        "names": list(served),
+        "similarity": None if bank is None else _similarity(encoder, stored, bank),
+        "transfer": _transfer(rows, served),
+        "figures": figures + rows,
+        "words": _words(encoder, stored),
+    }
+
+
+def of_allowed(view: Mapping[str, Any], allowed: Callable[[str], bool]) -> dict[str, Any]:
+    """The view without what a key may not see."""
+    names = [name for name in view["names"] if allowed(name)]
+    similarity, transfer = view["similarity"], view["transfer"]
+    if similarity is not None:
+        similarity = _cut(similarity, {"names": [allowed(name) for name in similarity["names"]]}, ("names", "names"))
+    if transfer is not None:
+        kept = {axis: [allowed(name) for name in transfer[axis]] for axis in ("sources", "targets")}
+        transfer = _cut(transfer, kept, ("sources", "targets"))
+    return {
+        "names": names,
+        "similarity": similarity,
+        "transfer": transfer,
+        "figures": [figure for figure in view["figures"] if allowed(figure["domain"])],
+        "words": {name: words for name, words in view["words"].items() if allowed(name)},
+    }
+
+
+def _cut(table: Mapping[str, Any], kept: Mapping[str, list[bool]], axes: tuple[str, str]) -> dict[str, Any] | None:
+    """A matrix without the rows and columns that are not kept; None: nothing is left."""
+    rows, columns = (kept[axis] for axis in axes)
+    cut: dict[str, Any] = {**table}
+    for axis, flags in kept.items():
+        cut[axis] = [name for name, keep in zip(table[axis], flags, strict=True) if keep]
+    cut["values"] = [
+        [value for value, keep in zip(row, columns, strict=True) if keep]
+        for row, keep in zip(table["values"], rows, strict=True)
+        if keep
+    ]
+    return cut if cut["values"] and cut["values"][0] else None
+
+
+# -- the parts -----------------------------------------------------------------------------------------------------
+
+
+def _similarity(encoder: SentenceTransformer, stored: Mapping[str, StoredPrompt], bank: Path) -> dict[str, Any] | None:
+    """The cosine of the domains' mean document embeddings; None: no features of two domains are kept in the bank."""
+    if not (bank / FEATURES).is_file():
+        return None
+
+    def absent(name: str) -> Any:
+        raise DataError(f"{name} has no features in {bank / FEATURES}")
+
+    features = bank_features(bank, encoder, source_domains(stored), absent, quiet=True).features
+    names = list(features)
+    if len(names) < 2:
+        return None
+    values = [[round(similarity(features[a], features[b]), 6) for b in names] for a in names]
+    return {"names": names, "values": values}
+
+
+def _of_cards(stored: Mapping[str, StoredPrompt]) -> list[dict[str, Any]]:
+    """The start's and the kept step's value on the dev split, where training looked at one."""
+    figures = []
+    for name, one in stored.items():
+        metrics = one.card.get("metrics")
+        history = metrics.get("dev") if isinstance(metrics, Mapping) else None
+        found = {entry.get("step"): entry.get("dev") for entry in history or [] if isinstance(entry, Mapping)}
+        best = metrics.get("best_step") if isinstance(metrics, Mapping) else None
+        for system, step in (("start", 0), ("prompt", best)):
+            if isinstance(found.get(step), int | float):
+                figures.append({"domain": name, "system": system, "measure": f"{MEASURE} (dev)", "value": found[step]})
+    return figures
+
+
+def _of_group(path: Path) -> list[dict[str, Any]]:
+    """The figures in an evaluation's `group.json`."""
+    if not path.is_file():
+        return []
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(table, dict) or table.get("format") != GROUP_FORMAT:
+            return []
+        return [
+            {"domain": row["collection"], "system": row["system"], "measure": measure, "value": float(value)}
+            for row in table["rows"]
+            for measure, value in row["measures"].items()
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"is not what foreword evaluate writes ({error!r})", path=path) from error
+
+
+def _transfer(figures: Sequence[Mapping[str, Any]], served: Mapping[str, Served]) -> dict[str, Any] | None:
+    """Which prompt gives what on which collection, where the evaluation's systems go by names of prompts."""
+    known = {**{name.replace("/", "-"): name for name in served}, **{name: name for name in served}}
+    found = {
+        (known[figure["system"]], figure["domain"]): figure["value"]
+        for figure in figures
+        if figure["measure"] == TRANSFER_MEASURE and figure["system"] in known
+    }
+    sources = [name for name in served if any(source == name for source, _ in found)]
+    targets = list(dict.fromkeys(target for _, target in found))
+    if not found:
+        return None
+    values = [[found.get((source, target)) for target in targets] for source in sources]
+    return {"sources": sources, "targets": targets, "values": values, "measure": TRANSFER_MEASURE}
+
+
+def _words(encoder: SentenceTransformer, stored: Mapping[str, StoredPrompt]) -> dict[str, list[list[Any]]]:
+    """The most telling words near each input prompt; prompts inside the layers have none."""
+    of_input = {name: one for name, one in stored.items() if one.prompt.spec.kind == "input"}
+    if not of_input:
+        return {}
+    found: dict[str, dict[str, float]] = {name: {} for name in of_input}
+    for record in bank_words(encoder, of_input).records:
+        own = found[record["domain"]]
+        for entry in record["summary"]:
+            own[entry["word"]] = max(entry["weight"], own.get(entry["word"], 0.0))
+    return {
+        name: [[word, weight] for word, weight in sorted(own.items(), key=lambda pair: (-pair[1], pair[0]))]
+        for name, own in found.items()
+    }
+
+
+# `/search`, `/domains` and `/bank`.
+
+
+MOST_HITS = 100_000
+"""Hits in one answer, each with its document's text: queries times systems times k."""
+
+
+def search_router(service: Service, metrics: Metrics) -> APIRouter:
+    """The endpoints."""
+    router = APIRouter(tags=["search"], responses=REFUSALS)
+    views: WeakKeyDictionary[State, dict[str, Any]] = WeakKeyDictionary()
+    viewing = asyncio.Lock()
+
+    @router.post("/search", responses={200: {"model": SearchAnswer}}, response_model=None)
+    async def search(body: SearchBody, request: Request) -> JSONResponse:
+        """Search a domain's documents by the base model, by the domain's prompt and by BM25."""
+        began = time.monotonic()
+        queries = _queries(body, service.config.max_texts)
+        _check_k(body.k, service.config.max_k)
+        where = check_where(body.where)
+        async with service.keep() as state:
+            searcher, systems = _chosen(state, request.state.key, body)
+            _check_hits(len(queries), len(systems), body.k)
+            searches = [partial(searcher.search, queries, body.domain, name, body.k, where) for name in systems]
+            found = await _all(service, searches)
+        for system in systems:
+            metrics.searches.labels(body.domain, system).inc(len(queries))
+        results = [
+            {
+                "query": query,
+                "systems": {
+                    system: [_hit(hit) for hit in hits[i]] for system, hits in zip(systems, found, strict=True)
+                },
+            }
+            for i, query in enumerate(queries)
+        ]
+        milliseconds = round((time.monotonic() - began) * 1000, 3)
+        return JSONResponse({"domain": body.domain, "k": body.k, "results": results, "milliseconds": milliseconds})
+
+    @router.get("/domains")
+    async def domains(request: Request) -> JSONResponse:
+        """The domains that the key may use: their prompts, and what searches them."""
+        backbone = {name: service.backbone[name] for name in ("name", "fingerprint")}
+        found = service.domains(request.state.key.may_use)
+        return JSONResponse({"backbone": backbone, "domains": list(found.values())})
+
+    @router.get("/bank")
+    async def bank(request: Request) -> JSONResponse:
+        """The prompts beside each other: similarity, transfer, figures and words, as far as the bank's files say."""
+        async with service.keep() as state, viewing:
+            if state not in views:
+                made = await service.in_thread(lambda: bank_view(service.encoder, state.served, service.config.bank))
+                views[state] = made
+            view = views[state]
+        return JSONResponse(of_allowed(view, request.state.key.may_use))
+
+    return router
+
+
+def _queries(body: SearchBody, most: int) -> list[str]:
+    if (body.query is None) == (body.queries is None):
+        raise RequestError("send either query, a text, or queries, a list of texts", param="query")
+    name = "query" if body.query is not None else "queries"
+    queries = [body.query] if body.query is not None else list(body.queries or [])
+    if not queries or any(not query.strip() for query in queries):
+        raise RequestError(f"{name} is empty or blank; send what to search for", code="empty_input", param=name)
+    if len(queries) > most:
+        message = f"queries has {len(queries)} texts; {most} are allowed in a request"
+        raise RequestError(message, code="too_many_texts", param=name)
+    return queries
+
+
+def _check_k(k: int, most: int) -> None:
+    if k > most:
+        raise RequestError(f"k is {k}; {most} hits a query are allowed", param="k")
+
+
+def _check_hits(queries: int, systems: int, k: int) -> None:
+    if queries * systems * k > MOST_HITS:
+        message = (
+            f"{queries} queries by {systems} systems with {k} hits each; {MOST_HITS} hits are allowed in an answer: "
+            "send fewer queries at a time, or a smaller k"
+        )
+        raise RequestError(message, code="too_many_hits", param="k")
+
+
+async def _all(service: Service, searches: Sequence[Callable[[], list[list[Hit]]]]) -> list[list[list[Hit]]]:
+    """What all the searches found; where one has failed the others are waited for, since they need the prompts."""
+    found = await asyncio.gather(*map(service.in_thread, searches), return_exceptions=True)
+    hits = []
+    for one in found:
+        if isinstance(one, BaseException):
+            raise one
+        hits.append(one)
+    return hits
+
+
+def _chosen(state: State, key: Key, body: SearchBody) -> tuple[Searcher, list[str]]:
+    """Who searches the domain, and by which systems."""
+    if not key.may_use(body.domain):
+        message = f"the key {key.name!r} may not use {body.domain!r}; it may use: {', '.join(key.domains)}"
+        raise RequestError(message, 403, "domain_not_allowed", "domain")
+    searcher = state.searcher(body.domain)
+    if searcher is None:
+        known = [name for each in state.searchers for name in each.domains() if key.may_use(name)]
+        message = f"{body.domain!r} has no documents here; there are: {', '.join(known[:20]) or 'none'}"
+        raise RequestError(message, 404, "domain_not_found", "domain")
+    have = searcher.domains()[body.domain].systems
+    systems = list(dict.fromkeys(body.systems)) if body.systems is not None else list(have)
+    unknown = [system for system in systems if system not in have]
+    if unknown or not systems:
+        message = f"{body.domain!r} is searched by {', '.join(have)}; got {', '.join(unknown) or 'none'}"
+        raise RequestError(message, code="unknown_system", param="systems")
+    return searcher, systems
+
+
+def _hit(hit: Hit) -> dict[str, Any]:
+    title = hit.title or str(hit.metadata.get("name", ""))
+    names = ("rank", "doc_id", "text", "score")
+    return {**{name: getattr(hit, name) for name in names}, "title": title, "metadata": dict(hit.metadata)}

@@ -1,0 +1,291 @@
+"""What is searched: collections in memory, or a Milvus index, behind one protocol."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from foreword.collections.collection import Collection, Document, Query
+from foreword.errors import DataError, RequestError
+from foreword.indexing import Index, OtherEncoderError
+from foreword.indexing.search import Hit
+from foreword.indexing.store import quoted
+from foreword.indexing.write import Stamp, described
+from foreword.retrieval.bm25 import BM25
+from foreword.retrieval.runs import Run
+from foreword.retrieval.search import exact_search
+from foreword.serving.batcher import Array
+from foreword.serving.ways import Way
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+logger = logging.getLogger(__name__)
+
+Where = Mapping[str, Any]
+"""A filter by metadata: field -> the value it has, or a list of which it has one."""
+
+Embed = Callable[[Sequence[str], Way], Array]
+"""Embeds texts, waiting for it; not to be called in the event loop."""
+
+BLOCK = 256
+"""Documents that are embedded in one request to the batcher, so that requests of users take turns with them."""
+
+
+@dataclass(frozen=True)
+class Searchable:
+    """A domain that can be searched: how many documents it has (None: not known), and the systems that search it."""
+
+    documents: int | None
+    systems: tuple[str, ...]
+
+
+class Searcher(Protocol):
+    """Finds documents of some domains."""
+
+    def domains(self) -> Mapping[str, Searchable]:
+        """What can be searched."""
+        ...
+
+    def search(self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None) -> list[list[Hit]]:
+        """The k best documents of each query.
+
+        Args:
+            queries: texts.
+            domain: one of `domains()`.
+            system: one of the domain's: `base`, `prompt` or `bm25`.
+            k: hits a query.
+            where: only documents with such metadata; None: all.
+        """
+        ...
+
+
+class Held:
+    """A collection in memory: its documents, its BM25 index, and its vectors by the ways that embedded them."""
+
+    def __init__(self, collection: Collection) -> None:
+        """Read the documents. Raises `DataError` when there are none."""
+        self.id = collection.id
+        self.documents: dict[str, Document] = {doc.doc_id: doc for doc in collection.documents()}
+        if not self.documents:
+            raise DataError(f"{collection.id} has no documents, so there is nothing to search")
+        self.ids = list(self.documents)
+        self.bm25 = BM25(self.documents.values())
+        self.vectors: dict[Way, Array] = {}
+
+    def embed(self, way: Way, embed: Embed) -> None:
+        """Have the vectors of a way, unless they are there."""
+        if way not in self.vectors:
+            logger.info("embedding the %d documents of %s", len(self.documents), self.id)
+            texts = [document.content for document in self.documents.values()]
+            blocks = [embed(texts[i : i + BLOCK], way) for i in range(0, len(texts), BLOCK)]
+            self.vectors[way] = np.concatenate(blocks)
+
+    def forget(self, ways: set[Way]) -> None:
+        """Keep the vectors of these ways alone."""
+        self.vectors = {way: vectors for way, vectors in self.vectors.items() if way in ways}
+
+    def matching(self, where: Where | None) -> list[int]:
+        """The places of the documents with such metadata."""
+        return [i for i, doc in enumerate(self.documents.values()) if where is None or _matches(doc.metadata, where)]
+
+
+def _matches(metadata: Mapping[str, Any], where: Where) -> bool:
+    return all(
+        metadata.get(name) in (value if isinstance(value, list) else [value]) and name in metadata
+        for name, value in where.items()
+    )
+
+
+@dataclass(frozen=True)
+class MemorySearcher:
+    """Exact search of collections in memory; of one state of the prompts, and unchanged after it is made.
+
+    Attributes:
+        held: the collections by id.
+        vectors: collection -> way -> its documents' vectors; of this state, whatever is embedded and let go since.
+        ways: collection -> system -> what encodes queries and documents.
+        embed: embeds queries.
+    """
+
+    held: Mapping[str, Held]
+    vectors: Mapping[str, Mapping[Way, Array]]
+    ways: Mapping[str, Mapping[str, tuple[Way, Way]]]
+    embed: Embed
+
+    def domains(self) -> Mapping[str, Searchable]:
+        """The collections; each by its dense systems and BM25."""
+        return {name: Searchable(len(h.documents), (*self.ways[name], "bm25")) for name, h in self.held.items()}
+
+    def search(self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None) -> list[list[Hit]]:
+        """The k best documents of each query."""
+        held = self.held[domain]
+        places = held.matching(where)
+        if not places:
+            return [[] for _ in queries]
+        asked = [Query(str(number), text) for number, text in enumerate(queries)]
+        if system == "bm25":
+            run = held.bm25.search(asked, k) if where is None else self._words_among(held, asked, k, places)
+        else:
+            run = self._dense(held, domain, system, asked, k, places)
+        return [self._hits(held, run[query.query_id]) for query in asked]
+
+    @staticmethod
+    def _words_among(held: Held, asked: Sequence[Query], k: int, places: Sequence[int]) -> Run:
+        """BM25's best of some documents: a query at a time, since all of its hits are looked at."""
+        allowed = {held.ids[place] for place in places}
+        run: Run = {}
+        for query in asked:
+            hits = held.bm25.search([query], len(held.ids))[query.query_id]
+            run[query.query_id] = dict([hit for hit in hits.items() if hit[0] in allowed][:k])
+        return run
+
+    def _dense(
+        self, held: Held, domain: str, system: str, asked: Sequence[Query], k: int, places: Sequence[int]
+    ) -> Run:
+        query_way, document_way = self.ways[domain][system]
+        vectors, ids = self.vectors[domain][document_way], held.ids
+        if len(places) < len(ids):
+            vectors, ids = vectors[places], [ids[place] for place in places]
+        queries = self.embed([query.text for query in asked], query_way)
+        return exact_search(queries, [query.query_id for query in asked], vectors, k, document_ids=ids)
+
+    @staticmethod
+    def _hits(held: Held, hits: Mapping[str, float]) -> list[Hit]:
+        found = []
+        for rank, (doc_id, score) in enumerate(hits.items(), start=1):
+            document = held.documents[doc_id]
+            found.append(Hit(doc_id, held.id, score, document.title, document.text, dict(document.metadata), rank))
+        return found
+
+
+def check_where(where: Any) -> Where | None:
+    """A request's filter. Raises `RequestError` unless it maps fields to values, or to lists of them."""
+    if where is None:
+        return None
+    if not isinstance(where, dict) or not all(
+        _is_plain(value) or (isinstance(value, list) and all(map(_is_plain, value))) for value in where.values()
+    ):
+        message = "where is to be an object: field of the metadata -> a value, or a list of which it has one"
+        raise RequestError(message, param="where")
+    if empty := [name for name, value in where.items() if value == []]:
+        raise RequestError(f"where: the list of {empty[0]!r} is empty, so nothing can match", param="where")
+    return where
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a text, a truth value or a finite number."""
+    return isinstance(value, str | int) or (isinstance(value, float) and isfinite(value))
+
+
+# Searching a Milvus index with the prompts that the service carries.
+
+
+indexed_logger = logging.getLogger(__name__)
+
+Systems = Mapping[str, tuple[Way, Way]]
+
+
+@dataclass(frozen=True)
+class IndexSearcher:
+    """Search of an index; of one state of the prompts.
+
+    Attributes:
+        index: what is searched.
+        found: the domains there were when the prompts were last read.
+        stamps: what had embedded their documents then.
+        ways: domain -> dense system -> what encodes queries and documents.
+        embed: embeds queries.
+    """
+
+    index: Index
+    found: Mapping[str, Searchable]
+    stamps: Mapping[str, Stamp]
+    ways: Mapping[str, Systems]
+    embed: Embed
+
+    @classmethod
+    def of(
+        cls, index: Index, encoder: SentenceTransformer, systems: Callable[[str], Systems], embed: Embed
+    ) -> IndexSearcher:
+        """The searcher of a state of the prompts, while these are carried.
+
+        A system whose documents' side is not what embedded a domain's documents does not search it; a domain that
+        none searches is said in the log.
+
+        Args:
+            index: what is searched.
+            encoder: that carries the prompts.
+            systems: gives the dense systems of a domain.
+            embed: embeds queries.
+
+        Raises:
+            OtherEncoderError: the index is of another backbone.
+        """
+        found, stamps, ways = {}, {}, {}
+        for domain, info in index.domains().items():
+            index.check_backbone(encoder)
+            ways[domain] = {
+                name: pair for name, pair in systems(domain).items() if _fits(index, encoder, domain, pair[1])
+            }
+            if not ways[domain]:
+                indexed_logger.warning(
+                    "%s is searched by words alone: %s embedded its documents, and is not what searches it here "
+                    "(--bank, --prompt, --use)",
+                    domain,
+                    described(info.stamp),
+                )
+            found[domain] = Searchable(info.documents, (*ways[domain], "bm25"))
+            stamps[domain] = info.stamp
+        return cls(index, found, stamps, ways, embed)
+
+    def domains(self) -> Mapping[str, Searchable]:
+        """The index's domains."""
+        return self.found
+
+    def search(self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None) -> list[list[Hit]]:
+        """The k best documents of each query.
+
+        Raises:
+            RequestError: 409, another process has embedded the documents by something else since.
+        """
+        condition = None if where is None else expression(where)
+        if system == "bm25":
+            return self.index.search_words(queries, domain, k, condition)
+        if self.index.info(domain).stamp != self.stamps[domain]:  # on a server; a file is this process's
+            message = f"the documents of {domain!r} were embedded anew; have the prompts read again (/admin/reload)"
+            raise RequestError(message, 409, "index_changed", "domain")
+        vectors = self.embed(queries, self.ways[domain][system][0])
+        return self.index.search_vectors(vectors, domain, k, condition)
+
+
+def _fits(index: Index, encoder: SentenceTransformer, domain: str, documents: Way) -> bool:
+    route = documents.name if documents.name is not None else documents.route or None
+    try:
+        index.check(encoder, domain, route)
+    except OtherEncoderError:
+        return False
+    return True
+
+
+def expression(where: Where) -> str:
+    """A filter by metadata in Milvus's language, each value quoted, so that no text in it is read as a condition."""
+
+    def literal(value: Any) -> str:
+        if isinstance(value, str):
+            return quoted(value)
+        return str(value).lower() if isinstance(value, bool) else repr(value)
+
+    conditions = []
+    for name, value in where.items():
+        field = f"metadata[{quoted(name)}]"
+        values = value if isinstance(value, list) else [value]
+        either = " or ".join(f"{field} == {literal(one)}" for one in values)  # Milvus Lite knows no `in` here
+        conditions.append(f"({either})")
+    return " and ".join(conditions)

@@ -1,0 +1,82 @@
+"""What is written for a person: with bold type on a terminal that has it, plain into a file or a pipe.
+
+Rich decides this by the usual variables: `NO_COLOR`, `FORCE_COLOR` and `TERM=dumb`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+PIPE_WIDTH = 160
+"""Columns of a table in a file or a pipe, which has no width of its own; `COLUMNS` is asked first."""
+
+_DUMB = ("dumb", "unknown")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def console(*, width: int | None = None) -> Console:
+    """Standard output, for tables.
+
+    Args:
+        width: columns; None: the terminal's, and where there is none, COLUMNS or 80.
+    """
+    from rich.console import Console
+
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would end the program with code 1
+
+    return Output(width=width)
+
+
+def table_width() -> int | None:
+    """The width of a table, as `console` takes it."""
+    return None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+
+
+def moves_cursor() -> bool:
+    """Whether standard error is a terminal on which a line can be drawn again, as a progress bar does."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in _DUMB
+
+
+def wants_colour() -> bool | None:
+    """What the environment says of colour, for programs that ask it differently; None: nothing."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return False if os.environ.get("TERM", "").lower() in _DUMB else None
+
+
+def harmless(text: str) -> str:
+    """A text from elsewhere, whose control characters cannot move the cursor or colour what follows."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+# Progress for anything over two seconds: a bar on a terminal, nothing where output is read by a program.
+
+
+Item = TypeVar("Item")
+
+
+def track(items: Iterable[Item], what: str, total: int | None = None, *, quiet: bool = False) -> Iterator[Item]:
+    """Yield `items`, with a bar on standard error once two seconds have gone by.
+
+    Args:
+        items: what to go through.
+        what: the bar's label.
+        total: the number of items, when `items` has no length.
+        quiet: no bar at all; also so when standard error is no terminal, or a dumb one.
+    """
+    from tqdm import tqdm
+
+    disable = quiet or not moves_cursor()
+    yield from tqdm(items, desc=what, total=total, delay=2.0, leave=False, disable=disable, file=sys.stderr)
