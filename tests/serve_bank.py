@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from tiny import random_prompt, toy_collection
 
 from foreword.collections.collection import Collection, MemoryCollection
-from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import folder_name, load_prompt, save_mixture, save_prompt
 from foreword.serving.app import create_app
 from foreword.serving.config import ServeConfig

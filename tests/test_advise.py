@@ -17,7 +17,8 @@ from foreword.collections.collection import Document, MemoryCollection
 from foreword.collections.pseudo import pseudo_pairs
 from foreword.errors import DataError, ForewordError, PromptError, UnknownNameError
 from foreword.prompts.encoder import encode, load_encoder
-from foreword.prompts.prompt import Prompt, PromptSpec
+from foreword.prompts.prompt import Prompt
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, folder_name, save_prompt
 from foreword.training.config import TrainingConfig
 from foreword.training.train import train

@@ -31,7 +31,7 @@ from foreword.lab.baselines import (
     train_baseline,
 )
 from foreword.prompts.encoder import encode, load_encoder, state_digest, transformer_of
-from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.spec import PromptSpec
 from foreword.training import trainer as trainer_module
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.train import train

@@ -21,7 +21,7 @@ from foreword.lab.parts import PARTS
 from foreword.lab.records import Cell, load_cells, run_path
 from foreword.lab.stage import Plan, Stage, load_plan
 from foreword.prompts.encoder import encode, transformer_of
-from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import load_prompt, trained_on
 from foreword.retrieval.runs import min_max, read_run
 from foreword.transferring.trial import read_evidence

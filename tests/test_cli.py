@@ -13,7 +13,7 @@ from tiny import random_prompt
 
 from foreword.cli import main
 from foreword.prompts.encoder import load_encoder
-from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import folder_name, save_prompt
 
 COMMANDS = (

@@ -16,7 +16,7 @@ from foreword.collections.registry import describe, group_names, grouped_catalog
 from foreword.collections.views import read_hard_negatives
 from foreword.errors import UnknownNameError
 from foreword.prompts.encoder import load_encoder
-from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import read_card, save_prompt
 
 FORUMS = [name.partition("/")[2] for name in members("cqadupstack")]

@@ -24,7 +24,7 @@ from walk import Walk
 from foreword.collections import registry
 from foreword.prompts.backbone import PACKAGED, resolve_backbone
 from foreword.prompts.encoder import load_encoder
-from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import save_prompt
 
 for package in ("fastapi", "prometheus_client", "pymilvus", "milvus_lite"):

@@ -20,7 +20,7 @@ from foreword.errors import DataError
 from foreword.evaluation.evaluate import evaluate
 from foreword.files import sha256_file
 from foreword.prompts.encoder import load_encoder, transformer_of
-from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import save_prompt
 from foreword.training.vectors import read_vectors
 

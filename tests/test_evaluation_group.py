@@ -26,7 +26,7 @@ from foreword.evaluation.group import GroupConfig, GroupResult, System, evaluate
 from foreword.evaluation.published import means_of, published, sources, to_compare
 from foreword.evaluation.table import FORMATS, escape_latex, format_group
 from foreword.prompts.encoder import load_encoder, transformer_of
-from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import folder_name, load_bank, save_mixture, save_prompt
 from foreword.retrieval.runs import Run, read_run
 

@@ -26,8 +26,9 @@ from foreword.evaluation.influence import (
 )
 from foreword.prompts.encoder import encode, load_encoder, transformer_of
 from foreword.prompts.inspect import gate_sizes, gate_strength, gate_strengths
-from foreword.prompts.prompt import Prompt, PromptSpec
+from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Routes
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
 from foreword.report import render
 from foreword.report.sections import gates

@@ -22,7 +22,7 @@ from foreword.evaluation.evaluate import evaluate
 from foreword.evaluation.explain import explain
 from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.inspect import gate_strength
-from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, load_prompt, save_mixture, save_prompt
 from foreword.report import render
 from foreword.report.sections import influence

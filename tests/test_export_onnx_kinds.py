@@ -11,7 +11,7 @@ from tiny import random_prompt, save_model
 
 from foreword.exporting import export_onnx
 from foreword.prompts.encoder import load_encoder, transformer_of
-from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.spec import PromptSpec
 
 pytest.importorskip("onnxscript")
 

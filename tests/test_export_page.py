@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from shell import Shell
 from tiny import random_prompt, toy_collection
 
-from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import load_prompt, save_prompt
 
 pytest.importorskip("onnxscript")

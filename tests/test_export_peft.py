@@ -17,8 +17,9 @@ from transformers import AutoModel, T5EncoderModel
 from foreword.errors import PromptError
 from foreword.exporting import export_peft, import_peft
 from foreword.prompts.encoder import load_encoder, transformer_of
-from foreword.prompts.prompt import PromptSpec, Side
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import load_prompt, save_prompt
+from foreword.settings import Side
 
 peft = pytest.importorskip("peft")
 

@@ -16,7 +16,7 @@ from transformers import AutoModel, AutoTokenizer
 from foreword.errors import DataError, PromptError
 from foreword.exporting import export_plain
 from foreword.prompts.encoder import encode, load_encoder, transformer_of
-from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import save_prompt
 
 TEXTS = [*sentences(5, seed=3), "", " Blanks  and CAPITALS, Café 3.14 ", " ".join(sentences(12, seed=4))]

@@ -14,8 +14,9 @@ from tiny import random_prompt, save_model, sentences
 from foreword.errors import PromptError
 from foreword.exporting import export_prompted
 from foreword.prompts.encoder import encode, load_encoder, transformer_of
-from foreword.prompts.prompt import Kind, PromptSpec, Side
+from foreword.prompts.spec import Kind, PromptSpec
 from foreword.prompts.store import load_bank, save_mixture, save_prompt
+from foreword.settings import Side
 
 TEXTS = [*sentences(5, seed=3), "", " ".join(sentences(12, seed=4))]
 

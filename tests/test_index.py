@@ -15,8 +15,9 @@ from tiny import random_prompt, save_model, toy_collection
 from foreword.collections.collection import DataWarning, Document, MemoryCollection
 from foreword.errors import ForewordError, PromptError, UnknownNameError
 from foreword.prompts.encoder import encode, load_encoder, transformer_of
-from foreword.prompts.prompt import Prompt, PromptSpec
+from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Routes
+from foreword.prompts.spec import PromptSpec
 
 pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")

@@ -13,7 +13,7 @@ from shell import Shell
 from tiny import random_prompt
 
 from foreword.prompts.encoder import load_encoder
-from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import save_prompt
 
 pytest.importorskip("pymilvus")

@@ -30,8 +30,8 @@ from foreword.evaluation.mteb import (  # noqa: E402
     run_tasks,
 )
 from foreword.prompts.encoder import load_encoder, transformer_of  # noqa: E402
-from foreword.prompts.prompt import PromptSpec, Sides  # noqa: E402
 from foreword.prompts.routes import Routes  # noqa: E402
+from foreword.prompts.spec import PromptSpec, Sides  # noqa: E402
 from foreword.prompts.store import save_prompt  # noqa: E402
 
 TOY = toy_collection()

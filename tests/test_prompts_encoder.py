@@ -22,8 +22,9 @@ from foreword.prompts.encoder import (
     state_digest,
     transformer_of,
 )
-from foreword.prompts.prompt import Prompt, PromptSpec
+from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Routes
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
 
 TEXTS = sentences(11, seed=2)

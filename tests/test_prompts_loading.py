@@ -17,7 +17,8 @@ from tiny import random_prompt, save_model, sentences
 
 from foreword.errors import BackboneError, ForewordError, PromptError, UnknownNameError
 from foreword.prompts.encoder import Head, encode, head_of, load_encoder, transformer_of
-from foreword.prompts.prompt import Prompt, PromptSpec
+from foreword.prompts.prompt import Prompt
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
 from foreword.prompts.store import check_backbone, describe_backbone, load_bank, load_prompt, save_mixture, save_prompt
 

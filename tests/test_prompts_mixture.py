@@ -16,8 +16,9 @@ from tiny import random_prompt, sentences
 from foreword.errors import PromptError
 from foreword.prompts.encoder import encode, load_encoder, routed, transformer_of
 from foreword.prompts.inspect import gate_strength
-from foreword.prompts.prompt import Prompt, PromptSpec
+from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Routes, layer_weights, plain_weight, route_as_json, route_of_json
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, attach_mixture, save_mixture
 
 TEXTS = sentences(7, seed=2)

@@ -15,8 +15,9 @@ from tiny import random_prompt, save_model, sentences
 
 from foreword.errors import PromptError
 from foreword.prompts.encoder import encode, load_encoder, transformer_of
-from foreword.prompts.prompt import Prompt, PromptSpec
+from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Routes
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import (
     attach_mixture,
     folder_name,

@@ -21,10 +21,9 @@ from foreword.collections.registry import catalogue, load
 from foreword.downloads import Transport
 from foreword.downloads.fetch import measure as hashes
 from foreword.errors import BackboneError, DataError, ForewordError, PromptError, UnknownNameError
-from foreword.lab import needs as describe
 from foreword.lab import recipe_run as steps_module
 from foreword.lab.miniature import PACKAGES, prepare
-from foreword.lab.needs import UNPACKED, before, estimate, measure
+from foreword.lab.needs import UNPACKED, before, describe, estimate, measure
 from foreword.lab.recipe import (
     TABLES,
     Recipe,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from foreword.errors import RequestError
-from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.spec import PromptSpec
 from foreword.serving.batcher import Batcher, Row
 from foreword.serving.ways import Way
 

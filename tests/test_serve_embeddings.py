@@ -20,8 +20,9 @@ from starlette.testclient import TestClient
 from tiny import random_prompt, sentences
 
 from foreword.prompts.encoder import encode, load_encoder
-from foreword.prompts.prompt import Prompt, Side
+from foreword.prompts.prompt import Prompt
 from foreword.prompts.store import attach_mixture, folder_name, load_prompt, save_mixture, save_prompt
+from foreword.settings import Side
 
 TEXTS = sentences(12, seed=3, least=1, most=30)
 

@@ -17,8 +17,9 @@ from foreword.collections.collection import MemoryCollection, Qrels
 from foreword.collections.pseudo import pseudo_pairs
 from foreword.errors import DataError, ForewordError, PromptError, UnknownNameError
 from foreword.prompts.encoder import encode, load_encoder, transformer_of
-from foreword.prompts.prompt import Prompt, PromptSpec
+from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Routes
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.train import train

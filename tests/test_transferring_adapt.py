@@ -11,7 +11,8 @@ import torch
 from foreword.collections.collection import Document, MemoryCollection, Query, TrainingPair
 from foreword.errors import ForewordError, TooLittleTextError
 from foreword.prompts.encoder import transformer_of
-from foreword.prompts.prompt import Prompt, PromptSpec
+from foreword.prompts.prompt import Prompt
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
 from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt, trained_on
 from foreword.transferring.adapt import FEWEST, AdaptConfig, adapt, adaptation_pairs, averaged

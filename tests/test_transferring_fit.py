@@ -12,7 +12,7 @@ from tiny import random_prompt
 from foreword.collections.pseudo import pseudo_pairs
 from foreword.errors import DataError
 from foreword.prompts.encoder import encode, transformer_of
-from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.spec import PromptSpec
 from foreword.training.vectors import DocumentVectors
 from foreword.transferring.fit import FitConfig, embed_pair_documents, fit_weights
 

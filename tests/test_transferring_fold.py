@@ -15,8 +15,9 @@ from tiny import random_prompt, sentences, toy_collection
 from foreword.collections.collection import Document, MemoryCollection, Qrels
 from foreword.errors import DataError, ForewordError, PromptError
 from foreword.prompts.encoder import encode, load_encoder, state_digest, transformer_of
-from foreword.prompts.prompt import Prompt, PromptSpec
+from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Route, Routes
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, attach_mixture, save_mixture, trained_on
 from foreword.transferring.distil import (
     FoldConfig,

@@ -15,7 +15,8 @@ from foreword.errors import ForewordError, PromptError
 from foreword.lab.rivals import greedy_ingredients, greedy_soup, oracle_single, random_weights, task_vectors
 from foreword.lab.routing import prompt_similarity, prompt_tokens, spot_similarities, spot_weights
 from foreword.prompts.encoder import encode, transformer_of
-from foreword.prompts.prompt import Prompt, PromptSpec
+from foreword.prompts.prompt import Prompt
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt
 from foreword.transferring.transfer import average_prompts, uniform_weights
 

@@ -14,7 +14,8 @@ from foreword.collections.collection import MemoryCollection
 from foreword.errors import DataError, ForewordError, PromptError
 from foreword.lab.routing import PilotLibrary, build_pilots, document_route, encode_by_experts, route_queries
 from foreword.prompts.encoder import encode, transformer_of
-from foreword.prompts.prompt import Prompt, PromptSpec, Sides
+from foreword.prompts.prompt import Prompt
+from foreword.prompts.spec import PromptSpec, Sides
 from foreword.prompts.store import StoredPrompt
 from foreword.training.vectors import DocumentVectors, embed_documents
 

@@ -18,7 +18,8 @@ from transformers.utils import logging as transformers_logging
 
 from foreword.collections.collection import Collection, Document, MemoryCollection, Query
 from foreword.prompts.encoder import transformer_of
-from foreword.prompts.prompt import Prompt, PromptSpec, tensor_shapes
+from foreword.prompts.prompt import Prompt, tensor_shapes
+from foreword.prompts.spec import PromptSpec
 
 POSITIONS = 48
 """Positions that every tiny backbone has."""

@@ -12,7 +12,7 @@ import torch
 from tiny import toy_collection
 
 from foreword.prompts.encoder import load_encoder
-from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.spec import PromptSpec
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.train import train
 from foreword.training.trainee import is_main, world_size

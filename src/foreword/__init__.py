@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from foreword.hub.contents import from_hub
     from foreword.hub.push import push
     from foreword.prompts.encoder import encode, load_encoder
-    from foreword.prompts.prompt import PromptSpec
+    from foreword.prompts.spec import PromptSpec
     from foreword.prompts.store import load_bank, load_prompt, save_prompt
     from foreword.retrieval.search import search
     from foreword.training.config import StartConfig, TrainingConfig
@@ -35,7 +35,7 @@ _WHERE = {
     "load": "foreword.collections.registry",
     "load_encoder": "foreword.prompts.encoder",
     "encode": "foreword.prompts.encoder",
-    "PromptSpec": "foreword.prompts.prompt",
+    "PromptSpec": "foreword.prompts.spec",
     "load_prompt": "foreword.prompts.store",
     "load_bank": "foreword.prompts.store",
     "save_prompt": "foreword.prompts.store",

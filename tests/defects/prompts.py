@@ -22,7 +22,8 @@ from foreword.prompts import encoder as encoder_module
 from foreword.prompts import start as start_module
 from foreword.prompts import transformer as transformer_module
 from foreword.prompts.encoder import encode, transformer_of
-from foreword.prompts.prompt import Prompt, PromptSpec
+from foreword.prompts.prompt import Prompt
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
 from foreword.prompts.store import load_prompt, save_prompt
 from foreword.prompts.transformer import PromptedTransformer

@@ -29,7 +29,7 @@ from foreword.evaluation import group as group_module
 from foreword.evaluation.evaluate import evaluate
 from foreword.evaluation.group import System, evaluate_group
 from foreword.prompts import store
-from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt
 from foreword.retrieval.runs import read_run
 from foreword.transferring import transfer as transfer_module

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from foreword.collections.collection import Collection, Query
-    from foreword.prompts.prompt import Side
     from foreword.prompts.routes import Route
+    from foreword.settings import Side
 
 
 FORMAT = "foreword-vectors/1"

@@ -221,7 +221,7 @@ def _structure(options: Options) -> dict[str, Any]:
 
 
 def _start_config(options: Options) -> StartConfig:
-    from foreword.prompts.prompt import PromptSpec
+    from foreword.prompts.spec import PromptSpec
     from foreword.training.config import StartConfig
 
     if options.side == "query" and options.sides in ("shared", "untied") and options.document_side != "start":

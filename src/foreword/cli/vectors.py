@@ -15,7 +15,7 @@ import numpy as np
 
 from foreword.errors import DataError
 from foreword.files import atomic_write
-from foreword.prompts.prompt import Side
+from foreword.settings import Side
 
 Block = tuple[Sequence[str], np.ndarray[Any, Any]]
 """n ids and their vectors (n, d)."""

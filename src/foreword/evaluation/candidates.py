@@ -17,8 +17,8 @@ from foreword.collections.collection import Collection, Document, Query
 from foreword.collections.registry import canonical, overlap
 from foreword.collections.supervision import split_fold
 from foreword.errors import ForewordError, PromptError
-from foreword.prompts.encoder import Precision, encode, transformer_of
-from foreword.prompts.prompt import Prompt, Side
+from foreword.prompts.encoder import encode, transformer_of
+from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import OWN, Default, Route, plain_weight, route_of_side
 from foreword.prompts.store import (
     CARD,
@@ -34,6 +34,7 @@ from foreword.prompts.store import MIXTURE_CARD as MIXTURE_CARD
 from foreword.prompts.transformer import PromptedTransformer
 from foreword.retrieval.runs import Run
 from foreword.retrieval.search import document_blocks, exact_search
+from foreword.settings import Precision, Side
 
 # What encodes a side, as one number: vectors of one backbone and one fingerprint can be compared.
 

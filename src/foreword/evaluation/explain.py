@@ -31,12 +31,13 @@ from foreword.evaluation.measures import (
     paired_randomization,
 )
 from foreword.evaluation.published import seen
-from foreword.prompts.encoder import Precision, transformer_of
+from foreword.prompts.encoder import transformer_of
 from foreword.prompts.inspect import bank_words, gate_strengths
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.store import SOURCES, StoredPrompt, describe_backbone, is_mixture, library_versions, read_card
 from foreword.retrieval.runs import Run, ranked
 from foreword.retrieval.search import dense_run, search
+from foreword.settings import Precision
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -37,10 +37,11 @@ from foreword.evaluation.evaluate import judged_queries
 from foreword.evaluation.measures import depth, evaluate_run, largest_cutoff, parse_measures
 from foreword.evaluation.published import means_of, row_of_means, seen
 from foreword.files import write_json
-from foreword.prompts.encoder import Precision, resolve_precision
+from foreword.prompts.encoder import resolve_precision
 from foreword.prompts.store import describe_backbone
 from foreword.retrieval.bm25 import BM25
 from foreword.retrieval.runs import Run, write_run
+from foreword.settings import Precision
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

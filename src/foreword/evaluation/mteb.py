@@ -14,9 +14,9 @@ from sentence_transformers import SentenceTransformer
 
 from foreword.errors import DataError, ForewordError, UnknownNameError
 from foreword.evaluation.candidates import side_fingerprint
-from foreword.prompts.encoder import Precision, encode, head_of, resolve_precision, transformer_of
-from foreword.prompts.prompt import Side
+from foreword.prompts.encoder import encode, head_of, resolve_precision, transformer_of
 from foreword.prompts.store import describe_backbone
+from foreword.settings import Precision, Side
 
 if TYPE_CHECKING:
     from mteb import AbsTask

@@ -22,10 +22,11 @@ from foreword.exporting.readmes import onnx_readme, origin
 from foreword.files import atomic_write, write_json
 from foreword.prompts.attention import BatchPrompts
 from foreword.prompts.encoder import head_of, text_prompt, transformer_of
-from foreword.prompts.prompt import PromptSpec, Side
 from foreword.prompts.routes import OneRoute, Route, common_spec, layer_weights, parts_of, route_of_side
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import folder_name
 from foreword.prompts.transformer import inserted, positions_in_text
+from foreword.settings import Side
 
 # An encoder and its prompt's tensors as one ONNX graph.
 #

@@ -19,7 +19,8 @@ from foreword.exporting.proof import new_folder
 from foreword.exporting.readmes import PREFIX_SNIPPET, peft_readme
 from foreword.files import atomic_write, sha256_file, write_json
 from foreword.prompts.encoder import transformer_of
-from foreword.prompts.prompt import BackboneShape, Kind, Prompt, PromptSpec, Sides
+from foreword.prompts.prompt import BackboneShape, Prompt
+from foreword.prompts.spec import Kind, PromptSpec, Sides
 from foreword.prompts.store import CARD, StoredPrompt, folder_name, is_mixture, load_prompt, save_prompt
 from foreword.prompts.transformer import PromptedTransformer
 

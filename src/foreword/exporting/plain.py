@@ -25,7 +25,8 @@ from foreword.exporting.proof import check_equal, new_folder, proof_texts, quiet
 from foreword.exporting.readmes import plain_readme, prompted_readme
 from foreword.files import atomic_write
 from foreword.prompts.encoder import head_of, routed, set_head, text_prompt, transformer_of
-from foreword.prompts.prompt import Prompt, Side
+from foreword.prompts.prompt import Prompt
+from foreword.settings import Side
 
 # Which prompts and poolings a plain sentence-transformers model can have.
 

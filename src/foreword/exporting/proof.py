@@ -16,8 +16,8 @@ from sentence_transformers import SentenceTransformer
 
 from foreword.errors import DataError, PromptError
 from foreword.prompts.encoder import _quiet_loading, encode, transformer_of
-from foreword.prompts.prompt import Side
 from foreword.prompts.routes import Route
+from foreword.settings import Side
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 

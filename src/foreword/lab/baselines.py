@@ -24,11 +24,11 @@ from foreword.errors import BackboneError, ForewordError, OtherTrainingError, Pr
 from foreword.files import atomic_write, sha256_file, write_json
 from foreword.prompts.backbone import read_json_card
 from foreword.prompts.encoder import state_digest, transformer_of
-from foreword.prompts.prompt import PromptSpec
-from foreword.prompts.prompt import Side as TextSide
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import DTYPES, check_backbone, describe_backbone, library_versions
 from foreword.prompts.transformer import PromptedTransformer
-from foreword.training.config import Side, StartConfig, TrainingConfig
+from foreword.settings import Side
+from foreword.training.config import StartConfig, Trained, TrainingConfig
 from foreword.training.train import identity_of, text_settings
 from foreword.training.trainee import join, on_main, world_size
 from foreword.training.trainer import WORK, pairs_of, run_training
@@ -215,7 +215,7 @@ class BaselineSpec:
         return cls(**{**fields, "targets": tuple(targets) if isinstance(targets, list) else targets})
 
 
-def baseline_config(method: Method, *, side: Side | None = None, **changes: Any) -> TrainingConfig:
+def baseline_config(method: Method, *, side: Trained | None = None, **changes: Any) -> TrainingConfig:
     """The settings that prompts have by default on this side, with the method's usual learning rate.
 
     Args:
@@ -229,7 +229,7 @@ def baseline_config(method: Method, *, side: Side | None = None, **changes: Any)
 
 
 def prompt_baseline(
-    kind: Literal["prefix", "input"], *, side: Side = "both", length: int | None = None, **changes: Any
+    kind: Literal["prefix", "input"], *, side: Trained = "both", length: int | None = None, **changes: Any
 ) -> tuple[StartConfig, TrainingConfig]:
     """The start and the settings for `foreword.training.train.train` of a published kind of prompt.
 
@@ -281,7 +281,7 @@ class Change:
         """All of them."""
         return self._parameters.values()
 
-    def part(self, side: TextSide | None) -> dict[str, nn.Parameter] | None:
+    def part(self, side: Side | None) -> dict[str, nn.Parameter] | None:
         """All of them, whichever side: the copy itself knows where they apply."""
         return dict(self._parameters)
 
@@ -330,7 +330,7 @@ class Change:
 
 
 def changed_copy(
-    encoder: SentenceTransformer, spec: BaselineSpec, side: Side, *, seed: int = 0
+    encoder: SentenceTransformer, spec: BaselineSpec, side: Trained, *, seed: int = 0
 ) -> tuple[SentenceTransformer, Change]:
     """A copy of the base model that can be changed as `spec` says, and what is trained in it; it starts as equal.
 

@@ -18,8 +18,8 @@ from foreword.evaluation.influence import compare_searches
 from foreword.evaluation.measures import evaluate_run, first_relevant_ranks, paired_randomization
 from foreword.files import atomic_write, write_json
 from foreword.prompts.encoder import load_encoder, resolve_precision, transformer_of
-from foreword.prompts.prompt import PromptSpec
 from foreword.prompts.routes import Route
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, folder_name, library_versions
 from foreword.report import markdown_table, write_plots, write_report
 from foreword.report.plots import FOLDER

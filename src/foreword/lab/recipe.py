@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_or
 
 from foreword.collections.registry import group_names, members
 from foreword.errors import ForewordError, UnknownNameError
-from foreword.prompts.prompt import PromptSpec
+from foreword.prompts.spec import PromptSpec, StoredType
 
 if TYPE_CHECKING:
     from foreword.training.config import StartConfig, TrainingConfig
@@ -92,7 +92,7 @@ class Values:
     dev_queries: int = 200
     dev_documents: int = 1000
     dev_share: float = 0.1
-    dtype: str = "float16"
+    dtype: StoredType = "float16"
 
     def __post_init__(self) -> None:
         if self.start not in _STARTS:

@@ -25,11 +25,13 @@ from foreword.lab.cells import drawn, features
 from foreword.lab.routing import PilotLibrary, build_pilots, encode_by_experts, route_queries, spot_weights
 from foreword.lab.stage import Found, Stage, new_start, seconds_of, settings, trained
 from foreword.prompts.encoder import encode
-from foreword.prompts.prompt import Prompt, PromptSpec, Side
+from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Route, Weight, plain_weight
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
 from foreword.prompts.store import StoredPrompt, folder_name, load_prompt, save_prompt
 from foreword.retrieval.search import exact_search
+from foreword.settings import Side
 from foreword.training.vectors import DocumentVectors
 from foreword.transferring.distil import FoldConfig, fold
 from foreword.transferring.fit import FitConfig, embed_pair_documents, fit_weights, pseudo_scores, split_pairs

@@ -19,11 +19,12 @@ from torch import Tensor
 from foreword.collections.collection import Collection, Qrels
 from foreword.errors import DataError, ForewordError, PromptError
 from foreword.evaluation.measures import evaluate_run
-from foreword.prompts.encoder import Precision, encode, transformer_of
-from foreword.prompts.prompt import Prompt, Side
+from foreword.prompts.encoder import encode, transformer_of
+from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import OneRoute
 from foreword.prompts.store import StoredPrompt
 from foreword.retrieval.search import exact_search
+from foreword.settings import Precision, Side
 from foreword.training.vectors import DocumentVectors
 from foreword.transferring.reach import Array, Method, similarity, softmax_weights, unit_rows
 from foreword.transferring.transfer import shared_document_source

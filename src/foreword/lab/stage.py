@@ -27,8 +27,8 @@ from foreword.files import atomic_write
 from foreword.lab.records import Cell, cell_path, load_cell, run_path, save_cell
 from foreword.lab.statistics import Hypothesis
 from foreword.prompts.encoder import load_encoder, resolve_precision, state_digest, transformer_of
-from foreword.prompts.prompt import PromptSpec
 from foreword.prompts.routes import Route
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import RUN, StoredPrompt, folder_name
 from foreword.retrieval.runs import Run, min_max, read_run, write_run
 from foreword.retrieval.search import bm25_run, dense_run

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from foreword.errors import BackboneError, PromptError
 from foreword.files import atomic_write, sha256_file, write_json
-from foreword.prompts.prompt import Prompt, PromptSpec
+from foreword.prompts.prompt import Prompt
+from foreword.prompts.spec import PromptSpec
 from foreword.settings import DEFAULT_BACKBONE
 
 PACKAGED = {

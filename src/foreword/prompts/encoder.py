@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +20,9 @@ from torch import Tensor
 
 from foreword.errors import BackboneError, PromptError, UnknownNameError
 from foreword.prompts.backbone import Backbone, is_saved_encoder, read_module, resolve_backbone
-from foreword.prompts.prompt import Side
 from foreword.prompts.routes import BASE, OWN, Default, Route
 from foreword.prompts.transformer import PromptedTransformer
-from foreword.settings import DEFAULT_BACKBONE
+from foreword.settings import DEFAULT_BACKBONE, Precision, Side
 from foreword.terminal import track
 
 # What follows the backbone: how token embeddings become one vector, and how two vectors are compared.
@@ -221,9 +220,6 @@ def _set_pooling(encoder: SentenceTransformer, pooling: Pooled) -> None:
         )
     encoder[places[0]] = new
 
-
-Precision = Literal["float32", "bfloat16", "float16", "auto"]
-"""What the matrix products run in; `auto` is `bfloat16` where the processor multiplies it in hardware."""
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads fight torch's over the same cores
 

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from foreword.errors import PromptError
 from foreword.prompts.attention import SLOT, BatchPrompts
 from foreword.prompts.encoder import encode, transformer_of
-from foreword.prompts.prompt import Prompt, Side
+from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import OWN, Default, Route, Routes
 from foreword.prompts.store import StoredPrompt
 from foreword.prompts.transformer import PromptedTransformer
+from foreword.settings import Side
 
 _ROWS = 4096  # word embeddings compared at a time: 16 MiB of float32 at width 1024, and two copies
 

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from foreword.errors import PromptError
 from foreword.prompts.attention import BatchPrompts
-from foreword.prompts.prompt import Prompt, PromptSpec, Side
+from foreword.prompts.prompt import Prompt
+from foreword.prompts.spec import PromptSpec
+from foreword.settings import Side
 
 Weight = float | Sequence[float | Tensor] | Tensor
 """How much of a source a mixture takes: one number, or one for each of its L prompted layers, from the bottom."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from foreword.errors import BackboneError, PromptError
 from foreword.prompts.encoder import transformer_of
-from foreword.prompts.prompt import Prompt, PromptSpec, tensor_shapes
+from foreword.prompts.prompt import Prompt, tensor_shapes
+from foreword.prompts.spec import PromptSpec, Start
 from foreword.prompts.transformer import PromptedTransformer
-
-Start = Literal["words", "text", "noise", "first-ids"]
 
 
 def new_prompt(

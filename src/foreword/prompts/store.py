@@ -23,8 +23,9 @@ from foreword.errors import PromptError
 from foreword.files import atomic_write, sha256_file, write_json
 from foreword.prompts.backbone import read_json_card
 from foreword.prompts.encoder import head_of, state_digest, transformer_of
-from foreword.prompts.prompt import Prompt, PromptSpec
+from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Route, Routes, Weight, layer_weights, plain_weight
+from foreword.prompts.spec import PromptSpec
 
 FORMAT = "foreword-prompt/1"
 WEIGHTS, CARD, RUN = "prompt.safetensors", "prompt.json", "run.json"

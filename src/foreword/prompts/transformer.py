@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from foreword.errors import BackboneError, PromptError
 from foreword.prompts.attention import SLOT, BatchPrompts, Recorder, prompted_implementation
 from foreword.prompts.backbone import Backbone, read_module, write_module
-from foreword.prompts.prompt import BackboneShape, Placement, Prompt, PromptSpec, Side, tensor_shapes
+from foreword.prompts.prompt import BackboneShape, Prompt, tensor_shapes
 from foreword.prompts.routes import (
     BASE,
     Route,
@@ -27,6 +27,8 @@ from foreword.prompts.routes import (
     row_prompts,
     rows_of,
 )
+from foreword.prompts.spec import Placement, PromptSpec
+from foreword.settings import Side
 
 # Whether a backbone can carry prompts in its layers, tried out on it, and whether a given prompt fits it.
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from foreword.collections.collection import Collection, Document, Query
 from foreword.errors import ForewordError
-from foreword.prompts.encoder import Precision, encode
+from foreword.prompts.encoder import encode
 from foreword.prompts.routes import OWN, Default, Route
 from foreword.retrieval.bm25 import BM25
 from foreword.retrieval.runs import Run
+from foreword.settings import Precision
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -22,7 +22,6 @@ from foreword.errors import DataError, RequestError
 from foreword.evaluation.group import FORMAT as GROUP_FORMAT
 from foreword.indexing.search import Hit
 from foreword.prompts.inspect import bank_words
-from foreword.prompts.prompt import Side
 from foreword.prompts.store import StoredPrompt, is_mixture, load_prompt
 from foreword.serving.batcher import Array
 from foreword.serving.config import Key
@@ -30,6 +29,7 @@ from foreword.serving.edge import Metrics
 from foreword.serving.search import Searcher, check_where
 from foreword.serving.service import Service, State
 from foreword.serving.ways import BASE_MODEL, SIDES, Served, Way
+from foreword.settings import Side
 from foreword.training.dev import MEASURE
 from foreword.transferring.reach import FILE as FEATURES
 from foreword.transferring.reach import bank_features, similarity, source_domains

@@ -16,12 +16,13 @@ from sentence_transformers import SentenceTransformer
 from foreword.collections.registry import canonical
 from foreword.errors import PromptError, RequestError
 from foreword.evaluation.candidates import Candidate, read_bank, read_candidate
-from foreword.prompts.encoder import Precision, encode, load_encoder, resolve_precision, transformer_of
+from foreword.prompts.encoder import encode, load_encoder, resolve_precision, transformer_of
 from foreword.prompts.store import describe_backbone
 from foreword.serving.batcher import Array, Batcher, Pass, Row, Tokens
 from foreword.serving.config import ServeConfig
 from foreword.serving.search import Held, MemorySearcher, Searchable, Searcher
 from foreword.serving.ways import Served, Way, base_ways, carry, check_names, release
+from foreword.settings import Precision
 
 # The prompts that are served at one time, and where they, the backbone and the collections come from.
 

@@ -16,9 +16,11 @@ from sentence_transformers import SentenceTransformer
 from foreword.errors import PromptError
 from foreword.evaluation.candidates import Candidate
 from foreword.prompts.encoder import text_prompt, transformer_of
-from foreword.prompts.prompt import Prompt, PromptSpec, Side
+from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import OneRoute, Weight, route_of_side
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import SOURCES, attach_mixture, is_mixture, load_prompt, read_card, read_mixture_card
+from foreword.settings import Side
 
 BASE_MODEL = "base"
 """The model name of the backbone without a prompt."""

@@ -1,26 +1,23 @@
-"""The settings of one training."""
+"""The settings of one training. Importing this loads no torch."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Self, get_args
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal, Self
 
-from transformers import SchedulerType
-from transformers.integrations.integration_utils import get_available_reporting_integrations
+from annotated_types import Ge, Lt
 
 from foreword.errors import ForewordError
-from foreword.prompts.encoder import Precision
-from foreword.prompts.prompt import PromptSpec
-from foreword.prompts.start import Start
-from foreword.prompts.store import DTYPES
+from foreword.prompts.spec import PromptSpec, Start, StoredType
+from foreword.settings import Count, Natural, NotNegative, Positive, Precision, Settings, Tokens
 
-Side = Literal["both", "query"]
+Trained = Literal["both", "query"]
 DocumentSide = Literal["base", "start"]
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Settings):
     """How a prompt is trained. The defaults suit short texts on two processor cores.
 
     Attributes:
@@ -54,71 +51,48 @@ class TrainingConfig:
         seed: of every random choice.
     """
 
-    side: Side = "query"
+    side: Trained = "query"
     document_side: DocumentSide = "base"
-    steps: int = 150
-    epochs: float = 0.0
-    batch_size: int = 32
-    learning_rate: float = 0.1
+    steps: Count = 150
+    epochs: NotNegative = 0.0
+    batch_size: Count = 32
+    learning_rate: Positive = 0.1
     schedule: str = "linear"
-    warmup: float = 0.05
-    temperature: float = 0.05
-    hard_negatives: int = 1
+    warmup: Annotated[float, Ge(0), Lt(1)] = 0.05
+    temperature: Positive = 0.05
+    hard_negatives: Natural = 1
     gather_negatives: bool = True
-    mini_batch_size: int = 64
-    corpus_negatives: int = 100_000
-    query_length: int = 64
-    document_length: int = 128
-    domain_temperature: float = 2.0
-    evaluate_every: int = 20
-    patience: int = 0
-    dev_queries: int = 200
-    dev_documents: int = 1000
-    dtype: str = "float16"
+    mini_batch_size: Count = 64
+    corpus_negatives: Count = 100_000
+    query_length: Tokens = 64
+    document_length: Tokens = 128
+    domain_temperature: Positive = 2.0
+    evaluate_every: Natural = 20
+    patience: Natural = 0
+    dev_queries: Natural = 200
+    dev_documents: Count = 1000
+    dtype: StoredType = "float16"
     precision: Precision = "auto"
-    log_every: int = 0
+    log_every: Natural = 0
     report_to: str = "none"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("side", get_args(Side)),
-            ("document_side", get_args(DocumentSide)),
-            ("schedule", [kind.value for kind in SchedulerType]),
-            ("dtype", DTYPES),
-            ("precision", get_args(Precision)),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ForewordError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
-        for name in (
-            "steps",
-            "batch_size",
-            "mini_batch_size",
-            "corpus_negatives",
-            "dev_documents",
-        ):
-            if getattr(self, name) < 1:
-                raise ForewordError(f"{name} is {getattr(self, name)}; it is at least 1")
-        for name in ("learning_rate", "temperature", "domain_temperature"):
-            if not getattr(self, name) > 0:
-                raise ForewordError(f"{name} is {getattr(self, name)}; it is above 0")
-        for name in ("query_length", "document_length"):
-            if getattr(self, name) < 3:
-                raise ForewordError(f"{name} is {getattr(self, name)}; a text has at least 3 tokens")
-        for name in ("evaluate_every", "patience", "hard_negatives", "epochs", "log_every", "dev_queries"):
-            if getattr(self, name) < 0:
-                raise ForewordError(f"{name} is {getattr(self, name)}; it is at least 0")
-        trackers = set(self.report_to.split(",")) - {"none", "all"}
-        if unknown := trackers - set(get_available_reporting_integrations()):
+        super().__post_init__()
+        from transformers import SchedulerType
+        from transformers.integrations.integration_utils import get_available_reporting_integrations
+
+        if self.schedule not in (kinds := [kind.value for kind in SchedulerType]):
+            raise ForewordError(f"schedule is {self.schedule!r}; expected one of {', '.join(kinds)}")
+        installed = sorted(get_available_reporting_integrations())
+        if unknown := set(self.report_to.split(",")) - {"none", "all", *installed}:
             raise ForewordError(
                 f"report_to names {', '.join(sorted(unknown))}, which is not installed or not known to transformers; "
-                f"here are: {', '.join(sorted(get_available_reporting_integrations())) or 'none'}"
+                f"here are: {', '.join(installed) or 'none'}"
             )
-        if not 0 <= self.warmup < 1:
-            raise ForewordError(f"warmup is {self.warmup}; it is a share of the steps, from 0 to below 1")
 
     @classmethod
-    def default(cls, side: Side, *, several: bool = False, **changes: Any) -> Self:
+    def default(cls, side: Trained, *, several: bool = False, **changes: Any) -> Self:
         """The settings for a side that measured well on MiniLM, with `changes`.
 
         Args:
@@ -139,13 +113,9 @@ class TrainingConfig:
             return self
         return replace(self, steps=max(1, math.ceil(self.epochs * pairs / (self.batch_size * processes))))
 
-    def as_dict(self) -> dict[str, Any]:
-        """The fields, as JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class StartConfig:
+class StartConfig(Settings):
     """What a new prompt is and where it starts, when it does not start from another prompt."""
 
     spec: PromptSpec = field(default_factory=PromptSpec)

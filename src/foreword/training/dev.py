@@ -20,10 +20,11 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from foreword.collections.collection import Collection, Document, Qrels, Query, documents_for
 from foreword.evaluation.measures import evaluate_run
 from foreword.files import atomic_write, write_json
-from foreword.prompts.encoder import Precision, encode
+from foreword.prompts.encoder import encode
 from foreword.prompts.routes import Route
 from foreword.prompts.store import DTYPES
 from foreword.retrieval.search import exact_search
+from foreword.settings import Precision
 from foreword.training.trainee import Trainee, is_main
 from foreword.training.vectors import DocumentVectors
 

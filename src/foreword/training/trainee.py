@@ -11,7 +11,7 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
 
-from foreword.prompts.prompt import Side
+from foreword.settings import Side
 
 
 class Values(Protocol):

@@ -13,8 +13,9 @@ from sentence_transformers import SentenceTransformer
 
 from foreword.collections.collection import Collection, documents_for
 from foreword.errors import DataError
-from foreword.prompts.encoder import Precision, encode
+from foreword.prompts.encoder import encode
 from foreword.prompts.routes import Route
+from foreword.settings import Precision
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,12 @@ from foreword.collections.collection import Collection, TrainingPair, normalise
 from foreword.collections.pseudo import frequencies_for, pseudo_pairs
 from foreword.collections.views import Unlabelled
 from foreword.errors import ForewordError, OtherTrainingError, TooLittleTextError
-from foreword.prompts.encoder import Precision, encode, transformer_of
+from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt
 from foreword.retrieval.mining import agreeing
 from foreword.retrieval.search import exact_search
+from foreword.settings import Precision
 from foreword.training.config import TrainingConfig
 from foreword.training.train import train
 

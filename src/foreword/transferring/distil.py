@@ -28,16 +28,8 @@ from foreword.collections.supervision import PSEUDO_METHOD as PSEUDO_QUERIES
 from foreword.collections.supervision import held_out, position
 from foreword.collections.views import Unlabelled
 from foreword.errors import DataError, ForewordError, PromptError
-from foreword.prompts.encoder import (
-    Precision,
-    autocast,
-    encode,
-    resolve_precision,
-    routed,
-    state_digest,
-    transformer_of,
-)
-from foreword.prompts.prompt import Prompt, PromptSpec, Side
+from foreword.prompts.encoder import autocast, encode, resolve_precision, routed, state_digest, transformer_of
+from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import (
     OneRoute,
     Route,
@@ -48,8 +40,10 @@ from foreword.prompts.routes import (
     route_as_json,
     route_of_side,
 )
+from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import DTYPES, SOURCES, StoredPrompt, is_mixture, load_prompt, save_prompt, trained_on
 from foreword.retrieval.search import exact_search
+from foreword.settings import Precision, Side
 from foreword.terminal import track
 from foreword.training.config import TrainingConfig
 from foreword.training.train import text_settings

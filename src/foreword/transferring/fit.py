@@ -20,10 +20,10 @@ from foreword.collections.collection import Document, TrainingPair
 from foreword.collections.pseudo import pseudo_pairs
 from foreword.errors import DataError, ForewordError
 from foreword.evaluation.measures import evaluate_run
-from foreword.prompts.encoder import Precision, autocast, encode, routed, text_prompt, transformer_of
-from foreword.prompts.prompt import Side
+from foreword.prompts.encoder import autocast, encode, routed, text_prompt, transformer_of
 from foreword.prompts.routes import OneRoute, Route
 from foreword.retrieval.search import exact_search
+from foreword.settings import Precision, Side
 from foreword.terminal import track
 from foreword.training.vectors import DocumentVectors
 

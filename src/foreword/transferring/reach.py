@@ -26,8 +26,9 @@ from foreword.collections.supervision import split_fold
 from foreword.collections.views import DOCUMENT
 from foreword.errors import DataError, ForewordError
 from foreword.files import atomic_write
-from foreword.prompts.encoder import Precision, encode
+from foreword.prompts.encoder import encode
 from foreword.prompts.store import StoredPrompt, describe_backbone, trained_on
+from foreword.settings import Precision
 
 # How alike two domains are, by the base embeddings of their documents alone.
 
