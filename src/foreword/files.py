@@ -1,4 +1,8 @@
-"""Files that exist only when they are complete: written under a temporary name, then renamed."""
+"""Files that exist only when they are complete, and whether what was kept is still what would be made now.
+
+What is costly to make is kept with what it was made from: settings, sizes and digests, as JSON. It holds as long as
+`kept_json` of the record equals `as_json` of what would go into it now, or lies under a name that `json_digest` gave.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from foreword.errors import DataError
 
 
 @contextmanager
@@ -47,3 +53,40 @@ def sha256_file(path: Path | str) -> str:
     """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path | str, mend: str = "write it again") -> Any:
+    """What a JSON file holds.
+
+    Args:
+        path: the file.
+        mend: what the reader is to do when it is broken.
+
+    Raises:
+        DataError: it is no JSON, or not UTF-8.
+    """
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except ValueError as error:
+        raise DataError(f"broken JSON ({error}); {mend}", path=path) from error
+
+
+def kept_json(path: Path | str) -> Any:
+    """What a JSON file holds; None when there is none or it is broken, so that what it records is made again."""
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def as_json(value: Any) -> Any:
+    """A value as JSON reads it back, lists for tuples and texts for keys, to be compared with what a file says.
+
+    Whatever JSON does not know becomes its text.
+    """
+    return json.loads(json.dumps(value, default=str))
+
+
+def json_digest(value: Any) -> str:
+    """The SHA-256 of a value's JSON with sorted keys, as 64 hexadecimal digits: equal for equal values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -7,7 +7,6 @@ is its 12 forums as one, and `beir/nq` takes its train split from a second folde
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -30,6 +29,7 @@ from foreword.collections.views import ExcludingCollection, Texts
 from foreword.downloads import Resource, Transport, data_folder, fetch_folder, locked
 from foreword.downloads.places import DEFAULT
 from foreword.errors import DataError, UnknownNameError
+from foreword.files import read_json
 
 # What collections of BEIR are made of: one folder, Natural Questions' two, CQADupStack's twelve.
 
@@ -203,7 +203,7 @@ NQ = "nq"
 @cache
 def facts() -> dict[str, Any]:
     """What `data/beir.json` holds: `url`, `sets` and `forums` by name, and what all sets share."""
-    loaded: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "beir.json").read_text("utf-8"))
+    loaded: dict[str, Any] = read_json(Path(__file__).parent / "data" / "beir.json")
     return loaded
 
 

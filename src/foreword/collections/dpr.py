@@ -29,7 +29,7 @@ from foreword.downloads import Resource, Transport, data_folder, fetch, locked
 from foreword.downloads.fetch import read_record
 from foreword.downloads.places import DEFAULT, record_file
 from foreword.errors import DataError, UnknownNameError
-from foreword.files import sha256_file, write_json
+from foreword.files import read_json, sha256_file, write_json
 from foreword.terminal import track
 
 # DPR's training files: a JSON list of examples (or one object a line), gigabytes long, read one example at a time.
@@ -444,7 +444,7 @@ _ENDINGS = (".json.gz", ".json", ".jsonl.gz", ".jsonl")
 
 def facts() -> dict[str, Any]:
     """What `data/dpr.json` holds: `home`, `licence`, `citation`, `base` and `collections` by name."""
-    loaded: dict[str, Any] = json.loads(_DATA.read_text("utf-8"))
+    loaded: dict[str, Any] = read_json(_DATA)
     return loaded
 
 

@@ -7,7 +7,6 @@ documents only, one a file.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -30,6 +29,7 @@ from foreword.collections.collection import (
 )
 from foreword.collections.views import ExcludingCollection, Texts, find_hard_negatives, read_hard_negatives
 from foreword.errors import DataError
+from foreword.files import read_json
 
 # Judgements: BEIR's (`query-id corpus-id score` and a header) and TREC's (`query 0 document score`).
 
@@ -372,10 +372,7 @@ def _subsample(folder: Path) -> dict[str, object]:
     path = folder / "subsample.json"
     if not path.is_file():
         return {}
-    try:
-        record = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise DataError(f"broken JSON ({error}); make the sample again", path=path) from error
+    record = read_json(path, "make the sample again")
     if not isinstance(record, dict):
         raise DataError(f"expected a JSON object, got {type(record).__name__}", path=path)
     return {"subsample": record}

@@ -6,7 +6,6 @@ Only test judgements exist, so these are targets, not sources. File names, count
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +18,7 @@ from foreword.collections.views import ExcludingCollection, Texts
 from foreword.downloads.fetch import fetch_folder
 from foreword.downloads.places import DEFAULT, Resource, Transport, data_folder
 from foreword.errors import DataError, UnknownNameError
+from foreword.files import read_json
 
 # The formats of the Glasgow test collections: SMART records, NPL's and LISA's, and their judgements.
 
@@ -219,7 +219,7 @@ _LIMIT = 200_000_000
 
 def facts() -> dict[str, Any]:
     """What `data/glasgow.json` holds: `home`, `licence` and `collections` by name."""
-    loaded: dict[str, Any] = json.loads(_DATA.read_text("utf-8"))
+    loaded: dict[str, Any] = read_json(_DATA)
     return loaded
 
 

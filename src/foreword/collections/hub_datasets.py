@@ -6,7 +6,6 @@ network. The files are read by the datasets library and never run: sets that com
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ from foreword.collections.folder import SELF_RETRIEVING, SPLIT_NAMES, StreamedCo
 from foreword.collections.views import ExcludingCollection, Texts
 from foreword.downloads import Transport, data_folder, locked
 from foreword.errors import DataError
-from foreword.files import write_json
+from foreword.files import read_json, write_json
 
 # Which files of a Hugging Face dataset's folder hold the corpus, the queries and the judgements, and their rows.
 #
@@ -304,10 +303,7 @@ def _origin(folder: Path) -> dict[str, Any]:
     path = folder / _ORIGIN
     if not path.is_file():
         return {}
-    try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except ValueError as error:
-        raise DataError(f"broken JSON ({error}); delete the folder and download it again", path=path) from error
+    return dict(read_json(path, "delete the folder and download it again"))
 
 
 def _snapshot(repository: str, revision: str | None, folder: Path, transport: Transport) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import csv
-import json
 import logging
 import os
 import re
@@ -40,6 +39,7 @@ from foreword.collections.collection import (
 from foreword.collections.views import ExcludingCollection, Texts
 from foreword.downloads import Resource, Transport, data_folder, extract, fetch, fetch_folder, locked
 from foreword.errors import DataError, UnknownNameError
+from foreword.files import read_json
 
 # The two files of an OAG-QA topic: questions with the titles of their papers, and the papers.
 #
@@ -203,7 +203,7 @@ FOLDER = "oag-qa"
 @cache
 def facts() -> dict[str, Any]:
     """What `data/oag_qa.json` holds: `home`, `archive`, `files` and the topics of the `disciplines`."""
-    loaded: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "oag_qa.json").read_text("utf-8"))
+    loaded: dict[str, Any] = read_json(Path(__file__).parent / "data" / "oag_qa.json")
     return loaded
 
 

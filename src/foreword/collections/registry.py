@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -16,6 +15,7 @@ from foreword.collections.collection import Collection, Entry
 from foreword.collections.supervision import FoldCollection, split_fold
 from foreword.collections.views import Templated
 from foreword.errors import UnknownNameError
+from foreword.files import kept_json, read_json
 
 FAMILIES = {
     "pydoc": "pydoc.collection",
@@ -141,7 +141,7 @@ INSTALLED = ("pydoc", "manpages")
 @cache
 def _facts() -> dict[str, dict[str, Any]]:
     path = Path(__file__).parent / "data" / "groups.json"
-    loaded: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8"))
+    loaded: dict[str, dict[str, Any]] = read_json(path)
     return loaded
 
 
@@ -224,13 +224,11 @@ def parts(collection_id: str) -> frozenset[str]:
 
 def _source(base: str) -> str | None:
     """What a folder is a sample of; None: of nothing that says so."""
-    record = Path(base.removeprefix(_FOLDER)) / "subsample.json"
-    if not base.startswith(_FOLDER) or not record.is_file():
+    if not base.startswith(_FOLDER):
         return None
-    try:
-        source = json.loads(record.read_text("utf-8"))["source"]
-    except (OSError, ValueError, KeyError, TypeError):  # the collection itself says what is wrong when it is loaded
-        return None
+    # A broken record means nothing here: the collection itself says what is wrong when it is loaded.
+    record = kept_json(Path(base.removeprefix(_FOLDER)) / "subsample.json")
+    source = record.get("source") if isinstance(record, dict) else None
     return source if isinstance(source, str) and canonical(source) != base else None
 
 
