@@ -14,14 +14,14 @@ test: $(STAMP)
 	$(VENV)/bin/python -m pytest
 
 lint: $(STAMP)
-	$(VENV)/bin/ruff check src tests
-	$(VENV)/bin/ruff format --check src tests
+	$(VENV)/bin/ruff check src benchmarks tests
+	$(VENV)/bin/ruff format --check src benchmarks tests
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest tests/test_imports.py
 
 format: $(STAMP)
-	$(VENV)/bin/ruff check --fix src tests
-	$(VENV)/bin/ruff format src tests
+	$(VENV)/bin/ruff check --fix src benchmarks tests
+	$(VENV)/bin/ruff format src benchmarks tests
 
 docs: $(STAMP)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

@@ -31,7 +31,7 @@ for package in ("fastapi", "prometheus_client", "pymilvus", "milvus_lite"):
     pytest.importorskip(package, reason="the extras index and serve are not installed")
 
 SLOW = os.environ.get("FOREWORD_SLOW") == "1"
-SLOW_LINES = ("foreword.serving.bench", "foreword.indexing.scale", "--miniature")
+SLOW_LINES = ("benchmarks/serve.py", "benchmarks/index.py", "--miniature")
 """Lines that take a minute whatever the backbone: run with FOREWORD_SLOW=1."""
 
 QUICK = {"train": ["--steps", "4", "--evaluate-every", "2"], "pretrain": ["--steps", "4", "--evaluate-every", "2"]}

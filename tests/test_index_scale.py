@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import ROOT
 
 pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")
 
-from foreword.indexing.scale import measure, recall
+from benchmarks.index import measure, recall
 from foreword.indexing.search import Hit
 
 
@@ -39,7 +40,7 @@ def test_filtered_recall(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.environ.get("FOREWORD_SLOW") != "1", reason="100,000 documents, minutes; set FOREWORD_SLOW=1")
 def test_filtered_recall_of_100_000_documents() -> None:
     """As a user runs it; the figures are printed with -s."""
-    done = subprocess.run([sys.executable, "-m", "foreword.indexing.scale"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "benchmarks/index.py"], cwd=ROOT, capture_output=True, text=True, check=True)
     print(done.stdout)
     figures = json.loads(done.stdout)
     assert (figures["documents"], figures["domains"], figures["k"]) == (100_000, 5, 10)

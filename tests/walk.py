@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import Command, blocks, commands_of
+from pages import ROOT, Command, blocks, commands_of
 from shell import Shell
 
 PORTS = ("localhost:8000", "127.0.0.1:8000")
@@ -67,8 +67,8 @@ class Walk:
             return
         self._stop()
         if program == "python":
-            self.monkeypatch.setattr(sys, "argv", words[1:])
-            runpy.run_module(words[1], run_name="__main__")
+            self.monkeypatch.setattr(sys, "argv", words)
+            runpy.run_path(str(ROOT / words[0]), run_name="__main__")
             return
         assert command.arguments is not None, command.line
         with open(command.source or os.devnull, encoding="utf-8") as given:

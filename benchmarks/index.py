@@ -1,4 +1,4 @@
-"""How much an index holds, and how fast, on this machine: `python -m foreword.indexing.scale --documents 100000`.
+"""How much an index holds, and how fast, on this machine: `python benchmarks/index.py --documents 100000`.
 
 Made-up texts and random unit vectors (the hardest to tell apart), so that it says what Milvus does and nothing of a
 model. Filtered searches are compared with all inner products, in float64 by numpy.
@@ -156,7 +156,7 @@ def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 def main() -> None:
     """Print the figures as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m foreword.indexing.scale", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--uri", help="(default: a file that is removed afterwards)")
     parser.add_argument("--token", help="of a server")
     parser.add_argument("--index-type", help="as Milvus names it")

@@ -1,4 +1,4 @@
-"""What batching is worth on this machine: `python -m foreword.serving.bench --bank bank`.
+"""What batching is worth on this machine: `python benchmarks/serve.py --bank bank`.
 
 Clients that each send a text and wait for the answer, of all domains in turn, against a service on this machine.
 Rounds with texts of all requests batched and rounds of one request a forward pass take turns in one run, so that
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import socket
 import statistics
 import threading
@@ -25,28 +26,8 @@ from foreword.serving.api import model_names
 from foreword.serving.app import create_app
 from foreword.serving.config import ServeConfig
 
-_WORDS = [
-    "how",
-    "to",
-    "keep",
-    "a",
-    "list",
-    "of",
-    "names",
-    "in",
-    "order",
-    "when",
-    "some",
-    "of",
-    "them",
-    "are",
-    "not",
-    "there",
-    "and",
-    "others",
-    "come",
-    "twice",
-]
+_TEXT = "how to keep a list of names in order when some of them are not there and others come twice"
+_WORDS = re.findall(r"\w+", _TEXT)
 
 
 def measure(config: ServeConfig, *, clients: int, requests: int, rounds: int) -> dict[str, Any]:
@@ -122,9 +103,7 @@ def _figures(rounds: Sequence[tuple[float, list[float]]]) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print JSON."""
-    parser = argparse.ArgumentParser(
-        prog="python -m foreword.serving.bench", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--bank", type=Path, metavar="DIR", help="whose prompts are asked for (default: base alone)")
     parser.add_argument("--backbone", metavar="NAME", help="(default: all-MiniLM-L6-v2)")
     parser.add_argument("--device", metavar="DEVICE")
