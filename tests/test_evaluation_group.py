@@ -24,11 +24,12 @@ from foreword.evaluation import published as seen
 from foreword.evaluation.evaluate import evaluate
 from foreword.evaluation.group import GroupConfig, GroupResult, System, evaluate_group, headline_measure, plan
 from foreword.evaluation.published import means_of, published, sources, to_compare
-from foreword.evaluation.table import FORMATS, escape_latex, format_group
+from foreword.evaluation.table import FORMATS, format_group
 from foreword.prompts.encoder import load_encoder, transformer_of
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import folder_name, load_bank, save_mixture, save_prompt
 from foreword.retrieval.runs import Run, read_run
+from foreword.tables import escape_latex
 
 NAMES = ("toy/one", "toy/two", "toy/three")
 BASE, BM25 = System("base", "base"), System("bm25", "bm25")

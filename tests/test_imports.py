@@ -18,6 +18,7 @@ ORDER = (
     "errors",
     "files",
     "settings",
+    "tables",
     "terminal",
     "downloads",
     "collections",

@@ -6,8 +6,8 @@ import io
 
 import pytest
 
+import foreword.tables as numbers
 from foreword.report import format_table, markdown_table
-from foreword.report import html as numbers
 
 ROWS = [
     {"system": "bm25", "collection": "c", "measure": "nDCG@10", "value": 0.4, "seconds": 2.0},
@@ -75,10 +75,10 @@ def test_the_terminals_table_says_the_same() -> None:
         (numbers.p_value, 0.0009, "<.001"),
         (numbers.p_value, 0.05, ".050"),
         (numbers.count, 589824, "589,824"),
-        (numbers.size, 0, "0 B"),
-        (numbers.size, 999, "999 B"),
-        (numbers.size, 999_960, "1.0 MB"),
-        (numbers.size, 2_359_584, "2.4 MB"),
+        (numbers.byte_size, 0, "0 B"),
+        (numbers.byte_size, 999, "999 B"),
+        (numbers.byte_size, 999_960, "1.0 MB"),
+        (numbers.byte_size, 2_359_584, "2.4 MB"),
         (numbers.duration, 0.04, "0.0 s"),
         (numbers.duration, 9.97, "10 s"),
         (numbers.duration, 59.7, "1 min 0 s"),

@@ -10,7 +10,6 @@ from typing import Any
 from foreword.cli.grammar import (
     Add,
     Options,
-    byte_size,
     chosen_prompt,
     data_options,
     encoder_options,
@@ -22,6 +21,7 @@ from foreword.cli.grammar import (
     template_options,
 )
 from foreword.errors import ForewordError, UnknownNameError
+from foreword.tables import byte_size
 
 
 def add(command: Add) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foreword.cli.grammar import Add, Options, byte_size, dry_run_option, encoder_options, load_encoder, print_json, say
+from foreword.cli.grammar import Add, Options, dry_run_option, encoder_options, load_encoder, print_json, say
 from foreword.errors import ForewordError, PromptError
+from foreword.tables import byte_size
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

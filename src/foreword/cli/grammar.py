@@ -189,16 +189,6 @@ def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]
     console(width=table_width()).print(table)
 
 
-def byte_size(count: int | None) -> str:
-    """Bytes for people: `2.1 GB`; `?` when not known."""
-    if count is None:
-        return "?"
-    size, units = float(count), ["B", "kB", "MB", "GB", "TB"]
-    while size >= 1000 and len(units) > 1:
-        size, units = size / 1000, units[1:]
-    return f"{size:.0f} {units[0]}" if size >= 10 or units[0] == "B" else f"{size:.1f} {units[0]}"
-
-
 # -- options ---------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,6 @@ from foreword.cli.grammar import (
     Options,
     Parser,
     add_command,
-    byte_size,
     chosen_prompt,
     data_options,
     encoder_options,
@@ -25,6 +24,7 @@ from foreword.cli.grammar import (
 )
 from foreword.cli.search import Answer, answer, asked, form_of, hits_of, query_options
 from foreword.errors import ForewordError
+from foreword.tables import byte_size
 
 if TYPE_CHECKING:
     from foreword.collections.collection import Query

@@ -8,55 +8,27 @@ import json
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from foreword.errors import UnknownNameError
 from foreword.evaluation.published import Published, mean, sources, subset, to_compare
-
-NOTHING = "–"
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: a system of ours, a published one, or words."""
-
-    title: str
-    kind: Literal["words", "ours", "published"]
-    mark: str = ""
-    """The letter of its source below the table."""
-    source: str = ""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell as it is printed."""
-
-    text: str
-    best: bool = False
+from foreword.tables import NOTHING, Entry, Table
 
 
 @dataclass(frozen=True)
 class GroupTable:
-    """A table of one measure.
+    """A group's table of one measure.
 
     Attributes:
-        title: what it shows.
         measure: its name.
-        columns: left to right.
-        lines: as many cells as columns each.
-        collections: how many of the lines are collections; means follow.
-        notes: to stand below.
-        published: the values in the published columns: column, collection (empty: a mean), value, how many
+        table: collections, then means; what others have published stands in columns of its own on the right.
+        published: the values in these columns: system, source, collection (empty: a mean), value, how many
             collections it is over.
     """
 
-    title: str
     measure: str
-    columns: tuple[Column, ...]
-    lines: tuple[tuple[Cell, ...], ...]
-    collections: int
-    notes: tuple[str, ...]
-    published: tuple[tuple[Column, str, float, int], ...]
+    table: Table
+    published: tuple[tuple[str, str, str, float, int], ...]
 
 
 @dataclass(frozen=True)
@@ -83,36 +55,37 @@ def build(result: Mapping[str, Any], measure: str | None = None, *, published: b
     splits = dict(result["splits"])
     others = to_compare(measure, splits, result["group"]) if published else []
     marks = dict(zip(dict.fromkeys(other.source for other in others), string.ascii_lowercase, strict=False))
-    theirs = [Column(other.name, "published", marks[other.source], other.source) for other in others]
     systems = list(result["systems"])
-    words = [Column("collection", "words"), Column("labels", "words"), Column("seen", "words")]
-    found: list[tuple[Column, str, float, int]] = []
+    columns = ("collection", "labels", "seen", *systems, *(other.name for other in others))
+    found: list[tuple[str, str, str, float, int]] = []
 
-    def published_cells(collection: str, values: Sequence[float | None], over: int) -> list[Cell]:
-        found.extend((c, collection, v, over) for c, v in zip(theirs, values, strict=True) if v is not None)
-        return [Cell(number(value)) for value in values]
+    def published_cells(collection: str, values: Sequence[float | None], over: int) -> list[Entry]:
+        beside = zip(others, values, strict=True)
+        found.extend((o.name, o.source, collection, v, over) for o, v in beside if v is not None)
+        return [Entry(number(value)) for value in values]
 
     lines = []
     for collection in result["collections"]:
         own = [rows.get((collection, system)) for system in systems]
         values = [None if row is None else row["measures"][measure] for row in own]
         beside = [other.value(collection, splits[collection]) for other in others]
-        labels = [Cell(_named(collection, splits[collection])), Cell(_labels(own)), Cell(_seen(own))]
+        labels = [Entry(_named(collection, splits[collection])), Entry(_labels(own)), Entry(_seen(own))]
         lines.append((*labels, *ranked_cells(values), *published_cells(collection, beside, 1)))
     for line in _means(result, splits, others, marks):
         values, texts = _mean_values(result, rows, systems, measure, line)
         beside = [other.mean_over(line.splits, result["group"]) for other in others]
-        labels = [Cell(line.title), Cell(""), Cell("")]
+        labels = [Entry(line.title), Entry(""), Entry("")]
         lines.append((*labels, *ranked_cells(values, texts), *published_cells("", beside, len(line.splits))))
-    return GroupTable(
+    table = Table(
         f"{result['group']}: {measure}",
-        measure,
-        (*words, *(Column(name, "ours") for name in systems), *theirs),
+        columns,
+        frozenset({0, 1, 2}),
         tuple(lines),
-        len(result["collections"]),
         tuple(_notes(result, marks)),
-        tuple(found),
+        marks={place: marks[other.source] for place, other in enumerate(others, start=3 + len(systems))},
+        ruled=len(result["collections"]),
     )
+    return GroupTable(measure, table, tuple(found))
 
 
 def number(value: float | None) -> str:
@@ -120,7 +93,7 @@ def number(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.3f}"
 
 
-def ranked_cells(values: Sequence[float | None], suffixes: Sequence[str] | None = None) -> list[Cell]:
+def ranked_cells(values: Sequence[float | None], suffixes: Sequence[str] | None = None) -> list[Entry]:
     """The values of one line, the greatest as it is printed marked; a lone one, or one with a suffix, is not.
 
     A suffix says that a mean is over fewer collections than its neighbours, so it cannot be the best of them.
@@ -129,7 +102,7 @@ def ranked_cells(values: Sequence[float | None], suffixes: Sequence[str] | None 
     whole = [value for value, suffix in zip(values, suffixes, strict=True) if value is not None and not suffix]
     top = number(max(whole)) if len(whole) > 1 else None
     return [
-        Cell(number(value) + suffix, not suffix and value is not None and number(value) == top)
+        Entry(number(value) + suffix, not suffix and value is not None and number(value) == top)
         for value, suffix in zip(values, suffixes, strict=True)
     ]
 
@@ -214,79 +187,6 @@ def _notes(result: Mapping[str, Any], marks: Mapping[str, str]) -> list[str]:
 
 Result = Mapping[str, Any]
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{mark: f"\\{mark}" for mark in "_%&#${}"},
-    NOTHING: "--",
-}
-
-
-def text_table(result: Result, measure: str | None = None, *, published: bool = True) -> str:
-    """For a terminal: columns of equal width, `*` behind the best."""
-    table = build(result, measure, published=published)
-    lines = [[column.title + (f"[{column.mark}]" if column.mark else "") for column in table.columns]]
-    lines += [[cell.text + ("*" if cell.best else "") for cell in line] for line in table.lines]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(table.columns))]
-    left = [column.kind == "words" for column in table.columns]
-
-    def laid_out(line: Sequence[str]) -> str:
-        cells = zip(line, widths, left, strict=True)
-        return "  ".join(text.ljust(width) if at_left else text.rjust(width) for text, width, at_left in cells).rstrip()
-
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    body = [laid_out(line) for line in lines]
-    ruled = [body[0], rule, *body[1 : 1 + table.collections], rule, *body[1 + table.collections :]]
-    return "\n".join([table.title, "", *ruled, "", *table.notes]).rstrip() + "\n"
-
-
-def markdown_table(result: Result, measure: str | None = None, *, published: bool = True) -> str:
-    """In Markdown, the best in bold."""
-    table = build(result, measure, published=published)
-
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cells)} |"
-
-    def escaped(text: str) -> str:
-        return text.replace("|", "\\|")
-
-    titles = [escaped(c.title) + (f" <sup>{c.mark}</sup>" if c.mark else "") for c in table.columns]
-    rule = [":--" if column.kind == "words" else "--:" for column in table.columns]
-    body = [[f"**{cell.text}**" if cell.best else escaped(cell.text) for cell in row] for row in table.lines]
-    notes = [f"- {escaped(note)}" for note in table.notes]
-    return "\n".join([f"{table.title}.", "", line(titles), line(rule), *map(line, body), "", *notes]).rstrip() + "\n"
-
-
-def latex_table(result: Result, measure: str | None = None, *, published: bool = True) -> str:
-    """In LaTeX, for the package booktabs: a `table` with a caption, the best in bold and notes below."""
-    table = build(result, measure, published=published)
-
-    def shown(cell: Cell) -> str:
-        return f"\\textbf{{{escape_latex(cell.text)}}}" if cell.best else escape_latex(cell.text)
-
-    def line(cells: Sequence[str]) -> str:
-        return f"{' & '.join(cells)} \\\\"
-
-    titles = [escape_latex(c.title) + (f"\\textsuperscript{{{c.mark}}}" if c.mark else "") for c in table.columns]
-    body = [line([shown(cell) for cell in row]) for row in table.lines]
-    align = "".join("l" if column.kind == "words" else "r" for column in table.columns)
-    head = [
-        "\\begin{table}",
-        "\\centering",
-        f"\\caption{{{escape_latex(table.title)}}}",
-        f"\\begin{{tabular}}{{{align}}}",
-    ]
-    middle = ["\\toprule", line(titles), "\\midrule", *body[: table.collections], "\\midrule"]
-    tail = [*body[table.collections :], "\\bottomrule", "\\end{tabular}"]
-    notes = [f"\\par\\footnotesize {escape_latex(note)}" for note in table.notes]
-    return "\n".join([*head, *middle, *tail, *notes, "\\end{table}"]) + "\n"
-
-
-def escape_latex(text: str) -> str:
-    """The text with LaTeX's special characters escaped."""
-    return "".join(_LATEX.get(letter, letter) for letter in text)
-
 
 COLUMNS = (
     "kind",
@@ -344,9 +244,9 @@ def _records(result: Result, measure: str | None, published: bool) -> list[dict[
     names = dict.fromkeys(name for row in result["rows"] for name in row["measures"]) if measure is None else [measure]
     for name in names:
         table = build(result, name, published=published)
-        for column, collection, value, over in table.published:
-            url = sources()[column.source]["url"] if column.source else ""
-            add("published", {name: value}, system=column.title, collection=collection, over=over, source=url)
+        for system, source, collection, value, over in table.published:
+            url = sources()[source]["url"] if source else ""
+            add("published", {name: value}, system=system, collection=collection, over=over, source=url)
     for failure in result["failures"]:
         records.append({"kind": "failure", "group": result["group"], **failure})
     return records
@@ -356,14 +256,8 @@ def json_table(result: Result, measure: str | None = None, *, published: bool = 
     """The result itself, with the published values of one measure (None: the headline) and their sources."""
     table = build(result, measure, published=published)
     values = [
-        {
-            "system": column.title,
-            "collection": collection or None,
-            "value": value,
-            "over": over,
-            "source": column.source,
-        }
-        for column, collection, value, over in table.published
+        {"system": system, "collection": collection or None, "value": value, "over": over, "source": source}
+        for system, source, collection, value, over in table.published
     ]
     used = {name: about for name, about in sources().items() if any(value["source"] == name for value in values)}
     added = {"published": {"measure": table.measure, "values": values, "sources": used}} if published else {}
@@ -371,9 +265,9 @@ def json_table(result: Result, measure: str | None = None, *, published: bool = 
 
 
 FORMATS: Mapping[str, Callable[..., str]] = {
-    "text": text_table,
-    "markdown": markdown_table,
-    "latex": latex_table,
+    "text": lambda *of, **how: build(*of, **how).table.text(),
+    "markdown": lambda *of, **how: build(*of, **how).table.markdown(),
+    "latex": lambda *of, **how: build(*of, **how).table.latex(),
     "csv": csv_table,
     "json": json_table,
 }

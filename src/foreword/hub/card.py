@@ -14,6 +14,7 @@ from foreword.errors import DataError
 from foreword.hub.contents import REPOSITORY, SCHEME, Contents
 from foreword.prompts.backbone import PACKAGED
 from foreword.prompts.store import MIXTURE_FORMAT as MIXTURE_FORMAT
+from foreword.tables import markdown_rows
 
 # Figures for a model card: what `foreword evaluate --json` printed.
 
@@ -166,7 +167,7 @@ def _what(contents: Contents) -> str:
         rows = [(f"`{domain}`", _structure(card)) for domain, card in contents.cards.items()]
         return (
             f"A bank of {len(contents.cards)} learned prompts for dense retrieval with one frozen encoder ({size}).\n\n"
-            + _table(("domain", "what"), rows)
+            + markdown_rows(("domain", "what"), rows)
         )
     ((domain, card),) = contents.cards.items()
     return f"For dense retrieval in the domain `{domain}`: {_structure(card)}, for a frozen encoder ({size})."
@@ -221,7 +222,9 @@ def _training(contents: Contents) -> str:
             rows.append((f"`{domain}`", f"`{collection}`", _LABELS.get(method, method)))
     if not rows:
         return "Not stated."
-    return _table(("prompt", "collection", "by"), rows) + "\n\nIncludes what a prompt started from or was mixed of."
+    return (
+        markdown_rows(("prompt", "collection", "by"), rows) + "\n\nIncludes what a prompt started from or was mixed of."
+    )
 
 
 def _scores(contents: Contents, figures: Sequence[Figures]) -> list[str]:
@@ -234,13 +237,13 @@ def _scores(contents: Contents, figures: Sequence[Figures]) -> list[str]:
             for measure, value in r.measures.items()
         ]
         columns = ("collection", "split", "measure", "value", "prompt trained by", "backbone trained on it")
-        parts.append(_table(columns, rows))
+        parts.append(markdown_rows(columns, rows))
     steps = [(f"`{domain}`", *dev) for domain, card in contents.cards.items() if (dev := _dev(card)) is not None]
     if steps:
         parts += [
             "On the dev split, nDCG@10 at the first and the best step of training. The best step was chosen by it, and "
             "it may be over a sample of the documents: it is no estimate of the figure on test.",
-            _table(("prompt", "first", "best"), steps),
+            markdown_rows(("prompt", "first", "best"), steps),
         ]
     return ["## Figures", *parts] if parts else []
 
@@ -274,8 +277,3 @@ def _use(contents: Contents, repository: str) -> str:
         )
         command = f'foreword search folder:my-collection "what is asked" --prompt {SCHEME}{repository}{given}'
     return f"```python\nimport foreword\n\n{python}\n```\n\n```sh\n{command}\n```"
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [columns, [":--"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)

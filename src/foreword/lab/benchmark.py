@@ -22,7 +22,7 @@ from foreword.lab.cells import (
     transferred,
     tune,
 )
-from foreword.lab.page import Table, domain_table, hypothesis_table, summary_table, write_page
+from foreword.lab.page import domain_table, hypothesis_table, summary_table, write_page
 from foreword.lab.parts import PARTS
 from foreword.lab.plots import draw_all, few_shot_families
 from foreword.lab.records import Cell, load_cells
@@ -30,6 +30,7 @@ from foreword.lab.rivals import rivals
 from foreword.lab.stage import Plan, Stage
 from foreword.lab.statistics import judge_hypotheses, summarise
 from foreword.prompts.store import library_versions
+from foreword.tables import Table
 
 
 def run_benchmark(

@@ -17,14 +17,13 @@ from foreword.errors import ForewordError, PromptError, TooLittleTextError
 from foreword.evaluation.calibration import calibrate, calibrate_from_dev
 from foreword.files import write_json
 from foreword.lab.baselines import Baseline, Method, train_baseline
-from foreword.lab.page import Entry, Table
 from foreword.lab.records import BASE, TRANSFER, Cell
 from foreword.lab.stage import Found, Stage, multitask, new_start, run_of, seconds_of, settings, supervised, trained
 from foreword.lab.statistics import differences, macro_mean
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.store import StoredPrompt, folder_name, read_card
-from foreword.report import html as numbers
 from foreword.retrieval.runs import Run
+from foreword.tables import NOTHING, Entry, Table
 from foreword.training.vectors import DocumentVectors
 from foreword.transferring.adapt import AdaptConfig, adapt
 from foreword.transferring.reach import Array, Reach, document_features, reach_of
@@ -369,7 +368,7 @@ def calibration_table(output: Path) -> Table | None:
         f"PT-Retrieval's definition: {PT_RETRIEVAL_HITS} hits, temperature 1, bins of equal width (2207.07087).",
     )
     columns = ("system", *(name for name in (rows[0] if rows else {}) if name not in ("system", "targets")))
-    title = f"Calibration, means over {rows[0]['targets'] if rows else numbers.NOTHING} targets"
+    title = f"Calibration, means over {rows[0]['targets'] if rows else NOTHING} targets"
     return Table(title, columns, frozenset({0}), tuple(lines), notes, tuple(rows))
 
 

@@ -5,63 +5,19 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import foreword.tables as numbers
 from foreword.files import atomic_write, write_json
 from foreword.lab.records import Cell
 from foreword.lab.statistics import Interval, Share, Summaries, Summary, Verdict, macro_mean, only, seed_means
-from foreword.report import html as numbers
 from foreword.report.html import Child, Markup, data_table, element, row
 from foreword.report.page import document
 from foreword.report.plots import Plot
+from foreword.tables import Entry, Table
 
 # The benchmark's tables: systems by means, targets by systems, hypotheses; in Markdown, and as records.
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One cell of a table as it is printed."""
-
-    text: str
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as it is printed, and the numbers that it was made from.
-
-    Attributes:
-        title: what it shows.
-        columns: left to right.
-        words: the places of the columns that are text; the others are numbers and stand on the right.
-        lines: as many entries as columns each.
-        notes: to stand below.
-        records: a JSON object for each line, with all digits.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    words: frozenset[int]
-    lines: tuple[tuple[Entry, ...], ...]
-    notes: tuple[str, ...]
-    records: tuple[Mapping[str, Any], ...]
-
-    def markdown(self) -> str:
-        """The table in Markdown, the best values in bold, notes as a list below."""
-        rule = [":--" if place in self.words else "--:" for place in range(len(self.columns))]
-        body = [[f"**{_safe(e.text)}**" if e.best else _safe(e.text) for e in line] for line in self.lines]
-        rows = [f"| {' | '.join(line)} |" for line in (map(_safe, self.columns), rule, *body)]
-        notes = ["", *(f"- {note}" for note in self.notes)] if self.notes else []
-        return "\n".join([f"{self.title}.", "", *rows, *notes]) + "\n"
-
-    def __str__(self) -> str:
-        return self.markdown()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Title, notes and records as JSON values."""
-        return {"title": self.title, "notes": list(self.notes), "rows": [dict(record) for record in self.records]}
 
 
 def summary_table(summaries: Summaries, title: str = "Means over the targets") -> Table:
@@ -162,7 +118,7 @@ def _cost_texts(row: Summary) -> list[str]:
         numbers.value(row.spread, 4),
         str(low) if low == high else f"{low}–{high}",
         numbers.count(parameters) if float(parameters).is_integer() else f"{parameters:,.1f}",
-        numbers.size(row.stored_bytes),
+        numbers.byte_size(row.stored_bytes),
         numbers.duration(row.seconds),
     ]
 
@@ -223,10 +179,6 @@ def _top(values: Iterable[float]) -> str:
 def _valued(value: float | None, top: str) -> Entry:
     text = numbers.value(value)
     return Entry(text, text == top and text != numbers.NOTHING)
-
-
-def _safe(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 FORMAT = "foreword-benchmark/1"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from foreword.report import html as numbers
+import foreword.tables as numbers
 from foreword.report.html import Child, Markup, element
 
 # What the charts share: the frame of a picture that can be read out, and round numbers for axes.

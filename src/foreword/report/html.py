@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from foreword.tables import NOTHING, Entry, byte_size, count, difference, duration, markdown_rows, p_value, value
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,11 +41,11 @@ def element(name: str, /, *children: Child, **attributes: object) -> Markup:
             is a bare attribute.
     """
     written = []
-    for key, value in attributes.items():
-        if value is None or value is False:
+    for key, given in attributes.items():
+        if given is None or given is False:
             continue
         key = key.rstrip("_").replace("_", "-")
-        written.append(f" {key}" if value is True else f' {key}="{escape(value)}"')
+        written.append(f" {key}" if given is True else f' {key}="{escape(given)}"')
     opened = f"<{name}{''.join(written)}>"
     return Markup(opened if name in _VOID else f"{opened}{_inner(children)}</{name}>")
 
@@ -58,66 +59,6 @@ def _inner(child: Child) -> str:
     if isinstance(child, str | int | float):
         return escape(child)
     return "".join(map(_inner, child))
-
-
-# Numbers as a reader of retrieval tables expects them.
-
-
-NOTHING = "–"
-
-
-def value(number: float | None, digits: int = 3) -> str:
-    """A measure: `.374`, `1.000`, `12.5`; a dash for what is missing or not finite."""
-    if number is None or not math.isfinite(number):
-        return NOTHING
-    text = f"{number:.{digits}f}" if abs(number) < 10 else f"{number:,.1f}"
-    text = text.replace("-", "−")
-    return text.replace("0.", ".", 1) if text.removeprefix("−").startswith("0.") else text
-
-
-def difference(number: float | None) -> str:
-    """A difference with its sign: `+.069`, `−.012`, `.000`."""
-    text = value(number)
-    if number is None or text == NOTHING or text.removeprefix("−") == ".000":
-        return text.removeprefix("−")
-    return text if number < 0 else f"+{text}"
-
-
-def p_value(number: float | None) -> str:
-    """A p-value: `.031`, `<.001`."""
-    return "<.001" if number is not None and number < 0.001 else value(number)
-
-
-def count(number: float | None) -> str:
-    """A count with thousands parted: `12,288`."""
-    return NOTHING if number is None else f"{int(number):,}"
-
-
-def size(number: float | None) -> str:
-    """Bytes for people: `0 B`, `49.2 kB`, `1.2 MB` (thousands, not 1024s)."""
-    if number is None:
-        return NOTHING
-    amount = float(number)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 999.95 or unit == "GB":
-            break
-        amount /= 1000
-    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds for people: `0.4 s`, `12 s`, `2 min 5 s`, `1 h 3 min`."""
-    if seconds is None or not math.isfinite(seconds):
-        return NOTHING
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 # The table of results: systems by measures, for a terminal, Markdown and the page.
@@ -242,9 +183,8 @@ def markdown_table(
 ) -> str:
     """The same table in Markdown, the best values in bold; arguments as for `format_table`."""
     columns, lines = _lines(rows, measures, baseline)
-    rule = [":--" if name in ("collection", "system") else "--:" for name in columns]
-    body = [[f"**{text}**" if bold else text.replace("|", "\\|") for text, bold in cells] for _, cells in lines]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in [columns, rule, *body])
+    words = [place for place, name in enumerate(columns) if name in ("collection", "system")]
+    return markdown_rows(columns, [[Entry(*cell) for cell in cells] for _, cells in lines], words) + "\n"
 
 
 def _lines(
@@ -269,7 +209,7 @@ def _lines(
             (difference(row.difference), False),
             (p_value(row.p_value), False),
             (count(row.trained_parameters), False),
-            (size(row.bytes), False),
+            (byte_size(row.bytes), False),
             (duration(row.seconds), False),
         ]
         lines.append((row.collection, cells))

@@ -16,9 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import foreword.tables as numbers
 from foreword.errors import ForewordError
 from foreword.files import atomic_write
-from foreword.report import html as numbers
 from foreword.report import html as table
 from foreword.report.html import Results
 from foreword.report.sections import shown_gains

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import foreword.tables as numbers
 from foreword.report import charts
-from foreword.report import html as numbers
 from foreword.report import html as table
 from foreword.report.charts import heatmap, nice_ticks, picture
 from foreword.report.html import Child, Markup, Results, data_table, element, row, scroll, system_name, value_cell
@@ -83,7 +83,7 @@ def _collection_table(
             _difference_cell(line.difference, widest),
             numbers.p_value(line.p_value),
             numbers.count(line.trained_parameters),
-            numbers.size(line.bytes),
+            numbers.byte_size(line.bytes),
             numbers.duration(line.seconds),
         ]
         class_ = "baseline" if line.system == baseline else None
