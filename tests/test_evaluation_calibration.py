@@ -18,8 +18,6 @@ from foreword.evaluation.calibration import (
     calibrate,
     calibrate_from_dev,
     fit_temperature,
-    golden_section,
-    ranking_calibration,
     reliability,
 )
 from foreword.report import render
@@ -193,20 +191,6 @@ def test_dev_and_test_are_kept_apart() -> None:
         calibrate_from_dev(*dev, *dev)
 
 
-def test_ranking_calibration_by_hand() -> None:
-    run = {"q": {"a": 2.0, "b": 1.0, "c": 0.0}, "below": {"x": 3.0, "y": 3.0, "r": 1.0, "s": 0.5}}
-    qrels: Qrels = {"q": {"b": 1}, "below": {"r": 1, "s": 1}}
-    found = ranking_calibration(run, qrels, k=2, bins=100)
-    half, one = math.tanh(0.5), math.tanh(1.0)
-    # q: b under a, wrong. below: its first relevant hit, r, under x and y, wrong twice; s is not looked at.
-    assert found.ece == pytest.approx((half + 2 * one) / 3)
-    right = ranking_calibration(run, {"q": {"a": 1}}, k=3, bins=100)
-    assert [b.accuracy for b in right.curve] == [1.0, 1.0]
-    assert right.ece == pytest.approx(((1 - half) + (1 - one)) / 2)
-    with pytest.raises(ForewordError, match="nothing to compare"):
-        ranking_calibration(run, {"q": {"z": 1}})
-
-
 @pytest.mark.parametrize(
     "change", [{"temperature": 0.0}, {"temperature": math.nan}, {"k": 0}, {"bins": 0}, {"several": "all"}]
 )
@@ -224,11 +208,6 @@ def test_what_cannot_be_calibrated_is_said() -> None:
         fit_temperature(RUN, {"q1": {"z": 1}})
     with pytest.raises(ForewordError, match="all equal"):
         fit_temperature({"q1": {"a": 1.0, "b": 1.0}}, QRELS)
-
-
-def test_golden_section() -> None:
-    assert golden_section(lambda x: (x - 1.234) ** 2, -7, 9) == pytest.approx(1.234, abs=1e-6)
-    assert golden_section(lambda x: x, -7, 9) == pytest.approx(-7, abs=1e-6)
 
 
 # -- the report's section ------------------------------------------------------------------------------------------

@@ -17,12 +17,12 @@ from tiny import random_prompt, toy_collection
 from foreword.collections.collection import MemoryCollection
 from foreword.collections.supervision import Fold, FoldCollection
 from foreword.errors import DataError, ForewordError, PromptError, UnknownNameError
-from foreword.evaluation import evaluate_run
 from foreword.evaluation import group as members
 from foreword.evaluation import group as score
 from foreword.evaluation import published as seen
 from foreword.evaluation.evaluate import evaluate
 from foreword.evaluation.group import GroupConfig, GroupResult, System, evaluate_group, headline_measure, plan
+from foreword.evaluation.measures import evaluate_run
 from foreword.evaluation.published import means_of, published, sources, to_compare
 from foreword.evaluation.table import FORMATS, format_group
 from foreword.prompts.encoder import load_encoder, transformer_of

@@ -10,9 +10,14 @@ import pytest
 import pytrec_eval
 
 from foreword.errors import ForewordError, UnknownNameError
-from foreword.evaluation import DEFAULT_MEASURES, evaluate_run, first_relevant_ranks, parse_measures
-from foreword.evaluation.measures import TREC_EVAL
-from foreword.retrieval import read_qrels, read_run, write_qrels, write_run
+from foreword.evaluation.measures import (
+    DEFAULT_MEASURES,
+    TREC_EVAL,
+    evaluate_run,
+    first_relevant_ranks,
+    parse_measures,
+)
+from foreword.retrieval.runs import read_qrels, read_run, write_qrels, write_run
 
 
 def random_task(seed: int):  # type: ignore[no-untyped-def]

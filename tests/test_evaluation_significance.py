@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from foreword.errors import ForewordError
-from foreword.evaluation import bootstrap_interval, paired_randomization
+from foreword.evaluation.measures import bootstrap_interval, paired_randomization
 
 
 def named(values) -> dict[str, float]:  # type: ignore[no-untyped-def]

@@ -10,7 +10,7 @@ import pytest
 
 from foreword.collections.collection import Document, Query
 from foreword.errors import ForewordError, UnknownNameError
-from foreword.retrieval import BM25
+from foreword.retrieval.bm25 import BM25
 
 DOCUMENTS = [
     Document("d1", "the cat sat on the mat"),

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from foreword.errors import ForewordError
-from foreword.retrieval import Run, exact_search
+from foreword.retrieval.runs import Run
+from foreword.retrieval.search import exact_search
 
 
 def full_sort(queries: np.ndarray, documents: np.ndarray, ids: list[str], k: int) -> Run:

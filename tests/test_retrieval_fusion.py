@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from foreword.errors import ForewordError
-from foreword.retrieval import min_max, reciprocal_rank
+from foreword.retrieval.runs import min_max, reciprocal_rank
 
 DENSE = {"q": {"a": 0.9, "b": 0.5, "c": 0.1}, "only dense": {"x": 0.3}}
 WORDS = {"q": {"b": 12.0, "d": 4.0}, "empty": {}}

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from foreword.collections.collection import Document, MemoryCollection, Query, View
+from foreword.collections.views import WithNegatives, read_hard_negatives, write_hard_negatives
 from foreword.errors import DataError, ForewordError, UnknownNameError
 from foreword.prompts.encoder import encode
-from foreword.retrieval.mining import Guard, WithNegatives, mine
+from foreword.retrieval.mining import Guard, mine
 from foreword.retrieval.search import bm25_run, dense_run
 
 if TYPE_CHECKING:
@@ -204,8 +205,6 @@ def test_a_split_with_a_corpus_of_its_own_is_mined_in_it(
 
 
 def test_what_was_mined_becomes_pairs(toy: MemoryCollection, tmp_path: Path) -> None:
-    from foreword.retrieval.mining import read_hard_negatives, write_hard_negatives
-
     mined = mine(toy, count=2)
     path = write_hard_negatives(tmp_path / "hard-negatives/train.jsonl.gz", mined.negatives, "bm25")
     assert read_hard_negatives(path) == mined.negatives

@@ -10,7 +10,7 @@ import pytest
 import pytrec_eval
 
 from foreword.errors import DataError, ForewordError
-from foreword.retrieval import drop_self, ranked, read_qrels, read_run, top_k, trec_name, write_qrels, write_run
+from foreword.retrieval.runs import drop_self, ranked, read_qrels, read_run, top_k, trec_name, write_qrels, write_run
 
 
 def test_ranked_is_trec_evals_order() -> None:

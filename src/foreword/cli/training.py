@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from foreword.collections.collection import Collection
     from foreword.prompts.store import StoredPrompt
     from foreword.training.config import StartConfig, TrainingConfig
-    from foreword.training.train import Trained
+    from foreword.training.train import Outcome
 
 _NUMBERS = (
     ("steps", int, "optimizer steps"),
@@ -346,7 +346,7 @@ def _run_group(options: Options, names: list[str]) -> None:
     targets = [load_collection(options, name) for name in options.target]
     encoder = _encoder(options)
 
-    def told(result: Trained) -> None:
+    def told(result: Outcome) -> None:
         what = result.error or f"{result.status} in {result.seconds:.0f} s: {result.prompt}"
         say(f"{result.collection}: {what}")
 

@@ -13,7 +13,6 @@ throughout, and hits that nobody judged are not relevant, as for trec_eval.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -23,10 +22,7 @@ from foreword.collections.collection import Qrels
 from foreword.errors import ForewordError
 from foreword.retrieval.runs import Run, ranked
 
-# Do probabilities come true: reliability curves, the calibration error, and the parts of the Brier score.
-#
-# Shapes: N probabilities, each with what came of it, 0 to 1. Everything is over bins of probabilities.
-
+# -- do probabilities come true (shapes: N probabilities, each with what came of it, 0 to 1) -------------------------
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Integers = np.ndarray[Any, np.dtype[np.intp]]
@@ -209,17 +205,19 @@ def calibrate(
 def fit_temperature(run: Run, qrels: Qrels, k: int = 10, *, several: Several = "each") -> float:
     """The temperature that makes the judgements of a dev run most likely; test takes it as it is.
 
-    The loss is the mean over hits of `-y log p - (1 - y) log(1 - p)`. It is searched on a grid and then by golden
-    section, within a thousandth to a thousand times the scores' mean standard deviation in a query; where the scores
+    The loss is the mean over hits of `-y log p - (1 - y) log(1 - p)`. It is searched on a grid and then around
+    the best, within a thousandth to a thousand times the scores' mean standard deviation in a query; where the scores
     say nothing (or everything) the result is that bound. No randomness: equal runs give equal temperatures.
 
     Raises:
         ForewordError: as `calibrate`; or no temperature is better than another: no relevant hit, or equal scores.
     """
+    from scipy.optimize import minimize_scalar
+
     found = _gather(run, qrels, k, several)
     if not found.relevance.any():
         raise ForewordError(f"No query has a relevant hit among its first {k}, so no temperature can be fitted.")
-    spread = _mean_deviation(found.scores, found.present)
+    spread = float(np.mean([row[real].std() for row, real in zip(found.scores, found.present, strict=True)]))
     if spread == 0:
         raise ForewordError("The scores of a query's hits are all equal, so no temperature can be fitted.")
 
@@ -229,7 +227,8 @@ def fit_temperature(run: Run, qrels: Qrels, k: int = 10, *, several: Several = "
     low, high = math.log(spread) - _RANGE, math.log(spread) + _RANGE
     grid = [low + (high - low) * place / _GRID for place in range(_GRID + 1)]
     best = min(range(len(grid)), key=lambda place: loss(grid[place]))
-    return math.exp(golden_section(loss, grid[max(0, best - 1)], grid[min(_GRID, best + 1)]))
+    bounds = (grid[max(0, best - 1)], grid[min(_GRID, best + 1)])
+    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7}).x)
 
 
 def calibrate_from_dev(
@@ -245,52 +244,6 @@ def calibrate_from_dev(
         raise ForewordError(f"{len(both)} queries are in dev and test (first: {both[0]!r}); the splits must differ.")
     temperature = fit_temperature(dev_run, dev_qrels, k, several=several)
     return calibrate(run, qrels, temperature=temperature, k=k, bins=bins, several=several)
-
-
-def ranking_calibration(
-    run: Run, qrels: Qrels, *, temperature: float = 1.0, k: int = 20, bins: int = 10
-) -> Reliability:
-    """Tam et al.'s expected ranking calibration error: how surely relevant hits stand above others.
-
-    For every relevant and every other hit among a query's first k the confidence is the distance of their two-way
-    softmax, `|p - (1 - p)| = tanh(|difference| / 2T)`, and it is right when the relevant one scores higher. Where no
-    relevant hit is among the first k, the first one below stands for it. Several relevant hits make a pair each.
-
-    Raises:
-        ForewordError: there is no such pair, or an argument is out of range.
-    """
-    if not temperature > 0 or k < 1 or bins < 1:
-        raise ForewordError(f"temperature={temperature}, k={k}, bins={bins}; expected values above zero.")
-    differences: list[float] = []
-    for query_id, judged in qrels.items():
-        hits = ranked(run.get(query_id, {}))
-        relevant = [score for doc_id, score in hits[:k] if judged.get(doc_id, 0) > 0]
-        others = [score for doc_id, score in hits[:k] if judged.get(doc_id, 0) <= 0]
-        if not relevant:
-            relevant = [score for doc_id, score in hits[k:] if judged.get(doc_id, 0) > 0][:1]
-        differences += [high - low for high in relevant for low in others]
-    if not differences:
-        raise ForewordError("No query has both a relevant hit and another one; there is nothing to compare.")
-    gaps = np.array(differences)
-    confidence = np.tanh(np.abs(gaps) / (2 * temperature))
-    return reliability(confidence, (gaps > 0).astype(float), bins, "width")
-
-
-def golden_section(function: Callable[[float], float], low: float, high: float, tolerance: float = 1e-7) -> float:
-    """Where a function with one valley between `low` and `high` is least (Kiefer, 1953), to within `tolerance`."""
-    ratio = (math.sqrt(5) - 1) / 2
-    left, right = high - ratio * (high - low), low + ratio * (high - low)
-    at_left, at_right = function(left), function(right)
-    while high - low > tolerance:
-        if at_left <= at_right:
-            high, right, at_right = right, left, at_left
-            left = high - ratio * (high - low)
-            at_left = function(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + ratio * (high - low)
-            at_right = function(right)
-    return (low + high) / 2
 
 
 # -- probabilities (shapes: Q queries with hits, k columns by falling score) -----------------------------------------
@@ -349,8 +302,3 @@ def _loss(logs: Array, others: Array, found: _Hits) -> float:
     yes, no = np.maximum(logs, _IMPOSSIBLE), np.maximum(others, _IMPOSSIBLE)
     losses = -found.relevance * yes - (1 - found.relevance) * no
     return float(losses[found.present].mean())
-
-
-def _mean_deviation(scores: Array, present: np.ndarray[Any, np.dtype[np.bool_]]) -> float:
-    """The mean over queries of the standard deviation of their scores."""
-    return float(np.mean([row[real].std() for row, real in zip(scores, present, strict=True)]))

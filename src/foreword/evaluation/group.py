@@ -41,7 +41,7 @@ from foreword.prompts.encoder import resolve_precision
 from foreword.prompts.store import describe_backbone
 from foreword.retrieval.bm25 import BM25
 from foreword.retrieval.runs import Run, write_run
-from foreword.settings import Precision
+from foreword.settings import Count, Precision, Settings, Tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -342,7 +342,7 @@ class System:
 
 
 @dataclass(frozen=True)
-class GroupConfig:
+class GroupConfig(Settings):
     """How a group is evaluated.
 
     Attributes:
@@ -352,15 +352,15 @@ class GroupConfig:
         document_length: tokens a document is cut to; None: the encoder's limit.
         precision: of the forward passes.
         batch_size: texts in one forward pass.
-        splits: collection -> split, over `members.HEADLINE_SPLITS`; elsewhere `test`.
+        splits: collection -> split, over `HEADLINE_SPLITS`; elsewhere `test`.
     """
 
     measures: tuple[str, ...] = ("nDCG@10", "R@100", "Success@20")
-    k: int | None = None
-    query_length: int | None = None
-    document_length: int | None = None
+    k: Count | None = None
+    query_length: Tokens | None = None
+    document_length: Tokens | None = None
     precision: Precision = "float32"
-    batch_size: int = 64
+    batch_size: Count = 64
     splits: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -40,7 +40,7 @@ from foreword.prompts.store import (
     save_prompt,
 )
 from foreword.report import write_report
-from foreword.training.train import Trained, failures, train, train_group
+from foreword.training.train import Outcome, failures, train, train_group
 from foreword.transferring.reach import Array, document_features
 from foreword.transferring.transfer import has_seen, transfer
 
@@ -548,7 +548,7 @@ class Work:
         except PromptError as error:
             raise PromptError(f"{error}. The step pretrain makes it, or say where it is (multitask=FOLDER)") from error
 
-    def _trained(self, one: Trained) -> None:
+    def _trained(self, one: Outcome) -> None:
         self.say(f"{one.collection}: {one.status}{f': {one.error}' if one.error else ''} ({one.seconds:.0f} s)")
 
     def transfer(self) -> None:

@@ -322,7 +322,7 @@ RECORD = "group.json"
 
 
 @dataclass(frozen=True)
-class Trained:
+class Outcome:
     """What became of one collection.
 
     Attributes:
@@ -350,8 +350,8 @@ def train_group(
     start: StoredPrompt | StartConfig | None = None,
     resume: bool = True,
     quiet: bool = False,
-    on_trained: Callable[[Trained], None] | None = None,
-) -> list[Trained]:
+    on_trained: Callable[[Outcome], None] | None = None,
+) -> list[Outcome]:
     """Train a prompt for every collection, each in its own folder of `output`, which is a bank then.
 
     Args:
@@ -375,16 +375,16 @@ def train_group(
     folders = {name: output / folder_name(name) for name in collections}
     if len(set(folders.values())) < len(collections):
         raise ForewordError("two of the collections have the same folder name, or one is given twice; train them apart")
-    done: list[Trained] = []
+    done: list[Outcome] = []
     for name, folder in folders.items():
         began = time.monotonic()
         finished = resume and (folder / CARD).exists()
         try:
             train(encoder, load(name), folder, domain=name, config=config, start=start, resume=resume, quiet=quiet)
-            result = Trained(name, "done" if finished else "trained", str(folder), seconds=_since(began))
+            result = Outcome(name, "done" if finished else "trained", str(folder), seconds=_since(began))
         except Exception as error:
             logger.debug("training on %s failed", name, exc_info=True)
-            result = Trained(name, "failed", error=_said(error), seconds=_since(began))
+            result = Outcome(name, "failed", error=_said(error), seconds=_since(began))
         done.append(result)
         on_main(lambda: write_json(output / RECORD, {"collections": [asdict(entry) for entry in done]}))
         if on_trained is not None:
@@ -402,6 +402,6 @@ def _said(error: Exception) -> str:
     return text if isinstance(error, ForewordError) else f"{type(error).__name__}: {text}"
 
 
-def failures(results: Sequence[Trained]) -> list[dict[str, Any]]:
+def failures(results: Sequence[Outcome]) -> list[dict[str, Any]]:
     """The collections that failed, as JSON values."""
     return [asdict(result) for result in results if result.status == "failed"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from foreword.settings import Side
 
 
-class Values(Protocol):
+class NamedTensors(Protocol):
     """Named tensors."""
 
     def tensors(self) -> dict[str, Tensor]:
@@ -22,7 +22,7 @@ class Values(Protocol):
         ...
 
 
-class Trainee(Values, Protocol):
+class Trainee(NamedTensors, Protocol):
     """Parameters that take part in an encoder's forward pass; `foreword.prompts.prompt.Prompt` is one."""
 
     def parameters(self) -> Iterable[nn.Parameter]:
@@ -33,7 +33,7 @@ class Trainee(Values, Protocol):
         """Those that encode `side`, by name; None: the base model does."""
         ...
 
-    def rounded(self, dtype: torch.dtype) -> Values:
+    def rounded(self, dtype: torch.dtype) -> NamedTensors:
         """The values that a reader of the stored file gets when it holds `dtype`."""
         ...
 

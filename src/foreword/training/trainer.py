@@ -439,7 +439,7 @@ WORK = ".foreword-training"
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingCourse:
     """How a training went.
 
     Attributes:
@@ -509,7 +509,7 @@ def run_training(
     seconds: float | None,
     checkpoints: bool,
     quiet: bool,
-) -> Course:
+) -> TrainingCourse:
     """Train, and keep the best step in `work`; what accelerate leaves on the encoder is taken off again.
 
     Args:
@@ -558,7 +558,7 @@ def run_training(
         for entry in trainer.state.log_history
         if "loss" in entry
     ]
-    return Course(evaluator, losses, parameters, steps, round(spent, 3))
+    return TrainingCourse(evaluator, losses, parameters, steps, round(spent, 3))
 
 
 def _vectors(

@@ -25,7 +25,6 @@ from foreword.errors import ForewordError, OtherTrainingError, TooLittleTextErro
 from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt
-from foreword.retrieval.mining import agreeing
 from foreword.retrieval.search import exact_search
 from foreword.settings import Precision
 from foreword.training.config import TrainingConfig
@@ -116,7 +115,7 @@ def adaptation_pairs(
         transformer.remove(TEACHER)
     ids = [pair.doc_id for pair in pairs]
     run = exact_search(queries, [p.query_id for p in pairs], documents, config.agree, document_ids=ids)
-    kept, _ = agreeing(pairs, [run], k=config.agree)
+    kept = [pair for pair in pairs if pair.doc_id in run[pair.query_id]]
     return kept, {**counts, "not_found": len(pairs) - len(kept), "kept": len(kept)}
 
 
