@@ -52,7 +52,7 @@ COSTS: Mapping[str, tuple[float, int, float]] = {
 def benchmark(targets: Sequence[str], queries: int, seeds: int = 3, *, matrix: bool = True) -> list[Cell]:
     """Every system of `COSTS`, few-shot ones and, with `matrix`, every single source, on every target."""
     rng = np.random.default_rng(0)
-    genres = ("documentation", "manual pages", "classic")
+    genres = ("documentation", "forum", "classic")
     cells = []
     for place, target in enumerate(targets):
         base = rng.uniform(0, 1, queries)

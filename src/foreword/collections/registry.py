@@ -19,7 +19,6 @@ from foreword.files import kept_json, read_json
 
 FAMILIES = {
     "pydoc": "pydoc.collection",
-    "manpages": "manpages",
     "glasgow": "glasgow",
     "dpr": "dpr",
     "beir": "beir",
@@ -51,7 +50,7 @@ def load(
     """A collection by its id.
 
     Args:
-        collection_id: `pydoc/<package>`, `manpages/<family>`, `glasgow/<name>`, `dpr/<name>`, `beir/<name>`,
+        collection_id: `pydoc/<package>`, `glasgow/<name>`, `dpr/<name>`, `beir/<name>`,
             `cqadupstack/<forum>`, `oag-qa/<topic>`, `oag-qa-disciplines/<discipline>`, `folder:<path>`,
             `ir_datasets:<id>` or `hf:<repository>`. With `#fold<i>of<k>` behind it: fold i (from 1) of its test
             queries, the others for training.
@@ -134,7 +133,7 @@ def near_matches(name: str, known: Sequence[str]) -> list[str]:
 # Groups of collections: `beir`, `oag-qa`, ... by name; what they hold is in `data/groups.json`.
 
 
-INSTALLED = ("pydoc", "manpages")
+INSTALLED = ("pydoc",)
 """Groups that hold what is installed on a machine, and nothing else."""
 
 
@@ -159,7 +158,7 @@ def members(group: str, data: Path | None = None) -> tuple[str, ...]:
     """The ids of a group's collections, in a fixed order.
 
     Args:
-        group: its name; for `pydoc` and `manpages`, what is not installed is not in it.
+        group: its name; for `pydoc`, what is not installed is not in it.
         data: as for `catalogue`.
 
     Raises:
