@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from tiny import toy_collection, write_beir
 
 from foreword.collections import catalogue, fingerprint, load
 from foreword.collections.collection import Collection, Document, Entry, MemoryCollection, Query, TrainingPair
-from foreword.collections.registry import FAMILIES, near_matches, split_id
-from foreword.errors import UnknownNameError
+from foreword.collections.registry import FAMILIES, full_id, near_matches, split_id
+from foreword.errors import DataError, UnknownNameError
 
 
 def test_catalogue(tmp_path, monkeypatch):
@@ -44,9 +47,20 @@ def test_unknown_ids_list_near_matches(name, message):
         load(name)
 
 
-def test_a_path_without_its_prefix(tmp_path):
-    with pytest.raises(UnknownNameError, match=f"a folder is named folder:{tmp_path}"):
-        load(str(tmp_path))
+def test_a_path_alone_is_a_folder(tmp_path, monkeypatch):
+    write_beir(tmp_path / "my-notes", toy_collection("toy"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("my-notes", "./my-notes", str(tmp_path / "my-notes")):
+        assert full_id(name) == f"folder:{name}"
+        assert load(name).id == load(f"folder:{name}").id == f"folder:{name}"
+    assert load("my-notes", data=Path("elsewhere")).id == f"folder:{tmp_path / 'my-notes'}"
+    assert full_id("my-notes#fold1of2") == "folder:my-notes#fold1of2"
+    (tmp_path / "pydoc" / "torch").mkdir(parents=True)
+    assert full_id("pydoc/torch") == "pydoc/torch"
+    assert full_id("./pydoc/torch") == "folder:./pydoc/torch"
+    assert [full_id(name) for name in ("", "zzz", "hf:a/b", "beir/x")] == ["", "zzz", "hf:a/b", "beir/x"]
+    with pytest.raises(DataError, match="no such folder"):
+        load("./missing")
 
 
 def test_unknown_options():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -37,6 +38,8 @@ A module that also has `download(name, data, transport)` can be downloaded.
 _WITH_COLON = ("folder", "ir_datasets", "hf")
 """Families of any name at all: `folder:PATH`. The others' ids have a slash: `pydoc/torch`."""
 
+_IS_PATH = re.compile(r"/|~|\.\.?(/|$)")
+
 
 def load(
     collection_id: str,
@@ -52,8 +55,8 @@ def load(
     Args:
         collection_id: `pydoc/<package>`, `glasgow/<name>`, `dpr/<name>`, `beir/<name>`,
             `cqadupstack/<forum>`, `oag-qa/<topic>`, `oag-qa-disciplines/<discipline>`, `folder:<path>`,
-            `ir_datasets:<id>` or `hf:<repository>`. With `#fold<i>of<k>` behind it: fold i (from 1) of its test
-            queries, the others for training.
+            `ir_datasets:<id>` or `hf:<repository>`; a folder's path alone stands for `folder:<path>`. With
+            `#fold<i>of<k>` behind it: fold i (from 1) of its test queries, the others for training.
         data: the folder with the collection's files, where it needs any; None: FOREWORD_DATA, else the cache.
         exclude: collections whose texts must not occur in this one: the target that it will be a source for.
         document_template: what is embedded of a document, e.g. `{title} {text}`, which is also the default.
@@ -64,7 +67,7 @@ def load(
         UnknownNameError: no such collection (the message lists near matches) or option.
         DataError: its files are missing or broken.
     """
-    base, fold = split_fold(collection_id)
+    base, fold = split_fold(full_id(collection_id, data))
     module = family_of(base)
     family, name = split_id(base)
     family_load: Callable[..., Collection] = module.load
@@ -79,6 +82,21 @@ def load(
     if document_template or query_template:
         collection = Templated(collection, document_template, query_template)
     return collection
+
+
+def full_id(name: str, data: Path | None = None) -> str:
+    """The id that a name stands for: of a folder's path alone `folder:<path>`, of every other name itself.
+
+    Args:
+        name: a path begins with `/`, `./`, `../` or `~`, or is a folder's that is there; a family's name before a slash
+            is that of its collections, so a folder of such a name is written `./pydoc/torch`.
+        data: where `folder:` paths start from; a path alone starts from the current folder all the same.
+    """
+    path, fold = split_fold(name)
+    if split_id(path)[0] in FAMILIES or not (_IS_PATH.match(path) or (path and Path(path).is_dir())):
+        return name
+    found = Path(path).expanduser().resolve() if data is not None else path
+    return f"folder:{found}{'' if fold is None else fold.suffix}"
 
 
 def family_of(collection_id: str) -> Any:
@@ -116,8 +134,6 @@ def _unknown(collection_id: str) -> str:
     hint = f"did you mean {' or '.join(near)}?" if near else "`foreword collections` lists what there is."
     if collection_id.startswith("pydoc/"):
         hint += " Any installed package can follow pydoc/."
-    if Path(collection_id).is_dir():
-        hint = f"a folder is named folder:{collection_id}"
     return f"unknown collection {collection_id!r}; {hint}"
 
 
