@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from foreword.collections.collection import Document
-from foreword.indexing.index import Index
-from foreword.indexing.search import Hit
+from foreword.indexing.index import Index, IndexHit
 from foreword.indexing.write import BASE, Stamp
 
 GROUPS = 4
@@ -113,7 +112,7 @@ def _searches(index: Index, names: Sequence[str], vectors: Vectors, asked: Vecto
     return figures
 
 
-def recall(hits: Sequence[Hit], vectors: Vectors, inside: Any, query: Any, k: int) -> float:
+def recall(hits: Sequence[IndexHit], vectors: Vectors, inside: Any, query: Any, k: int) -> float:
     """The share of the k best that were found; documents that score as the k-th does, to 1e-6, are as good.
 
     Args:

@@ -24,7 +24,7 @@ pytest.importorskip("milvus_lite")
 
 from foreword.indexing import Index, IndexingError, OtherEncoderError, Written
 from foreword.indexing import write as writing
-from foreword.indexing.search import Hit, fused
+from foreword.indexing.index import IndexHit, fused
 from foreword.indexing.store import of_domain, primary_key
 from foreword.indexing.write import BASE, Stamp, stamp_of
 
@@ -70,7 +70,7 @@ def notes(count: int, start: int = 0) -> list[Document]:
     ]
 
 
-def ids(hits: Sequence[Hit]) -> list[str]:
+def ids(hits: Sequence[IndexHit]) -> list[str]:
     return [hit.doc_id for hit in hits]
 
 
@@ -306,8 +306,8 @@ def test_hybrid_joins_both_sides(index: Index, encoder: SentenceTransformer, toy
 
 
 def test_fusion_worked_by_hand() -> None:
-    def hit(doc_id: str, score: float) -> Hit:
-        return Hit(doc_id, "a", score, "", "")
+    def hit(doc_id: str, score: float) -> IndexHit:
+        return IndexHit(doc_id, "a", score, "", "")
 
     dense = [[hit("x", 0.9), hit("y", 0.8), hit("z", 0.5)]]
     words = [[hit("y", 7.0), hit("w", 3.0)]]

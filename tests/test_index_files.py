@@ -39,7 +39,7 @@ BUILDER = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
 import test_index_files as here
-from foreword.indexing import writing
+from foreword.indexing import write as writing
 writing.BLOCK = 100
 done = 0
 def embed(texts):

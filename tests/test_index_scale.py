@@ -16,7 +16,7 @@ pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")
 
 from benchmarks.index import measure, recall
-from foreword.indexing.search import Hit
+from foreword.indexing.index import IndexHit
 
 
 def test_recall_worked_by_hand() -> None:
@@ -24,12 +24,12 @@ def test_recall_worked_by_hand() -> None:
     inside = np.array([0, 1, 2, 3])  # the best two of these: 0, and either of 1 and 2
 
     def of(*numbers: int) -> float:
-        return recall([Hit(str(n), "a", 0.0, "", "") for n in numbers], vectors, inside, [1.0], 2)
+        return recall([IndexHit(str(n), "a", 0.0, "", "") for n in numbers], vectors, inside, [1.0], 2)
 
     assert of(0, 1) == of(2, 0) == 1.0
     assert of(0, 3) == 0.5
     assert of(4, 3) == of() == 0.0
-    assert recall([Hit("3", "a", 0.0, "", "")], vectors, np.array([3]), [1.0], 10) == 1.0
+    assert recall([IndexHit("3", "a", 0.0, "", "")], vectors, np.array([3]), [1.0], 10) == 1.0
 
 
 def test_filtered_recall(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from foreword.tables import byte_size
 
 if TYPE_CHECKING:
     from foreword.collections.collection import Query
-    from foreword.indexing import Hit, Index, Written
+    from foreword.indexing import Index, IndexHit, Written
 
 
 TOKEN = "FOREWORD_MILVUS_TOKEN"
@@ -217,7 +217,7 @@ def _domain(index: Index, given: str | None) -> str:
     return names[0]
 
 
-def _answer(hit: Hit) -> Answer:
+def _answer(hit: IndexHit) -> Answer:
     record = {
         "doc_id": hit.doc_id,
         "domain": hit.domain,

@@ -4,25 +4,71 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
 
 from foreword.collections.collection import DataWarning, Document
-from foreword.errors import IndexingError
-from foreword.indexing.search import Reader
-from foreword.indexing.store import VARCHAR_BYTES, Store, check_domain, primary_key
-from foreword.indexing.write import DomainInfo, Embed, Stamp, Written, check_document_side, stamp_of, write_documents
+from foreword.errors import IndexingError, UnknownNameError
+from foreword.indexing.store import DENSE, MOST_HITS, SPARSE, VARCHAR_BYTES, Store, check_domain, primary_key
+from foreword.indexing.write import (
+    DomainInfo,
+    Embed,
+    Facts,
+    Stamp,
+    Written,
+    check_document_side,
+    described,
+    stamp_of,
+    write_documents,
+)
 from foreword.prompts.routes import OWN, Default, Route
+from foreword.retrieval.runs import Run, min_max, ranked, reciprocal_rank, top_k
 from foreword.terminal import track
 
 if TYPE_CHECKING:
-    import numpy as np
     from sentence_transformers import SentenceTransformer
 
+Mode = Literal["dense", "bm25", "hybrid"]
+"""By vectors, by words, or by both."""
+Fusion = Literal["min-max", "reciprocal-rank"]
 
-class Index(Reader):
+FUSION_DEPTH = 100
+"""Hits of each of the two searches that a hybrid one joins, at least."""
+
+
+@dataclass(frozen=True)
+class IndexHit:
+    """One document that was found.
+
+    Attributes:
+        doc_id: as it was given.
+        domain: whose it is.
+        score: higher is better: the inner product or the cosine, BM25's score, or the fused one.
+        title: of the document.
+        text: of the document, without its title; the beginning, where it is longer than Milvus holds.
+        metadata: of the document.
+        rank: from 1.
+    """
+
+    doc_id: str
+    domain: str
+    score: float
+    title: str
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    rank: int = 1
+
+    @property
+    def name(self) -> str:
+        """What it is called on screen: its name where it has one, else its title, else its id."""
+        return str(self.metadata.get("name") or self.title or self.doc_id)
+
+
+class Index:
     """Documents of many domains in a Milvus database; a context manager.
 
     It knows which backbone embedded its documents and, for each domain, what prompt they passed through, and refuses
@@ -31,7 +77,7 @@ class Index(Reader):
 
     def __init__(self, store: Store, index_type: str | None, analyzer: Mapping[str, Any] | None) -> None:
         """See `open`."""
-        super().__init__(store)
+        self._store, self._facts = store, Facts(store)
         self._index_type, self._analyzer = index_type, analyzer
         self._writing = RLock()
 
@@ -122,15 +168,9 @@ class Index(Reader):
         def embed(texts: Sequence[str]) -> np.ndarray[Any, Any]:
             return encode(encoder, texts, "document", route=route, batch_size=batch_size, quiet=True, **how)
 
-        return self.write(
-            stamp_of(encoder, route, how.get("max_length")),
-            embed,
-            domain,
-            documents,
-            replace_all=replace_all,
-            remove_missing=remove_missing,
-            quiet=quiet,
-        )
+        stamp = stamp_of(encoder, route, how.get("max_length"))
+        flags = {"replace_all": replace_all, "remove_missing": remove_missing, "quiet": quiet}
+        return self.write(stamp, embed, domain, documents, **flags)
 
     def add(
         self,
@@ -147,17 +187,10 @@ class Index(Reader):
         return self.build(encoder, domain, documents, route, batch_size, quiet, **how)
 
     def update(
-        self,
-        encoder: SentenceTransformer,
-        domain: str,
-        documents: Iterable[Document],
-        route: Route | Default = OWN,
-        batch_size: int = 64,
-        quiet: bool = False,
-        **how: Any,
+        self, encoder: SentenceTransformer, domain: str, documents: Iterable[Document], *args: Any, **how: Any
     ) -> Written:
         """`add`, and remove what is not among the documents: the domain then holds these and no others."""
-        return self.add(encoder, domain, documents, route, batch_size, quiet, remove_missing=True, **how)
+        return self.add(encoder, domain, documents, *args, **how, remove_missing=True)
 
     def write(
         self,
@@ -175,10 +208,10 @@ class Index(Reader):
         Args:
             stamp: what it puts on documents, see `foreword.indexing.write.stamp_of`.
             embed: vectors (N, d') of N texts.
-            domain: see `build`.
-            documents: see `build`.
-            replace_all: see `build`.
-            remove_missing: see `build`.
+            domain: this and the others: see `build`.
+            documents: gone through once.
+            replace_all: empty the domain first.
+            remove_missing: remove those that are not given.
             quiet: no progress bar.
         """
         check_domain(domain)
@@ -254,3 +287,168 @@ class Index(Reader):
             self._store.settle()
             self._facts.put(replace(info, documents=max(0, info.documents - len(found))))
             return len(found)
+
+    # -- searching -------------------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        encoder: SentenceTransformer | None,
+        queries: Sequence[str],
+        domain: str,
+        route: Route | Default = OWN,
+        k: int = 10,
+        mode: Mode = "dense",
+        where: str | None = None,
+        *,
+        fusion: Fusion = "min-max",
+        **how: Any,
+    ) -> list[list[IndexHit]]:
+        """The best k documents of a domain for each query, best first.
+
+        Args:
+            encoder: with the prompt that embedded the domain's documents, or one that leaves documents to the base
+                model where that did; None, for `bm25` alone.
+            queries: texts.
+            domain: where to look.
+            route: see `build`.
+            k: hits a query.
+            mode: by vectors, by words, or both.
+            where: a condition in Milvus's language, e.g. `metadata["year"] == "2021"`,
+                `TEXT_MATCH(text, "gradient")`.
+            fusion: how `hybrid` joins the two.
+            how: `precision`, `max_length` and `batch_size` of `foreword.encode`.
+
+        Raises:
+            OtherEncoderError: the encoder or the prompt is not what embedded the documents.
+            UnknownNameError: no such domain or mode.
+        """
+        from foreword.prompts.encoder import encode
+
+        if mode not in ("dense", "bm25", "hybrid"):
+            raise UnknownNameError(f"no mode {mode!r}; there are: dense, bm25, hybrid")
+        if mode == "bm25":
+            return self.search_words(queries, domain, k, where)
+        if encoder is None:
+            raise IndexingError(f"a search by {mode} needs an encoder; only bm25 does without")
+        self.check(encoder, domain, route)
+        depth = max(k, FUSION_DEPTH) if mode == "hybrid" else k
+        vectors = encode(encoder, queries, "query", route=route, quiet=True, **how)
+        dense = self.search_vectors(vectors, domain, depth, where)
+        return dense if mode == "dense" else fused(dense, self.search_words(queries, domain, depth, where), fusion, k)
+
+    def search_vectors(self, vectors: Any, domain: str, k: int = 10, where: str | None = None) -> list[list[IndexHit]]:
+        """The k documents of a domain nearest to each vector; that they are of the right prompt is yours to `check`.
+
+        Args:
+            vectors: (B, d').
+            domain: where to look.
+            k: hits a vector.
+            where: see `search`.
+        """
+        info = self.info(domain)
+        found = np.asarray(vectors, dtype=np.float32)
+        if found.ndim != 2 or found.shape[1] != info.dimension:
+            raise IndexingError(f"the queries' vectors have the shape {found.shape}; expected (B, {info.dimension})")
+        return self._search(list(found), domain, k, where, DENSE, str(self._facts.header["metric"]))
+
+    def search_words(
+        self, queries: Sequence[str], domain: str, k: int = 10, where: str | None = None
+    ) -> list[list[IndexHit]]:
+        """The k documents of a domain with the best BM25 scores for each query; those without its words are not hits.
+
+        Milvus computes them, with k1 and b of its own; Milvus Lite weighs words by each of its segments apart.
+        """
+        self.info(domain)
+        return self._search(list(queries), domain, k, where, SPARSE, "BM25")
+
+    def _search(
+        self, data: list[Any], domain: str, k: int, where: str | None, field: str, metric: str
+    ) -> list[list[IndexHit]]:
+        if not 1 <= k <= MOST_HITS:
+            raise IndexingError(f"k is {k}; expected 1 to {MOST_HITS:,}")
+        if not data:
+            return []
+        return [_hits(rows, domain) for rows in self._store.search(data, field, metric, domain, where, k)]
+
+    def check(self, encoder: SentenceTransformer, domain: str, route: Route | Default = OWN) -> DomainInfo:
+        """Raise `OtherEncoderError` unless queries by this encoder and route belong to a domain's documents.
+
+        Returns:
+            What is known of the domain.
+        """
+        info = self.info(domain)
+        here = stamp_of(encoder, route)
+        self._facts.check_backbone(here)
+        check_document_side(domain, info.stamp, here)
+        return info
+
+    def check_backbone(self, encoder: SentenceTransformer) -> None:
+        """Raise `OtherEncoderError` unless the encoder's backbone is what embedded the documents of all domains."""
+        self._facts.check_backbone(stamp_of(encoder, None))
+
+    # -- what there is ---------------------------------------------------------------------------------------------
+
+    def info(self, domain: str) -> DomainInfo:
+        """What is known of a domain. Raises `UnknownNameError` for one that is not there."""
+        return self._facts.info(domain)
+
+    def domains(self) -> dict[str, DomainInfo]:
+        """The domains by name, in the order of their names."""
+        return self._facts.all()
+
+    def stats(self) -> dict[str, Any]:
+        """What `foreword index stats` prints, as JSON values."""
+        domains, store = self.domains(), self._store
+        files = [] if store.path is None else [file for file in store.path.rglob("*") if file.is_file()]
+        header: Mapping[str, Any] = {} if self._facts.empty else self._facts.header
+        return {
+            "uri": store.uri,
+            "collection": store.name,
+            "server": store.version(),
+            **{name: header.get(name) for name in ("backbone", "dimension", "metric")},
+            "index_type": header.get("index_type") or ("exact" if store.local else "AUTOINDEX"),
+            "documents": sum(info.documents for info in domains.values()),
+            "bytes": sum(file.stat().st_size for file in files) if store.local else None,
+            "domains": {
+                name: {**info.as_dict(), "embedded_by": described(info.stamp)} for name, info in domains.items()
+            },
+        }
+
+
+def fused(
+    dense: Sequence[list[IndexHit]], words: Sequence[list[IndexHit]], fusion: Fusion, k: int
+) -> list[list[IndexHit]]:
+    """The best k of two searches of the same queries, see `foreword.retrieval.runs`.
+
+    Raises:
+        UnknownNameError: no such fusion.
+    """
+    runs: list[Run] = [
+        {str(number): {hit.doc_id: hit.score for hit in hits} for number, hits in enumerate(side)}
+        for side in (dense, words)
+    ]
+    if fusion == "min-max":
+        merged = min_max(runs, k=k)
+    elif fusion == "reciprocal-rank":
+        merged = top_k(reciprocal_rank(runs), k)
+    else:
+        raise UnknownNameError(f"no fusion {fusion!r}; there are: min-max, reciprocal-rank")
+    found = [{hit.doc_id: hit for hit in (*b, *a)} for a, b in zip(dense, words, strict=True)]
+    return [_in_order(merged.get(str(number), {}), by_id) for number, by_id in enumerate(found)]
+
+
+def _hits(rows: Sequence[Any], domain: str) -> list[IndexHit]:
+    """One query's hits, of `Store.search`. Raises `IndexingError` for one of another domain: a fault of the filter."""
+    found: dict[str, IndexHit] = {}
+    for row, score in rows:
+        if row["domain"] != domain:
+            raise IndexingError(f"a search of {domain!r} found a document of {row['domain']!r}; nothing is shown")
+        text = str(row["text"]).removeprefix(str(row["title"])).lstrip()  # the title is shown apart
+        found[row["doc_id"]] = IndexHit(row["doc_id"], domain, score, row["title"], text, dict(row["metadata"] or {}))
+    return _in_order({doc_id: hit.score for doc_id, hit in found.items()}, found)
+
+
+def _in_order(scores: Mapping[str, float], found: Mapping[str, IndexHit]) -> list[IndexHit]:
+    """The hits with these scores, in trec_eval's order: by score, then doc_id, both descending."""
+    order = enumerate(ranked(scores), start=1)
+    return [replace(found[doc_id], score=score, rank=rank) for rank, (doc_id, score) in order]

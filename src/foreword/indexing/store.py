@@ -11,9 +11,10 @@ import json
 import logging
 import os
 import platform
+import re
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,368 +28,13 @@ from foreword.collections.collection import Document
 from foreword.errors import IndexBusyError, IndexingError
 from foreword.files import write_json
 
-# How documents lie in Milvus: the fields of the collection, and the one beside it that says what embedded them.
-#
-# The names `pk`, `text` and `vector` are those that LangChain's Milvus store looks for.
-
-
-FORMAT = "foreword-index/1"
-
 VARCHAR_BYTES = 65_535
 """The most that Milvus stores in one text field, and (but for one byte) in one JSON field."""
 ID_BYTES, DOMAIN_BYTES, TITLE_BYTES = 1024, 256, 4096
 
-DENSE, SPARSE = "vector", "sparse"
+DENSE, SPARSE = "vector", "sparse"  # like `pk` and `text`, the names that LangChain's Milvus store looks for
 SHOWN = ["doc_id", "domain", "title", "text", "metadata"]
 """The fields that a hit is made of."""
-
-
-def english() -> dict[str, Any]:
-    """Milvus's `analyzer_params` for BM25 and `TEXT_MATCH`: stop words are dropped (those of `foreword.retrieval.BM25`)
-    and the rest stemmed. Milvus Lite 3.2 knows the stop words and passes over the stemmer.
-    """
-    from bm25s.stopwords import STOPWORDS_EN
-
-    stop = {"type": "stop", "stop_words": list(STOPWORDS_EN)}
-    return {"tokenizer": "standard", "filter": ["lowercase", stop, {"type": "stemmer", "language": "english"}]}
-
-
-def documents_schema(client: Any, dimension: int, analyzer: Mapping[str, Any] | None) -> Any:
-    """The schema of the documents' collection, for `MilvusClient.create_collection`."""
-    from pymilvus import DataType, Function, FunctionType
-
-    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field("pk", DataType.VARCHAR, is_primary=True, max_length=32)
-    schema.add_field("domain", DataType.VARCHAR, max_length=DOMAIN_BYTES, is_partition_key=True)
-    schema.add_field("doc_id", DataType.VARCHAR, max_length=ID_BYTES)
-    schema.add_field("title", DataType.VARCHAR, max_length=TITLE_BYTES)
-    words = {
-        "enable_analyzer": True,
-        "enable_match": True,
-        "analyzer_params": dict(english() if analyzer is None else analyzer),
-    }
-    schema.add_field("text", DataType.VARCHAR, max_length=VARCHAR_BYTES, **words)
-    schema.add_field("metadata", DataType.JSON)
-    schema.add_field("hash", DataType.VARCHAR, max_length=32)
-    schema.add_field(DENSE, DataType.FLOAT_VECTOR, dim=dimension)
-    schema.add_field(SPARSE, DataType.SPARSE_FLOAT_VECTOR)
-    schema.add_function(Function("bm25", FunctionType.BM25, input_field_names=["text"], output_field_names=[SPARSE]))
-    return schema
-
-
-def documents_indexes(client: Any, metric: str, index_type: str | None, local: bool) -> Any:
-    """The indexes of the documents' collection.
-
-    Milvus Lite searches exactly without an index of its vectors; a FLAT one would only write them a second time.
-
-    Args:
-        client: a `MilvusClient`.
-        metric: COSINE or IP.
-        index_type: as Milvus names it; None: exact search in Milvus Lite, AUTOINDEX on a server.
-        local: Milvus Lite.
-    """
-    indexes = client.prepare_index_params()
-    if index_type is not None or not local:
-        indexes.add_index(DENSE, index_type=index_type or "AUTOINDEX", metric_type=metric)
-        indexes.add_index(SPARSE, index_type="SPARSE_INVERTED_INDEX", metric_type="BM25")
-    return indexes if len(indexes) else None
-
-
-def facts_schema(client: Any) -> Any:
-    """The schema of the collection of facts; Milvus wants a vector in every collection, so it has one of no meaning."""
-    from pymilvus import DataType
-
-    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=DOMAIN_BYTES + 16)
-    schema.add_field("value", DataType.JSON)
-    schema.add_field(DENSE, DataType.FLOAT_VECTOR, dim=2)
-    return schema
-
-
-# -- rows ----------------------------------------------------------------------------------------------------------
-
-
-def primary_key(domain: str, doc_id: str) -> str:
-    """32 hexadecimal digits of domain and doc_id, so that writing a document again replaces it."""
-    return _digest(domain, doc_id)
-
-
-def content_hash(document: Document) -> str:
-    """32 hexadecimal digits of all that is stored of a document: the same hash, and it need not be embedded again."""
-    return _digest(document.title, document.text, json.dumps(dict(document.metadata), sort_keys=True, default=str))
-
-
-def _digest(*texts: str) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for text in texts:
-        raw = text.encode("utf-8", "surrogatepass")
-        digest.update(len(raw).to_bytes(8, "big") + raw)
-    return digest.hexdigest()
-
-
-def check_domain(domain: str) -> None:
-    """Raise `IndexingError` for a name that Milvus cannot hold."""
-    if not domain.strip() or len(domain.encode("utf-8", "replace")) > DOMAIN_BYTES or not domain.isprintable():
-        raise IndexingError(
-            f"the domain's name is {domain!r}; expected 1 to {DOMAIN_BYTES} bytes of printable text, not all blank"
-        )
-
-
-def row_of(domain: str, document: Document) -> dict[str, Any]:
-    """A document as a row, without its vector.
-
-    `text` is what is embedded and found by words, title and text together; it is cut to what Milvus can hold, the
-    hash is of all of it.
-
-    Raises:
-        IndexingError: its id or metadata are too long, or metadata is not JSON.
-    """
-    doc_id = document.doc_id
-    try:
-        id_size = len(doc_id.encode())
-        size = len(json.dumps(dict(document.metadata), ensure_ascii=False).encode())
-    except TypeError as error:
-        raise IndexingError(f"document {doc_id!r}: its metadata is not JSON: {error}") from error
-    except UnicodeEncodeError as error:  # of a file whose name is not text
-        raise IndexingError(f"document {doc_id!r}: its id or metadata cannot be written as UTF-8: {error}") from error
-    if not 1 <= id_size <= ID_BYTES:
-        raise IndexingError(f"the doc_id {doc_id[:80]!r} has {id_size} bytes; expected 1 to {ID_BYTES}")
-    if size > VARCHAR_BYTES:
-        raise IndexingError(f"document {doc_id!r}: its metadata has {size} bytes; Milvus holds {VARCHAR_BYTES}")
-    title = document.title.strip()
-    return {
-        "pk": primary_key(domain, doc_id),
-        "domain": domain,
-        "doc_id": doc_id,
-        "title": cut(title, TITLE_BYTES),
-        "text": cut(f"{title} {document.text.strip()}".strip(), VARCHAR_BYTES),
-        "metadata": dict(document.metadata),
-        "hash": content_hash(document),
-    }
-
-
-def text_of(row: Mapping[str, Any]) -> str:
-    """A document's text without its title."""
-    return str(row["text"]).removeprefix(str(row["title"])).lstrip()
-
-
-def cut(text: str, most: int) -> str:
-    """The text's beginning, of at most so many bytes of UTF-8."""
-    raw = text.encode("utf-8", "replace")
-    return raw[:most].decode("utf-8", "ignore")
-
-
-# Where an index is, how it is reached, and Milvus's errors as Foreword's.
-
-
-def local_path(uri: str) -> Path | None:
-    """The absolute path of a Milvus Lite file; None for a server's URI. Raises `IndexingError` for neither."""
-    if "://" in uri or uri.startswith("unix:"):
-        return None
-    if not uri.endswith(".db"):
-        raise IndexingError(
-            f"{uri!r} is neither a file nor a server: a file's name ends in .db (notes.db), a server's URI begins with "
-            "http:// or https://"
-        )
-    return Path(uri).expanduser().resolve()
-
-
-def shown(uri: str) -> str:
-    """A URI without the user and password that it may hold."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else uri
-
-
-def client_class() -> Any:
-    """`pymilvus.MilvusClient`. Raises `IndexingError` where it is not installed."""
-    try:
-        from pymilvus import MilvusClient
-    except ImportError as error:
-        raise IndexingError(f"an index needs pymilvus ({error}): pip install 'foreword[index]'") from error
-    for name in ("pymilvus", "milvus_lite"):  # they log what they also raise, and that is said once
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    return MilvusClient
-
-
-@contextmanager
-def said(what: str) -> Iterator[None]:
-    """Milvus's errors as ours."""
-    import grpc
-    from pymilvus.exceptions import MilvusException
-
-    try:
-        yield
-    except (MilvusException, grpc.RpcError) as error:
-        message = error.message if isinstance(error, MilvusException) else str(error)
-        raise IndexingError(f"{what}: {' '.join(str(message).split())}") from error
-
-
-# Who owns a Milvus Lite file: it belongs to one process, and a second one is told which.
-#
-# A Milvus Lite "file" is a folder. Beside Milvus Lite's own lock, which names nobody, `foreword.lock` is held (by the
-# operating system, so that it goes when the process does) and `owner.json` says whose it is.
-
-
-LOCK, OWNER, LITE_LOCK = "foreword.lock", "owner.json", "LOCK"
-
-
-@dataclass
-class Owned:
-    """A file that this process owns, however many indexes it has open on it."""
-
-    path: Path
-    lock: FileLock
-    users: int = 0
-    guard: threading.RLock = field(default_factory=threading.RLock)
-    """Milvus Lite takes one write at a time, and no reads beside it."""
-
-
-_owned: dict[Path, Owned] = {}
-_registry = threading.Lock()
-
-
-def own(path: Path) -> Owned:
-    """Take the file for this process, or share it with those in the process that have it; `disown` gives it back.
-
-    Args:
-        path: a folder that exists, absolute.
-
-    Raises:
-        IndexBusyError: another process has it.
-        IndexingError: it is not a folder.
-    """
-    with _registry:
-        mine = _owned.get(path)
-        if mine is None:
-            if not path.is_dir():
-                raise IndexingError(
-                    f"{path} is a plain file, and Milvus Lite 3 keeps a folder; give another name (a file of Milvus "
-                    "Lite 2 has to be built again)"
-                )
-            mine = Owned(path, _locked(path))
-            _owned[path] = mine
-        mine.users += 1
-        return mine
-
-
-def disown(owned: Owned) -> None:
-    """Give back what `own` took; the last one stops the server inside this process and frees the file."""
-    with _registry:
-        owned.users -= 1
-        if owned.users:
-            return
-        del _owned[owned.path]
-        from milvus_lite.server_manager import server_manager_instance
-
-        server_manager_instance.release_server(str(owned.path))
-        (owned.path / OWNER).unlink(missing_ok=True)
-        owned.lock.release()
-
-
-def _locked(path: Path) -> FileLock:
-    lock = FileLock(path / LOCK, timeout=0, thread_local=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise IndexBusyError(f"{path} is open in {_who(path)}. {_REMEDY}") from None
-    if _lite_is_locked(path):
-        lock.release()
-        raise IndexBusyError(f"{path} is open in a program that is not Foreword (it holds {LITE_LOCK}). {_REMEDY}")
-    write_json(path / OWNER, _self())
-    return lock
-
-
-_REMEDY = (
-    "Milvus Lite's files belong to one process: wait for it, stop it, or ask it (a service answers searches); "
-    "a Milvus server, by its http:// URI, takes any number of them"
-)
-
-
-def _self() -> dict[str, Any]:
-    """What the owner says about itself: the program and its command, never its further arguments."""
-    program = Path(sys.argv[0] or "python")
-    name = program.parent.name if program.name == "__main__.py" else program.name
-    words = [word for word in sys.argv[1:3] if word.isalpha()]
-    since = datetime.now().astimezone().isoformat(timespec="seconds")
-    return {"pid": os.getpid(), "host": platform.node(), "program": " ".join([name, *words]), "since": since}
-
-
-def _who(path: Path) -> str:
-    try:
-        said = json.loads((path / OWNER).read_text(encoding="utf-8"))
-        where = "" if said["host"] == platform.node() else f" on {said['host']}"
-        return f"process {said['pid']}{where} ({said['program']}, since {said['since']})"
-    except (OSError, ValueError, KeyError, TypeError):  # it has just begun, or is just ending
-        return "another process"
-
-
-def _lite_is_locked(path: Path) -> bool:
-    """Whether someone holds Milvus Lite's own lock; asked first, since Milvus Lite itself only logs a traceback."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows, where pymilvus then says that it failed
-        return False
-    if not (path / LITE_LOCK).exists():
-        return False
-    with open(path / LITE_LOCK, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
-
-
-# Filter expressions in Milvus's language: one domain's documents, and what a user asks of them besides.
-
-
-_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
-
-def quoted(text: str) -> str:
-    """A text as a string of Milvus's expressions."""
-    return '"' + "".join(_ESCAPES.get(letter, letter) for letter in text) + '"'
-
-
-def of_domain(domain: str, where: str | None = None) -> str:
-    """The expression for one domain's documents that a further condition holds for.
-
-    Args:
-        domain: its name.
-        where: a condition on `metadata["..."]`, `title`, `doc_id` or `TEXT_MATCH(text, "...")`; None or blank: all.
-
-    Raises:
-        IndexingError: `where` is not one whole condition, so that it could reach beyond the domain.
-    """
-    own = f"domain == {quoted(domain)}"
-    if where is None or not where.strip():
-        return own
-    _check_whole(where)
-    return f"{own} and ({where})"
-
-
-def _check_whole(where: str) -> None:
-    """Raise unless brackets close what they open and strings end: `1 == 1) or (1 == 1` would leave our brackets."""
-    open_brackets: list[str] = []
-    quote = ""
-    escaped = False
-    for letter in where:
-        if quote:
-            if escaped:
-                escaped = False
-            elif letter == "\\":
-                escaped = True
-            elif letter == quote:
-                quote = ""
-        elif letter in "\"'":
-            quote = letter
-        elif letter in "([":
-            open_brackets.append({"(": ")", "[": "]"}[letter])
-        elif letter in ")]" and (not open_brackets or open_brackets.pop() != letter):
-            raise IndexingError(f"the condition {where!r} closes a bracket that it did not open")
-    if quote or open_brackets:
-        missing = quote or open_brackets[-1]
-        raise IndexingError(f"the condition {where!r} is not whole: a {missing} is missing")
-
 
 CONNECT_SECONDS = 10.0
 REQUEST_SECONDS = 120.0
@@ -421,11 +67,16 @@ class Store:
             IndexingError: there is no such file or server, or pymilvus is not installed.
             IndexBusyError: the file belongs to another process.
         """
-        milvus_client = client_class()
+        try:
+            from pymilvus import MilvusClient
+        except ImportError as error:
+            raise IndexingError(f"an index needs pymilvus ({error}): pip install 'foreword[index]'") from error
+        for logging_twice in ("pymilvus", "milvus_lite"):  # they log what they also raise
+            logging.getLogger(logging_twice).setLevel(logging.CRITICAL)
         path = local_path(uri)
         if path is None:
-            with said(f"cannot connect to {shown(uri)}"):
-                client = milvus_client(uri=uri, token=token or "", timeout=CONNECT_SECONDS)
+            with _said(f"cannot connect to {shown(uri)}"):
+                client = MilvusClient(uri=uri, token=token or "", timeout=CONNECT_SECONDS)
             return cls(client, shown(uri), name, None)
         if token is not None:
             raise IndexingError(f"{uri} is a file, which takes no token; a token is for a server (http://...)")
@@ -435,8 +86,8 @@ class Store:
             raise IndexingError(f"there is no index {uri}; `foreword index build {uri} COLLECTION` makes one")
         owned = own(path)
         try:
-            with said(f"cannot open {uri}"):
-                client = milvus_client(uri=str(path))
+            with _said(f"cannot open {uri}"):
+                client = MilvusClient(uri=str(path))
         except BaseException:
             disown(owned)
             raise
@@ -458,7 +109,7 @@ class Store:
             return
         client, self._client = self._client, None
         try:
-            with said("closing"):
+            with _said("closing"):
                 client.close()
         finally:
             if self._owned is not None:
@@ -469,7 +120,7 @@ class Store:
         """The client, one request at a time in Milvus Lite, with Milvus's errors as ours."""
         if self._client is None:
             raise IndexingError(f"the index {self.uri} was closed; open it again")
-        with self._owned.guard if self._owned is not None else nullcontext(), said(f"{self.uri}: {what}"):
+        with self._owned.guard if self._owned is not None else nullcontext(), _said(f"{self.uri}: {what}"):
             yield self._client
 
     # -- collections -----------------------------------------------------------------------------------------------
@@ -483,6 +134,13 @@ class Store:
         """Make both collections; facts first, so that documents without facts are known to be somebody else's.
 
         Reads see what this client wrote (`Session`).
+
+        Args:
+            dimension: d', of the vectors.
+            metric: COSINE or IP.
+            index_type: of the vectors, as Milvus names it; None: exact search in Milvus Lite, which a FLAT index would
+                only write a second time, and AUTOINDEX on a server.
+            analyzer: Milvus's `analyzer_params`; None: English.
         """
         there = self.collections()
         if self.name in there and self.facts not in there:
@@ -495,16 +153,17 @@ class Store:
                 indexes = (
                     None if self.local else client.prepare_index_params(DENSE, index_type="FLAT", metric_type="L2")
                 )
-                schema = facts_schema(client)
+                schema = _facts_schema(client)
                 client.create_collection(self.facts, schema=schema, index_params=indexes, consistency_level="Strong")
             if self.name in there:  # a cut left it, empty
                 client.drop_collection(self.name)
-            client.create_collection(
-                self.name,
-                schema=documents_schema(client, dimension, analyzer),
-                index_params=documents_indexes(client, metric, index_type, self.local),
-                consistency_level="Session",
-            )
+            indexes = None
+            if index_type is not None or not self.local:
+                indexes = client.prepare_index_params()
+                indexes.add_index(DENSE, index_type=index_type or "AUTOINDEX", metric_type=metric)
+                indexes.add_index(SPARSE, index_type="SPARSE_INVERTED_INDEX", metric_type="BM25")
+            schema = _documents_schema(client, dimension, analyzer)
+            client.create_collection(self.name, schema=schema, index_params=indexes, consistency_level="Session")
 
     def load(self) -> None:
         """Make what is there ready for searches."""
@@ -551,9 +210,15 @@ class Store:
 
     def upsert(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write documents, each in place of what had its key, in requests of a size that servers take."""
-        for part in _parts(rows):
-            with self._asking("documents cannot be written") as client:
-                client.upsert(self.name, part, timeout=REQUEST_SECONDS)
+        part: list[Mapping[str, Any]] = []
+        size = 0
+        for number, row in enumerate(rows, start=1):
+            part.append(row)
+            size += 4 * len(row["text"]) + 4096  # no letter has more than 4 bytes
+            if size >= REQUEST_BYTES or number == len(rows):
+                with self._asking("documents cannot be written") as client:
+                    client.upsert(self.name, part, timeout=REQUEST_SECONDS)
+                part, size = [], 0
 
     def hashes(self, keys: Sequence[str]) -> dict[str, str]:
         """`pk -> hash` of those keys that there are."""
@@ -569,13 +234,8 @@ class Store:
     def count(self, domain: str) -> int:
         """How many documents a domain has; Milvus Lite goes through them all."""
         with self._asking("documents cannot be counted") as client:
-            answer = client.query(
-                self.name,
-                filter=of_domain(domain),
-                output_fields=["count(*)"],
-                consistency_level="Strong",
-                timeout=REQUEST_SECONDS,
-            )
+            how = {"output_fields": ["count(*)"], "consistency_level": "Strong", "timeout": REQUEST_SECONDS}
+            answer = client.query(self.name, filter=of_domain(domain), **how)
         return int(answer[0]["count(*)"])
 
     def delete(self, keys: Sequence[str]) -> None:
@@ -595,11 +255,16 @@ class Store:
             with self._asking("the files cannot be written") as client:
                 client.flush(self.name)
 
-    def search(self, data: Sequence[Any], field: str, metric: str, domain: str, where: str | None, k: int) -> list[Any]:
-        """For each of `data` (vectors, or texts for BM25) the best k rows of a domain, as pymilvus gives them."""
+    def search(
+        self, data: Sequence[Any], field: str, metric: str, domain: str, where: str | None, k: int
+    ) -> list[list[tuple[Mapping[str, Any], float]]]:
+        """For each of `data` (vectors, or texts for BM25) the best k rows of a domain, and their scores.
+
+        Scores of BM25 are as a server gives them; Milvus Lite's are below zero.
+        """
         expression, places = of_domain(domain, where), self._partitions(domain)
         with self._asking(f"the search failed ({expression})") as client:
-            found: list[Any] = client.search(
+            found = client.search(
                 self.name,
                 data=list(data),
                 anns_field=field,
@@ -610,7 +275,8 @@ class Store:
                 partition_names=places,
                 timeout=REQUEST_SECONDS,
             )
-        return found
+        score = abs if field == SPARSE else float
+        return [[(row["entity"], score(float(row["distance"]))) for row in rows] for rows in found]
 
     def _partitions(self, domain: str) -> list[str] | None:
         """Where Milvus Lite keeps a domain: it hashes the partition key as a server does, but then searches everywhere.
@@ -645,15 +311,279 @@ class Store:
             return rows
 
 
-def _parts(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    """The rows in pieces of at most `REQUEST_BYTES` of text."""
-    part: list[Mapping[str, Any]] = []
-    size = 0
-    for row in rows:
-        part.append(row)
-        size += 4 * len(row["text"]) + 4096  # no letter has more than 4 bytes
-        if size >= REQUEST_BYTES:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Milvus's errors as ours."""
+    import grpc
+    from pymilvus.exceptions import MilvusException
+
+    try:
+        yield
+    except (MilvusException, grpc.RpcError) as error:
+        message = error.message if isinstance(error, MilvusException) else str(error)
+        raise IndexingError(f"{what}: {' '.join(str(message).split())}") from error
+
+
+def local_path(uri: str) -> Path | None:
+    """The absolute path of a Milvus Lite file; None for a server's URI. Raises `IndexingError` for neither."""
+    if "://" in uri or uri.startswith("unix:"):
+        return None
+    if not uri.endswith(".db"):
+        raise IndexingError(
+            f"{uri!r} is neither a file nor a server: a file's name ends in .db (notes.db), a server's URI begins with "
+            "http:// or https://"
+        )
+    return Path(uri).expanduser().resolve()
+
+
+def shown(uri: str) -> str:
+    """A URI without the user and password that it may hold."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else uri
+
+
+# -- documents as rows ---------------------------------------------------------------------------------------------
+
+
+def _documents_schema(client: Any, dimension: int, analyzer: Mapping[str, Any] | None) -> Any:
+    """The fields of documents. Without an analyzer, stop words are dropped (those of `foreword.retrieval.BM25`) and the
+    rest stemmed; Milvus Lite 3.2 knows the stop words and passes over the stemmer.
+    """
+    from bm25s.stopwords import STOPWORDS_EN
+    from pymilvus import DataType, Function, FunctionType
+
+    stop = {"type": "stop", "stop_words": list(STOPWORDS_EN)}
+    english = {"tokenizer": "standard", "filter": ["lowercase", stop, {"type": "stemmer", "language": "english"}]}
+    words = {"analyzer_params": dict(english if analyzer is None else analyzer)}
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("pk", DataType.VARCHAR, is_primary=True, max_length=32)
+    schema.add_field("domain", DataType.VARCHAR, max_length=DOMAIN_BYTES, is_partition_key=True)
+    schema.add_field("doc_id", DataType.VARCHAR, max_length=ID_BYTES)
+    schema.add_field("title", DataType.VARCHAR, max_length=TITLE_BYTES)
+    schema.add_field(
+        "text", DataType.VARCHAR, max_length=VARCHAR_BYTES, enable_analyzer=True, enable_match=True, **words
+    )
+    schema.add_field("metadata", DataType.JSON)
+    schema.add_field("hash", DataType.VARCHAR, max_length=32)
+    schema.add_field(DENSE, DataType.FLOAT_VECTOR, dim=dimension)
+    schema.add_field(SPARSE, DataType.SPARSE_FLOAT_VECTOR)
+    schema.add_function(Function("bm25", FunctionType.BM25, input_field_names=["text"], output_field_names=[SPARSE]))
+    return schema
+
+
+def _facts_schema(client: Any) -> Any:
+    """Milvus wants a vector in every collection, so facts have one of no meaning."""
+    from pymilvus import DataType
+
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=DOMAIN_BYTES + 16)
+    schema.add_field("value", DataType.JSON)
+    schema.add_field(DENSE, DataType.FLOAT_VECTOR, dim=2)
+    return schema
+
+
+def check_domain(domain: str) -> None:
+    """Raise `IndexingError` for a name that Milvus cannot hold."""
+    if not domain.strip() or len(domain.encode("utf-8", "replace")) > DOMAIN_BYTES or not domain.isprintable():
+        raise IndexingError(
+            f"the domain's name is {domain!r}; expected 1 to {DOMAIN_BYTES} bytes of printable text, not all blank"
+        )
+
+
+def row_of(domain: str, document: Document) -> dict[str, Any]:
+    """A document as a row, without its vector.
+
+    `text` is what is embedded and found by words, title and text together; it is cut to what Milvus can hold. `hash`
+    is of all that is stored: a document of the same hash need not be embedded again.
+
+    Raises:
+        IndexingError: its id or metadata are too long, or metadata is not JSON.
+    """
+    doc_id, metadata = document.doc_id, dict(document.metadata)
+    try:
+        id_size = len(doc_id.encode())
+        size = len(json.dumps(metadata, ensure_ascii=False).encode())
+    except TypeError as error:
+        raise IndexingError(f"document {doc_id!r}: its metadata is not JSON: {error}") from error
+    except UnicodeEncodeError as error:  # of a file whose name is not text
+        raise IndexingError(f"document {doc_id!r}: its id or metadata cannot be written as UTF-8: {error}") from error
+    if not 1 <= id_size <= ID_BYTES:
+        raise IndexingError(f"the doc_id {doc_id[:80]!r} has {id_size} bytes; expected 1 to {ID_BYTES}")
+    if size > VARCHAR_BYTES:
+        raise IndexingError(f"document {doc_id!r}: its metadata has {size} bytes; Milvus holds {VARCHAR_BYTES}")
+    title = document.title.strip()
+    return {
+        "pk": primary_key(domain, doc_id),
+        "domain": domain,
+        "doc_id": doc_id,
+        "title": _cut(title, TITLE_BYTES),
+        "text": _cut(f"{title} {document.text.strip()}".strip(), VARCHAR_BYTES),
+        "metadata": metadata,
+        "hash": _digest(document.title, document.text, json.dumps(metadata, sort_keys=True, default=str)),
+    }
+
+
+def primary_key(domain: str, doc_id: str) -> str:
+    """32 hexadecimal digits of domain and doc_id, so that writing a document again replaces it."""
+    return _digest(domain, doc_id)
+
+
+def _digest(*texts: str) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        raw = text.encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(8, "big") + raw)
+    return digest.hexdigest()
+
+
+def _cut(text: str, most: int) -> str:
+    """The text's beginning, of at most so many bytes of UTF-8."""
+    return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
+
+
+# -- filters, in Milvus's language ---------------------------------------------------------------------------------
+
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+_STRING = re.compile(r"""(["'])(?:\\.|(?!\1)[^\\])*\1""", re.DOTALL)
+
+
+def quoted(text: str) -> str:
+    """A text as a string of Milvus's expressions."""
+    return f'"{text.translate(_ESCAPES)}"'
+
+
+def of_domain(domain: str, where: str | None = None) -> str:
+    """The expression for one domain's documents that a further condition holds for.
+
+    Args:
+        domain: its name.
+        where: a condition on `metadata["..."]`, `title`, `doc_id` or `TEXT_MATCH(text, "...")`; None or blank: all.
+
+    Raises:
+        IndexingError: `where` is not one whole condition, so that it could reach beyond the domain.
+    """
+    own = f"domain == {quoted(domain)}"
+    if where is None or not where.strip():
+        return own
+    awaited: list[str] = []  # `1 == 1) or (1 == 1` would leave our brackets
+    for letter in _STRING.sub("", where):
+        if letter in "([":
+            awaited.append({"(": ")", "[": "]"}[letter])
+        elif letter in "\"'":  # of a string that does not end
+            awaited.append(letter)
+            break
+        elif letter in ")]" and (not awaited or awaited.pop() != letter):
+            raise IndexingError(f"the condition {where!r} closes a bracket that it did not open")
+    if awaited:
+        raise IndexingError(f"the condition {where!r} is not whole: a {awaited[-1]} is missing")
+    return f"{own} and ({where})"
+
+
+# -- who owns a file -----------------------------------------------------------------------------------------------
+
+# A Milvus Lite "file" is a folder that belongs to one process. Beside Milvus Lite's own lock, which names nobody,
+# `foreword.lock` is held (by the operating system, so that it goes when the process does) and `owner.json` says whose
+# it is.
+LOCK, OWNER, LITE_LOCK = "foreword.lock", "owner.json", "LOCK"
+
+
+@dataclass
+class Owned:
+    """A file that this process owns, however many indexes it has open on it."""
+
+    path: Path
+    lock: FileLock
+    users: int = 0
+    guard: threading.RLock = field(default_factory=threading.RLock)
+    """Milvus Lite takes one write at a time, and no reads beside it."""
+
+
+_owned: dict[Path, Owned] = {}
+_registry = threading.Lock()
+
+
+def own(path: Path) -> Owned:
+    """Take the file for this process, or share it with those in the process that have it; `disown` gives it back.
+
+    Args:
+        path: a folder that exists, absolute.
+
+    Raises:
+        IndexBusyError: another process has it.
+        IndexingError: it is not a folder.
+    """
+    with _registry:
+        mine = _owned.get(path)
+        if mine is None:
+            if not path.is_dir():
+                raise IndexingError(
+                    f"{path} is a plain file, and Milvus Lite 3 keeps a folder; give another name (a file of Milvus "
+                    "Lite 2 has to be built again)"
+                )
+            mine = _owned[path] = Owned(path, _locked(path))
+        mine.users += 1
+        return mine
+
+
+def disown(owned: Owned) -> None:
+    """Give back what `own` took; the last one stops the server inside this process and frees the file."""
+    with _registry:
+        owned.users -= 1
+        if owned.users:
+            return
+        del _owned[owned.path]
+        from milvus_lite.server_manager import server_manager_instance
+
+        server_manager_instance.release_server(str(owned.path))
+        (owned.path / OWNER).unlink(missing_ok=True)
+        owned.lock.release()
+
+
+_REMEDY = (
+    "Milvus Lite's files belong to one process: wait for it, stop it, or ask it (a service answers searches); "
+    "a Milvus server, by its http:// URI, takes any number of them"
+)
+
+
+def _locked(path: Path) -> FileLock:
+    """The lock, and in `owner.json` the program and its command, never its further arguments."""
+    lock = FileLock(path / LOCK, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise IndexBusyError(f"{path} is open in {_who(path)}. {_REMEDY}") from None
+    if _lite_is_locked(path):
+        lock.release()
+        raise IndexBusyError(f"{path} is open in a program that is not Foreword (it holds {LITE_LOCK}). {_REMEDY}")
+    program = Path(sys.argv[0] or "python")
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    words = [word for word in sys.argv[1:3] if word.isalpha()]
+    since = datetime.now().astimezone().isoformat(timespec="seconds")
+    said = {"pid": os.getpid(), "host": platform.node(), "program": " ".join([name, *words]), "since": since}
+    write_json(path / OWNER, said)
+    return lock
+
+
+def _who(path: Path) -> str:
+    try:
+        said = json.loads((path / OWNER).read_text(encoding="utf-8"))
+        where = "" if said["host"] == platform.node() else f" on {said['host']}"
+        return f"process {said['pid']}{where} ({said['program']}, since {said['since']})"
+    except (OSError, ValueError, KeyError, TypeError):  # it has just begun, or is just ending
+        return "another process"
+
+
+def _lite_is_locked(path: Path) -> bool:
+    """Whether someone holds Milvus Lite's own lock; asked first, since Milvus Lite itself only logs a traceback."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows, where pymilvus then says that it failed
+        return False
+    if not (path / LITE_LOCK).exists():
+        return False
+    with open(path / LITE_LOCK, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False

@@ -1,8 +1,14 @@
-"""Documents into an index: what is new or changed is embedded and written, block by block; the rest is passed over."""
+"""What is written to an index: documents, and beside them what embedded them.
+
+Of documents, what is new or changed is embedded and written, block by block; the rest is passed over. What embedded
+them is a `Stamp`: the backbone, and the side of a prompt that documents pass through, as fingerprints. Two prompts that
+embed documents alike have one fingerprint, whatever they do with queries: a prompt trained for queries alone embeds
+documents as the base model does. The facts of the index and of each domain are rows of a small collection.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -11,12 +17,13 @@ import numpy as np
 
 from foreword.collections.collection import Document
 from foreword.errors import IndexingError, OtherEncoderError, UnknownNameError
-from foreword.indexing.store import DENSE, FORMAT, VARCHAR_BYTES, Store, row_of
+from foreword.indexing.store import DENSE, VARCHAR_BYTES, Store, row_of
 from foreword.prompts.routes import OWN, Default, Route, route_as_json
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+FORMAT = "foreword-index/1"
 
 BLOCK = 1024
 """Documents that are embedded, then written: what a cut loses."""
@@ -47,16 +54,6 @@ class Written:
         """JSON values."""
         return asdict(self)
 
-    def with_block(self, added: int, changed: int, unchanged: int, shortened: int) -> Written:
-        """The counts with another block's."""
-        return Written(
-            self.added + added,
-            self.changed + changed,
-            self.unchanged + unchanged,
-            self.removed,
-            self.shortened + shortened,
-        )
-
 
 def write_documents(
     store: Store,
@@ -83,9 +80,10 @@ def write_documents(
     Raises:
         IndexingError: two documents have one id, or the vectors are not finite ones of the index's dimension.
     """
-    done = Written()
+    added = changed = unchanged = shortened = 0
     seen: set[str] = set()
-    for block in _blocks(documents, BLOCK):
+    rest = iter(documents)
+    while block := list(islice(rest, BLOCK)):
         rows = [row_of(domain, document) for document in block]
         for row in rows:
             if row["pk"] in seen:
@@ -97,16 +95,10 @@ def write_documents(
             texts = [block[number].content for number in chosen]
             vectors = _checked(embed(texts), len(texts), dimension)
             store.upsert([rows[number] | {DENSE: vector} for number, vector in zip(chosen, vectors, strict=True)])
-        changed = sum(rows[number]["pk"] in known for number in chosen)
-        long = sum(len(block[number].content.encode("utf-8", "replace")) > VARCHAR_BYTES for number in chosen)
-        done = done.with_block(len(chosen) - changed, changed, len(rows) - len(chosen), long)
-    return done, seen
-
-
-def _blocks(items: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    rest = iter(items)
-    while block := list(islice(rest, size)):
-        yield block
+            shortened += sum(len(text.encode("utf-8", "replace")) > VARCHAR_BYTES for text in texts)
+        there = sum(rows[number]["pk"] in known for number in chosen)
+        added, changed, unchanged = added + len(chosen) - there, changed + there, unchanged + len(rows) - len(chosen)
+    return Written(added=added, changed=changed, unchanged=unchanged, shortened=shortened), seen
 
 
 def _checked(vectors: Any, count: int, dimension: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -117,12 +109,6 @@ def _checked(vectors: Any, count: int, dimension: int) -> np.ndarray[Any, np.dty
     if not np.isfinite(found).all():
         raise IndexingError("a vector holds NaN or infinity; embed the documents in float32")
     return found
-
-
-# What embedded documents: the backbone, and the side of a prompt that documents pass through, as fingerprints.
-#
-# Two prompts that embed documents alike have one fingerprint, whatever they do with queries: a prompt trained for
-# queries alone embeds documents as the base model does.
 
 
 BASE = "base"
@@ -149,6 +135,12 @@ class Stamp:
     dimension: int
     max_length: int | None
 
+    @property
+    def document_route(self) -> Any:
+        """What encodes documents, as JSON."""
+        two_sided = isinstance(self.route, Mapping) and "sides" in self.route
+        return self.route["sides"]["document"] if two_sided else self.route
+
 
 def stamp_of(encoder: SentenceTransformer, route: Route | Default = OWN, max_length: int | None = None) -> Stamp:
     """What `encode(encoder, texts, "document", route=route, max_length=max_length)` puts on documents.
@@ -171,9 +163,6 @@ def stamp_of(encoder: SentenceTransformer, route: Route | Default = OWN, max_len
         encoder.get_embedding_dimension() or 0,
         min(given, default=None),
     )
-
-
-# -- comparing -----------------------------------------------------------------------------------------------------
 
 
 def check_backbone(stored: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
@@ -208,9 +197,7 @@ def described(stamp: Stamp) -> str:
     """What embeds documents, for people."""
     if stamp.document_side == BASE:
         return "the base model"
-    route = stamp.route
-    if isinstance(route, Mapping) and "sides" in route:
-        route = route["sides"]["document"]
+    route = stamp.document_route
     name = f"prompt {route!r}" if isinstance(route, str) else f"a mixture of {', '.join(map(repr, route))}"
     return f"{name} (document side {stamp.document_side[:12]})"
 
@@ -218,9 +205,6 @@ def described(stamp: Stamp) -> str:
 def _short(value: Any) -> str:
     text = repr(value)
     return f"{text[:13]}...'" if isinstance(value, str) and len(value) == 64 else text
-
-
-# What an index says about itself and its domains: rows in a small collection beside the documents.
 
 
 _HEADER, _DOMAIN = "index", "domain:"
@@ -252,8 +236,7 @@ class DomainInfo:
         """What embedded the documents, in a word: `base`, a prompt's name, or `mixture`."""
         if self.stamp.document_side == BASE:
             return BASE
-        route = self.stamp.route
-        route = route["sides"]["document"] if isinstance(route, Mapping) and "sides" in route else route
+        route = self.stamp.document_route
         return route if isinstance(route, str) else "mixture"
 
     @property

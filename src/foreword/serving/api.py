@@ -20,7 +20,7 @@ from sentence_transformers import SentenceTransformer
 
 from foreword.errors import DataError, RequestError
 from foreword.evaluation.group import FORMAT as GROUP_FORMAT
-from foreword.indexing.search import Hit
+from foreword.indexing.index import IndexHit
 from foreword.prompts.inspect import bank_words
 from foreword.prompts.store import StoredPrompt, is_mixture, load_prompt
 from foreword.serving.batcher import Array
@@ -546,7 +546,7 @@ def _check_hits(queries: int, systems: int, k: int) -> None:
         raise RequestError(message, code="too_many_hits", param="k")
 
 
-async def _all(service: Service, searches: Sequence[Callable[[], list[list[Hit]]]]) -> list[list[list[Hit]]]:
+async def _all(service: Service, searches: Sequence[Callable[[], list[list[IndexHit]]]]) -> list[list[list[IndexHit]]]:
     """What all the searches found; where one has failed the others are waited for, since they need the prompts."""
     found = await asyncio.gather(*map(service.in_thread, searches), return_exceptions=True)
     hits = []
@@ -576,7 +576,7 @@ def _chosen(state: State, key: Key, body: SearchBody) -> tuple[Searcher, list[st
     return searcher, systems
 
 
-def _hit(hit: Hit) -> dict[str, Any]:
+def _hit(hit: IndexHit) -> dict[str, Any]:
     title = hit.title or str(hit.metadata.get("name", ""))
     names = ("rank", "doc_id", "text", "score")
     return {**{name: getattr(hit, name) for name in names}, "title": title, "metadata": dict(hit.metadata)}

@@ -13,7 +13,7 @@ import numpy as np
 from foreword.collections.collection import Collection, Document, Query
 from foreword.errors import DataError, RequestError
 from foreword.indexing import Index, OtherEncoderError
-from foreword.indexing.search import Hit
+from foreword.indexing.index import IndexHit
 from foreword.indexing.store import quoted
 from foreword.indexing.write import Stamp, described
 from foreword.retrieval.bm25 import BM25
@@ -53,7 +53,9 @@ class Searcher(Protocol):
         """What can be searched."""
         ...
 
-    def search(self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None) -> list[list[Hit]]:
+    def search(
+        self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None
+    ) -> list[list[IndexHit]]:
         """The k best documents of each query.
 
         Args:
@@ -123,7 +125,9 @@ class MemorySearcher:
         """The collections; each by its dense systems and BM25."""
         return {name: Searchable(len(h.documents), (*self.ways[name], "bm25")) for name, h in self.held.items()}
 
-    def search(self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None) -> list[list[Hit]]:
+    def search(
+        self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None
+    ) -> list[list[IndexHit]]:
         """The k best documents of each query."""
         held = self.held[domain]
         places = held.matching(where)
@@ -157,11 +161,11 @@ class MemorySearcher:
         return exact_search(queries, [query.query_id for query in asked], vectors, k, document_ids=ids)
 
     @staticmethod
-    def _hits(held: Held, hits: Mapping[str, float]) -> list[Hit]:
+    def _hits(held: Held, hits: Mapping[str, float]) -> list[IndexHit]:
         found = []
         for rank, (doc_id, score) in enumerate(hits.items(), start=1):
             document = held.documents[doc_id]
-            found.append(Hit(doc_id, held.id, score, document.title, document.text, dict(document.metadata), rank))
+            found.append(IndexHit(doc_id, held.id, score, document.title, document.text, dict(document.metadata), rank))
         return found
 
 
@@ -249,7 +253,9 @@ class IndexSearcher:
         """The index's domains."""
         return self.found
 
-    def search(self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None) -> list[list[Hit]]:
+    def search(
+        self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None
+    ) -> list[list[IndexHit]]:
         """The k best documents of each query.
 
         Raises:
