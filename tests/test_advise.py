@@ -16,7 +16,8 @@ from tiny import random_prompt, sentences, toy_collection, write_beir
 from foreword.collections.collection import Document, MemoryCollection
 from foreword.collections.pseudo import pseudo_pairs
 from foreword.errors import DataError, ForewordError, PromptError, UnknownNameError
-from foreword.prompts.encoder import encode, load_encoder
+from foreword.prompts.encoder import encode
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, folder_name, save_prompt

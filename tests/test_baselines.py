@@ -30,7 +30,8 @@ from foreword.lab.baselines import (
     prompt_baseline,
     train_baseline,
 )
-from foreword.prompts.encoder import encode, load_encoder, state_digest, transformer_of
+from foreword.prompts.encoder import encode, state_digest, transformer_of
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import PromptSpec
 from foreword.training import trainer as trainer_module
 from foreword.training.config import StartConfig, TrainingConfig

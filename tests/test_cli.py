@@ -12,7 +12,7 @@ from shell import Shell
 from tiny import random_prompt
 
 from foreword.cli import main
-from foreword.prompts.encoder import load_encoder
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import folder_name, save_prompt
 

@@ -15,7 +15,7 @@ from webserver import serve
 from foreword.collections.registry import describe, group_names, grouped_catalogue, load, members
 from foreword.collections.views import read_hard_negatives
 from foreword.errors import UnknownNameError
-from foreword.prompts.encoder import load_encoder
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import read_card, save_prompt
 

@@ -23,7 +23,7 @@ from walk import Walk
 
 from foreword.collections import registry
 from foreword.prompts.backbone import PACKAGED, resolve_backbone
-from foreword.prompts.encoder import load_encoder
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import save_prompt
 
@@ -79,7 +79,7 @@ def walk(
             replace(resolve_backbone(str(small)), name=name) if name in PACKAGED else resolve_backbone(name, revision)
         )
 
-    for module in ("encoder", "saved"):
+    for module in ("loading", "backbone"):
         monkeypatch.setattr(f"foreword.prompts.{module}.resolve_backbone", resolve)
     return Walk(shell, monkeypatch, lambda command: QUICK.get(command, []))
 

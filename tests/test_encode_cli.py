@@ -19,7 +19,8 @@ from foreword.cli.vectors import write_vectors
 from foreword.errors import DataError
 from foreword.evaluation.evaluate import evaluate
 from foreword.files import sha256_file
-from foreword.prompts.encoder import load_encoder, transformer_of
+from foreword.prompts.encoder import transformer_of
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import save_prompt
 from foreword.training.vectors import read_vectors

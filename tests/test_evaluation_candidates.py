@@ -8,7 +8,7 @@ import pytest
 from tiny import random_prompt
 
 from foreword.evaluation.candidates import Candidate, read_candidate
-from foreword.prompts.encoder import load_encoder
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import load_prompt, save_mixture, save_prompt
 

@@ -25,7 +25,8 @@ from foreword.evaluation.group import GroupConfig, GroupResult, System, evaluate
 from foreword.evaluation.measures import evaluate_run
 from foreword.evaluation.published import means_of, published, sources, to_compare
 from foreword.evaluation.table import FORMATS, format_group
-from foreword.prompts.encoder import load_encoder, transformer_of
+from foreword.prompts.encoder import transformer_of
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import folder_name, load_bank, save_mixture, save_prompt
 from foreword.retrieval.runs import Run, read_run

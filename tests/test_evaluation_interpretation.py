@@ -24,8 +24,9 @@ from foreword.evaluation.influence import (
     token_influence,
     wins_and_losses,
 )
-from foreword.prompts.encoder import encode, load_encoder, transformer_of
+from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.inspect import gate_sizes, gate_strength, gate_strengths
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Routes
 from foreword.prompts.spec import PromptSpec

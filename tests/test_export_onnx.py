@@ -15,7 +15,8 @@ from transformers import AutoTokenizer
 
 from foreword.errors import ForewordError, PromptError
 from foreword.exporting import export_onnx
-from foreword.prompts.encoder import encode, load_encoder, transformer_of
+from foreword.prompts.encoder import encode, transformer_of
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.routes import Routes
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import load_bank, save_mixture, save_prompt

@@ -10,7 +10,8 @@ from test_export_onnx import check
 from tiny import random_prompt, save_model
 
 from foreword.exporting import export_onnx
-from foreword.prompts.encoder import load_encoder, transformer_of
+from foreword.prompts.encoder import transformer_of
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import PromptSpec
 
 pytest.importorskip("onnxscript")

@@ -16,7 +16,8 @@ from transformers import AutoModel, T5EncoderModel
 
 from foreword.errors import PromptError
 from foreword.exporting import export_peft, import_peft
-from foreword.prompts.encoder import load_encoder, transformer_of
+from foreword.prompts.encoder import transformer_of
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import load_prompt, save_prompt
 from foreword.settings import Side

@@ -15,7 +15,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from foreword.errors import DataError, PromptError
 from foreword.exporting import export_plain
-from foreword.prompts.encoder import encode, load_encoder, transformer_of
+from foreword.prompts.encoder import encode, transformer_of
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import save_prompt
 

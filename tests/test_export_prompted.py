@@ -13,7 +13,8 @@ from tiny import random_prompt, save_model, sentences
 
 from foreword.errors import PromptError
 from foreword.exporting import export_prompted
-from foreword.prompts.encoder import encode, load_encoder, transformer_of
+from foreword.prompts.encoder import encode, transformer_of
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import Kind, PromptSpec
 from foreword.prompts.store import load_bank, save_mixture, save_prompt
 from foreword.settings import Side

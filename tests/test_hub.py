@@ -24,7 +24,7 @@ from foreword.errors import DataError, HubError, PromptError
 from foreword.hub.card import hub_dataset, hub_model, model_card
 from foreword.hub.contents import Place, from_hub, place_of, read_contents
 from foreword.hub.push import plan_push, push
-from foreword.prompts.encoder import load_encoder
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import load_bank, save_mixture, save_prompt
 

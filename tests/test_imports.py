@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -150,6 +151,39 @@ def test_importing_is_light(code: str) -> None:
     code += "; import sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert sorted(set(done.stdout.split()) & set(HEAVY)) == []
+
+
+ASKS_NOTHING = """
+import importlib, logging, os, sys
+
+def state():
+    loggers = {name: one for name, one in logging.root.manager.loggerDict.items() if isinstance(one, logging.Logger)}
+    of = lambda one: [one.level, one.propagate, one.disabled, list(map(str, one.handlers)), list(map(str, one.filters))]
+    told = {name: of(one) for name, one in loggers.items() if name.partition(".")[0] != "foreword"}
+    return dict(os.environ), of(logging.root), {name: how for name, how in told.items() if how != [0, True, False, [], []]}
+
+ours, others = (words.split(",") for words in sys.argv[1:])
+for name in others:
+    try:
+        importlib.import_module(name)
+    except ImportError:  # of an extra
+        assert name.partition(".")[0] not in ("torch", "sentence_transformers", "accelerate")
+before = state()
+for name in ours:
+    importlib.import_module(name)
+assert state() == before, (before, state())
+"""
+"""Imports what our modules import, and then them: of the environment and of others' loggers nothing changes."""
+
+
+def test_importing_asks_nothing_of_other_packages() -> None:
+    ours = [name for name in MODULES if not name.endswith("__main__")]
+    found = {m for name in ours for m in names_imported(runs_at_import(parsed(name)), package_of(name))}
+    others = sorted(m for m in found if m.partition(".")[0] not in ("foreword", "__future__"))
+    command = [sys.executable, "-c", ASKS_NOTHING, ",".join(ours), ",".join(others)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TOKENIZERS_")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_the_package_offers_is_there() -> None:

@@ -14,7 +14,8 @@ from tiny import random_prompt, save_model, toy_collection
 
 from foreword.collections.collection import DataWarning, Document, MemoryCollection
 from foreword.errors import ForewordError, PromptError, UnknownNameError
-from foreword.prompts.encoder import encode, load_encoder, transformer_of
+from foreword.prompts.encoder import encode, transformer_of
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Routes
 from foreword.prompts.spec import PromptSpec

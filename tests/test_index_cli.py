@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from shell import Shell
 from tiny import random_prompt
 
-from foreword.prompts.encoder import load_encoder
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import save_prompt
 
@@ -114,7 +114,7 @@ def test_the_guide_has_every_action() -> None:
 
 def test_the_guide(shell: Shell, here: Path, minilm: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a user reads it, from top to bottom, on the packaged MiniLM; the server's commands are left out."""
-    monkeypatch.setattr("foreword.prompts.encoder.load_encoder", cached(minilm))
+    monkeypatch.setattr("foreword.prompts.loading.load_encoder", cached(minilm))
     save_prompt("prompts/notes", random_prompt(minilm, PromptSpec(length=2), scale=0.1), minilm, "notes")
     one_sided = random_prompt(minilm, PromptSpec(length=2, sides="query"), scale=0.1)
     save_prompt("prompts/manuals-query", one_sided, minilm, "manuals")

@@ -29,7 +29,8 @@ from foreword.evaluation.mteb import (  # noqa: E402
     find_tasks,
     run_tasks,
 )
-from foreword.prompts.encoder import load_encoder, transformer_of  # noqa: E402
+from foreword.prompts.encoder import transformer_of  # noqa: E402
+from foreword.prompts.loading import load_encoder  # noqa: E402
 from foreword.prompts.routes import Routes  # noqa: E402
 from foreword.prompts.spec import PromptSpec, Sides  # noqa: E402
 from foreword.prompts.store import save_prompt  # noqa: E402

@@ -10,7 +10,7 @@ from on_a_port import on_a_port
 from page_server import open_browser, open_page
 from tiny import random_prompt, sentences, toy_collection
 
-from foreword.prompts.encoder import load_encoder
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import save_prompt
 from foreword.retrieval.search import search

@@ -13,15 +13,8 @@ from sentence_transformers import SentenceTransformer
 from tiny import random_prompt, save_model, sentences
 
 from foreword.errors import BackboneError, ForewordError, PromptError
-from foreword.prompts.encoder import (
-    autocast,
-    encode,
-    load_encoder,
-    resolve_precision,
-    routed,
-    state_digest,
-    transformer_of,
-)
+from foreword.prompts.encoder import autocast, encode, resolve_precision, routed, state_digest, transformer_of
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Routes
 from foreword.prompts.spec import PromptSpec

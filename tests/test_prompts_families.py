@@ -16,7 +16,8 @@ from torch import Tensor
 
 from foreword.errors import BackboneError, PromptError
 from foreword.prompts.attention import BatchPrompts, gated_term
-from foreword.prompts.encoder import encode, load_encoder, transformer_of
+from foreword.prompts.encoder import encode, transformer_of
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import Kind, PromptSpec, Sides
 from foreword.prompts.start import new_prompt

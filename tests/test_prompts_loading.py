@@ -16,7 +16,8 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 from tiny import random_prompt, save_model, sentences
 
 from foreword.errors import BackboneError, ForewordError, PromptError, UnknownNameError
-from foreword.prompts.encoder import Head, encode, head_of, load_encoder, transformer_of
+from foreword.prompts.encoder import Head, encode, head_of, transformer_of
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt

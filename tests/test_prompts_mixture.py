@@ -14,8 +14,9 @@ from sentence_transformers import SentenceTransformer
 from tiny import random_prompt, sentences
 
 from foreword.errors import PromptError
-from foreword.prompts.encoder import encode, load_encoder, routed, transformer_of
+from foreword.prompts.encoder import encode, routed, transformer_of
 from foreword.prompts.inspect import gate_strength
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Routes, layer_weights, plain_weight, route_as_json, route_of_json
 from foreword.prompts.spec import PromptSpec

@@ -14,7 +14,8 @@ from sentence_transformers import SentenceTransformer
 from tiny import random_prompt, save_model, sentences
 
 from foreword.errors import PromptError
-from foreword.prompts.encoder import encode, load_encoder, transformer_of
+from foreword.prompts.encoder import encode, transformer_of
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Routes
 from foreword.prompts.spec import PromptSpec
@@ -259,7 +260,7 @@ def test_save_pretrained_keeps_the_prompts_and_leaves_the_backbone(encoder, tmp_
     """Loaded by our loader and by plain sentence-transformers, the embeddings are the same."""
     from sentence_transformers import SentenceTransformer
 
-    from foreword.prompts.encoder import load_encoder
+    from foreword.prompts.loading import load_encoder
     from foreword.prompts.start import new_prompt
 
     transformer = transformer_of(encoder)

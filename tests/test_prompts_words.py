@@ -17,8 +17,9 @@ from torch import nn
 
 from foreword.errors import PromptError
 from foreword.prompts import inspect as module
-from foreword.prompts.encoder import load_encoder, transformer_of
+from foreword.prompts.encoder import transformer_of
 from foreword.prompts.inspect import NearWord, bank_words, nearest_words, summary, vocabulary_of, words_record
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt

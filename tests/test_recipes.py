@@ -36,7 +36,8 @@ from foreword.lab.recipe import (
     stages,
 )
 from foreword.lab.recipe_run import Made, check_prompt, check_state, plan, require, run_recipe, starting_prompt
-from foreword.prompts.encoder import load_encoder, state_digest
+from foreword.prompts.encoder import state_digest
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.store import StoredPrompt, load_prompt
 from foreword.training.train import train_group
 

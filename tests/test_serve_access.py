@@ -21,7 +21,7 @@ from serve_bank import SPECS, client, config, save
 from starlette.testclient import TestClient
 
 from foreword.errors import ForewordError
-from foreword.prompts.encoder import load_encoder
+from foreword.prompts.loading import load_encoder
 from foreword.serving import app as run_module
 from foreword.serving.config import Key, ServeConfig, key_of_value, read_config
 

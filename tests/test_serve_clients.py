@@ -28,7 +28,8 @@ from tiny import sentences, toy_collection
 
 import foreword
 from foreword.errors import RequestError
-from foreword.prompts.encoder import encode, load_encoder
+from foreword.prompts.encoder import encode
+from foreword.prompts.loading import load_encoder
 from foreword.serving.config import key_of_value
 from foreword.serving.service import Service
 

@@ -19,7 +19,8 @@ from serve_bank import SPECS, client, config, save, save_bank
 from starlette.testclient import TestClient
 from tiny import random_prompt, sentences
 
-from foreword.prompts.encoder import encode, load_encoder
+from foreword.prompts.encoder import encode
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.store import attach_mixture, folder_name, load_prompt, save_mixture, save_prompt
 from foreword.settings import Side

@@ -15,7 +15,8 @@ from serve_bank import ask, client, config, load, save_bank, with_metadata
 from tiny import save_model, words
 
 from foreword.indexing import Index, OtherEncoderError
-from foreword.prompts.encoder import load_encoder, routed
+from foreword.prompts.encoder import routed
+from foreword.prompts.loading import load_encoder
 from foreword.retrieval.search import search
 
 

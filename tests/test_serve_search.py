@@ -20,7 +20,8 @@ from serve_bank import SPECS, ask, client, config, load, save, save_bank, with_m
 from starlette.testclient import TestClient
 from tiny import words
 
-from foreword.prompts.encoder import load_encoder, routed
+from foreword.prompts.encoder import routed
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.store import load_bank
 from foreword.retrieval.search import search
 from foreword.serving.service import Service

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from foreword.collections.collection import Document, MemoryCollection, Qrels, Query, TrainingPair
 from foreword.errors import DataError, ForewordError, OtherTrainingError, PromptError
-from foreword.prompts.encoder import encode, load_encoder, state_digest, transformer_of
+from foreword.prompts.encoder import encode, state_digest, transformer_of
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt

@@ -16,7 +16,7 @@ from tiny import toy_collection
 
 from foreword.collections.collection import Collection
 from foreword.errors import DataError, ForewordError
-from foreword.prompts.encoder import load_encoder
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.store import load_bank
 from foreword.training.config import TrainingConfig
 from foreword.training.train import RECORD, failures, train_group

@@ -16,7 +16,8 @@ from tiny import random_prompt, toy_collection
 from foreword.collections.collection import MemoryCollection, Qrels
 from foreword.collections.pseudo import pseudo_pairs
 from foreword.errors import DataError, ForewordError, PromptError, UnknownNameError
-from foreword.prompts.encoder import encode, load_encoder, transformer_of
+from foreword.prompts.encoder import encode, transformer_of
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Routes
 from foreword.prompts.spec import PromptSpec

@@ -14,7 +14,8 @@ from tiny import random_prompt, sentences, toy_collection
 
 from foreword.collections.collection import Document, MemoryCollection, Qrels
 from foreword.errors import DataError, ForewordError, PromptError
-from foreword.prompts.encoder import encode, load_encoder, state_digest, transformer_of
+from foreword.prompts.encoder import encode, state_digest, transformer_of
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Route, Routes
 from foreword.prompts.spec import PromptSpec

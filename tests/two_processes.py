@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tiny import toy_collection
 
-from foreword.prompts.encoder import load_encoder
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import PromptSpec
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.train import train

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from foreword.evaluation.evaluate import evaluate
     from foreword.hub.contents import from_hub
     from foreword.hub.push import push
-    from foreword.prompts.encoder import encode, load_encoder
+    from foreword.prompts.encoder import encode
+    from foreword.prompts.loading import load_encoder
     from foreword.prompts.spec import PromptSpec
     from foreword.prompts.store import load_bank, load_prompt, save_prompt
     from foreword.retrieval.search import search
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "load": "foreword.collections.registry",
-    "load_encoder": "foreword.prompts.encoder",
+    "load_encoder": "foreword.prompts.loading",
     "encode": "foreword.prompts.encoder",
     "PromptSpec": "foreword.prompts.spec",
     "load_prompt": "foreword.prompts.store",

@@ -21,7 +21,7 @@ from tiny import toy_collection
 
 from foreword.cli import main
 from foreword.collections.collection import MemoryCollection
-from foreword.prompts.encoder import load_encoder
+from foreword.prompts.loading import load_encoder
 from foreword.training.config import TrainingConfig
 
 QUICK = TrainingConfig(

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizer
 
 from foreword.cli import training as training_command
 from foreword.errors import PromptError
-from foreword.prompts import encoder as encoder_module
+from foreword.prompts import loading as loading_module
 from foreword.prompts import start as start_module
 from foreword.prompts import transformer as transformer_module
 from foreword.prompts.encoder import encode, transformer_of
@@ -137,7 +137,7 @@ def a_reloaded_prompt_overrides_pooling_and_normalize(bench: Bench) -> None:
     prompt = random_prompt(encoder, PromptSpec("input", 3))
     folder = save_prompt(bench.tmp / "it", prompt, encoder, "it")
     found = bench.encoder(prompt=folder)
-    assert encoder_module.head_of(found) == encoder_module.head_of(encoder)
+    assert loading_module.head_of(found) == loading_module.head_of(encoder)
     for name, asked in (("pooling", "mean"), ("normalize", True)):
         with refused(PromptError, "was made under cls pooling", f"{name} is asked for, and the stored one is used"):
             bench.encoder(prompt=folder, **{name: asked})
@@ -145,8 +145,8 @@ def a_reloaded_prompt_overrides_pooling_and_normalize(bench: Bench) -> None:
 
 def ignore_what_is_asked_of_the_head(patch: pytest.MonkeyPatch) -> None:
     """Pooling and length of the embeddings are those of the reloaded files."""
-    load = encoder_module.load_head
-    patch.setattr(encoder_module, "load_head", lambda encoder, made, *_: load(encoder, made, None, None))
+    load = loading_module.load_head
+    patch.setattr(loading_module, "load_head", lambda encoder, made, *_: load(encoder, made, None, None))
 
 
 def a_reloaded_prompt_overrides_tied(bench: Bench) -> None:
@@ -256,14 +256,14 @@ class SlowTokenizer(PreTrainedTokenizer):
 
 def tokenize_in_python(patch: pytest.MonkeyPatch) -> None:
     """The tokenizer is loaded as a slow one."""
-    load = encoder_module._load_base
+    load = loading_module._load_base
 
     def loaded(*given: Any) -> SentenceTransformer:
         encoder = load(*given)
         encoder[0].processor = SlowTokenizer(encoder[0].tokenizer)
         return encoder
 
-    patch.setattr(encoder_module, "_load_base", loaded)
+    patch.setattr(loading_module, "_load_base", loaded)
 
 
 def every_batch_is_padded_to_the_maximum_length(bench: Bench) -> None:

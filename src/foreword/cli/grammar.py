@@ -261,7 +261,7 @@ def load_collection(options: Options, name: str, *, exclude: Iterable[Collection
 
 def load_encoder(options: Options, *, prompt: Path | str | None = None) -> SentenceTransformer:
     """The encoder that the options ask for, with a prompt."""
-    from foreword.prompts.encoder import load_encoder as load
+    from foreword.prompts.loading import load_encoder as load
 
     return load(
         options.backbone,

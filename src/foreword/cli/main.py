@@ -7,6 +7,7 @@ standard error), 2 a command line that cannot be understood, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import sys
@@ -218,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `foreword` with the arguments given (None: the process's own); returns the exit code."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    warnings.showwarning = _one_line_warning
+    _settle()
     if os.environ.get("RANK", "0") != "0":  # of several processes that train together, the first one speaks
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for the life of the process
     try:
@@ -236,6 +237,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         let_go_of_output()
         return _failed(explained(error))
     return DONE
+
+
+def _settle() -> None:
+    """What this process asks of other packages; importing the library asks nothing of them."""
+    warnings.showwarning = _one_line_warning
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads fight torch's over the same cores
+    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 
 def _failed(message: str) -> int:

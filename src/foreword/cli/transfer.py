@@ -224,7 +224,7 @@ def _features(options: Options, collections: list[Collection], names: list[str])
     """Embeddings of the target's and the sources' documents by --features; none without it."""
     if options.features is None or not names:
         return {}
-    from foreword.prompts.encoder import load_encoder as load
+    from foreword.prompts.loading import load_encoder as load
     from foreword.transferring.reach import document_features
 
     encoder = load(options.features, device=options.device)

@@ -15,7 +15,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from foreword.errors import DataError, PromptError
-from foreword.prompts.encoder import _quiet_loading, encode, transformer_of
+from foreword.prompts.encoder import encode, transformer_of
+from foreword.prompts.loading import quiet_loading
 from foreword.prompts.routes import Route
 from foreword.settings import Side
 
@@ -77,7 +78,7 @@ def quietly() -> Iterator[None]:
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        with _quiet_loading():
+        with quiet_loading():
             yield
     finally:
         log.setLevel(level)

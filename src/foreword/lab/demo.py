@@ -17,7 +17,8 @@ from foreword.errors import OtherTrainingError
 from foreword.evaluation.influence import compare_searches
 from foreword.evaluation.measures import evaluate_run, first_relevant_ranks, paired_randomization
 from foreword.files import atomic_write, write_json
-from foreword.prompts.encoder import load_encoder, resolve_precision, transformer_of
+from foreword.prompts.encoder import resolve_precision, transformer_of
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.routes import Route
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, folder_name, library_versions

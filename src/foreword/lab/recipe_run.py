@@ -23,8 +23,9 @@ from foreword.evaluation.table import format_group
 from foreword.files import atomic_write, write_json
 from foreword.lab.miniature import DATA, prepare
 from foreword.lab.recipe import MULTITASK, STEPS, Evaluation, Recipe, Stage, Step, TransferValues, Values, stages
-from foreword.prompts.encoder import load_encoder, state_digest
+from foreword.prompts.encoder import state_digest
 from foreword.prompts.inspect import bank_words
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.start import new_prompt
 from foreword.prompts.store import (

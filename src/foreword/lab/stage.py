@@ -26,7 +26,8 @@ from foreword.evaluation.measures import evaluate_run
 from foreword.files import atomic_write
 from foreword.lab.records import Cell, cell_path, load_cell, run_path, save_cell
 from foreword.lab.statistics import Hypothesis
-from foreword.prompts.encoder import load_encoder, resolve_precision, state_digest, transformer_of
+from foreword.prompts.encoder import resolve_precision, state_digest, transformer_of
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.routes import Route
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import RUN, StoredPrompt, folder_name

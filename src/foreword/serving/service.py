@@ -16,7 +16,8 @@ from sentence_transformers import SentenceTransformer
 from foreword.collections.registry import canonical
 from foreword.errors import PromptError, RequestError
 from foreword.evaluation.candidates import Candidate, read_bank, read_candidate
-from foreword.prompts.encoder import encode, load_encoder, resolve_precision, transformer_of
+from foreword.prompts.encoder import encode, resolve_precision, transformer_of
+from foreword.prompts.loading import load_encoder
 from foreword.prompts.store import describe_backbone
 from foreword.serving.batcher import Array, Batcher, Pass, Row, Tokens
 from foreword.serving.config import ServeConfig

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 import warnings
@@ -426,9 +425,6 @@ def _arguments(
         disable_tqdm=quiet or not moves_cursor(),
         log_level="error",
     )
-
-
-logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 
 # The one path of all trainings: data, dev sets and the trainer, for prompts and for what they are compared with.

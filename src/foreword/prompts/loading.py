@@ -1,0 +1,251 @@
+"""Load an encoder that carries prompts: the backbone, the head that a stored prompt was made under, the prompts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+
+from foreword.errors import BackboneError, PromptError
+from foreword.prompts.backbone import Backbone, is_saved_encoder, read_module, resolve_backbone
+from foreword.prompts.encoder import Head, as_head, as_pooled, head_of, known_pooling, set_head, transformer_of
+from foreword.prompts.store import (
+    CARD,
+    SOURCES,
+    attach_bank,
+    attach_mixture,
+    attach_prompt,
+    is_mixture,
+    read_card,
+    read_mixture_card,
+)
+from foreword.prompts.transformer import PromptedTransformer
+from foreword.settings import DEFAULT_BACKBONE
+
+logger = logging.getLogger(__name__)
+
+
+def load_encoder(
+    backbone: str = DEFAULT_BACKBONE,
+    *,
+    prompt: str | Path | None = None,
+    bank: str | Path | None = None,
+    max_length: int | None = None,
+    device: str | None = None,
+    revision: str | None = None,
+    attn_implementation: str | None = None,
+    trust_remote_code: bool = False,
+    pooling: str | Sequence[str] | None = None,
+    normalize: bool | None = None,
+) -> SentenceTransformer:
+    """A `SentenceTransformer` whose first module is a `PromptedTransformer`.
+
+    Args:
+        backbone: a local folder, a hub name, the packaged MiniLM's name, or a folder that `save_pretrained` of such
+            an encoder wrote.
+        prompt: the folder of a stored prompt or mixture; it encodes every text from here on.
+        bank: a folder of stored prompts; each is chosen with `encode(..., domain=name)`.
+        max_length: tokens a text is cut to; None: the backbone's own setting.
+        device: as torch names it; None: the accelerator where there is one, the process's own under torchrun.
+        revision: of the backbone on the hub.
+        attn_implementation: as transformers names it; None: its own choice.
+        trust_remote_code: for backbones that bring code of their own.
+        pooling: `cls`, `mean`, `max`, ... as sentence-transformers names them; None: as the prompt was made, or
+            else the backbone's own (of a folder that holds a transformer alone: the mean).
+        normalize: True: embeddings of unit length, compared by the cosine; False: as they are, compared by inner
+            products; None: as the prompt was made, or else the backbone's own.
+
+    Raises:
+        BackboneError: the backbone cannot be found or loaded, or does not take this pooling.
+        PromptError: a prompt was made for another backbone, pooling or length, or its files are broken.
+        UnknownNameError: no such pooling.
+    """
+    device = device or _own_accelerator()
+    if device is not None:
+        _check_device(device)
+    saved = read_module(backbone) if is_saved_encoder(backbone) else None
+    found = saved[1] if saved is not None else resolve_backbone(backbone, revision)
+    encoder = _load_base(found, device, attn_implementation, trust_remote_code)
+    transformer = transformer_of(encoder)
+    if saved is not None:
+        set_head(encoder, head_of_saved(backbone, head_of(encoder)))
+        made = (Path(backbone), head_of(encoder)) if saved[2] else None
+        transformer.restore(saved[0], saved[2])
+    else:
+        made = head_of_stored(prompt, bank, found.fingerprint, head_of(encoder))
+    load_head(encoder, made, pooling, normalize)
+    if max_length is not None:
+        if max_length < 3:
+            raise BackboneError(f"max_length is {max_length}; a text needs at least 3 tokens")
+        limit = transformer.position_limit
+        transformer.text_limit = max_length if limit is None else min(max_length, limit)
+        transformer.max_seq_length = transformer.text_limit
+    if bank is not None:
+        attach_bank(encoder, bank)
+    if prompt is not None:
+        attach = attach_mixture if is_mixture(prompt) else attach_prompt
+        transformer.route = attach(encoder, prompt)
+    return encoder
+
+
+def _own_accelerator() -> str | None:
+    """Of several processes on one machine (torchrun, accelerate launch), each has its own; None: no such."""
+    rank = os.environ.get("LOCAL_RANK")
+    return f"cuda:{rank}" if rank is not None and torch.cuda.is_available() else None
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+        raise BackboneError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def _load_base(
+    found: Backbone, device: str | None, attn_implementation: str | None, trust_remote_code: bool
+) -> SentenceTransformer:
+    model_kwargs: dict[str, Any] = {}
+    if attn_implementation is not None:
+        model_kwargs["attn_implementation"] = attn_implementation
+    with quiet_loading():
+        encoder = SentenceTransformer(
+            str(found.path), device=device, model_kwargs=model_kwargs, trust_remote_code=trust_remote_code
+        )
+    first = encoder[0]
+    if not isinstance(first, Transformer):
+        raise BackboneError(f"{found.name}: its first module is {type(first).__name__}, not a Transformer")
+    transformer = PromptedTransformer.from_transformer(first)
+    transformer.backbone = found
+    encoder[0] = transformer
+    encoder.requires_grad_(False)
+    encoder.eval()
+    return encoder
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without transformers' bar for reading weights, which takes a fraction of a second here."""
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+# -- the head of what is loaded ---------------------------------------------------------------------------------------
+
+
+def load_head(
+    encoder: SentenceTransformer,
+    made: tuple[Path, Head] | None,
+    pooling: str | Sequence[str] | None,
+    normalize: bool | None,
+) -> None:
+    """Give an encoder the head asked for, or else the prompt's, or else leave it its own.
+
+    Args:
+        encoder: as it was loaded.
+        made: the folder of a prompt to load, and what it was made under; None: there is no such prompt.
+        pooling: asked for; None: the prompt's or its own.
+        normalize: asked for: True, unit length and the cosine; False, any length and inner products.
+
+    Raises:
+        UnknownNameError: no such pooling.
+        PromptError: what is asked for contradicts the prompt.
+        BackboneError: the encoder cannot have this pooling, or its similarity cannot be computed here.
+    """
+    own = head_of(encoder)
+    head = own if made is None else made[1]
+    if pooling is not None:
+        head = replace(head, pooling=known_pooling(as_pooled(pooling)))
+    if normalize is not None:
+        head = replace(head, normalized=normalize, similarity="cosine" if normalize else "dot")
+    if made is not None and head != made[1]:
+        raise PromptError(
+            f"{made[0]}: was made under {made[1]}; asked for was {head}. Leave pooling and normalize out, and they "
+            "are the prompt's own, or train a prompt under the others"
+        )
+    if head.similarity not in ("cosine", "dot"):
+        raise BackboneError(
+            f"the encoder's similarity is {head.similarity!r}, and scores here are inner products; load it with "
+            "normalize=True (the cosine) or normalize=False (inner products of its embeddings as they are)"
+        )
+    set_head(encoder, head)
+    if made is not None and head != own:
+        logger.info("%s: loaded under %s, as it was made; the backbone's own is %s", made[0], head, own)
+
+
+def head_of_stored(
+    prompt: str | Path | None, bank: str | Path | None, fingerprint: str, own: Head
+) -> tuple[Path, Head] | None:
+    """The folder and the head of a stored prompt, or of the first of a mixture's or a bank's.
+
+    None where there is none, or none of these weights: it is refused for them, whatever its pooling.
+
+    Args:
+        prompt: folder of a prompt or a mixture; it comes before the bank.
+        bank: folder of prompts.
+        fingerprint: of the backbone's weights.
+        own: the backbone's head.
+
+    Raises:
+        PromptError: a card is broken.
+    """
+    folders: list[Path] = []
+    if prompt is not None:
+        folders += sorted(Path(prompt, SOURCES).glob("*")) if is_mixture(prompt) else [Path(prompt)]
+    if bank is not None:
+        folders += sorted(path.parent for path in Path(bank).glob(f"*/{CARD}"))
+    if not folders and prompt is not None:  # a mixture of nothing: the base model, pooled as its sources would be
+        folders = [Path(prompt)]
+        described = read_mixture_card(prompt).get("backbone") or {}
+    elif folders:
+        described = read_card(folders[0])["backbone"]
+    else:
+        return None
+    return (folders[0], head_of_card(described, own)) if described.get("fingerprint") == fingerprint else None
+
+
+def head_of_card(described: Mapping[str, Any], own: Head) -> Head:
+    """The head in a card's `backbone`; `own`, the backbone's, says what an older card leaves out."""
+    return Head(
+        as_pooled(described.get("pooling", own.pooling)),
+        bool(described.get("normalized", own.normalized)),
+        str(described.get("similarity", own.similarity)),
+    )
+
+
+def head_of_saved(folder: str | Path, own: Head) -> Head:
+    """The head that `save_pretrained` wrote into a folder; `own`, the backbone's, where it wrote no modules.
+
+    Raises:
+        PromptError: the files are not as sentence-transformers writes them.
+    """
+    folder = Path(folder)
+    if not (folder / "modules.json").is_file():
+        return own
+    try:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
+        pooling = None
+        if "Pooling" in kinds:
+            place = modules[kinds.index("Pooling")]["path"]
+            pooling = Pooling.load_config(str(folder), subfolder=place)["pooling_mode"]
+        settings = json.loads((folder / "config_sentence_transformers.json").read_text(encoding="utf-8"))
+        return as_head(pooling, kinds[-1] == "Normalize", settings.get("similarity_fn_name") or "cosine")
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise PromptError(f"{folder}: its modules cannot be read ({error!r}): it was cut or altered") from error
