@@ -24,10 +24,9 @@ from foreword.prompts.store import StoredPrompt, folder_name, save_prompt
 from foreword.training.config import TrainingConfig
 from foreword.training.train import train
 from foreword.transferring.advise import advise
-from foreword.transferring.fit import FitConfig
+from foreword.transferring.config import AdviceConfig, FitConfig
 from foreword.transferring.reach import FILE, Reach
 from foreword.transferring.trial import (
-    AdviceConfig,
     Compared,
     Evidence,
     Found,
@@ -374,7 +373,7 @@ def test_what_advice_refuses(encoder: SentenceTransformer, toy: MemoryCollection
         advise(encoder, toy, {"base": useful}, CONFIG)
     with pytest.raises(DataError, match="for scoring alone"):
         advise(encoder, toy, {"useful": useful}, replace(CONFIG, labels="test"))
-    with pytest.raises(ForewordError, match="expected at least 1"):
+    with pytest.raises(ForewordError, match="documents is 0; it is at least 1"):
         AdviceConfig(documents=0)
 
 

@@ -29,7 +29,7 @@ from foreword.evaluation import published
 from foreword.evaluation import published as seen
 from foreword.evaluation.group import GroupConfig
 from foreword.training.config import TrainingConfig
-from foreword.transferring.transfer import TransferConfig
+from foreword.transferring.config import TransferConfig
 
 PAGES = ("coming-from.md", "collections.md")
 

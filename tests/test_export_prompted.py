@@ -117,7 +117,7 @@ def test_the_command(backbone: Path, tmp_path: Path, shell: Any) -> None:
     )
     for form in ("plain", "peft"):
         error = shell.fails("export", tmp_path / "mixture", "--to", form, *how[2:], "--output", tmp_path / "no")
-        assert "foreword transfer --fold" in error
+        assert "foreword transfer --distil" in error
     assert "--default is for" in shell.fails(
         "export", tmp_path / "bank", "--to", "peft", "--default", "a", "--output", tmp_path / "no"
     )

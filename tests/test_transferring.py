@@ -24,10 +24,10 @@ from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.train import train
-from foreword.transferring.fit import FitConfig, fit_weights, pseudo_scores, split_pairs
+from foreword.transferring.config import FeatureSettings, FitConfig, TransferConfig
+from foreword.transferring.fit import fit_weights, pseudo_scores, split_pairs
 from foreword.transferring.reach import (
     FILE,
-    FeatureSettings,
     bank_features,
     document_features,
     nearness,
@@ -38,7 +38,6 @@ from foreword.transferring.reach import (
     unit_rows,
 )
 from foreword.transferring.transfer import (
-    TransferConfig,
     average_prompts,
     check_mixable,
     shared_document_source,
@@ -210,7 +209,7 @@ def test_features_without_a_place_to_keep_them(
     with pytest.warns(UserWarning, match="is made again"):
         again = bank_features(tmp_path, encoder, [toy.id], lambda _: toy, quiet=True)
     np.testing.assert_array_equal(again.features[toy.id], found.features[toy.id])
-    with pytest.raises(ForewordError, match="expected 1 document"):
+    with pytest.raises(ForewordError, match="sample is 0; it is at least 1"):
         FeatureSettings(sample=0)
 
 

@@ -15,7 +15,8 @@ from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
 from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt, trained_on
-from foreword.transferring.adapt import FEWEST, AdaptConfig, adapt, adaptation_pairs, averaged
+from foreword.transferring.adapt import FEWEST, adapt, adaptation_pairs, averaged
+from foreword.transferring.config import AdaptConfig
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -14,7 +14,8 @@ from foreword.errors import DataError
 from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.spec import PromptSpec
 from foreword.training.vectors import DocumentVectors
-from foreword.transferring.fit import FitConfig, embed_pair_documents, fit_weights
+from foreword.transferring.config import FitConfig
+from foreword.transferring.fit import embed_pair_documents, fit_weights
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from foreword.training.train import train
     from foreword.transferring.adapt import adapt
     from foreword.transferring.advise import advise
-    from foreword.transferring.distil import fold
-    from foreword.transferring.transfer import TransferConfig, transfer
+    from foreword.transferring.config import TransferConfig
+    from foreword.transferring.distil import distil
+    from foreword.transferring.transfer import transfer
 
 _WHERE = {
     "load": "foreword.collections.registry",
@@ -46,8 +47,8 @@ _WHERE = {
     "transfer": "foreword.transferring.transfer",
     "adapt": "foreword.transferring.adapt",
     "advise": "foreword.transferring.advise",
-    "fold": "foreword.transferring.distil",
-    "TransferConfig": "foreword.transferring.transfer",
+    "distil": "foreword.transferring.distil",
+    "TransferConfig": "foreword.transferring.config",
     "evaluate": "foreword.evaluation.evaluate",
     "search": "foreword.retrieval.search",
     "from_hub": "foreword.hub.contents",
@@ -61,9 +62,9 @@ __all__ = [
     "TransferConfig",
     "adapt",
     "advise",
+    "distil",
     "encode",
     "evaluate",
-    "fold",
     "from_hub",
     "load",
     "load_bank",

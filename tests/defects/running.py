@@ -33,7 +33,8 @@ from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt
 from foreword.retrieval.runs import read_run
 from foreword.transferring import transfer as transfer_module
-from foreword.transferring.transfer import TransferConfig, transfer
+from foreword.transferring.config import TransferConfig
+from foreword.transferring.transfer import transfer
 
 from . import Bench, Case, refused, write_beir
 

@@ -76,7 +76,7 @@ def export(options: Options) -> None:
     folders, mixture = prompt_folders(options.prompts)
     if mixture and options.to in ("plain", "peft"):
         raise ForewordError(
-            f"{folders[0]} is a mixture of prompts, which --to {options.to} has no form of; foreword transfer --fold "
+            f"{folders[0]} is a mixture of prompts, which --to {options.to} has no form of; foreword transfer --distil "
             "makes one prompt of it"
         )
     encoder = carrying(options, folders, mixture)

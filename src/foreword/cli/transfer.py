@@ -101,7 +101,7 @@ def add_transfer(command: Add) -> None:
         "--adapt-steps", type=int, default=40, metavar="N", help="of the adaptation (default: %(default)s)"
     )
     parser.add_argument(
-        "--fold",
+        "--distil",
         action="store_true",
         help="distil the mixture into one prompt on the target's text, which costs a query no more than any prompt",
     )
@@ -114,9 +114,7 @@ def transfer(options: Options) -> None:
     """Combine a bank's prompts for a target."""
     from foreword.prompts.routes import plain_weight
     from foreword.prompts.store import load_bank
-    from foreword.transferring.adapt import AdaptConfig
-    from foreword.transferring.fit import FitConfig
-    from foreword.transferring.transfer import TransferConfig
+    from foreword.transferring.config import AdaptConfig, FitConfig, TransferConfig
     from foreword.transferring.transfer import transfer as run
 
     config = TransferConfig(
@@ -128,7 +126,7 @@ def transfer(options: Options) -> None:
         pseudo=options.pseudo_queries,
         fit=FitConfig(precision=options.precision, seed=options.seed),
         adapt=AdaptConfig(
-            options.pseudo_queries,
+            pseudo=options.pseudo_queries,
             steps=options.adapt_steps,
             share=options.share,
             precision=options.precision,
@@ -136,8 +134,8 @@ def transfer(options: Options) -> None:
         ),
         reach=options.reach,
     )
-    if options.fold and options.output is None:
-        raise ForewordError("--fold makes a prompt; say with --output where to put it")
+    if options.distil and options.output is None:
+        raise ForewordError("--distil makes a prompt; say with --output where to put it")
     if options.dry_run:
         print_json({"target": options.collection, "bank": str(options.bank), "transfer": asdict(config)})
         return
@@ -155,8 +153,8 @@ def transfer(options: Options) -> None:
         features = {}
     how = {"sources": sources, "features": features, "output": options.output, "quiet": options.json}
     result = run(encoder, target, used, config, **how)
-    if options.output is not None and options.fold and result.weights and result.prompt is None:
-        _fold(options, encoder, target, result, used)
+    if options.output is not None and options.distil and result.weights and result.prompt is None:
+        _distil(options, encoder, target, result, used)
     elif options.output is not None:
         store_transfer(options.output, result, used, encoder)
     if options.json:
@@ -203,7 +201,8 @@ def _sources(options: Options, names: Sequence[str], target: Collection) -> dict
 
 def reach_features(options: Options, encoder: SentenceTransformer, used: Mapping[str, StoredPrompt]) -> dict[str, Any]:
     """Document features of all domains behind a bank's prompts, kept in its folder; what is missing is warned of."""
-    from foreword.transferring.reach import FeatureSettings, bank_features, source_domains
+    from foreword.transferring.config import FeatureSettings
+    from foreword.transferring.reach import bank_features, source_domains
 
     written = {"document_template": options.document_template} if options.document_template else {}
     found = bank_features(
@@ -233,7 +232,7 @@ def _features(options: Options, collections: list[Collection], names: list[str])
     return {key: document_features(encoder, c, **how) for key, c in zip(keys, collections, strict=True)}
 
 
-def _fold(
+def _distil(
     options: Options,
     encoder: SentenceTransformer,
     target: Collection,
@@ -241,16 +240,17 @@ def _fold(
     used: Mapping[str, StoredPrompt],
 ) -> None:
     """Store a mixture as one prompt."""
-    from foreword.transferring.distil import FoldConfig, fold
+    from foreword.transferring.config import DistilConfig
+    from foreword.transferring.distil import distil
 
     needed = {*result.weights, *([result.document] if result.document is not None else [])}
-    fold(
+    distil(
         encoder,
         target,
         result.route,
         options.output,
         sources={name: stored for name, stored in used.items() if name in needed},
-        config=FoldConfig(precision=options.precision, seed=options.seed),
+        config=DistilConfig(precision=options.precision, seed=options.seed),
         record={"transfer": _record(result)},
         quiet=options.json,
     )
@@ -320,8 +320,7 @@ def advise(options: Options) -> None:
     """Say what is best for a user's own texts."""
     from foreword.prompts.store import load_bank
     from foreword.transferring.advise import advise as run
-    from foreword.transferring.fit import FitConfig
-    from foreword.transferring.trial import AdviceConfig
+    from foreword.transferring.config import AdviceConfig, FitConfig
 
     name = collection_id(options)
     config = AdviceConfig(

@@ -122,7 +122,8 @@ def read_candidate(folder: Path) -> Candidate:
     trained = [item for each in cards for item in trained_on(each).items()]
     labelled = dict.fromkeys(name for name, method in trained if method != "pseudo-queries")
     chosen = any(entry.get("dev") is not None for each in cards for entry in (each.get("metrics") or {}).get("dev", ()))
-    chosen = chosen or any((each.get("folded") or {}).get("chosen_by_dev") for each in cards)
+    made = [each.get("distilled") or each.get("folded") or {} for each in cards]  # `folded` in older cards
+    chosen = chosen or any(each.get("chosen_by_dev") for each in made)
     return Candidate(folder, card["domain"], digest, _supervision(card), tuple(labelled), chosen)
 
 

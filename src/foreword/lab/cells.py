@@ -25,7 +25,8 @@ from foreword.prompts.store import StoredPrompt, folder_name, read_card
 from foreword.retrieval.runs import Run
 from foreword.tables import NOTHING, Entry, Table
 from foreword.training.vectors import DocumentVectors
-from foreword.transferring.adapt import AdaptConfig, adapt
+from foreword.transferring.adapt import adapt
+from foreword.transferring.config import AdaptConfig
 from foreword.transferring.reach import Array, Reach, document_features, reach_of
 from foreword.transferring.trial import Evidence
 

@@ -30,10 +30,9 @@ from foreword.settings import DEFAULT_BACKBONE
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.train import train
 from foreword.training.vectors import DocumentVectors, embed_documents
-from foreword.transferring.adapt import AdaptConfig
-from foreword.transferring.fit import FitConfig
+from foreword.transferring.config import AdaptConfig, FitConfig, TransferConfig
 from foreword.transferring.reach import Array, document_features, similarity, unit_rows
-from foreword.transferring.transfer import Transfer, TransferConfig, made_name, transfer
+from foreword.transferring.transfer import Transfer, made_name, transfer
 
 # What the demo does, and how long each part trains.
 

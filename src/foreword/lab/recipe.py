@@ -16,7 +16,7 @@ from foreword.prompts.spec import PromptSpec, StoredType
 
 if TYPE_CHECKING:
     from foreword.training.config import StartConfig, TrainingConfig
-    from foreword.transferring.transfer import TransferConfig
+    from foreword.transferring.config import TransferConfig
 
 
 # The settings of a recipe's step: everything that its prompts follow from, besides the data.
@@ -198,7 +198,7 @@ class TransferValues:
 
     def config(self) -> TransferConfig:
         """The settings as `foreword.transferring` takes them."""
-        from foreword.transferring.transfer import TransferConfig
+        from foreword.transferring.config import TransferConfig
 
         method: Any = self.method
         similarity: Any = self.similarity

@@ -33,10 +33,11 @@ from foreword.prompts.store import StoredPrompt, folder_name, load_prompt, save_
 from foreword.retrieval.search import exact_search
 from foreword.settings import Side
 from foreword.training.vectors import DocumentVectors
-from foreword.transferring.distil import FoldConfig, fold
-from foreword.transferring.fit import FitConfig, embed_pair_documents, fit_weights, pseudo_scores, split_pairs
-from foreword.transferring.reach import Method, similarity, softmax_weights
-from foreword.transferring.transfer import TransferConfig, average_prompts, uniform_weights
+from foreword.transferring.config import DistilConfig, FitConfig, Similarity, TransferConfig
+from foreword.transferring.distil import distil
+from foreword.transferring.fit import embed_pair_documents, fit_weights, pseudo_scores, split_pairs
+from foreword.transferring.reach import similarity, softmax_weights
+from foreword.transferring.transfer import average_prompts, uniform_weights
 
 # The query-side prompts that rivals combine: every domain's own, from one start, over the base model's documents.
 
@@ -274,7 +275,7 @@ class _Rivals:
         self.cell("query:oracle-single", self.oracle)
         self.cell("query:uniform", lambda: self.mixed(uniform_weights(self.bank)))
         self.cell("query:random", lambda: self.mixed(random_weights(self.bank, self.seed)))
-        methods: tuple[Method, ...] = ("mean", "pairwise")
+        methods: tuple[Similarity, ...] = ("mean", "pairwise")
         for method in methods:
             self.cell(f"query:similarity-{method}", partial(self.by_similarity, method))
         self.cell("query:average", lambda: self.single(average_prompts(self.bank, uniform_weights(self.bank))))
@@ -330,7 +331,7 @@ class _Rivals:
         size = int(self.bank[name].card["bytes"])
         return self.found(name, weights={name: 1.0}, similarity=self.nearness(name), stored_bytes=size)
 
-    def by_similarity(self, method: Method) -> Found:
+    def by_similarity(self, method: Similarity) -> Found:
         """The mixture weighted by similarity."""
         return self.mixed(self.alike(method))
 
@@ -344,7 +345,7 @@ class _Rivals:
         """Cosine of the domains' mean base embeddings."""
         return similarity(features(self.stage, self.target), features(self.stage, source))
 
-    def alike(self, method: Method) -> dict[str, float]:
+    def alike(self, method: Similarity) -> dict[str, float]:
         """Weights by similarity of documents."""
         mine = features(self.stage, self.target)
         values = {name: similarity(mine, features(self.stage, name), method) for name in self.bank}
@@ -394,9 +395,9 @@ class _Rivals:
         cell = self.stage.done(self.target, "query:fitted", self.seed, self.configuration)
         assert cell is not None
         folder = self.stage.output / "prompts" / f"folded-seed{self.seed}" / folder_name(self.target)
-        stored = fold(
+        stored = distil(
             self.stage.encoder, Unlabelled(self.stage.target(self.target)), dict(cell.weights), folder,
-            sources=self.bank, config=FoldConfig(precision=self.stage.precision, seed=self.seed), quiet=True,
+            sources=self.bank, config=DistilConfig(precision=self.stage.precision, seed=self.seed), quiet=True,
         )  # fmt: skip
         return self.single(stored.prompt, cell.seconds + time.perf_counter() - began, metrics=stored.card["metrics"])
 

@@ -26,7 +26,8 @@ from foreword.prompts.store import StoredPrompt
 from foreword.retrieval.search import exact_search
 from foreword.settings import Precision, Side
 from foreword.training.vectors import DocumentVectors
-from foreword.transferring.reach import Array, Method, similarity, softmax_weights, unit_rows
+from foreword.transferring.config import Similarity
+from foreword.transferring.reach import Array, similarity, softmax_weights, unit_rows
 from foreword.transferring.transfer import shared_document_source
 
 BASE_EXPERT = "base"
@@ -314,7 +315,7 @@ def prompt_tokens(prompt: AnyPrompt, *, start: AnyPrompt | None = None, side: Si
 
 
 def prompt_similarity(
-    a: AnyPrompt, b: AnyPrompt, method: Method = "mean", *, start: AnyPrompt | None = None, side: Side = "query"
+    a: AnyPrompt, b: AnyPrompt, method: Similarity = "mean", *, start: AnyPrompt | None = None, side: Side = "query"
 ) -> float:
     """Likeness of two prompts, from -1 to 1; 0 where one of them did not move from `start` at all.
 
@@ -330,8 +331,8 @@ def prompt_similarity(
         PromptError: the prompts differ in structure, or no part encodes this side.
         ForewordError: no such method.
     """
-    if method not in get_args(Method):
-        raise ForewordError(f"similarity method is {method!r}; expected one of {', '.join(get_args(Method))}")
+    if method not in get_args(Similarity):
+        raise ForewordError(f"similarity method is {method!r}; expected one of {', '.join(get_args(Similarity))}")
     ours, theirs = (prompt_tokens(prompt, start=start, side=side) for prompt in (a, b))
     _check_alike(ours, theirs, "the two prompts")
     if method == "mean":
@@ -343,7 +344,7 @@ def spot_similarities(
     target: AnyPrompt,
     bank: Mapping[str, StoredPrompt],
     *,
-    method: Method = "mean",
+    method: Similarity = "mean",
     start: AnyPrompt | None = None,
     side: Side = "query",
 ) -> dict[str, float]:
@@ -373,7 +374,7 @@ def spot_weights(
     top_k: int = 5,
     temperature: float = 0.1,
     *,
-    method: Method = "mean",
+    method: Similarity = "mean",
     start: AnyPrompt | None = None,
     side: Side = "query",
 ) -> dict[str, float]:

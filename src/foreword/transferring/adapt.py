@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,69 +26,14 @@ from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt
 from foreword.retrieval.search import exact_search
-from foreword.settings import Precision
-from foreword.training.config import TrainingConfig
 from foreword.training.train import train
+from foreword.transferring.config import AdaptConfig
 
 TEACHER = "(before adaptation)"
 """The name under which the encoder carries the prompt that pseudo-queries are filtered by."""
 
 FEWEST = 64
 """Pseudo-queries that adaptation needs; with fewer, the prompt stays as it is."""
-
-
-@dataclass(frozen=True)
-class AdaptConfig:
-    """How a prompt is adapted.
-
-    Attributes:
-        pseudo: how pseudo-queries are made, see `foreword.collections.pseudo`.
-        agree: a pseudo-query counts when the prompt, as it was, finds its document among so many; 0: all count.
-        most: pseudo-queries used at most.
-        steps: of training.
-        batch_size: pseudo-queries in a step.
-        learning_rate: of the prompt.
-        share: of the adapted prompt in the average; 1: no average, 0: the prompt as it was.
-        repeats: how often each labelled pair, where there are some, is seen for one of a pseudo-query.
-        query_length: tokens a query is cut to.
-        document_length: tokens a document is cut to.
-        precision: of the forward passes.
-        seed: of every random choice.
-    """
-
-    pseudo: str = "auto"
-    agree: int = 10
-    most: int = 5000
-    steps: int = 40
-    batch_size: int = 32
-    learning_rate: float = 0.03
-    share: float = 0.5
-    repeats: int = 8
-    query_length: int = 64
-    document_length: int = 128
-    precision: Precision = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ForewordError(f"share is {self.share}; expected 0 to 1")
-        for name in ("agree", "repeats"):
-            if getattr(self, name) < 0:
-                raise ForewordError(f"{name} is {getattr(self, name)}; expected 0 or more")
-
-    def training(self) -> TrainingConfig:
-        """The settings of the training."""
-        return TrainingConfig.default(
-            "both",
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            evaluate_every=self.steps,
-            query_length=self.query_length,
-            document_length=self.document_length,
-            precision=self.precision,
-            seed=self.seed,
-        )
 
 
 def adaptation_pairs(

@@ -14,14 +14,14 @@ from foreword.collections.collection import Collection
 from foreword.errors import PromptError
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.store import StoredPrompt
-from foreword.transferring.reach import Array, FeatureSettings, Reach, document_features, reach_of, source_domains
+from foreword.transferring.config import AdviceConfig, FeatureSettings
+from foreword.transferring.reach import Array, Reach, document_features, reach_of, source_domains
 from foreword.transferring.transfer import Transfer, has_seen, made_name, shared_document_source
 from foreword.transferring.trial import (
     BASE,
     ENOUGH_PAIRS,
     FITTED,
     Advice,
-    AdviceConfig,
     Compared,
     Evidence,
     Found,

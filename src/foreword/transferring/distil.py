@@ -1,4 +1,4 @@
-"""Fold a mixture back into one prompt of the usual size, so that it costs nothing more at query time.
+"""Distil a mixture into one prompt of the usual size, so that it costs nothing more at query time.
 
 The mixture is the teacher: one prompt learns to give its embeddings, on the target's own documents and pseudo-queries
 (distillation, Hinton et al. 2015; of embeddings as in Reimers and Gurevych, 2004.09813). No label is read.
@@ -11,9 +11,9 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +47,8 @@ from foreword.settings import Precision, Side
 from foreword.terminal import track
 from foreword.training.config import TrainingConfig
 from foreword.training.train import text_settings
-from foreword.transferring.fit import FitConfig, batches_of, embed_batch
+from foreword.transferring.config import DistilConfig, FitConfig
+from foreword.transferring.fit import batches_of, embed_batch
 from foreword.transferring.reach import unit_rows
 from foreword.transferring.transfer import average_prompts, start_of
 
@@ -179,7 +180,7 @@ def learn(
     seed: int,
     quiet: bool,
 ) -> Course:
-    """Train the parts of `student` that encode the trained lessons; see `FoldConfig` for the settings.
+    """Train the parts of `student` that encode the trained lessons; see `DistilConfig` for the settings.
 
     Args:
         encoder: carrying the student.
@@ -187,7 +188,7 @@ def learn(
         student: changed in place.
         lessons: of the queries and the documents, in this order.
         steps, batch_size, learning_rate, warmup, divergence, temperature, evaluate_every, dtype, precision, seed: see
-            `FoldConfig`; `dtype` is given.
+            `DistilConfig`; `dtype` is given.
         quiet: no progress bar.
     """
     trained = [one for one in lessons if one.trained]
@@ -202,7 +203,7 @@ def learn(
     encoder.requires_grad_(False)
     for parameter in parameters:
         parameter.requires_grad_(True)
-    for step, batch in enumerate(track(batches, "folding", steps, quiet=quiet), start=1):
+    for step, batch in enumerate(track(batches, "distilling", steps, quiet=quiet), start=1):
         with routed(encoder, route), autocast(precision, encoder.device):
             ours = [
                 embed_batch(encoder, [one.texts[i] for i in chosen], one.side, one.length) if one.trained else None
@@ -287,7 +288,7 @@ class _Looks:
         return {"before": before, "after": after, "best_step": best_step, "held_out": self.history}
 
 
-# What a folding is made of: the texts it learns on, and the one prompt that a mixture is to become.
+# The texts that are learnt on, and the one prompt that a mixture is to become.
 
 
 METHODS = ("auto", "span")
@@ -332,13 +333,13 @@ def texts_of(target: Collection, *, most: int, share: float, seed: int) -> tuple
     places = ((position(document.doc_id, "fold", seed), document.doc_id, document) for document in target.documents())
     chosen = [document for _, _, document in heapq.nsmallest(most, places, key=lambda item: item[:2])]
     by_text = {document.doc_id: position(document.content, "held out", seed) for document in chosen}
-    held = held_out(by_text, share, f"{target.id}, documents to fold a mixture on")
+    held = held_out(by_text, share, f"{target.id}, documents to distil a mixture on")
     learnt = Texts.made_of((document for document in chosen if document.doc_id not in held), seed)
     checked = Texts.made_of((document for document in chosen if document.doc_id in held), seed)
     if not learnt.query or not checked.query:
         raise DataError(
             f"{target.id}: {len(chosen)} documents gave {len(learnt.query)} pseudo-queries to learn on and "
-            f"{len(checked.query)} held-out ones; folding needs more text (at least a few dozen documents)"
+            f"{len(checked.query)} held-out ones; distilling needs more text (at least a few dozen documents)"
         )
     return learnt, checked
 
@@ -379,10 +380,10 @@ def form_of(route: Route, sources: Mapping[str, StoredPrompt]) -> Form:
     """
     query, document = route_of_side(route, "query"), route_of_side(route, "document")
     if not names_of(query):
-        raise PromptError("the base model encodes queries on this route; there is nothing to fold")
+        raise PromptError("the base model encodes queries on this route; there is nothing to distil")
     spec = common_spec([sources[name].prompt for name in names_of(query)])
     if spec.kind != "gated":
-        raise PromptError(f"only mixtures of gated prompts are folded; these are of kind {spec.kind!r}")
+        raise PromptError(f"only mixtures of gated prompts are distilled; these are of kind {spec.kind!r}")
     if not isinstance(route, Routes):
         return Form(spec, ("query",) if spec.sides == "query" else ("query", "document"))
     if not names_of(document):
@@ -403,7 +404,7 @@ def student_of(form: Form, start: Prompt, sources: Mapping[str, StoredPrompt]) -
         PromptError: `start` has another structure, or lacks a side.
     """
     if replace(start.spec, sides=form.spec.sides) != form.spec:
-        raise PromptError(f"folding starts from a prompt of the mixture's structure, {form.spec}; got {start.spec}")
+        raise PromptError(f"distilling starts from a prompt of the mixture's structure, {form.spec}; got {start.spec}")
     if form.spec.sides == "shared" and start.spec.sides != "shared":
         raise PromptError(f"the mixture's prompts are shared by both sides; the start's sides are {start.spec.sides!r}")
     tensors: dict[str, Tensor] = {}
@@ -418,10 +419,10 @@ def student_of(form: Form, start: Prompt, sources: Mapping[str, StoredPrompt]) -
 
 
 def start_from(route: Route, sources: Mapping[str, StoredPrompt]) -> tuple[str, Prompt]:
-    """Where folding starts unless it is told: a name for it, and the prompt.
+    """Where distilling starts unless it is told: a name for it, and the prompt.
 
     It is the weighted average of the sources' parameters where all come from one start, else the source of the
-    greatest weight. The gates are times the sum of the weights, so that a single source is folded from the start.
+    greatest weight. The gates are times the sum of the weights, so that a single source is reached from the start.
     """
     weights = weights_of(route_of_side(route, "query"))
     names = list(weights)
@@ -464,74 +465,11 @@ def chosen_by_dev(prompts: Iterable[StoredPrompt]) -> bool:
 
 SIDES: tuple[Side, ...] = ("query", "document")
 
-STUDENT = "(in folding)"
+STUDENT = "(in distillation)"
 """The name under which the encoder carries the prompt while it learns."""
 
 
-@dataclass(frozen=True)
-class FoldConfig:
-    """How a mixture is folded into one prompt.
-
-    Attributes:
-        steps: optimizer steps.
-        batch_size: texts in a step, at least 2; where documents are learnt too, half of them are documents.
-        learning_rate: at its peak (Adam).
-        warmup: share of the steps in which the rate rises; it falls linearly to 0 in the others.
-        divergence: weight of the second loss, KL(teacher || student) between the softmaxes of a pseudo-query's
-            scores for the documents of the batch; 0: none.
-        temperature: of those softmaxes.
-        query_length: tokens a pseudo-query is cut to.
-        document_length: tokens a document is cut to.
-        most: documents learnt on and held out, at most; of more, a seeded sample.
-        held_out: share of them on which the student is compared with its teacher.
-        evaluate_every: steps between these comparisons, the best of which is kept; 0: only at the start and the end.
-        dtype: the precision that the prompt is stored in; None: that of the source whose document part it keeps, so
-            that it keeps it exactly, or else float16.
-        precision: of the forward passes.
-        seed: of the sample, the spans and the order.
-    """
-
-    steps: int = 200
-    batch_size: int = 32
-    learning_rate: float = 0.01
-    warmup: float = 0.1
-    divergence: float = 0.0
-    temperature: float = 0.05
-    query_length: int = 64
-    document_length: int = 128
-    most: int = 2000
-    held_out: float = 0.2
-    evaluate_every: int = 50
-    dtype: str | None = None
-    precision: Precision = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 2), ("most", 2), ("evaluate_every", 0), ("divergence", 0)):
-            if getattr(self, name) < least:
-                raise ForewordError(f"{name} is {getattr(self, name)}; it is at least {least}")
-        for name in ("query_length", "document_length"):
-            if getattr(self, name) < 3:
-                raise ForewordError(f"{name} is {getattr(self, name)}; a text has at least 3 tokens")
-        if not (self.learning_rate > 0 and self.temperature > 0):
-            raise ForewordError(f"learning_rate {self.learning_rate}, temperature {self.temperature}: both are above 0")
-        if not (0 <= self.warmup < 1 and 0 < self.held_out < 1):
-            raise ForewordError(f"warmup {self.warmup}, held_out {self.held_out}: shares below 1, the second above 0")
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise ForewordError(f"dtype is {self.dtype!r}; expected one of {', '.join(DTYPES)}")
-        if self.precision not in get_args(Precision):
-            raise ForewordError(f"precision is {self.precision!r}; expected one of {', '.join(get_args(Precision))}")
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields, as JSON values."""
-        return asdict(self)
-
-    def length(self, side: Side) -> int:
-        """Tokens a text of this side is cut to."""
-        return self.query_length if side == "query" else self.document_length
-
-
-def fold(
+def distil(
     encoder: SentenceTransformer,
     target: Collection,
     route: Route,
@@ -539,7 +477,7 @@ def fold(
     *,
     sources: Mapping[str, StoredPrompt],
     start: StoredPrompt | None = None,
-    config: FoldConfig | None = None,
+    config: DistilConfig | None = None,
     domain: str | None = None,
     record: Mapping[str, Any] | None = None,
     quiet: bool = False,
@@ -570,10 +508,10 @@ def fold(
         the mixture's ten best documents that are among its own.
 
     Raises:
-        PromptError: a route or a start that cannot be folded, or `sources` that are not those carried.
+        PromptError: a route or a start that cannot be distilled, or `sources` that are not those carried.
         DataError: the target has too little text.
     """
-    config = config or FoldConfig()
+    config = config or DistilConfig()
     began = time.time()
     sources = _on_route(encoder, route, sources)
     form = form_of(route, sources)
@@ -585,7 +523,7 @@ def fold(
     with _carried(encoder, student):
         course = _course(encoder, route, form, student, texts, config, dtype, quiet)
     if state_digest(encoder) != backbone:
-        raise ForewordError("the backbone changed in folding; this is a bug, please report it")
+        raise ForewordError("the backbone changed in distilling; this is a bug, please report it")
     relatives = [*sources.values(), *([start] if start is not None else [])]
     card = {
         "start": {
@@ -595,7 +533,7 @@ def fold(
             "trained_on": ancestry(relatives),
         },
         "start_digest": start_digest,
-        "folded": {
+        "distilled": {
             "route": route_as_json(route),
             "sources": {source: stored.prompt.digest() for source, stored in sources.items()},
             "chosen_by_dev": chosen_by_dev(relatives),
@@ -650,7 +588,7 @@ def _course(
     form: Form,
     student: Prompt,
     texts: Sequence[Texts],
-    config: FoldConfig,
+    config: DistilConfig,
     dtype: str,
     quiet: bool,
 ) -> Course:
@@ -677,7 +615,7 @@ def _provenance(
     form: Form,
     texts: Sequence[Texts],
     ancestors: Mapping[str, str],
-    config: FoldConfig,
+    config: DistilConfig,
 ) -> dict[str, Any]:
     """What it was trained on and how, as the cards of trained prompts say it.
 
@@ -689,7 +627,7 @@ def _provenance(
     return {
         "training": {
             **config.as_dict(),
-            "method": "fold",
+            "method": "distil",
             "side": "both" if len(form.trained) == len(SIDES) else "query",
             "precision": resolve_precision(config.precision, encoder.device),
             "device": encoder.device.type,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -23,53 +23,10 @@ from foreword.evaluation.measures import evaluate_run
 from foreword.prompts.encoder import autocast, encode, routed, text_prompt, transformer_of
 from foreword.prompts.routes import OneRoute, Route
 from foreword.retrieval.search import exact_search
-from foreword.settings import Precision, Side
+from foreword.settings import Side
 from foreword.terminal import track
 from foreword.training.vectors import DocumentVectors
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """How mixture weights are fitted.
-
-    Attributes:
-        steps: optimizer steps.
-        batch_size: pseudo-queries in a step; the others' documents are the negatives.
-        learning_rate: of the weights (Adam).
-        anchor: penalty on the squared distance of the weights from where they start (the uniform mixture). Pseudo-
-            queries are not queries: without it, a few hundred of them pull the weights too far.
-        shrinkage: penalty on the squared weights, which pulls towards the base model.
-        by_layer: a weight for each source and layer instead of one for each source; penalties are then means over
-            layers.
-        temperature: of the softmax.
-        query_length: tokens a pseudo-query is cut to.
-        document_length: tokens a document is cut to.
-        held_out: share of the pseudo-queries kept for choosing between candidates.
-        most: pseudo-queries used at most.
-        spans: random spans of documents that join the held-out pseudo-queries in choosing, at most: a second kind,
-            which the weights were not fitted on, tells near domains from far ones better than the first alone.
-        precision: of the forward passes.
-        seed: of the order of the pseudo-queries.
-    """
-
-    steps: int = 30
-    batch_size: int = 32
-    learning_rate: float = 0.05
-    anchor: float = 0.3
-    shrinkage: float = 0.0
-    by_layer: bool = False
-    temperature: float = 0.05
-    query_length: int = 64
-    document_length: int = 128
-    held_out: float = 0.3
-    most: int = 1000
-    spans: int = 400
-    precision: Precision = "auto"
-    seed: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields, as JSON values."""
-        return asdict(self)
+from foreword.transferring.config import FitConfig
 
 
 @dataclass(frozen=True)

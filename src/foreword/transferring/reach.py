@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -23,17 +23,16 @@ from sentence_transformers import SentenceTransformer
 from foreword.collections.collection import Collection
 from foreword.collections.registry import canonical, overlap
 from foreword.collections.supervision import split_fold
-from foreword.collections.views import DOCUMENT
 from foreword.errors import DataError, ForewordError
 from foreword.files import atomic_write
 from foreword.prompts.encoder import encode
 from foreword.prompts.store import StoredPrompt, describe_backbone, trained_on
 from foreword.settings import Precision
+from foreword.transferring.config import FeatureSettings, Similarity
 
 # How alike two domains are, by the base embeddings of their documents alone.
 
 
-Method = Literal["mean", "pairwise"]
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -88,7 +87,7 @@ def unit_rows(vectors: np.ndarray[Any, Any]) -> Array:
     return np.asarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)
 
 
-def similarity(target: Array, source: Array, method: Method = "mean") -> float:
+def similarity(target: Array, source: Array, method: Similarity = "mean") -> float:
     """Likeness of two domains, from unit vectors (N, d') and (M, d').
 
     Args:
@@ -96,8 +95,8 @@ def similarity(target: Array, source: Array, method: Method = "mean") -> float:
         source: the other's.
         method: `mean`, the cosine of the mean embeddings; `pairwise`, the mean cosine over all pairs.
     """
-    if method not in get_args(Method):
-        raise ForewordError(f"similarity method is {method!r}; expected one of {', '.join(get_args(Method))}")
+    if method not in get_args(Similarity):
+        raise ForewordError(f"similarity method is {method!r}; expected one of {', '.join(get_args(Similarity))}")
     a, b = target.mean(axis=0), source.mean(axis=0)
     product = float(a @ b)  # the mean of all pairs' products is the product of the means
     return product if method == "pairwise" else product / float(np.linalg.norm(a) * np.linalg.norm(b))
@@ -238,30 +237,6 @@ def source_domains(bank: Mapping[str, StoredPrompt]) -> list[str]:
 
 FILE = "features.safetensors"
 FORMAT = "foreword-features/1"
-
-
-@dataclass(frozen=True)
-class FeatureSettings:
-    """What document features depend on, besides the encoder.
-
-    Attributes:
-        sample: documents of a domain, at most; see `foreword.transferring.reach.document_features`.
-        seed: of the sample.
-        max_length: tokens a document is cut to.
-        document_template: what is embedded of a document.
-    """
-
-    sample: int = 400
-    seed: int = 0
-    max_length: int = 128
-    document_template: str = DOCUMENT
-
-    def __post_init__(self) -> None:
-        if self.sample < 1 or self.max_length < 3:
-            raise ForewordError(
-                f"features of {self.sample} documents of {self.max_length} tokens; expected 1 document and 3 tokens "
-                "at least"
-            )
 
 
 @dataclass(frozen=True)

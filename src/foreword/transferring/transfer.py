@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,19 +25,11 @@ from foreword.prompts.encoder import transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Route, Routes, Weight, plain_weight
 from foreword.prompts.store import StoredPrompt, trained_on
-from foreword.transferring.adapt import AdaptConfig, adapt
-from foreword.transferring.fit import (
-    Fit,
-    FitConfig,
-    check_spans,
-    embed_pair_documents,
-    fit_weights,
-    pseudo_scores,
-    split_pairs,
-)
+from foreword.transferring.adapt import adapt
+from foreword.transferring.config import FitConfig, TransferConfig
+from foreword.transferring.fit import Fit, check_spans, embed_pair_documents, fit_weights, pseudo_scores, split_pairs
 from foreword.transferring.reach import (
     Array,
-    Method,
     Reach,
     document_features,
     reach_of,
@@ -47,55 +39,6 @@ from foreword.transferring.reach import (
 )
 
 # What is asked of a transfer, and what was decided for a target.
-
-
-Combination = Literal["auto", "adapted", "fitted", "uniform", "similarity", "best-single", "average"]
-
-
-@dataclass(frozen=True)
-class TransferConfig:
-    """How sources are combined for a target.
-
-    Attributes:
-        method: `adapted`, the bank's multitask prompt, trained half-way on the target's pseudo-queries (see
-            `foreword.transferring.adapt`); `fitted`, a mixture with weights fitted on them; `uniform`; `similarity`,
-            softmax over the similarity of documents; `best-single`, the source that is best on pseudo-queries;
-            `average`, the mean of the parameters (one start only), weighted by similarity; `auto`: adapted where the
-            bank has a prompt of several domains for both sides, else fitted.
-        similarity: see `foreword.transferring.reach.similarity`.
-        top_k: sources that `similarity` and `average` weigh.
-        temperature: of their softmax.
-        sample: documents of each domain that similarity looks at.
-        pseudo: how pseudo-queries are made, see `foreword.collections.pseudo`.
-        fit: how weights are fitted and candidates compared.
-        adapt: how a prompt is adapted; its `pseudo` holds, not this one's.
-        reach: a target that lies out of the bank's reach (see `foreword.transferring.reach`) is advised against,
-            where documents of the sources are known; None: for `adapted` and `fitted`, since the others are controls.
-    """
-
-    method: Combination = "auto"
-    similarity: Method = "mean"
-    top_k: int = 5
-    temperature: float = 0.1
-    sample: int = 500
-    pseudo: str = "auto"
-    fit: FitConfig = field(default_factory=FitConfig)
-    adapt: AdaptConfig = field(default_factory=AdaptConfig)
-    reach: bool | None = None
-
-    @property
-    def checks_reach(self) -> bool:
-        """Whether the target's reach is looked at."""
-        return self.method in ("auto", "adapted", "fitted") if self.reach is None else self.reach
-
-    def __post_init__(self) -> None:
-        if self.method not in get_args(Combination):
-            raise ForewordError(f"method is {self.method!r}; expected one of {', '.join(get_args(Combination))}")
-        if self.top_k < 1 or self.sample < 1 or not self.temperature > 0:
-            raise ForewordError(
-                f"top_k {self.top_k}, sample {self.sample}, temperature {self.temperature}: expected at least 1, at "
-                "least 1 and above 0"
-            )
 
 
 @dataclass(frozen=True)

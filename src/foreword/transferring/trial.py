@@ -6,7 +6,7 @@ import heapq
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,14 +16,14 @@ from sentence_transformers import SentenceTransformer
 from foreword.collections.collection import Collection, Document, MemoryCollection, documents_for, require_split
 from foreword.collections.registry import overlap
 from foreword.collections.supervision import headline_split, position
-from foreword.errors import DataError, ForewordError, PromptError
+from foreword.errors import DataError, PromptError
 from foreword.evaluation.candidates import document_key
 from foreword.evaluation.measures import bootstrap_interval, evaluate_run
 from foreword.prompts.routes import Route, Weight
 from foreword.prompts.store import StoredPrompt
 from foreword.retrieval.search import dense_run
 from foreword.training.vectors import DocumentVectors, embed_documents
-from foreword.transferring.fit import FitConfig
+from foreword.transferring.config import AdviceConfig, FitConfig
 from foreword.transferring.reach import Array, Reach, nearness, source_domains
 from foreword.transferring.transfer import (
     Transfer,
@@ -482,43 +482,6 @@ def training_pairs(target: Collection) -> int:
 MEASURE = "nDCG@10"
 BASE, FITTED = "base", "fitted"
 """Candidates that are not prompts of the bank."""
-
-
-@dataclass(frozen=True)
-class AdviceConfig:
-    """How much is looked at.
-
-    Attributes:
-        documents: of the target, at most; a seeded sample of more.
-        queries: labelled queries, at most.
-        prompts: of the bank that are tried alone, at most: those whose own documents are nearest to the target's.
-        labels: split whose labels are looked at: `dev` or `train`; `none`; None: dev, else train. Never test.
-        pseudo: how pseudo-queries are made, see `foreword.collections.pseudo`.
-        seconds: to stay within, by looking at less, as the machine's speed allows; None: whatever it takes. Under
-            a budget, equal runs may look at different samples.
-        seed: of the samples.
-        fit: how a mixture is fitted and candidates compared.
-    """
-
-    documents: int = 2000
-    queries: int = 200
-    prompts: int = 4
-    labels: str | None = None
-    pseudo: str = "auto"
-    seconds: float | None = None
-    seed: int = 0
-    fit: FitConfig = field(default_factory=FitConfig)
-
-    def __post_init__(self) -> None:
-        if min(self.documents, self.queries, self.prompts) < 1 or (self.seconds is not None and self.seconds <= 0):
-            raise ForewordError(
-                f"documents {self.documents}, queries {self.queries}, prompts {self.prompts}, seconds {self.seconds}: "
-                "expected at least 1 of each, and more than 0 seconds"
-            )
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields, as JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Folding a mixture into one prompt: exact where it can be, nearer than its start elsewhere, and honest in its card."""
+"""Distilling a mixture into one prompt: exact where it can be, nearer than its start elsewhere, and honest in its card."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Route, Routes
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, attach_mixture, save_mixture, trained_on
+from foreword.transferring.config import DistilConfig
 from foreword.transferring.distil import (
-    FoldConfig,
     Lesson,
     ancestry,
     distance,
-    fold,
+    distil,
     form_of,
     nearness,
     score_divergence,
@@ -36,7 +36,7 @@ from foreword.transferring.distil import (
 
 SPEC = PromptSpec("gated", 3)
 UNTIED = replace(SPEC, sides="untied")
-CONFIG = FoldConfig(steps=12, batch_size=16, learning_rate=0.03, evaluate_every=6, precision="float32")
+CONFIG = DistilConfig(steps=12, batch_size=16, learning_rate=0.03, evaluate_every=6, precision="float32")
 TEXTS = sentences(9, seed=5)
 
 
@@ -62,15 +62,15 @@ def part_of(prompt: Prompt, part: str) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in prompt.tensors().items() if name.startswith(f"{part}.")}
 
 
-# -- exact folds ---------------------------------------------------------------------------------------------------
+# -- exactly ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("route", [{"a": 1.0}, {"a": [1.0, 1.0]}, "a"])
-def test_one_source_folded_from_itself_stays(
+def test_one_source_distilled_from_itself_stays(
     encoder: SentenceTransformer, toy: MemoryCollection, tmp_path: Path, route: Route
 ) -> None:
     bank = carry(encoder)
-    made = fold(encoder, toy, route, tmp_path / "it", sources=bank, start=bank["a"], config=CONFIG, quiet=True)
+    made = distil(encoder, toy, route, tmp_path / "it", sources=bank, start=bank["a"], config=CONFIG, quiet=True)
     metrics = made.card["metrics"]
     assert metrics["before"] == {"query": 1.0, "document": 1.0, "top_10": 1.0} == metrics["after"]
     assert metrics["best_step"] == 0
@@ -84,7 +84,9 @@ def test_one_source_of_another_weight_is_its_gates_times_that(
     encoder: SentenceTransformer, toy: MemoryCollection, tmp_path: Path, weight: Any
 ) -> None:
     bank = carry(encoder)
-    made = fold(encoder, toy, {"b": weight}, tmp_path / "it", sources=bank, config=replace(CONFIG, steps=1), quiet=True)
+    made = distil(
+        encoder, toy, {"b": weight}, tmp_path / "it", sources=bank, config=replace(CONFIG, steps=1), quiet=True
+    )
     np.testing.assert_allclose(
         encode(encoder, TEXTS, "query", route={"b": weight}), embedded(encoder, made, "query"), atol=2e-3
     )
@@ -119,7 +121,7 @@ def test_a_mixture_is_learnt(
 ) -> None:
     bank = carry(encoder, spec)
     config = replace(CONFIG, steps=60, divergence=divergence, evaluate_every=30)
-    made = fold(encoder, toy, weights, tmp_path / "it", sources=bank, start=bank["a"], config=config, quiet=True)
+    made = distil(encoder, toy, weights, tmp_path / "it", sources=bank, start=bank["a"], config=config, quiet=True)
     assert made.prompt.spec == spec
     metrics = made.card["metrics"]
     trained = ("query",) if spec.sides == "query" else ("query", "document")
@@ -144,7 +146,7 @@ def test_the_documents_of_one_source_are_kept(
     bank = carry(encoder, UNTIED)
     route = Routes({"a": 0.5, "b": 0.5}, "b")
     config = replace(CONFIG, divergence=0.5)
-    made = fold(encoder, toy, route, tmp_path / "it", sources=bank, start=bank["a"], config=config, quiet=True)
+    made = distil(encoder, toy, route, tmp_path / "it", sources=bank, start=bank["a"], config=config, quiet=True)
     assert made.prompt.spec == UNTIED
     kept, source = (part_of(prompt, "document") for prompt in (made.prompt, bank["b"].prompt))
     assert all(torch.equal(kept[name], source[name]) for name in source)
@@ -163,7 +165,9 @@ def test_kept_documents_are_stored_as_exactly_as_their_source(
     transformer_of(encoder).add("exact", exact.prompt)
     sources = {**bank, "exact": exact}
     config = replace(CONFIG, steps=1)
-    made = fold(encoder, toy, Routes({"a": 1.0}, "exact"), tmp_path / "it", sources=sources, config=config, quiet=True)
+    made = distil(
+        encoder, toy, Routes({"a": 1.0}, "exact"), tmp_path / "it", sources=sources, config=config, quiet=True
+    )
     assert made.card["dtype"] == "float32"
     assert torch.equal(made.prompt.tensors()["document.keys"], exact.prompt.tensors()["document.keys"])
 
@@ -176,8 +180,8 @@ def test_a_mixture_gives_way_to_the_prompt_that_it_became(
     route = attach_mixture(encoder, tmp_path / "it")
     assert isinstance(route, dict)
     sources = {name: bank[name.rpartition(" ")[2]] for name in route}
-    made = fold(encoder, toy, route, tmp_path / "it", sources=sources, config=config, quiet=True)
-    assert made.card["folded"]["route"] == {"toy/one <- a": 0.5, "toy/one <- b": 0.5}
+    made = distil(encoder, toy, route, tmp_path / "it", sources=sources, config=config, quiet=True)
+    assert made.card["distilled"]["route"] == {"toy/one <- a": 0.5, "toy/one <- b": 0.5}
     assert sorted(path.name for path in (tmp_path / "it").iterdir()) == [
         "prompt.json",
         "prompt.safetensors",
@@ -214,9 +218,9 @@ def test_which_prompt_can_say_what_a_route_says(encoder: SentenceTransformer) ->
     longer = {**untied, "c": stored(random_prompt(encoder, PromptSpec("gated", 4)))}
     prefix = {"p": stored(random_prompt(encoder, PromptSpec("prefix", 3)))}
     for route, sources, said in (
-        (None, shared, "nothing to fold"),
-        (Routes(None, "a"), shared, "nothing to fold"),
-        ("p", prefix, "only mixtures of gated prompts are folded"),
+        (None, shared, "nothing to distil"),
+        (Routes(None, "a"), shared, "nothing to distil"),
+        ("p", prefix, "only mixtures of gated prompts are distilled"),
         ({"a": 0.5, "c": 0.5}, longer, "different kind, length, layers or sides"),
         (Routes(mixture, "c"), longer, "one prompt cannot hold both"),
     ):
@@ -224,7 +228,7 @@ def test_which_prompt_can_say_what_a_route_says(encoder: SentenceTransformer) ->
             form_of(route, sources)
 
 
-def test_where_folding_starts(encoder: SentenceTransformer) -> None:
+def test_where_distilling_starts(encoder: SentenceTransformer) -> None:
     bank = carry(encoder)
     a, b = (bank[name].prompt.tensors() for name in "ab")
     name, mean = start_from({"a": 0.3, "b": 0.1}, bank)
@@ -268,7 +272,7 @@ def test_the_card_follows_the_labels_of_all_sources(
     bank = carry(encoder, a=a, b=b)
     start = stored(random_prompt(encoder, SPEC, 8), data={"s/start": {}}, supervision={"method": "train"})
     config = replace(CONFIG, steps=1)
-    made = fold(
+    made = distil(
         encoder, toy, {"a": 0.25, "b": 0.75}, tmp_path / "it",
         sources=bank, start=start, config=config, domain="named", record={"note": 1}, quiet=True,
     )  # fmt: skip
@@ -282,7 +286,7 @@ def test_the_card_follows_the_labels_of_all_sources(
     assert made.domain == "named"
     assert made.card["note"] == 1
     assert made.card["start"]["digest"] == start.prompt.digest() == made.card["start_digest"]
-    assert made.card["folded"] == {
+    assert made.card["distilled"] == {
         "route": {"a": 0.25, "b": 0.75},
         "sources": {name: bank[name].prompt.digest() for name in "ab"},
         "chosen_by_dev": True,
@@ -297,7 +301,7 @@ def test_labels_of_the_target_in_a_source_are_not_forgotten(
     encoder: SentenceTransformer, toy: MemoryCollection, tmp_path: Path
 ) -> None:
     bank = carry(encoder, a={"data": {toy.id: {}}, "supervision": {"method": "train"}})
-    made = fold(encoder, toy, "a", tmp_path / "it", sources=bank, config=replace(CONFIG, steps=1), quiet=True)
+    made = distil(encoder, toy, "a", tmp_path / "it", sources=bank, config=replace(CONFIG, steps=1), quiet=True)
     assert trained_on(made.card) == {toy.id: "train"} == ancestry(bank.values())
 
 
@@ -323,7 +327,7 @@ def test_only_documents_are_read_and_the_encoder_comes_back_as_it_was(
     before = state_digest(encoder), [source.prompt.digest() for source in bank.values()]
     target = Blind(toy.id, toy.group, toy.corpus, toy.query_texts, toy.judgements)
     made = [
-        fold(
+        distil(
             encoder, target, {"a": 0.5, "b": 0.5}, tmp_path / f"{n}", sources=bank, config=replace(CONFIG, seed=seed), quiet=True
         )
         for n, seed in enumerate((0, 0, 1))
@@ -345,7 +349,7 @@ def test_sources_that_are_not_those_carried(
         ({"a": bank["a"], "b": bank["c"]}, "b: the encoder carries another prompt"),
     ):
         with pytest.raises(PromptError, match=said):
-            fold(encoder, toy, {"a": 0.5, "b": 0.5}, tmp_path / "it", sources=sources)
+            distil(encoder, toy, {"a": 0.5, "b": 0.5}, tmp_path / "it", sources=sources)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -365,7 +369,7 @@ def test_sources_that_are_not_those_carried(
 )
 def test_settings_are_checked(wrong: dict[str, Any]) -> None:
     with pytest.raises(ForewordError, match=next(iter(wrong))):
-        FoldConfig(**wrong)
+        DistilConfig(**wrong)
 
 
 # -- texts ---------------------------------------------------------------------------------------------------------
