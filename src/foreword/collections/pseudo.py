@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from foreword.collections.collection import Document, TrainingPair, contains, normalise
 from foreword.errors import ForewordError, UnknownNameError
@@ -269,7 +269,8 @@ def _ends_sentence(text: str, match: re.Match[str], cased: bool) -> bool:
     return not (cased and following.islower())
 
 
-METHODS = ("auto", "title", "first-sentence", "span", "key-phrases", "mixed")
+PseudoQueries = Literal["auto", "title", "first-sentence", "span", "key-phrases", "mixed"]
+METHODS = get_args(PseudoQueries)
 
 MIXED = ("auto", "span", "key-phrases")
 """What `mixed` chooses from."""

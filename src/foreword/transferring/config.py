@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
 
+from foreword.collections.pseudo import PseudoQueries
 from foreword.collections.views import DOCUMENT
 from foreword.prompts.spec import StoredType
 from foreword.settings import Count, Natural, NotNegative, Positive, Precision, Settings, Share, Side, Tokens
@@ -84,7 +85,7 @@ class AdaptConfig(EmbeddingSettings):
         repeats: how often each labelled pair, where there are some, is seen for one of a pseudo-query.
     """
 
-    pseudo: str = "auto"
+    pseudo: PseudoQueries = "auto"
     agree: Natural = 10
     most: Natural = 5000
     steps: Count = 40
@@ -174,7 +175,7 @@ class TransferConfig(Settings):
     top_k: Count = 5
     temperature: Positive = 0.1
     sample: Count = 500
-    pseudo: str = "auto"
+    pseudo: PseudoQueries = "auto"
     fit: FitConfig = field(default_factory=FitConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     reach: bool | None = None
@@ -205,7 +206,7 @@ class AdviceConfig(Settings):
     queries: Count = 200
     prompts: Count = 4
     labels: str | None = None
-    pseudo: str = "auto"
+    pseudo: PseudoQueries = "auto"
     seconds: Positive | None = None
     seed: int = 0
     fit: FitConfig = field(default_factory=FitConfig)
