@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from foreword.lab.records import Cell
+from foreword.lab.records import BenchmarkCell
 
 
-def cell(target: str, system: str, values: Sequence[float], seed: int = 0, **fields: Any) -> Cell:
+def cell(target: str, system: str, values: Sequence[float], seed: int = 0, **fields: Any) -> BenchmarkCell:
     """A cell whose queries q0, q1, ... have these values on both measures."""
     by_query = {f"q{number}": float(value) for number, value in enumerate(values)}
     defaults: dict[str, Any] = {
@@ -26,7 +26,7 @@ def cell(target: str, system: str, values: Sequence[float], seed: int = 0, **fie
         "configuration": "0" * 16,
     }
     per_query = {"nDCG@10": by_query, "R@100": by_query}
-    return Cell(target=target, system=system, seed=seed, per_query=per_query, **{**defaults, **fields})
+    return BenchmarkCell(target=target, system=system, seed=seed, per_query=per_query, **{**defaults, **fields})
 
 
 COSTS: Mapping[str, tuple[float, int, float]] = {
@@ -49,7 +49,7 @@ COSTS: Mapping[str, tuple[float, int, float]] = {
 }
 
 
-def benchmark(targets: Sequence[str], queries: int, seeds: int = 3, *, matrix: bool = True) -> list[Cell]:
+def benchmark(targets: Sequence[str], queries: int, seeds: int = 3, *, matrix: bool = True) -> list[BenchmarkCell]:
     """Every system of `COSTS`, few-shot ones and, with `matrix`, every single source, on every target."""
     rng = np.random.default_rng(0)
     genres = ("documentation", "forum", "classic")

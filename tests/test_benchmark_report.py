@@ -15,15 +15,15 @@ from invented_cells import benchmark, cell
 from foreword.errors import ForewordError
 from foreword.lab.page import domain_table, hypothesis_table, summary_table, write_page
 from foreword.lab.plots import draw_all, few_shot_curves, few_shot_families, gain_by_similarity, transfer_matrix
-from foreword.lab.records import Cell
-from foreword.lab.statistics import Hypothesis, judge_hypotheses, summarise
+from foreword.lab.records import BenchmarkCell, Hypothesis
+from foreword.lab.statistics import judge_hypotheses, summarise
 from foreword.report.plots import canvas, label_points, log_axis, short_names, spread_out, standing_out
 
 SYSTEMS = ("base", "bm25", "transfer-guarded", "supervised")
 TARGETS = ("a", "b")
 
 
-def two_targets() -> list[Cell]:
+def two_targets() -> list[BenchmarkCell]:
     """Worked by hand: base .5 and .3; transfer +.1 and -.1 (two seeds); supervised +.2 on both."""
     cells = [cell("a", "base", [0.4, 0.6]), cell("b", "base", [0.3, 0.3, 0.3])]
     for seed, more in ((0, 0.0), (1, 0.2)):

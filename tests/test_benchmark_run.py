@@ -14,12 +14,11 @@ from tiny import random_prompt, toy_collection, write_beir
 from foreword.cli import main
 from foreword.collections.registry import load
 from foreword.errors import ForewordError, UnknownNameError
+from foreword.lab import PARTS
 from foreword.lab import benchmark as running
-from foreword.lab.benchmark import run_benchmark, write_results
-from foreword.lab.cells import METHODS
-from foreword.lab.parts import PARTS
-from foreword.lab.records import Cell, load_cells, run_path
-from foreword.lab.stage import Plan, Stage, load_plan
+from foreword.lab.benchmark import METHODS, run_benchmark, write_results
+from foreword.lab.records import BenchmarkCell, Plan, load_cells, load_plan, run_path
+from foreword.lab.stage import Stage
 from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import load_prompt, trained_on
@@ -114,11 +113,11 @@ def plan_of(place: Path) -> Plan:
 
 
 @pytest.fixture(scope="module")
-def cells(place: Path) -> list[Cell]:
+def cells(place: Path) -> list[BenchmarkCell]:
     return load_cells(place / "out")
 
 
-def test_every_system_has_every_target(place: Path, cells: list[Cell]) -> None:
+def test_every_system_has_every_target(place: Path, cells: list[BenchmarkCell]) -> None:
     found: dict[str, set[str]] = {}
     for cell in cells:
         found.setdefault(cell.system, set()).add(cell.target)
@@ -134,7 +133,7 @@ def test_every_system_has_every_target(place: Path, cells: list[Cell]) -> None:
     assert sum(system.startswith("single:") for system in found) == 4
 
 
-def test_figures_are_those_of_the_trec_files(place: Path, cells: list[Cell]) -> None:
+def test_figures_are_those_of_the_trec_files(place: Path, cells: list[BenchmarkCell]) -> None:
     for cell in cells:
         run = ir_measures.read_trec_run(str(run_path(place / "out", cell.target, cell.system, cell.seed)))
         qrels = [
@@ -146,7 +145,7 @@ def test_figures_are_those_of_the_trec_files(place: Path, cells: list[Cell]) -> 
         assert cell.measures["nDCG@10"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_fusion_is_of_the_two_runs(place: Path, cells: list[Cell]) -> None:
+def test_fusion_is_of_the_two_runs(place: Path, cells: list[BenchmarkCell]) -> None:
     target = plan_of(place).domains[0]
     runs = [read_run(run_path(place / "out", target, system, 0)) for system in ("base", "bm25")]
     fused = read_run(run_path(place / "out", target, "base+bm25", 0))
@@ -164,7 +163,7 @@ def test_no_prompt_has_seen_the_target_that_it_is_given_to(place: Path) -> None:
         assert not set(trained_on(stored.card)) & set(plan.held_out(fold))
 
 
-def test_a_ceiling_without_training_labels_is_of_folds(place: Path, cells: list[Cell]) -> None:
+def test_a_ceiling_without_training_labels_is_of_folds(place: Path, cells: list[BenchmarkCell]) -> None:
     name = f"folder:{place / 'far-unlabelled'}"
     (cell,) = (cell for cell in cells if (cell.target, cell.system) == (name, "supervised"))
     judged = {query for query, documents in load(name).qrels("test").items() if any(documents.values())}
@@ -214,7 +213,7 @@ def test_what_is_done_is_left_and_what_is_missing_is_made(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("nothing is to be trained")
 
-    monkeypatch.setattr("foreword.lab.stage.train", refuse)
+    monkeypatch.setattr("foreword.lab.experiment.train", refuse)
     plan = plan_of(place)
     lost = run_path(place / "out", plan.domains[0], "bm25", 0)
     before = lost.read_bytes()
@@ -246,7 +245,7 @@ def test_calibration_covers_base_and_prompts(place: Path) -> None:
     assert "Calibration, means over 4 targets" in (place / "out" / "results.md").read_text()
 
 
-def test_the_evidence_is_what_advise_reads(place: Path, cells: list[Cell]) -> None:
+def test_the_evidence_is_what_advise_reads(place: Path, cells: list[BenchmarkCell]) -> None:
     write_results(plan_of(place), place / "out")
     entries = {entry.target: entry for entry in read_evidence(place / "out" / "evidence.json")}
     for name in plan_of(place).domains:

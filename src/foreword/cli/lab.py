@@ -18,7 +18,7 @@ from foreword.cli.grammar import (
     say,
 )
 from foreword.errors import DataError, ForewordError
-from foreword.lab.parts import PARTS
+from foreword.lab import PARTS
 from foreword.settings import DEFAULT_BACKBONE
 
 
@@ -46,7 +46,7 @@ def add_benchmark(command: Add) -> None:
 
 def benchmark(options: Options) -> None:
     """Run the benchmark, or what is missing of it, and say where its results are."""
-    from foreword.lab.stage import chosen, load_plan
+    from foreword.lab.records import chosen, load_plan
 
     seeds = None if options.seeds is None else tuple(options.seeds)
     plan = chosen(load_plan(options.plan, group=options.group), seeds=seeds)
@@ -99,8 +99,7 @@ def add_recipe(command: Add) -> None:
 
 def recipe(options: Options) -> None:
     """Run a recipe, show it, or list them all."""
-    from foreword.lab.needs import describe
-    from foreword.lab.recipe import load_recipe, recipe_names
+    from foreword.lab.recipe import describe, load_recipe, recipe_names
 
     if options.name is None:
         found = [load_recipe(name) for name in recipe_names()]

@@ -1,1 +1,7 @@
-"""Experiments: benchmark, recipes, demo, and the methods that prompts are compared with."""
+"""Experiments: benchmark, recipes, demo, and the methods that prompts are compared with.
+
+Importing this is light, for the command line.
+"""
+
+PARTS = ("primary", "far", "ceilings", "rivals", "baselines", "curve", "few-shot", "calibration")
+"""The parts of the benchmark, which can be run alone, in the order in which they run."""

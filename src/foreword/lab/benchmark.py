@@ -1,36 +1,43 @@
-"""Run a benchmark of transfer, cell by cell, and write what came of it."""
+"""The benchmark of transfer: what each system is, one cell after another, and what came of them.
+
+Systems without training, the multitask prompt alone and the default transfer; what labels of the target give; whether
+scores can be read as probabilities. `foreword.lab.rivals` has the other ways of combining prompts.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
+from typing import Any, cast, get_args
 
-from foreword.errors import ForewordError, UnknownNameError
+import numpy as np
+
+from foreword.collections.collection import TrainingPair
+from foreword.collections.supervision import Fold, FoldCollection
+from foreword.errors import ForewordError, PromptError, TooLittleTextError, UnknownNameError
+from foreword.evaluation.calibration import calibrate, calibrate_from_dev
 from foreword.files import atomic_write, write_json
-from foreword.lab.cells import (
-    EVIDENCE_FILE,
-    METHODS,
-    calibration,
-    calibration_table,
-    ceiling,
-    evidence_of,
-    few_labels,
-    in_budget,
-    plain,
-    transferred,
-    tune,
-)
+from foreword.lab import PARTS
+from foreword.lab.baselines import Baseline, Method, train_baseline
+from foreword.lab.experiment import run_of, seconds_of
 from foreword.lab.page import domain_table, hypothesis_table, summary_table, write_page
-from foreword.lab.parts import PARTS
 from foreword.lab.plots import draw_all, few_shot_families
-from foreword.lab.records import Cell, load_cells
+from foreword.lab.records import BASE, TRANSFER, BenchmarkCell, Plan, load_cells
 from foreword.lab.rivals import rivals
-from foreword.lab.stage import Plan, Stage
-from foreword.lab.statistics import judge_hypotheses, summarise
-from foreword.prompts.store import library_versions
-from foreword.tables import Table
+from foreword.lab.stage import Findings, Stage, drawn
+from foreword.lab.statistics import differences, judge_hypotheses, macro_mean, summarise
+from foreword.prompts.encoder import transformer_of
+from foreword.prompts.store import StoredPrompt, folder_name, library_versions, read_card
+from foreword.retrieval.runs import Run
+from foreword.tables import NOTHING, Entry, Table
+from foreword.transferring.adapt import adapt
+from foreword.transferring.config import AdaptConfig
+from foreword.transferring.trial import Evidence
 
 
 def run_benchmark(
@@ -118,8 +125,8 @@ def write_results(plan: Plan, output: Path, *, missing: dict[str, str] | None = 
         present = [name for name in names if any(cell.target == name for cell in cells)]
         if present:
             systems = _systems(cells, present)
-            tables.append(_titled(summary_table(summarise(cells, present, systems)), f"All systems on {genre}"))
-            tables.append(_titled(domain_table(cells, systems, present), f"By domain: {genre}"))
+            tables.append(replace(summary_table(summarise(cells, present, systems)), title=f"All systems on {genre}"))
+            tables.append(replace(domain_table(cells, systems, present), title=f"By domain: {genre}"))
     if (calibrated := calibration_table(output)) is not None:
         tables.append(calibrated)
     families = few_shot_families(cells)
@@ -134,7 +141,7 @@ def write_results(plan: Plan, output: Path, *, missing: dict[str, str] | None = 
     return page
 
 
-def _compared(plan: Plan, cells: Sequence[Cell], near: Sequence[str]) -> list[Table]:
+def _compared(plan: Plan, cells: Sequence[BenchmarkCell], near: Sequence[str]) -> list[Table]:
     """The exploratory comparisons, and all methods that were trained in given seconds where each of them was."""
     tables = []
     compared = [verdict for verdict in judge_hypotheses(cells, plan.comparisons, near) if not verdict.missing]
@@ -145,7 +152,7 @@ def _compared(plan: Plan, cells: Sequence[Cell], near: Sequence[str]) -> list[Ta
     if tuned and timed:
         shown = [system for system in ("base", "supervised") if system in _systems(cells, tuned)]
         table = summary_table(summarise(cells, tuned, [*shown, *timed]))
-        tables.append(_titled(table, f"All labels, by method and seconds, on {', '.join(tuned)}"))
+        tables.append(replace(table, title=f"All labels, by method and seconds, on {', '.join(tuned)}"))
     return tables
 
 
@@ -155,14 +162,10 @@ _TIMED = re.compile(r".+@[\d.]+s")
 _SHOWN = ("base", "bm25", "base+bm25", "multitask", "transfer", "transfer+bm25", "supervised")
 
 
-def _systems(cells: Sequence[Cell], targets: Sequence[str]) -> list[str]:
+def _systems(cells: Sequence[BenchmarkCell], targets: Sequence[str]) -> list[str]:
     """The systems there are, those that every benchmark has first; single sources are in the matrix instead."""
     found = {cell.system for cell in cells if cell.target in targets and not cell.system.startswith("single:")}
     return [*(system for system in _SHOWN if system in found), *sorted(found - set(_SHOWN))]
-
-
-def _titled(table: Table, title: str) -> Table:
-    return replace(table, title=title)
 
 
 def _intro(plan: Plan, missing: dict[str, str]) -> str:
@@ -175,3 +178,334 @@ def _intro(plan: Plan, missing: dict[str, str]) -> str:
     )
     left_out = "; ".join(f"{name}: {why}" for name, why in sorted(missing.items()))
     return text + (f"\n\nNot on this machine: {left_out}" if left_out else "")
+
+
+# Systems.
+
+
+def plain(stage: Stage, target: str) -> None:
+    """`base`, `bm25` and `base+bm25`."""
+    configuration = stage.plan.digest()
+
+    def base() -> Findings:
+        began = time.perf_counter()
+        run = stage.hits(target, None, "base")
+        return Findings(run, details={"embedding_seconds": round(time.perf_counter() - began, 2)})
+
+    stage.cell(target, "base", 0, configuration, base)
+    stage.cell(target, "bm25", 0, configuration, lambda: Findings(stage.bm25(stage.collection(target))))
+    stage.fused(target, "base", 0, configuration)
+
+
+def transferred(stage: Stage, target: str, seed: int) -> None:
+    """`multitask` and `transfer`, and both fused with BM25."""
+    fold = stage.plan.fold_of(target)
+    configuration = stage.plan.digest("multitask", "transfer")
+    source = cache(lambda: stage.multitask(fold, seed))
+
+    def all_sources() -> Findings:
+        stored = source()
+        name = stage.carry("multitask", stored)
+        return Findings(
+            stage.hits(target, name, f"multitask-fold{fold}-seed{seed}"),
+            stored_bytes=int(stored.card["bytes"]),
+            similarity=stage.reach(target).nearness,
+            details={"shared_parameters": stored.prompt.count(), "shared_seconds": seconds_of(stored)},
+        )
+
+    def default() -> Findings:
+        began = time.perf_counter()
+        reach = stage.reach(target)
+        details = {"reach": reach.as_dict()}
+        if not reach.within:
+            run = stage.hits(target, None, "base")
+            return Findings(run, decision=BASE, similarity=reach.nearness, details=details)
+        stored, made = adapted(stage, target, source(), seed)
+        seconds = time.perf_counter() - began
+        name = stage.carry("transfer", stored)
+        return Findings(
+            stage.hits(target, name, f"transfer-seed{seed}"),
+            trained_parameters=stored.prompt.count() if made else 0,
+            stored_bytes=int(stored.card["bytes"]),
+            seconds=seconds,
+            decision=TRANSFER,
+            similarity=reach.nearness,
+            details={**details, "adapted": made, "adaptation": stored.card.get("adaptation", {})},
+        )
+
+    stage.cell(target, "multitask", seed, configuration, all_sources)
+    stage.fused(target, "multitask", seed, configuration)
+    stage.cell(target, "transfer", seed, configuration, default)
+    stage.fused(target, "transfer", seed, configuration)
+
+
+def adapted(
+    stage: Stage, target: str, start: StoredPrompt, seed: int, labelled: Sequence[TrainingPair] = ()
+) -> tuple[StoredPrompt, bool]:
+    """The multitask prompt adapted to a target's text, or as it is where there is too little text; and which."""
+    config = AdaptConfig(
+        query_length=stage.plan.query_length,
+        document_length=stage.plan.document_length,
+        precision=stage.precision,
+        seed=seed,
+        **stage.plan.transfer,
+    )
+    with_labels = f"-labels{len(labelled)}" if labelled else ""
+    stage.say(f"adapting to {target}{with_labels}, seed {seed}")
+    folder = stage.output / "prompts" / f"adapted{with_labels}-seed{seed}" / folder_name(target)
+    try:
+        made = adapt(stage.encoder, stage.collection(target), start, folder, config, labelled=labelled, quiet=True)
+        return made, True
+    except TooLittleTextError as error:
+        stage.say(str(error))
+        return start, False
+
+
+PROMPTS: Mapping[str, Mapping[str, Any]] = {
+    "prompt": {},
+    "prefix": {"kind": "prefix"},
+    "input": {"kind": "input", "length": 20, "sides": "shared"},
+}
+"""What is trained under these names: the plan's prompt, P-tuning v2 (2110.07602), a shallow prompt (2104.08691)."""
+
+METHODS = ("prompt", "full", "lora", "prefix", "input", "bitfit", "adapter", "linear-query")
+
+
+def ceiling(stage: Stage, target: str, seed: int) -> None:
+    """`supervised`: the multitask prompt trained further on all of the target's training labels.
+
+    A target with test judgements alone is cut into the plan's number of folds: each query is answered by the prompt
+    of its own fold, trained on the others' judgements; seconds are a fold's mean.
+    """
+
+    def answered(key: str, part: FoldCollection | None = None) -> Findings:
+        stored = stage.supervised(target, seed, part)
+        return _by_prompt(stage, target, stored, f"{key}-seed{seed}", labels=None, seconds=seconds_of(stored))
+
+    def make() -> Findings:
+        if "train" in stage.collection(target).splits:
+            return answered("supervised")
+        count = stage.plan.folds
+        run: Run = {}
+        found: list[Findings] = []
+        for number in range(1, count + 1):
+            part = FoldCollection(stage.collection(target), Fold(number, count))
+            found.append(answered(f"supervised-fold{number}of{count}", part))
+            run |= {query.query_id: found[-1].run.get(query.query_id, {}) for query in part.queries("test")}
+        seconds = sum(each.seconds for each in found) / count
+        return replace(found[0], run=run, seconds=seconds, details={"folds_of_queries": count})
+
+    stage.cell(target, "supervised", seed, stage.plan.digest("multitask", "supervised"), make)
+
+
+def few_labels(stage: Stage, target: str, count: int, seed: int) -> None:
+    """`transfer@k`: the default transfer with k of the target's labelled training pairs among its pseudo-queries."""
+
+    def make() -> Findings:
+        began = time.perf_counter()
+        start = stage.multitask(stage.plan.fold_of(target), seed)
+        pairs = drawn(list(stage.collection(target).pairs("train")), count, seed)
+        stored, _ = adapted(stage, target, start, seed, labelled=pairs)
+        seconds = time.perf_counter() - began
+        return _by_prompt(stage, target, stored, f"transfer@{count}-seed{seed}", labels=count, seconds=seconds)
+
+    stage.cell(target, f"transfer@{count}", seed, stage.plan.digest("multitask", "transfer"), make)
+
+
+def tune(stage: Stage, method: str, seed: int) -> float:
+    """The learning rate of a method that is best on the dev splits of the plan's domains, in the plan's seconds."""
+    budget = stage.plan.budget
+    rates: Sequence[float] = budget["rates"][method]
+    if len(rates) == 1:
+        return rates[0]
+
+    def dev(target: str, rate: float) -> float:
+        card = _trained(stage, target, method, rate, seed, budget["seconds"]).card
+        return float(card["metrics"]["dev"][-1]["dev"])
+
+    means = {rate: np.mean([dev(name, rate) for name in budget["tuned_on"]]) for rate in rates}
+    best = max(means, key=lambda rate: means[rate])
+    stage.say(
+        f"{method}: dev nDCG@10 by learning rate { ({rate: round(float(v), 4) for rate, v in means.items()}) }; {best}"
+    )
+    return best
+
+
+def in_budget(stage: Stage, target: str, method: str, rate: float, seed: int, seconds: float) -> None:
+    """`prompt@60s`, `full@60s`, ...: from the base model, with all labels, in the same seconds of training."""
+    system = f"{method}@{seconds:g}s"
+
+    def make() -> Findings:
+        made = _trained(stage, target, method, rate, seed, seconds)
+        key = f"{system}-seed{seed}"
+        if isinstance(made, StoredPrompt):
+            course = run_of(made)
+            found = _by_prompt(stage, target, made, key, labels=None, seconds=float(course["training_seconds"]))
+            return replace(found, details={"learning_rate": rate, "steps": course["steps"]})
+        if method == "linear-query":  # the documents are the base model's
+            vectors = stage.documents(target, None, "base")
+        else:
+            vectors = stage.documents(target, None, key, encoder=made.encoder)
+        return Findings(
+            stage.search(stage.collection(target), None, vectors, encoder=made.encoder),
+            labels=None,
+            trained_parameters=made.parameters,
+            stored_bytes=int(made.card["bytes"]),
+            seconds=made.training_seconds,
+            details={"learning_rate": rate, "steps": made.run["steps"]},
+        )
+
+    # What else was tried, and how long, is not the cell's business: other budgets leave it as it is.
+    stage.cell(target, system, seed, f"{stage.plan.digest()}, rate {rate:g}", make)
+
+
+def _trained(stage: Stage, target: str, method: str, rate: float, seed: int, seconds: float) -> StoredPrompt | Baseline:
+    values = {"steps": 2000, "evaluate_every": 2000, "dev_queries": 200, "dev_documents": 400, "learning_rate": rate}
+    folder = f"{method}@{seconds:g}s-{rate:g}-seed{seed}/{folder_name(target)}"
+    if method in PROMPTS:
+        config = stage.settings("both", seed, values)
+        start = stage.new_start(seed, **PROMPTS[method])
+        return stage.trained(f"prompts/{folder}", stage.collection(target), target, config, start, seconds=seconds)
+    if method not in get_args(Method):
+        raise ForewordError(f"no method {method!r} in this part; there are: {', '.join([*PROMPTS, *get_args(Method)])}")
+    config = stage.settings("query" if method == "linear-query" else "both", seed, values)
+    stage.say(f"training {folder}")
+    place = stage.output / "prompts" / folder
+    return train_baseline(
+        stage.encoder,
+        stage.collection(target),
+        place,
+        method=cast("Method", method),
+        config=config,
+        seconds=seconds,
+        quiet=True,
+    )
+
+
+def _by_prompt(
+    stage: Stage, target: str, stored: StoredPrompt, key: str, *, labels: int | None, seconds: float
+) -> Findings:
+    name = stage.carry(key, stored)
+    run = stage.hits(target, name, key)
+    transformer_of(stage.encoder).remove(name)  # an `input` prompt leaves other texts less room while it is carried
+    return Findings(
+        run,
+        labels=labels,
+        trained_parameters=stored.prompt.count(),
+        stored_bytes=int(stored.card["bytes"]),
+        seconds=seconds,
+        similarity=stage.reach(target).nearness,
+    )
+
+
+# Calibration by domain, base against prompts: whether scores can be read as probabilities of relevance.
+
+CALIBRATION_FILE = "calibration.json"
+CALIBRATED_HITS = 10
+PT_RETRIEVAL_HITS = 5
+
+
+def calibration(stage: Stage, targets: Sequence[str], seed: int) -> None:
+    """Write `calibration.json`: each system on each target, its temperature fitted on the target's dev split.
+
+    The temperature is fitted with labels, so this is about how a system's scores behave, not about transfer.
+    """
+    found = []
+    for target in targets:
+        fold = stage.plan.fold_of(target)
+        shared = stage.multitask(fold, seed)
+        own, _ = adapted(stage, target, shared, seed)
+        routes = [
+            ("base", "base", None),
+            ("multitask", f"multitask-fold{fold}-seed{seed}", stage.carry("multitask", shared)),
+            ("transfer", f"transfer-seed{seed}", stage.carry("transfer", own)),
+            ("supervised", f"supervised-seed{seed}", stage.carry("supervised", stage.supervised(target, seed))),
+        ]
+        for system, key, route in routes:
+            vectors = stage.documents(target, route, key)
+            collection = stage.collection(target)
+            test, dev = (stage.search(collection, route, vectors, split) for split in ("test", "dev"))
+            qrels = collection.qrels
+            fitted = calibrate_from_dev(test, qrels("test"), dev, qrels("dev"), k=CALIBRATED_HITS, several="share")
+            theirs = calibrate(test, qrels("test"), k=PT_RETRIEVAL_HITS, several="each").as_dict()
+            found.append(
+                {
+                    "target": target,
+                    "system": system,
+                    "seed": seed,
+                    **fitted.as_dict(),
+                    "pt_retrieval": {"ece": theirs["ece_equal_width"], "curve": theirs["curve_equal_width"]},
+                }
+            )
+            stage.say(f"{target}: {system}: ECE {fitted.ece:.3f}, Brier {fitted.brier.score:.4f}")
+    write_json(stage.output / CALIBRATION_FILE, found)
+
+
+def calibration_table(output: Path) -> Table | None:
+    """Systems by the means over targets; None where it has not been run."""
+    path = output / CALIBRATION_FILE
+    if not path.exists():
+        return None
+    records: list[Mapping[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    values = {"ECE": "ece", "Brier": "brier", "temperature": "temperature"}
+    lines, rows = [], []
+    for system in ("base", "multitask", "transfer", "supervised"):
+        own = [record for record in records if record["system"] == system]
+        if not own:
+            continue
+        means = {name: sum(float(record[key]) for record in own) / len(own) for name, key in values.items()}
+        means["ECE, PT-Retrieval's"] = sum(float(record["pt_retrieval"]["ece"]) for record in own) / len(own)
+        lines.append((Entry(system), *(Entry(f"{value:.3f}") for value in means.values())))
+        rows.append({"system": system, "targets": len(own), **means})
+    notes = (
+        f"Probabilities: softmax over a query's {CALIBRATED_HITS} best scores, divided by a temperature fitted on the "
+        "target's dev split; bins of equal count; each of R relevant hits counts 1/R. Brier: mean squared error of the "
+        "hits.",
+        f"PT-Retrieval's definition: {PT_RETRIEVAL_HITS} hits, temperature 1, bins of equal width (2207.07087).",
+    )
+    columns = ("system", *(name for name in (rows[0] if rows else {}) if name not in ("system", "targets")))
+    title = f"Calibration, means over {rows[0]['targets'] if rows else NOTHING} targets"
+    return Table(title, columns, frozenset({0}), tuple(lines), notes, tuple(rows))
+
+
+# What a benchmark's cells say to `foreword advise`: gains on domains whose labels no choice had seen.
+
+
+EVIDENCE_FILE = "evidence.json"
+
+
+def evidence_of(cells: Sequence[BenchmarkCell], output: Path) -> list[dict[str, Any]]:
+    """An entry of `foreword.transferring.trial` for each target that the default transfer has decided on.
+
+    Where it stayed at the base model, the gain is what the multitask prompt would have brought: what was avoided.
+    """
+    found = []
+    for target in sorted({cell.target for cell in cells if cell.system == "transfer"}):
+        own = [cell for cell in cells if cell.target == target]
+        decided = next(cell for cell in own if cell.system == "transfer")
+        reach = decided.details["reach"]
+        supervised = [cell for cell in own if cell.system == "supervised"]
+        shown = ("multitask" if decided.decision == BASE else "transfer", "supervised")
+        gain, most = (differences(own, system, "base", "nDCG@10") for system in shown)
+        entry = Evidence(
+            target=target,
+            genre=decided.genre,
+            nearness=reach["nearness"],
+            limit=reach["limit"],
+            within=reach["within"],
+            pseudo_gain=None,
+            gain=round(macro_mean(gain), 6),
+            supervised_gain=round(macro_mean(most), 6) if supervised else None,
+            pairs=_training_pairs(output, supervised[0]) if supervised else None,
+        )
+        found.append(asdict(entry))
+    return found
+
+
+def _training_pairs(output: Path, cell: BenchmarkCell) -> int | None:
+    """Of the ceiling's prompt; None where its folder is gone."""
+    try:
+        card = read_card(output / "prompts" / f"supervised-seed{cell.seed}" / folder_name(cell.target))
+    except PromptError:
+        return None
+    return sum(int(entry["pairs"]) for entry in (card.get("data") or {}).values())

@@ -3,42 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from foreword.collections.collection import Collection
 from foreword.collections.registry import catalogue, load
-from foreword.errors import OtherTrainingError
 from foreword.evaluation.influence import compare_searches
-from foreword.evaluation.measures import evaluate_run, first_relevant_ranks, paired_randomization
+from foreword.evaluation.measures import first_relevant_ranks, paired_randomization
 from foreword.files import atomic_write, write_json
-from foreword.prompts.encoder import resolve_precision, transformer_of
-from foreword.prompts.loading import load_encoder
+from foreword.lab.experiment import Experiment, learning_curve, seconds_of
+from foreword.prompts.encoder import resolve_precision
 from foreword.prompts.routes import Route
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, folder_name, library_versions
 from foreword.report import markdown_table, write_plots, write_report
 from foreword.report.plots import FOLDER
-from foreword.retrieval.runs import Run, min_max, read_run, trec_name, write_qrels, write_run
-from foreword.retrieval.search import Vectors, bm25_run, dense_run
-from foreword.settings import DEFAULT_BACKBONE
+from foreword.retrieval.runs import Run, min_max, read_run, trec_name, write_qrels
+from foreword.settings import DEFAULT_BACKBONE, Count, Natural, Positive, Settings, Tokens
 from foreword.training.config import StartConfig, TrainingConfig
-from foreword.training.train import train
-from foreword.training.vectors import DocumentVectors, embed_documents
+from foreword.training.vectors import DocumentVectors
 from foreword.transferring.config import AdaptConfig, FitConfig, TransferConfig
 from foreword.transferring.reach import Array, document_features, similarity, unit_rows
 from foreword.transferring.transfer import Transfer, made_name, transfer
 
-# What the demo does, and how long each part trains.
-
 
 @dataclass(frozen=True)
-class DemoConfig:
+class DemoConfig(Settings):
     """The demo's settings. Defaults take under 10 minutes on two processor cores, `quick` under 4.
 
     Attributes:
@@ -66,19 +59,19 @@ class DemoConfig:
     sources: tuple[str, ...] = ("pydoc/numpy", "pydoc/scipy", "pydoc/pandas", "pydoc/sklearn")
     target: str = "pydoc/torch"
     others: tuple[str, ...] = ("pydoc/huggingface_hub", "pydoc/datasets")
-    multitask_steps: int = 60
-    source_steps: int = 40
-    source_rate: float = 0.01
-    query_steps: int = 150
-    adapt_steps: int = 40
-    both_steps: int = 110
-    length: int = 16
-    query_length: int = 64
-    document_length: int = 256
-    training_length: int = 128
-    similarity_documents: int = 200
+    multitask_steps: Count = 60
+    source_steps: Count = 40
+    source_rate: Positive = 0.01
+    query_steps: Count = 150
+    adapt_steps: Count = 40
+    both_steps: Count = 110
+    length: Count = 16
+    query_length: Tokens = 64
+    document_length: Tokens = 256
+    training_length: Tokens = 128
+    similarity_documents: Count = 200
     measures: tuple[str, ...] = ("nDCG@10", "R@100")
-    searches: int = 3
+    searches: Natural = 3
     seed: int = 0
 
     @classmethod
@@ -98,152 +91,13 @@ class DemoConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """The fields, as JSON values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-
-# The demo's results: every row with its TREC run, so that anyone can recompute the table.
-
-
-BASELINE = "base"
-
-
-class Recorder:
-    """Collects rows, the values of each query and the files `runs/<system>.<collection>.trec`."""
-
-    def __init__(self, folder: Path, measures: Sequence[str]) -> None:
-        """`folder` is the demo's; `measures` are the table's, the first one is looked at query by query."""
-        self.folder, self.measures = folder / "runs", tuple(measures)
-        self.rows: list[dict[str, Any]] = []
-        self.per_query: dict[str, dict[str, Any]] = {}
-
-    def begin(self, collection: Collection) -> None:
-        """Write the test qrels of a collection."""
-        write_qrels(self.folder / f"{trec_name(collection.id)}.qrels", collection.qrels("test"))
-        self.per_query[collection.id] = {
-            "measure": self.measures[0],
-            "baseline": BASELINE,
-            "systems": {},
-            "ranks": {},
-            "texts": {query.query_id: query.text for query in collection.queries("test")},
-        }
-
-    def add(
-        self,
-        system: str,
-        collection: Collection,
-        run: Run,
-        *,
-        seconds: float,
-        prompts: Sequence[StoredPrompt] = (),
-    ) -> dict[str, float]:
-        """Score a run on the test split; returns the measures.
-
-        Args:
-            system: the row's name.
-            collection: what was searched.
-            run: the hits.
-            seconds: to train or fit the system, and to retrieve with it.
-            prompts: what has to be stored for it.
-        """
-        qrels = collection.qrels("test")
-        result = evaluate_run(run, qrels, self.measures)
-        write_run(self.folder / f"{system}.{trec_name(collection.id)}.trec", run, system)
-        known = self.per_query[collection.id]
-        known["systems"][system] = dict(result.per_query[self.measures[0]])
-        known["ranks"][system] = first_relevant_ranks(run, qrels)
-        for measure, value in result.values.items():
-            row: dict[str, Any] = {
-                "system": system,
-                "collection": collection.id,
-                "measure": measure,
-                "value": value,
-                "seconds": round(seconds, 2),
-                "trained_parameters": sum(p.card["trained_parameters"] for p in prompts),
-                "bytes": sum(p.card["bytes"] for p in prompts),
-            }
-            self.rows.append(row | self._against_base(collection.id, measure, result.per_query[measure]))
-        return dict(result.values)
-
-    def _against_base(self, collection: str, measure: str, values: Mapping[str, float]) -> dict[str, Any]:
-        base = self.per_query[collection]["systems"].get(BASELINE)
-        if base is None or base == values or measure != self.measures[0]:
-            return {}
-        test = paired_randomization(values, base)
-        return {"difference": test.difference, "p_value": test.p_value}
-
-    def value(self, system: str, collection: str) -> float:
-        """The first measure of a row."""
-        return next(
-            float(row["value"])
-            for row in self.rows
-            if (row["system"], row["collection"], row["measure"]) == (system, collection, self.measures[0])
-        )
-
-
-def curve(name: str, stored: StoredPrompt) -> dict[str, Any]:
-    """A training's learning curve, for the report."""
-    metrics = stored.card["metrics"]
-    points: dict[int, dict[str, Any]] = {}
-    for entry in metrics["dev"]:
-        points.setdefault(entry["step"], {"step": entry["step"], "loss": None, "dev": None})["dev"] = entry["dev"]
-    for entry in metrics["loss"]:
-        points.setdefault(entry["step"], {"step": entry["step"], "loss": None, "dev": None})["loss"] = entry["loss"]
-    return {"name": name, "points": [points[step] for step in sorted(points)]}
-
-
-# What the demo prints at its end: the table, the advice and three searches.
-
-
-BEFORE, AFTER = "base", "supervised-both"
-SHOWN = 3
-
-
-def headline(recorder: Recorder, target: str) -> str:
-    """The demo's outcome in a sentence."""
-    measure = recorder.measures[0]
-    base, without, best = (recorder.value(name, target) for name in ("base", "transfer-adapted", AFTER))
-    return (
-        f"{target}, {measure}: {base:.3f} with the base model, {without:.3f} by transfer without any of its labels, "
-        f"{best:.3f} with a prompt trained on its labels."
-    )
-
-
-def searches(recorder: Recorder, collection: Collection, folder: Path, count: int, seed: int) -> list[dict[str, Any]]:
-    """Test queries whose relevant document moved, drawn by seed, with the hits before and after."""
-    known = recorder.per_query[collection.id]
-    before, after = (read_run(folder / "runs" / f"{name}.{trec_name(collection.id)}.trec") for name in (BEFORE, AFTER))
-    values = known["systems"]
-    moved = [query for query in values[BEFORE] if values[BEFORE][query] != values[AFTER][query]]
-    chosen = sorted(moved, key=lambda query: hashlib.sha256(f"{seed}\x1f{query}".encode()).digest())[:count]
-    qrels = collection.qrels("test")
-    pairs = compare_searches(before, after, qrels, collection, chosen, systems=(BEFORE, AFTER), hits=SHOWN)
-    return [pair.as_dict() for pair in pairs]
-
-
-def show(results: Mapping[str, Any], output: Path) -> None:
-    """Print the table, the advice for each target, and the searches."""
-    from rich.markup import escape
-
-    from foreword.report import format_table
-    from foreword.terminal import console as terminal
-
-    console = terminal()
-    console.print(format_table(results["rows"], results["configuration"]["measures"], title=results["title"]))
-    console.print(results["headline"], highlight=False, markup=False)
-    console.print()
-    for advice in results["advice"]:
-        said = f"{advice['target']}: [bold]{advice['choice']}[/bold], {escape(advice['reason'])}"
-        console.print(said, highlight=False)
-    for search in results["searches"]:
-        console.print(f"\n[bold]{escape(search['query'])}[/bold]  ({escape(str(search['relevant']))})", highlight=False)
-        for label, hits in ((search["before_system"], search["before"]), (search["after_system"], search["after"])):
-            names = [f"{'*' if hit['relevant'] else ''}{hit['name']}" for hit in hits]
-            console.print(f"  {label:>16}: {', '.join(names)}", highlight=False, markup=False)
-    console.print(f"\n* relevant. Written: {output / 'results.json'}, {output / 'report.html'}, {output / 'runs'}/")
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in super().as_dict().items()}
 
 
 MULTITASK = "multitask"
-BANK, PROMPTS = "bank", "prompts"
+BANK, PROMPTS, RUNS = "bank", "prompts", "runs"
+BASELINE, AFTER = "base", "supervised-both"
+SHOWN = 3  # hits of each search that is shown
 TRANSFERS = {
     "transfer-uniform": "uniform",
     "transfer-similarity": "similarity",
@@ -252,38 +106,30 @@ TRANSFERS = {
 }
 
 
-class Demo:
+class Demo(Experiment):
     """The state of one demo; `run_demo` says what happens in which order."""
 
     def __init__(self, config: DemoConfig, output: Path, data: Path | None, quiet: bool) -> None:
-        self.config, self.output, self.data, self.quiet = config, output, data, quiet
-        self.began = time.time()
+        super().__init__(output, data=data, quiet=quiet)
+        self.config, self.query_length = config, config.query_length
         self.say(f"loading {len(config.sources)} sources and the held-out {config.target}")
-        self.target = load(config.target, data=data)
-        self.others = [load(name, data=data) for name in config.others]
+        self.target = self.collection(config.target)
+        self.others = [self.collection(name) for name in config.others]
         held_out = [self.target, *self.others]
         self.sources = [load(name, data=data, exclude=held_out) for name in config.sources]
-        self.far = self._far_targets()
-        self.encoder = load_encoder(config.backbone)
+        self.far: list[Collection] = []
+        if config.others:  # not in the quick demo: the classic collections here are far from any documentation
+            here = [entry.id for entry in catalogue(data) if entry.group == "glasgow" and entry.available]
+            self.far = [self.collection(name) for name in here]
+        self.encoder = self.loaded(config.backbone)
         self.precision = resolve_precision("auto", self.encoder.device)
-        self.recorder = Recorder(output, config.measures)
+        self.rows: list[dict[str, Any]] = []
+        self.per_query: dict[str, dict[str, Any]] = {}
         self.bank: dict[str, StoredPrompt] = {}
         self.vectors: dict[tuple[str, str], DocumentVectors] = {}
         self.curves: list[dict[str, Any]] = []
         self.transfers: list[tuple[str, Transfer]] = []
         self.features: dict[str, Array] = {}
-
-    def say(self, text: str) -> None:
-        """One line of progress, with the seconds gone by."""
-        if not self.quiet:
-            print(f"[{time.time() - self.began:5.0f} s] {text}", file=sys.stderr, flush=True)
-
-    def _far_targets(self) -> list[Collection]:
-        """The classic collections whose files are on this machine: far from any documentation."""
-        if not self.config.others:  # the quick demo
-            return []
-        here = [entry.id for entry in catalogue(self.data) if entry.group == "glasgow" and entry.available]
-        return [load(name, data=self.data) for name in here]
 
     # -- pieces ------------------------------------------------------------------------------------------------
 
@@ -302,93 +148,103 @@ class Demo:
             **changes,
         )
 
-    def trained(
-        self,
-        place: str,
-        name: str,
-        collections: Collection | Sequence[Collection],
-        config: TrainingConfig,
-        **how: Any,
-    ) -> tuple[StoredPrompt, float]:
-        """Train a prompt into `<place>/<name>`; returns it with the seconds that took.
+    def learnt(
+        self, place: str, name: str, collections: Collection | Sequence[Collection], config: TrainingConfig,
+        start: StoredPrompt | StartConfig, **how: Any,
+    ) -> StoredPrompt:  # fmt: skip
+        """A prompt trained into `<place>/<name>`, its learning curve kept.
 
         The bank of sources lies apart from the target's own prompts, so that it can be used for transfer.
         """
-        folder = self.output / place / folder_name(name)
-        how |= {"domain": name, "config": config, "quiet": self.quiet}
-        try:
-            stored = train(self.encoder, collections, folder, **how)
-        except OtherTrainingError:  # an earlier demo's, of other settings or packages
-            stored = train(self.encoder, collections, folder, resume=False, **how)
-        seconds = float(json.loads((folder / "run.json").read_text(encoding="utf-8"))["seconds"])
-        self.curves.append(curve(name, stored))
-        return stored, seconds
+        stored = self.trained(f"{place}/{folder_name(name)}", collections, name, config, start, **how)
+        self.curves.append(learning_curve(name, stored))
+        return stored
 
     def documents(self, collection: Collection, route: str | None) -> DocumentVectors:
         """Document vectors by the base model (None) or a prompt, embedded once."""
         key = (collection.id, route or "")
         if key not in self.vectors:
-            self.vectors[key] = embed_documents(
-                self.encoder,
-                collection,
-                route=route,
-                precision=self.precision,
-                max_length=self.config.training_length if collection in self.sources else self.config.document_length,
-                quiet=self.quiet,
-            )
+            length = self.config.training_length if collection in self.sources else self.config.document_length
+            self.vectors[key] = self.embedded(collection, route, length)
         return self.vectors[key]
 
-    def search(self, collection: Collection, route: Route, documents: str | None) -> tuple[Run, float]:
-        """Hits of the test queries by `route` among documents embedded by the prompt `documents`."""
+    def timed(self, collection: Collection, route: Route, documents: str | None) -> tuple[Run, float]:
+        """Hits of the test queries by `route` among documents embedded by the prompt `documents`, and the seconds."""
         began = time.perf_counter()
-        known = self.documents(collection, documents)
-        vectors: Vectors = (known.doc_ids, known.vectors)
-        run = dense_run(
-            self.encoder,
-            collection,
-            list(collection.queries("test")),
-            route=route,
-            vectors=vectors,
-            query_length=self.config.query_length,
-            precision=self.precision,
-            quiet=True,
-        )
-        return run, time.perf_counter() - began
+        return self.search(collection, route, self.documents(collection, documents)), time.perf_counter() - began
 
-    def row(self, system: str, collection: Collection, run: Run, seconds: float, **what: Any) -> None:
-        """Record a row and say it."""
-        values = self.recorder.add(system, collection, run, seconds=seconds, **what)
-        said = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+    def begin(self, collection: Collection) -> None:
+        """Write the test judgements of a collection beside its runs."""
+        write_qrels(self.output / RUNS / f"{trec_name(collection.id)}.qrels", collection.qrels("test"))
+        self.per_query[collection.id] = {
+            "measure": self.config.measures[0],
+            "baseline": BASELINE,
+            "systems": {},
+            "ranks": {},
+            "texts": {query.query_id: query.text for query in collection.queries("test")},
+        }
+
+    def row(
+        self, system: str, collection: Collection, run: Run, seconds: float, prompts: Sequence[StoredPrompt] = ()
+    ) -> None:
+        """Score a run on the test split, record its rows and say it.
+
+        Args:
+            system: the row's name.
+            collection: what was searched.
+            run: the hits.
+            seconds: to train or fit the system, and to retrieve with it.
+            prompts: what has to be stored for it.
+        """
+        path = self.output / RUNS / f"{system}.{trec_name(collection.id)}.trec"
+        result = self.scored(collection, system, run, path, self.config.measures)
+        known, first = self.per_query[collection.id], self.config.measures[0]
+        values, base = dict(result.per_query[first]), known["systems"].get(BASELINE)
+        known["systems"][system] = values
+        known["ranks"][system] = first_relevant_ranks(run, collection.qrels("test"))
+        test = None if base is None or base == values else paired_randomization(values, base)
+        for measure, value in result.values.items():
+            row = {
+                "system": system,
+                "collection": collection.id,
+                "measure": measure,
+                "value": value,
+                "seconds": round(seconds, 2),
+                "trained_parameters": sum(p.card["trained_parameters"] for p in prompts),
+                "bytes": sum(p.card["bytes"] for p in prompts),
+            }
+            if test is not None and measure == first:
+                row |= {"difference": test.difference, "p_value": test.p_value}
+            self.rows.append(row)
+        said = ", ".join(f"{name} {value:.3f}" for name, value in result.values.items())
         self.say(f"{collection.id}: {system}: {said}")
 
     # -- steps -------------------------------------------------------------------------------------------------
 
     def without_training(self, collection: Collection) -> None:
         """The rows `bm25`, `base` and `base+bm25`."""
-        self.recorder.begin(collection)
-        base, base_seconds = self.search(collection, None, None)
+        self.begin(collection)
+        base, base_seconds = self.timed(collection, None, None)
         self.row("base", collection, base, base_seconds)
         began = time.perf_counter()
-        bm25 = bm25_run(collection, list(collection.queries("test")))
+        bm25 = self.bm25(collection)
         bm25_seconds = time.perf_counter() - began
         self.row("bm25", collection, bm25, bm25_seconds)
         self.row("base+bm25", collection, min_max([base, bm25], k=100), base_seconds + bm25_seconds)
 
     def train_sources(self) -> float:
         """The multitask prompt, and each source's own query-side prompt over the documents that it embeds."""
-        self.say(f"multitask prompt on {len(self.sources)} sources, {self.config.multitask_steps} steps")
         start = StartConfig(PromptSpec(length=self.config.length, sides="untied"), seed=self.config.seed)
         config = self.settings("both", self.config.multitask_steps, several=True)
-        multitask, seconds = self.trained(BANK, MULTITASK, self.sources, config, start=start)
+        multitask = self.learnt(BANK, MULTITASK, self.sources, config, start)
         self.bank[MULTITASK] = multitask
-        transformer_of(self.encoder).add(MULTITASK, multitask.prompt)
+        self.carry(MULTITASK, multitask)
         rate = self.config.source_rate
         config = self.settings("query", self.config.source_steps, document_side="start", learning_rate=rate)
         for source in self.sources:
-            self.say(f"prompt for {source.id}, {self.config.source_steps} steps")
             vectors = {source.id: self.documents(source, MULTITASK)}
-            self.bank[source.id], _ = self.trained(BANK, source.id, source, config, start=multitask, documents=vectors)
-        return seconds
+            self.bank[source.id] = self.learnt(BANK, source.id, source, config, multitask, documents=vectors)
+        return seconds_of(multitask)
 
     def similarities(self) -> dict[str, Any]:
         """The report's heatmap: likeness of every held-out domain to every source, by base embeddings."""
@@ -417,7 +273,7 @@ class Demo:
 
     def transfers_to(self, collection: Collection, seconds: float) -> None:
         """The rows of transfer; a collection's labels are looked at only to score them."""
-        run, taken = self.search(collection, MULTITASK, MULTITASK)
+        run, taken = self.timed(collection, MULTITASK, MULTITASK)
         self.row("multitask", collection, run, seconds + taken, prompts=[self.bank[MULTITASK]])
         sources = {name: stored for name, stored in self.bank.items() if name != MULTITASK}
         for system, method in TRANSFERS.items():
@@ -436,7 +292,7 @@ class Demo:
         config = TransferConfig(method=method, fit=fit)
         result = transfer(self.encoder, collection, bank, config, features=self.features, quiet=self.quiet)
         # Every source's document side is the multitask prompt's, so one embedding of the documents serves all.
-        run, taken = self.search(collection, result.route, MULTITASK if result.weights else None)
+        run, taken = self.timed(collection, result.route, MULTITASK if result.weights else None)
         # The multitask prompt embeds the documents, whatever its weight on the query side.
         needed = {MULTITASK, *result.weights} if result.weights else set()
         used = [stored for name, stored in self.bank.items() if name in needed]
@@ -446,7 +302,7 @@ class Demo:
     def with_target_texts(self) -> None:
         """The rows of prompts trained on the target: on its text, and on its labels."""
         multitask, target = self.bank[MULTITASK], self.target
-        self.say(f"prompts for {target.id}: adapted to its text, supervised on the query side, supervised on both")
+        self.say(f"adapting to the text of {target.id}, {self.config.adapt_steps} steps")
         adaptation = AdaptConfig(
             steps=self.config.adapt_steps,
             query_length=self.config.query_length,
@@ -459,7 +315,7 @@ class Demo:
         how: dict[str, Any] = {"features": self.features, "output": folder, "quiet": self.quiet}
         result = transfer(self.encoder, target, {MULTITASK: multitask}, asked, **how)
         name = None if result.prompt is None else made_name(target.id)
-        run, taken = self.search(target, name, name)
+        run, taken = self.timed(target, name, name)
         used = [] if result.prompt is None else [StoredPrompt(result.prompt, multitask.card)]
         self.row("transfer-adapted", target, run, result.seconds + taken, prompts=used)
         self.transfers.append(("transfer-adapted", result))
@@ -467,18 +323,18 @@ class Demo:
         vectors = {target.id: self.documents(target, None)}
         config = self.settings("query", self.config.query_steps)
         start = StartConfig(PromptSpec(length=self.config.length, sides="query"), seed=self.config.seed)
-        stored, seconds = self.trained(PROMPTS, "supervised-query", target, config, start=start, documents=vectors)
-        self.tuned("supervised-query", stored, seconds, None)
+        stored = self.learnt(PROMPTS, "supervised-query", target, config, start, documents=vectors)
+        self.tuned("supervised-query", stored, None)
 
         config = self.settings("both", self.config.both_steps, dev=150)
-        stored, seconds = self.trained(PROMPTS, "supervised-both", target, config, start=multitask)
-        self.tuned("supervised-both", stored, seconds, "supervised-both")
+        stored = self.learnt(PROMPTS, "supervised-both", target, config, multitask)
+        self.tuned("supervised-both", stored, "supervised-both")
 
-    def tuned(self, system: str, stored: StoredPrompt, seconds: float, documents: str | None) -> None:
+    def tuned(self, system: str, stored: StoredPrompt, documents: str | None) -> None:
         """The row of a prompt of the target's own."""
-        transformer_of(self.encoder).add(system, stored.prompt)
-        run, taken = self.search(self.target, system, documents)
-        self.row(system, self.target, run, seconds + taken, prompts=[stored])
+        self.carry(system, stored)
+        run, taken = self.timed(self.target, system, documents)
+        self.row(system, self.target, run, seconds_of(stored) + taken, prompts=[stored])
 
     # -- results -----------------------------------------------------------------------------------------------
 
@@ -492,14 +348,14 @@ class Demo:
                 "backbone": self.bank[MULTITASK].card["backbone"],
                 "precision": self.precision,
                 "collections": {c.id: dict(c.facts) for c in [*self.sources, self.target, *self.others, *self.far]},
-                "seconds": round(time.time() - self.began, 1),
+                "seconds": round(self.seconds, 1),
             },
             "versions": library_versions(),
             "created": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-            "headline": headline(self.recorder, self.target.id),
-            "rows": self.recorder.rows,
+            "headline": self.headline(),
+            "rows": self.rows,
             "similarity": similarities,
-            "per_query": self.recorder.per_query,
+            "per_query": self.per_query,
             "curves": self.curves,
             "weights": [
                 {"target": result.target, "system": system, "weights": dict(result.weights)}
@@ -508,8 +364,33 @@ class Demo:
             "advice": [
                 {"target": result.target, "choice": result.advice, "reason": result.reason} for result in fitted
             ],
-            "searches": searches(self.recorder, self.target, self.output, self.config.searches, self.config.seed),
+            "searches": self.searches(),
         }
+
+    def headline(self) -> str:
+        """The demo's outcome in a sentence."""
+        measure, target = self.config.measures[0], self.target.id
+        own = [row for row in self.rows if (row["collection"], row["measure"]) == (target, measure)]
+        values = {row["system"]: row["value"] for row in own}
+        base, without, best = (values[name] for name in (BASELINE, "transfer-adapted", AFTER))
+        return (
+            f"{target}, {measure}: {base:.3f} with the base model, {without:.3f} by transfer without any of its "
+            f"labels, {best:.3f} with a prompt trained on its labels."
+        )
+
+    def searches(self) -> list[dict[str, Any]]:
+        """Test queries whose relevant document moved, drawn by seed, with the hits before and after."""
+        systems = (BASELINE, AFTER)
+        before, after = (self.output / RUNS / f"{name}.{trec_name(self.target.id)}.trec" for name in systems)
+        old, new = (self.per_query[self.target.id]["systems"][name] for name in systems)
+        moved = [query for query in old if old[query] != new[query]]
+        seed, count = self.config.seed, self.config.searches
+        drawn = sorted(moved, key=lambda query: hashlib.sha256(f"{seed}\x1f{query}".encode()).digest())[:count]
+        qrels = self.target.qrels("test")
+        pairs = compare_searches(
+            read_run(before), read_run(after), qrels, self.target, drawn, systems=systems, hits=SHOWN
+        )
+        return [pair.as_dict() for pair in pairs]
 
 
 def run_demo(config: DemoConfig, output: Path, *, data: Path | None = None, quiet: bool = False) -> dict[str, Any]:
@@ -525,10 +406,9 @@ def run_demo(config: DemoConfig, output: Path, *, data: Path | None = None, quie
         What `results.json` holds.
     """
     (output / "results.json").unlink(missing_ok=True)  # until there are new ones: no figure without its run
-    if (output / "runs").is_dir():
-        for path in (output / "runs").iterdir():
-            if path.suffix in (".trec", ".qrels"):
-                path.unlink()
+    for path in (output / RUNS).glob("*"):
+        if path.suffix in (".trec", ".qrels"):
+            path.unlink()
     demo = Demo(config, output, data, quiet)
     for collection in [demo.target, *demo.others, *demo.far]:
         demo.without_training(collection)
@@ -546,3 +426,25 @@ def run_demo(config: DemoConfig, output: Path, *, data: Path | None = None, quie
     if not quiet:
         show(results, output)
     return results
+
+
+def show(results: Mapping[str, Any], output: Path) -> None:
+    """Print the table, the advice for each target, and the searches."""
+    from rich.markup import escape
+
+    from foreword.report import format_table
+    from foreword.terminal import console as terminal
+
+    console = terminal()
+    console.print(format_table(results["rows"], results["configuration"]["measures"], title=results["title"]))
+    console.print(results["headline"], highlight=False, markup=False)
+    console.print()
+    for advice in results["advice"]:
+        said = f"{advice['target']}: [bold]{advice['choice']}[/bold], {escape(advice['reason'])}"
+        console.print(said, highlight=False)
+    for search in results["searches"]:
+        console.print(f"\n[bold]{escape(search['query'])}[/bold]  ({escape(str(search['relevant']))})", highlight=False)
+        for label, hits in ((search["before_system"], search["before"]), (search["after_system"], search["after"])):
+            names = [f"{'*' if hit['relevant'] else ''}{hit['name']}" for hit in hits]
+            console.print(f"  {label:>16}: {', '.join(names)}", highlight=False, markup=False)
+    console.print(f"\n* relevant. Written: {output / 'results.json'}, {output / 'report.html'}, {output / 'runs'}/")

@@ -10,7 +10,7 @@ from typing import Any
 
 import foreword.tables as numbers
 from foreword.files import atomic_write, write_json
-from foreword.lab.records import Cell
+from foreword.lab.records import BenchmarkCell
 from foreword.lab.statistics import Interval, Share, Summaries, Summary, Verdict, macro_mean, only, seed_means
 from foreword.report.html import Child, Markup, data_table, element, row
 from foreword.report.page import document
@@ -42,7 +42,7 @@ def summary_table(summaries: Summaries, title: str = "Means over the targets") -
 
 
 def domain_table(
-    cells: Sequence[Cell], systems: Sequence[str], targets: Sequence[str], measure: str = "nDCG@10"
+    cells: Sequence[BenchmarkCell], systems: Sequence[str], targets: Sequence[str], measure: str = "nDCG@10"
 ) -> Table:
     """Targets by systems, means over seeds, the best of each line marked.
 

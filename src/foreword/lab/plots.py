@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from foreword.lab.records import Cell
+from foreword.lab.records import BenchmarkCell
 from foreword.lab.statistics import (
     Summaries,
     Summary,
@@ -54,7 +54,7 @@ _FEW_SHOT = re.compile(r"(?P<family>.+)@(?P<labels>\d+|all)")
 
 def transfer_matrix(
     folder: Path | str,
-    cells: Sequence[Cell],
+    cells: Sequence[BenchmarkCell],
     targets: Sequence[str],
     *,
     baseline: str = "base",
@@ -72,7 +72,7 @@ def transfer_matrix(
         axes.grid(False)
         heat(axes, [[gains.get((SINGLE + source, target)) for target in columns] for source in sources], most)
         heat_axes(axes, sources, columns, ("source of the prompt", "target (held out)"))
-        title = f"Gain in {measure} by source and target"
+        title = f"SystemGain in {measure} by source and target"
         axes.set_title(title)
         caption = (
             f"Difference in {measure} from {baseline} when one source's prompt is used as it is: blue is better, "
@@ -87,14 +87,14 @@ def transfer_matrix(
 
 def gain_by_similarity(
     folder: Path | str,
-    cells: Sequence[Cell],
+    cells: Sequence[BenchmarkCell],
     targets: Sequence[str],
     systems: Sequence[str] | None = None,
     *,
     baseline: str = "base",
     measure: str = "nDCG@10",
 ) -> Plot | None:
-    """Gain over the baseline against similarity, a point for each system and target that has one.
+    """SystemGain over the baseline against similarity, a point for each system and target that has one.
 
     Args:
         folder: for the files.
@@ -120,7 +120,7 @@ def gain_by_similarity(
         gain_axis(axes, measure, baseline)
         axes.margins(0.1)
         axes.set_xlabel("similarity of the target's documents to the source's (cosine)")
-        title = f"Gain in {measure} against similarity"
+        title = f"SystemGain in {measure} against similarity"
         axes.set_title(title)
         figure.legend(loc="outside lower center", ncols=4, title="genre of the target")
         settle(figure)
@@ -136,7 +136,7 @@ def gain_by_similarity(
         return save(figure, folder, "gain-by-similarity", title, caption, data)
 
 
-def few_shot_families(cells: Sequence[Cell]) -> dict[str, dict[str, str]]:
+def few_shot_families(cells: Sequence[BenchmarkCell]) -> dict[str, dict[str, str]]:
     """Families of systems named `<family>@<labels>`: family -> labels as text -> system.
 
     A system with the family's bare name and no labels is its point at 0.
@@ -153,7 +153,7 @@ def few_shot_families(cells: Sequence[Cell]) -> dict[str, dict[str, str]]:
 
 def few_shot_curves(
     folder: Path | str,
-    cells: Sequence[Cell],
+    cells: Sequence[BenchmarkCell],
     targets: Sequence[str],
     families: Mapping[str, Mapping[str, str]] | None = None,
     *,
@@ -209,20 +209,20 @@ def few_shot_curves(
 
 
 def gain_by_parameters(folder: Path | str, summaries: Summaries) -> Plot | None:
-    """Gain over the baseline against the number of trained parameters, a point for each system."""
+    """SystemGain over the baseline against the number of trained parameters, a point for each system."""
     label = "trained parameters (log scale)"
     return _gain_by_cost(folder, summaries, "parameters", label, lambda row: row.trained_parameters)
 
 
 def gain_by_seconds(folder: Path | str, summaries: Summaries) -> Plot | None:
-    """Gain over the baseline against the time to adapt to one target, a point for each system."""
+    """SystemGain over the baseline against the time to adapt to one target, a point for each system."""
     label = "time to adapt to one target (seconds, log scale)"
     return _gain_by_cost(folder, summaries, "seconds", label, lambda row: row.seconds)
 
 
 def draw_all(
     folder: Path | str,
-    cells: Sequence[Cell],
+    cells: Sequence[BenchmarkCell],
     summaries: Summaries,
     families: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[Plot]:
@@ -258,7 +258,7 @@ def _gain_by_cost(
             dots(axes, [points[number] for number in own], place, name)
         gain_axis(axes, measure, baseline)
         axes.set_xlabel(label)
-        title = f"Gain in {measure} against {'trained parameters' if what == 'parameters' else 'time'}"
+        title = f"SystemGain in {measure} against {'trained parameters' if what == 'parameters' else 'time'}"
         axes.set_title(title)
         figure.legend(loc="outside lower center", ncols=2)
         settle(figure)
@@ -275,13 +275,13 @@ def _gain_by_cost(
         return save(figure, folder, f"gain-by-{what}", title, caption, data)
 
 
-def _singles(cells: Sequence[Cell]) -> list[str]:
+def _singles(cells: Sequence[BenchmarkCell]) -> list[str]:
     """The systems with one source's prompt."""
     return sorted({cell.system for cell in cells if cell.system.startswith(SINGLE)})
 
 
 def _domain_means(
-    cells: Sequence[Cell], systems: Sequence[str], targets: Sequence[str], baseline: str, measure: str
+    cells: Sequence[BenchmarkCell], systems: Sequence[str], targets: Sequence[str], baseline: str, measure: str
 ) -> dict[tuple[str, str], float]:
     """The mean difference from the baseline by system and target."""
     return {
@@ -291,7 +291,7 @@ def _domain_means(
     }
 
 
-def _similarities(cells: Sequence[Cell]) -> dict[tuple[str, str], float]:
+def _similarities(cells: Sequence[BenchmarkCell]) -> dict[tuple[str, str], float]:
     """The mean over seeds by system and target, where there is one."""
     found: dict[tuple[str, str], list[float]] = {}
     for cell in cells:

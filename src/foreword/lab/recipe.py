@@ -3,277 +3,29 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
+import time
 import tomllib
-import types
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from annotated_types import Gt, Lt
 
 from foreword.collections.registry import group_names, members
 from foreword.errors import ForewordError, UnknownNameError
-from foreword.prompts.spec import PromptSpec, StoredType
+from foreword.prompts.spec import Kind, PromptSpec, Sides, StoredType
+from foreword.settings import Count, Natural, NotNegative, Positive, Precision, Settings, Tokens, hints
+from foreword.training.config import StartConfig, TrainingConfig
 
 if TYPE_CHECKING:
-    from foreword.training.config import StartConfig, TrainingConfig
+    from sentence_transformers import SentenceTransformer
+
     from foreword.transferring.config import TransferConfig
-
-
-# The settings of a recipe's step: everything that its prompts follow from, besides the data.
-
 
 MULTITASK = "multitask"
 """The name of the prompt that is trained on several collections, and what `start_from` calls it."""
-
-_STARTS = ("words", "noise", "first-ids")
-
-
-@dataclass(frozen=True)
-class Values:
-    """How prompts are trained, by several collections at once or one for each.
-
-    Attributes:
-        backbone: as `foreword.load_encoder` takes it.
-        pooling: of the token embeddings.
-        normalize: embeddings of unit length, compared by the cosine; else inner products.
-        kind: of the prompt, see `PromptSpec`.
-        length: vectors (in each layer, for `gated` and `prefix`).
-        sides: `shared`, `untied` or `query`.
-        start: where a new prompt's values come from, see `foreword.prompts.start.new_prompt`.
-        learning_rate: at its peak.
-        schedule: after the warm-up.
-        warmup: share of the steps.
-        batch_size: queries in a step, on each device.
-        temperature: what similarities are divided by in the softmax.
-        hard_negatives: that each query brings, at most.
-        query_length: tokens a query is cut to in training.
-        document_length: tokens a document is cut to in training.
-        precision: of the forward passes.
-        seed: of every random choice.
-        epochs: passes over the training pairs; 0: `steps` decides.
-        steps: optimizer steps, where `epochs` is 0.
-        placement: of `input` prompts: `before` the first token or `after-cls`; empty for other kinds.
-        start_from: `multitask`: the prompt of the recipe before; empty: a new prompt.
-        domain_temperature: a domain of n pairs is drawn with weight n ** (1 / this); 1: by size.
-        gather_negatives: with several processes, negatives come from all of them.
-        mini_batch_size: texts embedded at once (GradCache below the batch size).
-        evaluate_every: steps between looks at the dev part.
-        dev_queries: of each domain, at such a look.
-        dev_documents: of each domain, beside the relevant ones.
-        dev_share: of the training queries of a domain without a dev split, held out as one.
-        dtype: the precision that prompts are stored in.
-    """
-
-    backbone: str
-    pooling: str
-    normalize: bool
-    kind: str
-    length: int
-    sides: str
-    start: str
-    learning_rate: float
-    schedule: str
-    warmup: float
-    batch_size: int
-    temperature: float
-    hard_negatives: int
-    query_length: int
-    document_length: int
-    precision: str
-    seed: int
-    epochs: float = 0.0
-    steps: int = 1
-    placement: str = ""
-    start_from: str = ""
-    domain_temperature: float = 1.0
-    gather_negatives: bool = False
-    mini_batch_size: int = 64
-    evaluate_every: int = 1000
-    dev_queries: int = 200
-    dev_documents: int = 1000
-    dev_share: float = 0.1
-    dtype: StoredType = "float16"
-
-    def __post_init__(self) -> None:
-        if self.start not in _STARTS:
-            raise ForewordError(f"start is {self.start!r}; expected one of {', '.join(_STARTS)}")
-        if self.start_from not in ("", MULTITASK):
-            raise ForewordError(f"start_from is {self.start_from!r}; expected {MULTITASK!r} or nothing")
-        _at_least(self, 1, "steps", "batch_size", "mini_batch_size", "dev_queries", "dev_documents")
-        _at_least(self, 0, "epochs", "warmup", "hard_negatives", "evaluate_every")
-        _at_least(self, 3, "query_length", "document_length")
-        for name in ("learning_rate", "temperature", "domain_temperature"):
-            if not getattr(self, name) > 0:
-                raise ForewordError(f"{name} is {getattr(self, name)}; it is above 0")
-        if not 0 < self.dev_share < 1:
-            raise ForewordError(f"dev_share is {self.dev_share}; it is a share, above 0 and below 1")
-        _ = self.spec
-
-    @property
-    def spec(self) -> PromptSpec:
-        """The prompt's structure. Raises `PromptError` naming the setting that is wrong."""
-        placement: Any = self.placement or None
-        kind: Any = self.kind
-        sides: Any = self.sides
-        return PromptSpec(kind, self.length, None, sides, placement)
-
-    @property
-    def head(self) -> tuple[str, str, bool]:
-        """What an encoder is loaded by: backbone, pooling, normalize."""
-        return self.backbone, self.pooling, self.normalize
-
-    def training(self) -> TrainingConfig:
-        """The settings as `foreword.training` takes them."""
-        from foreword.training.config import TrainingConfig
-
-        precision: Any = self.precision
-        return TrainingConfig(
-            side="both",
-            steps=self.steps,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            schedule=self.schedule,
-            warmup=self.warmup,
-            temperature=self.temperature,
-            hard_negatives=self.hard_negatives,
-            gather_negatives=self.gather_negatives,
-            mini_batch_size=self.mini_batch_size,
-            query_length=self.query_length,
-            document_length=self.document_length,
-            domain_temperature=self.domain_temperature,
-            evaluate_every=self.evaluate_every,
-            dev_queries=self.dev_queries,
-            dev_documents=self.dev_documents,
-            dtype=self.dtype,
-            precision=precision,
-            seed=self.seed,
-        )
-
-    def beginning(self) -> StartConfig:
-        """A new prompt's structure and start."""
-        from foreword.training.config import StartConfig
-
-        start: Any = self.start
-        return StartConfig(self.spec, start, self.seed)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields, as JSON values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class TransferValues:
-    """How the prompts of other domains are combined for one.
-
-    Attributes:
-        method: `average`: the weighted mean of their parameters.
-        similarity: see `foreword.transferring.reach.similarity`.
-        top_k: sources that are weighed.
-        temperature: of the softmax over their similarities.
-        sample: documents of each domain that similarity looks at.
-        features: the backbone that embeds them.
-        feature_length: tokens they are cut to.
-        precision: of these forward passes.
-    """
-
-    method: str
-    similarity: str
-    top_k: int
-    temperature: float
-    sample: int
-    features: str
-    feature_length: int
-    precision: str = "float32"
-
-    def __post_init__(self) -> None:
-        if self.method != "average":
-            raise ForewordError(f"method is {self.method!r}; a recipe's is 'average', of parameters with one start")
-        if self.similarity not in ("mean", "pairwise"):
-            raise ForewordError(f"similarity is {self.similarity!r}; expected mean or pairwise")
-        _at_least(self, 1, "top_k", "sample")
-        _at_least(self, 3, "feature_length")
-        if not self.temperature > 0:
-            raise ForewordError(f"temperature is {self.temperature}; it is above 0")
-
-    def config(self) -> TransferConfig:
-        """The settings as `foreword.transferring` takes them."""
-        from foreword.transferring.config import TransferConfig
-
-        method: Any = self.method
-        similarity: Any = self.similarity
-        return TransferConfig(method, similarity, self.top_k, self.temperature, self.sample)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields, as JSON values."""
-        return asdict(self)
-
-
-def _at_least(record: Any, least: int, *names: str) -> None:
-    for name in names:
-        if getattr(record, name) < least:
-            raise ForewordError(f"{name} is {getattr(record, name)}; it is at least {least}")
-
-
-# Frozen records from the tables of a TOML file: every key known and of its type, every error naming the key.
-
-
-Record = TypeVar("Record")
-
-_NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
-
-
-def build(kind: type[Record], table: Mapping[str, Any], where: str) -> Record:
-    """A record of a dataclass from a table; lists become tuples.
-
-    Args:
-        kind: the dataclass.
-        table: its fields by name; those with a default may be left out.
-        where: the file and the table, for messages.
-
-    Raises:
-        ForewordError: a key that is not known, missing or of another type, or a value that the record refuses.
-    """
-    hints = get_type_hints(kind)
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # a dataclass
-    unknown = sorted(set(table) - set(known))
-    if unknown:
-        raise ForewordError(f"{where}: unknown key {', '.join(unknown)}; known: {', '.join(known)}")
-    required = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
-    missing = [name for name in required if name not in table]
-    if missing:
-        raise ForewordError(f"{where}: the key {', '.join(missing)} is missing")
-    values = {name: _checked(value, hints[name], f"{where}: {name}") for name, value in table.items()}
-    try:
-        return kind(**values)
-    except ForewordError as error:
-        raise ForewordError(f"{where}: {error}") from error
-
-
-def subtable(table: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
-    """The table under a key, empty where there is none. Raises `ForewordError` when it is something else."""
-    found = table.get(name, {})
-    if not isinstance(found, dict):
-        raise ForewordError(f"{where}: {name} is {found!r}; expected a table, [{name}]")
-    return found
-
-
-def _checked(value: Any, hint: Any, where: str) -> Any:
-    """The value as its type wants it: a list as a tuple, a whole number for a float."""
-    if get_origin(hint) in (Union, types.UnionType):
-        hint = next(part for part in get_args(hint) if part is not type(None))
-    if get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-            raise ForewordError(f"{where} is {value!r}; expected a list of texts")
-        return tuple(value)
-    if get_origin(hint) is not None:  # a mapping, checked by the record itself
-        return value
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise ForewordError(f"{where} is {value!r}; expected {_NAMES.get(hint, hint)}")
-    return value
-
 
 Table = Literal["as-written", "as-took-effect"]
 Step = Literal["pretrain", "train", "transfer"]
@@ -283,11 +35,112 @@ STEPS = ("download", *get_args(Step), "evaluate")
 
 SYSTEMS = ("bm25", "base", MULTITASK, "domains", "transfer")
 
-_SHOWN = ("title", "description", "source", "command", "step", "after", "collections", "notes")
+
+@dataclass(frozen=True)
+class TrainingValues(Settings):
+    """How prompts are trained, by several collections at once or one for each.
+
+    What is not said here is a setting of `TrainingConfig` or `PromptSpec`, under its name there. A file must give
+    all that has no default.
+
+    Attributes:
+        backbone: as `foreword.load_encoder` takes it.
+        pooling: of the token embeddings.
+        normalize: embeddings of unit length, compared by the cosine; else inner products.
+        start: where a new prompt's values come from, see `foreword.prompts.start.new_prompt`.
+        epochs: passes over the training pairs; 0: `steps` decides.
+        placement: of `input` prompts: `before` the first token or `after-cls`; empty for other kinds.
+        start_from: `multitask`: the prompt of the recipe before; empty: a new prompt.
+        dev_share: of the training queries of a domain without a dev split, held out as one.
+    """
+
+    backbone: str
+    pooling: str
+    normalize: bool
+    kind: Kind
+    length: Count
+    sides: Sides
+    start: Literal["words", "noise", "first-ids"]
+    learning_rate: Positive
+    schedule: str
+    warmup: NotNegative
+    batch_size: Count
+    temperature: Positive
+    hard_negatives: Natural
+    query_length: Tokens
+    document_length: Tokens
+    precision: Precision
+    seed: int
+    epochs: NotNegative = 0.0
+    steps: Count = 1
+    placement: Literal["", "after-cls", "before"] = ""
+    start_from: Literal["", "multitask"] = ""
+    domain_temperature: Positive = 1.0
+    gather_negatives: bool = False
+    mini_batch_size: Count = 64
+    evaluate_every: Natural = 1000
+    dev_queries: Count = 200
+    dev_documents: Count = 1000
+    dev_share: Annotated[float, Gt(0), Lt(1)] = 0.1
+    dtype: StoredType = "float16"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.spec  # refuses what does not go together
+
+    @property
+    def spec(self) -> PromptSpec:
+        """The prompt's structure."""
+        return PromptSpec(self.kind, self.length, None, self.sides, self.placement or None)
+
+    @property
+    def head(self) -> tuple[str, str, bool]:
+        """What an encoder is loaded by: backbone, pooling, normalize."""
+        return self.backbone, self.pooling, self.normalize
+
+    def training(self) -> TrainingConfig:
+        """The settings as `foreword.training` takes them."""
+        shared = hints(TrainingConfig).keys() & hints(TrainingValues).keys()
+        return TrainingConfig(side="both", **{name: getattr(self, name) for name in shared})
+
+    def beginning(self) -> StartConfig:
+        """A new prompt's structure and start."""
+        return StartConfig(self.spec, self.start, self.seed)
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class TransferValues(Settings):
+    """How the prompts of other domains are combined for one.
+
+    Attributes:
+        method: `average`: the weighted mean of their parameters, which have one start.
+        similarity: see `foreword.transferring.reach.similarity`.
+        top_k: sources that are weighed.
+        temperature: of the softmax over their similarities.
+        sample: documents of each domain that similarity looks at.
+        features: the backbone that embeds them.
+        feature_length: tokens they are cut to.
+        precision: of these forward passes.
+    """
+
+    method: Literal["average"]
+    similarity: Literal["mean", "pairwise"]
+    top_k: Count
+    temperature: Positive
+    sample: Count
+    features: str
+    feature_length: Tokens
+    precision: Precision = "float32"
+
+    def config(self) -> TransferConfig:
+        """The settings as `foreword.transferring` takes them."""
+        from foreword.transferring.config import TransferConfig
+
+        return TransferConfig(self.method, self.similarity, self.top_k, self.temperature, self.sample)
+
+
+@dataclass(frozen=True)
+class Scoring(Settings):
     """What is scored at the end.
 
     Attributes:
@@ -305,26 +158,23 @@ class Evaluation:
     groups: tuple[str, ...]
     systems: tuple[str, ...]
     measures: tuple[str, ...]
-    k: int
-    query_length: int
-    document_length: int
+    k: Count
+    query_length: Count
+    document_length: Count
     split: str = ""
-    precision: str = "auto"
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        for name in self.systems:
-            if name not in SYSTEMS:
-                raise ForewordError(f"systems has {name!r}; expected any of {', '.join(SYSTEMS)}")
-        for name in self.groups:
-            if name not in group_names():
-                raise ForewordError(f"groups has {name!r}; expected any of {', '.join(group_names())}")
-        if min(self.k, self.query_length, self.document_length) < 1:
-            raise ForewordError("k, query_length and document_length are at least 1")
+        super().__post_init__()
+        for name, known in (("systems", SYSTEMS), ("groups", group_names())):
+            for one in getattr(self, name):
+                if one not in known:
+                    raise ForewordError(f"{name} has {one!r}; expected any of {', '.join(known)}")
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What a run needs: assumptions, and the estimates that follow from them (see `foreword.lab.needs`).
+class Needs(Settings):
+    """What a run needs: assumptions, and the estimates that follow from them (see `estimate`).
 
     Attributes:
         pairs: training pairs in an epoch, of all prompts together.
@@ -350,7 +200,7 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Miniature:
+class Miniature(Settings):
     """The same recipe on small data that is made on the spot.
 
     Attributes:
@@ -366,12 +216,12 @@ class Miniature:
     documents: int
     seconds: int
     report: Mapping[str, tuple[str, ...]]
-    evaluation: Evaluation
+    evaluation: Scoring
     before: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Settings):
     """One recipe, as its file has it.
 
     Attributes:
@@ -381,15 +231,15 @@ class Recipe:
         source: papers and systems that the values come from.
         command: that runs it.
         step: its own: `pretrain` one prompt on several collections, `train` one for each, or `transfer`.
-        after: the recipe whose prompts it starts from; empty: none.
         collections: ids and groups that the step is done on.
-        notes: what of the source is not followed, and why.
         evaluation: what is scored at the end.
         needs: of the full run.
         full: the settings by table.
         small: those of the miniature.
         differences: setting -> why the tables differ in it.
         miniature: the small data.
+        after: the recipe whose prompts it starts from; empty: none.
+        notes: what of the source is not followed, and why.
     """
 
     name: str
@@ -398,19 +248,18 @@ class Recipe:
     source: tuple[str, ...]
     command: str
     step: Step
-    after: str
     collections: tuple[str, ...]
-    notes: tuple[str, ...]
-    evaluation: Evaluation
+    evaluation: Scoring
     needs: Needs
-    full: Mapping[str, Values | TransferValues]
-    small: Mapping[str, Values | TransferValues]
+    full: Mapping[str, TrainingValues | TransferValues]
+    small: Mapping[str, TrainingValues | TransferValues]
     differences: Mapping[str, str]
     miniature: Miniature
+    after: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.step not in get_args(Step):
-            raise ForewordError(f"step is {self.step!r}; expected one of {', '.join(get_args(Step))}")
+        super().__post_init__()
         if self.step != "pretrain" and not self.after:
             raise ForewordError("after is missing: the recipe whose prompts this one starts from")
         written, effective = (self.full[table].as_dict() for table in TABLES)
@@ -419,7 +268,7 @@ class Recipe:
             odd = ", ".join(sorted(differing ^ set(self.differences)))
             raise ForewordError(f"differences must give the reason for each setting that differs, and no other: {odd}")
 
-    def settings(self, table: str, *, miniature: bool = False) -> Values | TransferValues:
+    def settings(self, table: str, *, miniature: bool = False) -> TrainingValues | TransferValues:
         """The settings of a table. Raises `UnknownNameError` when there is no such table."""
         if table not in TABLES:
             raise UnknownNameError(f"no values {table!r}; there are: {', '.join(TABLES)}")
@@ -433,19 +282,19 @@ class Recipe:
         return tuple(dict.fromkeys(name for names in found for name in names))
 
     def report(self, *, miniature: bool = False) -> dict[str, tuple[str, ...]]:
-        """The groups in the evaluation, with their collections."""
+        """The groups in the evaluation, with their collections.
+
+        A recipe that is scored on the split it is chosen by is scored on its own collections alone.
+        """
         if miniature:
             return dict(self.miniature.report)
-        return {group: tuple(n for n in members(group) if self._reported(n)) for group in self.evaluation.groups}
-
-    def _reported(self, name: str) -> bool:
-        """A recipe that is scored on the split it is chosen by is scored on its own collections alone."""
-        return not self.evaluation.split or name in self.collections
+        own = self.collections if self.evaluation.split else None
+        return {g: tuple(n for n in members(g) if own is None or n in own) for g in self.evaluation.groups}
 
 
 def recipe_names() -> tuple[str, ...]:
     """The recipes there are, those first that others start from."""
-    found = {path.stem: tomllib.loads(path.read_text("utf-8")).get("after", "") for path in _folder().glob("*.toml")}
+    found = {path.stem: tomllib.loads(path.read_text("utf-8")).get("after", "") for path in _FOLDER.glob("*.toml")}
 
     def depth(name: str) -> int:
         return 1 + depth(found[name]) if found.get(name) else 0
@@ -464,7 +313,7 @@ def load_recipe(name: str) -> Recipe:
         near = difflib.get_close_matches(name, recipe_names(), n=2, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(recipe_names())}"
         raise UnknownNameError(f"no recipe {name!r}; {hint}")
-    return read_recipe(_folder() / f"{name}.toml")
+    return read_recipe(_FOLDER / f"{name}.toml")
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -474,59 +323,54 @@ def read_recipe(path: Path) -> Recipe:
         table = tomllib.loads(path.read_text("utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ForewordError(f"{where}: {error}") from error
-    parts = {n: subtable(table, n, where) for n in ("values", *TABLES, "differences", "evaluation", "needs")}
-    small = subtable(table, "miniature", where)
-    kind = TransferValues if table.get("step") == "transfer" else Values
-    settings = {name: {**parts["values"], **parts[name]} for name in TABLES}
-    smaller = subtable(small, "values", where)
-    fields: dict[str, Any] = {name: table[name] for name in _SHOWN if name in table} | {
+
+    def taken(name: str, source: dict[str, Any]) -> dict[str, Any]:
+        found = source.pop(name, {})
+        if not isinstance(found, dict):
+            raise ForewordError(f"{where}: {name} is {found!r}; expected a table, [{name}]")
+        return found
+
+    kind: type[Settings] = TransferValues if table.get("step") == "transfer" else TrainingValues
+    common, evaluation, small = (taken(name, table) for name in ("values", "evaluation", "miniature"))
+    settings = {name: {**common, **taken(name, table)} for name in TABLES}
+    smaller = taken("values", small)
+    smaller_settings = {name: {**settings[name], **smaller, **taken(name, small)} for name in TABLES}
+    report = {group: tuple(ids) for group, ids in taken("report", small).items()}
+    scored = {**evaluation, **taken("evaluation", small), "groups": list(report)}
+    made = {
         "name": path.stem,
-        "after": table.get("after", ""),
-        "notes": table.get("notes", []),
-        "evaluation": build(Evaluation, parts["evaluation"], f"{where}, evaluation"),
-        "needs": build(Needs, parts["needs"], f"{where}, needs"),
-        "full": {name: build(kind, settings[name], f"{where}, {name}") for name in TABLES},
-        "small": {
-            name: build(
-                kind,
-                {**settings[name], **smaller, **subtable(small, name, where)},
-                f"{where}, {name} of the miniature",
-            )
-            for name in TABLES
-        },
-        "differences": parts["differences"],
-        "miniature": _miniature(small, parts["evaluation"], f"{where}, miniature"),
+        "evaluation": Scoring.read(evaluation, f"{where}, evaluation"),
+        "needs": Needs.read(taken("needs", table), f"{where}, needs"),
+        "full": {name: kind.read(settings[name], f"{where}, {name}") for name in TABLES},
+        "small": {name: kind.read(smaller_settings[name], f"{where}, {name} of the miniature") for name in TABLES},
+        "differences": taken("differences", table),
     }
-    unknown = {name: value for name, value in table.items() if name not in {*_SHOWN, *parts, "miniature"}}
-    return build(Recipe, {**fields, **unknown}, where)
+    inside = f"{where}, miniature"
+    small |= {"report": report, "evaluation": Scoring.read(scored, inside)}
+    return Recipe.read({**table, **made, "miniature": Miniature.read(small, inside)}, where)
 
 
-def _miniature(table: Mapping[str, Any], evaluation: Mapping[str, Any], where: str) -> Miniature:
-    report = {group: tuple(ids) for group, ids in subtable(table, "report", where).items()}
-    changes = {**subtable(table, "evaluation", where), "groups": list(report)}
-    plain = {name: value for name, value in table.items() if name not in ("values", *TABLES)}
-    fields = {**plain, "report": report, "evaluation": build(Evaluation, {**evaluation, **changes}, where)}
-    return build(Miniature, fields, where)
+_FOLDER = Path(__file__).parent / "recipes"
 
 
 def chain(recipe: Recipe, table: str) -> tuple[Recipe, ...]:
     """The recipes whose steps are done, in order: those that this one starts from, and it."""
     settings = recipe.settings(table)
-    alone = isinstance(settings, Values) and not settings.start_from
+    alone = isinstance(settings, TrainingValues) and not settings.start_from
     return (recipe,) if alone else (*chain(load_recipe(recipe.after), table), recipe)
 
 
 @dataclass(frozen=True)
-class Stage:
+class RecipeStep:
     """One step of a run: whose it is, on what, and how."""
 
     recipe: str
     step: Step
     ids: tuple[str, ...]
-    settings: Values | TransferValues
+    settings: TrainingValues | TransferValues
 
 
-def stages(recipe: Recipe, table: str, *, miniature: bool = False) -> tuple[Stage, ...]:
+def stages(recipe: Recipe, table: str, *, miniature: bool = False) -> tuple[RecipeStep, ...]:
     """The steps that make prompts, in order, of a recipe and of those before it.
 
     In a miniature of transfer the domains that are trained are those that are transferred to.
@@ -544,9 +388,210 @@ def stages(recipe: Recipe, table: str, *, miniature: bool = False) -> tuple[Stag
             settings = replace(settings, **changes)
         if miniature and (one.step, recipe.step) == ("train", "transfer"):
             ids = recipe.ids(miniature=True)
-        found.append(Stage(one.name, one.step, ids, settings))
+        found.append(RecipeStep(one.name, one.step, ids, settings))
     return tuple(found)
 
 
-def _folder() -> Path:
-    return Path(__file__).parent / "recipes"
+# What a full run needs: estimates from the settings, by formulas that are said, at a rate that is given.
+#
+# Nothing here was measured on the device that the recipes are for. Floating-point operations are 2 N a token forward
+# and 2 N a token backward through frozen weights (N parameters beside the embeddings; Kaplan et al. 2020, without the
+# gradient of the weights), once more forward under GradCache; attention's own products are left out (some 5 %).
+# Memory is that of activations in training, `s b h (34 + 5 a s / h)` bytes a layer at 16 bits for b texts of s tokens,
+# width h and a heads (Korthikanti et al. 2022, arXiv 2205.05198, equation 2), and the weights.
+
+LAYERS, WIDTH, HEADS = 12, 768, 12  # of bert-base-uncased
+PARAMETERS = 12 * LAYERS * WIDTH**2  # beside the embeddings
+WEIGHTS = 109_482_240  # parameters with the embeddings and the pooler
+
+PEAK = {"float16": 312e12, "bfloat16": 312e12, "float32": 19.5e12, "auto": 312e12}
+"""Operations a second that NVIDIA's data sheet gives the A100 (dense products)."""
+SHARE = 0.4
+"""Of the peak that is assumed to be reached."""
+UNPACKED = 4
+"""Bytes on the disk for each downloaded one: the archive itself, and text three times as large."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run of one recipe, without those before it, is estimated to need.
+
+    Attributes:
+        training_hours: of all its prompts.
+        indexing_hours: of the evaluation.
+        gpu_memory_gb: gigabytes, in training.
+        rates: operations a second that are assumed in training and in the evaluation.
+    """
+
+    training_hours: float
+    indexing_hours: float
+    gpu_memory_gb: float
+    rates: tuple[float, float]
+
+    @property
+    def hours(self) -> float:
+        """Of all of it."""
+        return self.training_hours + self.indexing_hours
+
+
+def estimate(recipe: Recipe, table: str = "as-took-effect", *, rate: float | None = None) -> Estimate:
+    """What a full run of a recipe needs.
+
+    Args:
+        recipe: its `needs` give the amounts.
+        table: of its settings.
+        rate: operations a second, as `measure` finds them on a device; None: `SHARE` of an A100's `PEAK`, at the
+            precisions of the settings and of the evaluation.
+    """
+    needs, evaluation = recipe.needs, recipe.evaluation
+    settings = (one.settings(table) for one in chain(recipe, table))
+    values = [one for one in settings if isinstance(one, TrainingValues)][-1]  # that the prompts are trained by
+    rates = (rate or SHARE * PEAK[values.precision], rate or SHARE * PEAK[evaluation.precision])
+    own = values.length if values.kind == "input" else 0  # positions that the prompt itself takes
+    cached = values.mini_batch_size < values.batch_size
+    training = 0.0
+    if recipe.step != "transfer":
+        query = min(needs.query_tokens, values.query_length) + own
+        document = min(needs.document_tokens, values.document_length) + own
+        tokens = values.epochs * needs.pairs * (query + (1 + values.hard_negatives) * document)
+        training = tokens * PARAMETERS * (6 if cached else 4)
+    length = min(needs.document_tokens, evaluation.document_length)
+    tokens = sum(length + (0 if name == "base" else own) for name in evaluation.systems if name != "bm25")
+    indexing = 2.0 * PARAMETERS * needs.documents * tokens
+
+    def held(texts: int, tokens: int) -> float:
+        size = 4 if values.precision == "float32" else 2  # bytes of an activation
+        return texts * tokens * WIDTH * LAYERS * (34 + 5 * HEADS * tokens / WIDTH) * size / 2
+
+    if recipe.step == "transfer":  # nothing is trained: one layer's activations of a batch
+        activations = held(64, evaluation.document_length) / LAYERS * 2
+    elif cached:
+        activations = held(values.mini_batch_size, values.document_length + own)
+    else:
+        columns = (1 + values.hard_negatives) * held(values.batch_size, values.document_length + own)
+        activations = held(values.batch_size, values.query_length + own) + columns
+    return Estimate(training / rates[0] / 3600, indexing / rates[1] / 3600, (activations + 4 * WEIGHTS) / 1e9, rates)
+
+
+def measure(encoder: SentenceTransformer, values: TrainingValues, *, seconds: float = 5.0) -> float:
+    """Operations a second that this machine reaches in training under these settings, for `estimate`.
+
+    Texts of the settings' document length go forward and backward, to an untrained prompt, for some seconds.
+    """
+    from foreword.prompts.encoder import autocast, transformer_of
+    from foreword.prompts.start import new_prompt
+
+    transformer = transformer_of(encoder)
+    prompt = new_prompt(encoder, values.spec, start="noise", seed=values.seed).to(encoder.device)
+    texts = ["word " * values.document_length] * min(values.batch_size, values.mini_batch_size)
+    tokens = len(texts) * (values.document_length + (values.length if values.kind == "input" else 0))
+    route, known = transformer.route, "(measured)"
+    transformer.add(known, prompt)
+    transformer.route = known
+    embeddings: Any = transformer.model.get_input_embeddings()
+    count = sum(p.numel() for p in transformer.model.parameters()) - embeddings.weight.numel()
+    done, taken = 0.0, 0.0
+    try:
+        while taken < seconds or not done:
+            began = time.perf_counter()
+            features = encoder.preprocess(texts, task="document", max_length=values.document_length)
+            features = {k: v.to(encoder.device) if hasattr(v, "to") else v for k, v in features.items()}
+            with autocast(values.precision, encoder.device):
+                encoder(features)["sentence_embedding"].float().sum().backward()
+            taken += time.perf_counter() - began
+            done += 4.0 * count * tokens
+    finally:
+        transformer.remove(known)
+        transformer.route = route
+    return done / taken
+
+
+def before(recipe: Recipe, table: str) -> list[tuple[Recipe, Estimate]]:
+    """The recipes whose prompts come first, with their estimates."""
+    return [(r, estimate(r, table)) for r in chain(recipe, table)[:-1]]
+
+
+# A recipe in words.
+
+_EFFECTIVE = "as-took-effect"
+
+
+def describe(recipe: Recipe) -> str:
+    """What a recipe is, for a terminal."""
+    miniature = f"foreword recipe {recipe.name} --miniature --output runs/{recipe.name}-miniature"
+    blocks = [
+        f"{recipe.name}: {recipe.title}",
+        _wrapped(recipe.description),
+        _listed("from", recipe.source),
+        _side_by_side(recipe),
+        _listed("why the two differ", [f"{name}: {reason}" for name, reason in recipe.differences.items()]),
+        _listed("not followed", recipe.notes),
+        _listed("what is done", _done(recipe)),
+        _listed("needs (estimates by formula; nothing was measured on such a device)", _needed(recipe)),
+        f"run it:\n  {recipe.command}\n"
+        f"or on small data made here, in about {recipe.miniature.seconds} s on two processor cores:\n  {miniature}",
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _wrapped(text: str, first: str = "", indent: str = "") -> str:
+    return textwrap.fill(
+        " ".join(text.split()), 100, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False
+    )
+
+
+def _listed(title: str, lines: Sequence[str]) -> str:
+    return "\n".join([f"{title}:", *(_wrapped(line, "  - ", "    ") for line in lines)]) if lines else ""
+
+
+def _side_by_side(recipe: Recipe) -> str:
+    """The settings: one column where the tables agree in all of them."""
+
+    def stated(settings: TrainingValues | TransferValues) -> dict[str, str]:
+        found = settings.as_dict()
+        if isinstance(settings, TrainingValues):  # of epochs and steps, the one that decides
+            found |= {"steps": "by epochs"} if settings.epochs else {"epochs": ""}
+        return {name: _shown(value) for name, value in found.items()}
+
+    written, effective = (stated(recipe.full[name]) for name in TABLES)
+    small = stated(recipe.small[_EFFECTIVE])
+    rows: list[list[str]] = [["setting", *(["as-written"] if recipe.differences else []), _EFFECTIVE, "miniature"]]
+    for name, value in effective.items():
+        first = [written[name] + (" *" if name in recipe.differences else "")] if recipe.differences else []
+        rows.append([name, *first, value, small[name] if small[name] != value else ""])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value) or "-"
+
+
+def _done(recipe: Recipe) -> list[str]:
+    what = {"pretrain": "one prompt on", "train": "a prompt for each of", "transfer": "transfer to each of"}[
+        recipe.step
+    ]
+    lines = [f"{what} {len(recipe.ids())} collections: {', '.join(recipe.collections)}"]
+    if recipe.after:
+        new = len(chain(recipe, _EFFECTIVE)) == 1
+        lines.append(f"{'as written, ' if new else ''}starts from the prompts of {recipe.after}, which are made first")
+    groups = " and ".join(f"{group} ({len(ids)})" for group, ids in recipe.report().items())
+    systems, measures = ", ".join(recipe.evaluation.systems), ", ".join(recipe.evaluation.measures)
+    return [*lines, f"scored on {groups}: {systems}; {measures}"]
+
+
+def _needed(recipe: Recipe) -> list[str]:
+    found, needs = estimate(recipe, _EFFECTIVE), recipe.needs
+    rates = " and ".join(f"{rate / 1e12:.3g}" for rate in dict.fromkeys(found.rates))
+    others = before(recipe, _EFFECTIVE)
+    return [
+        f"about {needs.gpu_memory_gb:g} GB on the device, {needs.disk_gb:g} GB on the disk ({needs.download_gb:g} GB "
+        "to download)",
+        f"about {needs.hours:.3g} hours: {found.training_hours:.3g} of training and {found.indexing_hours:.3g} of the "
+        f"evaluation, at {rates} TFLOP/s ({SHARE:.0%} of what NVIDIA's data sheet gives an A100)",
+        *(f"and those of {other.name} before it: about {its.hours:.3g} hours" for other, its in others),
+        "foreword.lab.recipe.measure gives the rate of a machine, and estimate the hours at that rate",
+        f"assumed: {needs.basis}",
+    ]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
 
 from foreword.collections.collection import Collection
 from foreword.collections.registry import family_of, load, split_id
@@ -21,8 +21,9 @@ from foreword.evaluation.candidates import read_bank
 from foreword.evaluation.group import GroupConfig, System, evaluate_group
 from foreword.evaluation.table import format_group
 from foreword.files import atomic_write, write_json
+from foreword.lab.experiment import Experiment, learning_curve
 from foreword.lab.miniature import DATA, prepare
-from foreword.lab.recipe import MULTITASK, STEPS, Evaluation, Recipe, Stage, Step, TransferValues, Values, stages
+from foreword.lab.recipe import MULTITASK, STEPS, Recipe, Step, TrainingValues, TransferValues, stages
 from foreword.prompts.encoder import state_digest
 from foreword.prompts.inspect import bank_words
 from foreword.prompts.loading import load_encoder
@@ -35,6 +36,7 @@ from foreword.prompts.store import (
     check_backbone,
     describe_backbone,
     folder_name,
+    library_versions,
     load_bank,
     load_prompt,
     read_card,
@@ -45,12 +47,10 @@ from foreword.training.train import Outcome, failures, train, train_group
 from foreword.transferring.reach import Array, document_features
 from foreword.transferring.transfer import has_seen, transfer
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
-
 FORMAT = "foreword-recipe/1"
-RECORD = "recipe.json"
+RECORD, PAGE = "recipe.json", "report.html"
+BANK, TRANSFERRED, TABLES = "prompts", "transferred", "tables"
+"""Folders of the output, beside `multitask`."""
 MINIATURE_DATA = "miniature-data"
 """Below the output."""
 
@@ -95,22 +95,18 @@ def run_recipe(
         DataError: data are missing or broken.
         ForewordError: a prompt failed, or a check: it says which, with the figures, after all was written.
     """
-    from foreword.prompts.store import library_versions
-
     resolved = plan(recipe, values=values, miniature=miniature, steps=steps, multitask=multitask, bank=bank, data=data)
     output = Path(output)
     if miniature and data is not None:
         raise ForewordError(f"a miniature makes its own data, in {output / MINIATURE_DATA}; leave out data (--data)")
     place = output / MINIATURE_DATA if miniature else data_folder(data)
-    work = Work(recipe, values, miniature, output, place, transport, multitask, bank, quiet)
-    began, seconds = time.perf_counter(), {}
-    work.load_encoders()
+    work = RecipeRun(recipe, values, miniature, output, place, transport, multitask, bank, quiet)
+    seconds: dict[str, float] = {}
     for step in resolved["steps"]:
-        said_at = time.perf_counter()
-        if not quiet:
-            print(f"[{said_at - began:5.0f} s] {recipe.name}: {step}", file=sys.stderr, flush=True)
+        began = work.seconds
+        work.say(f"{recipe.name}: {step}")
         getattr(work, step)()
-        seconds[step] = round(time.perf_counter() - said_at, 2)
+        seconds[step] = round(work.seconds - began, 2)
     checks = work.checks()
     results: dict[str, Any] = {
         "format": FORMAT,
@@ -118,10 +114,10 @@ def run_recipe(
         "backbones": work.backbones(),
         "versions": library_versions(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds": {**seconds, "all": round(time.perf_counter() - began, 2)},
+        "seconds": {**seconds, "all": round(work.seconds, 2)},
         "prompts": [prompt.as_dict() for prompt in work.prompts],
         "transfers": work.transfers,
-        "checks": [check.as_dict() for check in checks],
+        "checks": [asdict(check) for check in checks],
         "failures": work.failures,
         "left_out": work.left_out,
         "tables": work.tables,
@@ -166,7 +162,8 @@ def plan(
     Raises:
         UnknownNameError: no such values or step.
     """
-    found = [s for s in stages(recipe, values, miniature=miniature) if not _given(s, multitask, bank)]
+    given: set[Step] = {"pretrain", "train"} if bank else {"pretrain"} if multitask else set()
+    found = [stage for stage in stages(recipe, values, miniature=miniature) if stage.step not in given]
     own = ["download", *(stage.step for stage in found), "evaluate"]
     for step in steps or ():
         if step not in own:
@@ -191,7 +188,7 @@ def plan(
             }
             for stage in found
         },
-        "evaluation": asdict(evaluation),
+        "evaluation": evaluation.as_dict(),
         "report": {group: list(ids) for group, ids in recipe.report(miniature=miniature).items()},
         "documents": recipe.miniature.documents if miniature else None,
     }
@@ -199,9 +196,234 @@ def plan(
     return as_read_back
 
 
-def _given(stage: Stage, multitask: Path | None, bank: Path | None) -> bool:
-    """Whether a step is not done, since its prompts are given."""
-    return (stage.step == "pretrain" and bool(multitask or bank)) or (stage.step == "train" and bank is not None)
+class RecipeRun(Experiment):
+    """The state of one run; `run_recipe` says what happens in which order."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        table: str,
+        miniature: bool,
+        output: Path,
+        data: Path,
+        transport: Transport,
+        multitask: Path | None,
+        bank: Path | None,
+        quiet: bool,
+    ) -> None:
+        """`data` is the data folder, or where a miniature's is made; see `run_recipe` for the others."""
+        super().__init__(output, data=data / DATA if miniature else data, quiet=quiet)
+        self.recipe, self.miniature, self.made_in, self.transport = recipe, miniature, data, transport
+        self.evaluation = recipe.miniature.evaluation if miniature else recipe.evaluation
+        self.stages = {stage.step: stage for stage in stages(recipe, table, miniature=miniature)}
+        self.pretrains = multitask is None and bank is None
+        self.multitask = multitask or output / MULTITASK
+        self.bank = bank or output / BANK
+        self.prompts: list[Made] = []
+        self.transfers: list[dict[str, Any]] = []
+        self.failures: list[dict[str, Any]] = []
+        self.left_out: list[dict[str, str]] = []
+        self.tables: dict[str, Any] = {}
+        for stage in self.stages.values():  # every encoder first, so that a missing one is said first of all
+            if isinstance(stage.settings, TrainingValues):
+                self.loaded(*stage.settings.head)
+        self.encoder = self.loaded(*self.values("train" if "train" in self.stages else "pretrain").head)
+
+    # -- pieces ----------------------------------------------------------------------------------------------------
+
+    def values(self, step: Step) -> TrainingValues:
+        """The settings of pretraining or of the domains' training."""
+        settings = self.stages[step].settings
+        assert isinstance(settings, TrainingValues)
+        return settings
+
+    def load(self, name: str) -> Collection:
+        """A collection, as it is; not kept, since there are large ones."""
+        return load(name, data=self.data)
+
+    def supervised(self, name: str) -> Collection:
+        """A collection with the splits that its prompt is trained by."""
+        values = self.values("train")
+        return supervise(self.load(name), seed=values.seed, dev_share=values.dev_share)
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    def download(self) -> None:
+        """Bring every collection that is trained on or scored, unless it is there."""
+        stages_here = [stage for stage in self.stages.values() if stage.step != "pretrain" or self.pretrains]
+        ids = [name for stage in stages_here for name in stage.ids]
+        ids += [name for names in self.recipe.report(miniature=self.miniature).values() for name in names]
+        ids = list(dict.fromkeys(ids))
+        if self.miniature:
+            prepare(ids, self.made_in, self.recipe.miniature.documents)
+            return
+        failed = []
+        for name in ids:
+            try:
+                family_of(name).download(split_id(name)[1], self.data, self.transport)
+            except (ForewordError, OSError) as error:
+                failed.append(f"\n  {name}: {error}")
+        if failed:
+            raise ForewordError(f"{len(failed)} of {len(ids)} collections are not there:{''.join(failed)}")
+
+    def pretrain(self) -> None:
+        """The multitask prompt."""
+        values = self.values("pretrain")
+        encoder = self.loaded(*values.head)
+        stored = train(
+            encoder,
+            [self.load(name) for name in self.stages["pretrain"].ids],
+            self.multitask,
+            domain=MULTITASK,
+            config=values.training(),
+            start=values.beginning(),
+            quiet=self.quiet,
+        )
+        self.prompts.append(Made(stored, starting_prompt(encoder, values, None)))
+
+    def train(self) -> None:
+        """A prompt for each collection."""
+        values, encoder = self.values("train"), self.encoder
+        try:
+            begun = load_prompt(self.multitask) if values.start_from else None
+        except PromptError as error:
+            raise PromptError(f"{error}. The step pretrain makes it, or say where it is (multitask=FOLDER)") from error
+        start = starting_prompt(encoder, values, begun)
+        found = train_group(
+            encoder,
+            self.stages["train"].ids,
+            self.bank,
+            load=self.supervised,
+            config=values.training(),
+            start=values.beginning() if begun is None else StoredPrompt(start, begun.card),
+            quiet=self.quiet,
+            on_trained=self._trained,
+        )
+        self.failures += failures(found)
+        self.prompts += [Made(load_prompt(one.prompt, encoder), start) for one in found if one.status != "failed"]
+
+    def _trained(self, one: Outcome) -> None:
+        self.say(f"{one.collection}: {one.status}{f': {one.error}' if one.error else ''} ({one.seconds:.0f} s)")
+
+    def transfer(self) -> None:
+        """For each collection, the prompts of the others combined."""
+        values, targets = self.stages["transfer"].settings, self.stages["transfer"].ids
+        assert isinstance(values, TransferValues)
+        encoder = self.encoder
+        bank = load_bank(self.bank, encoder)
+        bank.pop(MULTITASK, None)
+        features: dict[str, Array] = {}
+        for target in targets:
+            folder = self.output / TRANSFERRED / folder_name(target)
+            used = {name: stored for name, stored in bank.items() if not has_seen(stored, target)}
+            follows = {"settings": values.as_dict(), "from": {n: stored.card["digest"] for n, stored in used.items()}}
+            card = read_card(folder) if (folder / CARD).is_file() else {}
+            said: dict[str, Any] = card.get("transfer", {})  # what an earlier run decided
+            if card.get("follows_from") != follows:
+                features = features or self._features(values, sorted({*targets, *bank}))
+                result = transfer(encoder, self.load(target), used, values.config(), features=features, quiet=True)
+                if result.prompt is None:
+                    raise ForewordError(f"{target}: {result.method} gave no prompt; a recipe transfers by the average")
+                said = {key: value for key, value in result.as_dict().items() if key != "seconds"}
+                record = {"transfer": said, "follows_from": follows}
+                save_prompt(folder, result.prompt, encoder, target, record=record)
+            self.transfers.append(said)
+            self.say(f"{target}: " + ", ".join(f"{name} {weight:.2f}" for name, weight in said["weights"].items()))
+
+    def _features(self, values: TransferValues, names: Sequence[str]) -> dict[str, Array]:
+        """Embeddings of documents by the backbone that similarity is measured with."""
+        encoder = load_encoder(values.features)
+        how: dict[str, Any] = {"limit": values.sample, "max_length": values.feature_length, "quiet": True}
+        how["precision"] = values.precision
+        return {name: document_features(encoder, self.load(name), **how) for name in names}
+
+    def evaluate(self) -> None:
+        """The tables."""
+        evaluation = self.evaluation
+        systems = self._systems()
+        for group, ids in self.recipe.report(miniature=self.miniature).items():
+            result = evaluate_group(
+                group,
+                ids,
+                systems,
+                self.output / TABLES / group,
+                load=self.load,
+                encoder=self.encoder,
+                config=GroupConfig(
+                    measures=evaluation.measures,
+                    k=evaluation.k,
+                    query_length=evaluation.query_length,
+                    document_length=evaluation.document_length,
+                    precision=evaluation.precision,
+                    splits=dict.fromkeys(ids, evaluation.split) if evaluation.split else {},
+                ),
+                quiet=self.quiet,
+            ).as_dict()
+            for ending, style in (("md", "markdown"), ("csv", "csv")):  # published figures are of the real collections
+                with atomic_write(self.output / TABLES / f"{group}.{ending}") as file:
+                    file.write(format_group(result, style, published=not self.miniature))
+            self.failures += result["failures"]
+            self.tables[group] = {key: result[key] for key in ("headline", "means", "collections", "systems")}
+
+    def _systems(self) -> list[System]:
+        """The columns; a prompt made under another pooling or normalisation, or an empty bank, cannot be one."""
+        folders = {MULTITASK: self.multitask, "domains": self.bank, "transfer": self.output / TRANSFERRED}
+        systems = []
+        for name in self.evaluation.systems:
+            if name not in folders:
+                kind: Any = name
+                systems.append(System(name, kind))
+                continue
+            folder = folders[name]
+            try:
+                if name == MULTITASK:
+                    check_backbone(read_card(folder), self.encoder, folder)
+                else:
+                    read_bank(folder)
+                systems.append(System(name, "prompt" if name == MULTITASK else "bank", folder))
+            except PromptError as error:
+                self.left_out.append({"system": name, "why": str(error)})
+                self.say(f"{name} is not scored: {error}")
+        return systems
+
+    # -- results ---------------------------------------------------------------------------------------------------
+
+    def checks(self) -> list[Check]:
+        """Of every prompt that was trained, and of the backbones."""
+        found = [check for made in self.prompts for check in check_prompt(made)]
+        states = [(head[0], before, state_digest(self.loaded(*head))) for head, before in self.states.items()]
+        return found + [check_state(*state) for state in states]
+
+    def backbones(self) -> list[Mapping[str, Any]]:
+        """What was loaded, with the hash of its state before."""
+        return [{**describe_backbone(self.loaded(*head)), "state_sha256": state} for head, state in self.states.items()]
+
+    def write_page(self, record: Mapping[str, Any]) -> None:
+        """The page of all that the record holds: its tables, learning curves, weights, and what prompts lie near."""
+        folders = [Path(prompt["folder"]) for prompt in record["prompts"]]
+        prompts = [load_prompt(folder) for folder in folders if (folder / CARD).is_file()]  # one may be gone since
+        near = {stored.domain: stored for stored in prompts if stored.prompt.spec.kind == "input"}  # to words
+        rows: list[dict[str, Any]] = []
+        for name in record["tables"]:
+            group = json.loads((self.output / TABLES / name / "group.json").read_text("utf-8"))
+            for row in group["rows"]:
+                common = {key: row[key] for key in ("system", "collection", "seconds")}
+                headline_first = sorted(row["measures"].items(), key=lambda item: item[0] != group["headline"])
+                rows += [{**common, "measure": measure, "value": value} for measure, value in headline_first]
+        results: dict[str, Any] = {
+            "title": f"{record['title']}{' (miniature)' if record['miniature'] else ''}",
+            "created": record["finished"],
+            "configuration": record["configuration"],
+            "versions": record["versions"],
+            "rows": rows,
+            "curves": [learning_curve(stored.domain, stored) for stored in prompts],
+            "words": bank_words(self.encoder, near).records if near else [],
+            "weights": [
+                {"target": entry["target"], "system": entry["method"], "weights": entry["weights"]}
+                for entry in record["transfers"]
+            ],
+        }
+        write_report(self.output / PAGE, results)
 
 
 # Whether a recipe's training learnt anything: for every prompt, and for the backbone that must not.
@@ -246,23 +468,31 @@ class Check:
     passed: bool
     said: str
 
-    def as_dict(self) -> dict[str, Any]:
-        """The fields, as JSON values."""
-        return asdict(self)
-
 
 def check_prompt(made: Made) -> list[Check]:
     """What a trained prompt must show: a lower dev loss than its start, and other values.
 
     The start is compared as it would be stored, rounded to the card's dtype.
     """
-    return [_loss(made.stored), _values(made.stored, made.start)]
+    stored = made.stored
+    history, best = stored.card["metrics"]["dev"], stored.card["metrics"]["best_step"]
+    looked = {entry["step"]: entry["loss"] for entry in history if entry.get("loss") is not None}
+    if len(looked) < 2 or 0 not in looked:
+        loss = Check(stored.domain, "dev loss", False, "no dev split, or too few steps, to see it by")
+    else:
+        step = min((step for step in (best, max(looked)) if step > 0), key=lambda step: looked[step])
+        said = f"{looked[0]:.6f} at the start, {looked[step]:.6f} at step {step}"
+        loss = Check(stored.domain, "dev loss", looked[step] < looked[0], said)
+    rounded, digest = made.start.rounded(DTYPES[stored.card["dtype"]]).digest(), stored.card["digest"]
+    said = f"{rounded[:12]} at the start, {digest[:12]} stored, of step {best}"
+    if best == 0:
+        said += ": no step retrieved better on the dev split than the start, which was kept"
+    return [loss, Check(stored.domain, "values", digest != rounded and best > 0, said)]
 
 
 def check_state(name: str, before: str, after: str) -> Check:
     """The backbone must be the same, bit by bit, after all trainings as before (SHA-256 of its state)."""
-    same = before == after
-    return Check(name, "backbone", same, f"{before[:12]} before, {after[:12]} after")
+    return Check(name, "backbone", before == after, f"{before[:12]} before, {after[:12]} after")
 
 
 def require(checks: Sequence[Check], recipe: str, record: str) -> None:
@@ -276,32 +506,10 @@ def require(checks: Sequence[Check], recipe: str, record: str) -> None:
         )
 
 
-def _loss(stored: StoredPrompt) -> Check:
-    history = stored.card["metrics"]["dev"]
-    looked = {entry["step"]: entry["loss"] for entry in history if entry.get("loss") is not None}
-    if len(looked) < 2 or 0 not in looked:
-        return Check(stored.domain, "dev loss", False, "no dev split, or too few steps, to see it by")
-    best, last = stored.card["metrics"]["best_step"], max(looked)
-    reached = {step: looked[step] for step in (best, last) if step > 0}
-    step = min(reached, key=lambda step: reached[step])
-    said = f"{looked[0]:.6f} at the start, {reached[step]:.6f} at step {step}"
-    return Check(stored.domain, "dev loss", reached[step] < looked[0], said)
-
-
-def _values(stored: StoredPrompt, start: Prompt) -> Check:
-    rounded = start.rounded(DTYPES[stored.card["dtype"]]).digest()
-    digest, step = stored.card["digest"], stored.card["metrics"]["best_step"]
-    changed = digest != rounded and step > 0
-    said = f"{rounded[:12]} at the start, {digest[:12]} stored, of step {step}"
-    if step == 0:
-        said += ": no step retrieved better on the dev split than the start, which was kept"
-    return Check(stored.domain, "values", changed, said)
-
-
 # Where a domain's prompt starts: from the multitask prompt, brought into another form where the settings want one.
 
 
-def starting_prompt(encoder: SentenceTransformer, values: Values, multitask: StoredPrompt | None) -> Prompt:
+def starting_prompt(encoder: SentenceTransformer, values: TrainingValues, multitask: StoredPrompt | None) -> Prompt:
     """The prompt that training starts from under these settings.
 
     A multitask prompt of another structure gives its query part to every part wanted (both, where it is untied and
@@ -322,342 +530,15 @@ def starting_prompt(encoder: SentenceTransformer, values: Values, multitask: Sto
     axis = 0 if values.kind == "input" else 1  # of the vectors
     for name, tensor in tensors.items():
         part, _, what = name.partition(".")
-        origin = known[f"{_part_of(old, part)}.{what}"]
+        source = old.spec.part_for("document" if part == "document" else "query")
+        if source is None:
+            raise ForewordError(
+                "the multitask prompt does not encode documents, and the prompt wanted does; train anew"
+            )
+        origin = known[f"{source}.{what}"]
         if what == "gate":
             tensor.copy_(origin)
         else:
             count = min(origin.shape[axis], tensor.shape[axis])
             tensor.narrow(axis, 0, count).copy_(origin.narrow(axis, 0, count))
     return Prompt(values.spec, tensors)
-
-
-def _part_of(old: Prompt, part: str) -> str:
-    """The part of the old prompt that a part of the new one is made of."""
-    side = old.spec.part_for("document" if part == "document" else "query")
-    if side is None:
-        raise ForewordError("the multitask prompt does not encode documents, and the prompt wanted does; train anew")
-    return side
-
-
-# The page of a recipe's run: its tables, learning curves, similarities, and the words that its prompts lie near.
-
-
-PAGE = "report.html"
-
-
-def write_page(
-    path: Path,
-    record: Mapping[str, Any],
-    prompts: Sequence[StoredPrompt],
-    groups: Iterable[Path],
-    encoder: SentenceTransformer,
-) -> None:
-    """Write the page.
-
-    Args:
-        path: of the HTML file.
-        record: what `recipe.json` holds.
-        prompts: the prompts that were trained.
-        groups: the groups' `group.json`.
-        encoder: whose vocabulary the words are from.
-    """
-    near = {stored.domain: stored for stored in prompts if stored.prompt.spec.kind == "input"}  # to words of its own
-    results: dict[str, Any] = {
-        "title": f"{record['title']}{' (miniature)' if record['miniature'] else ''}",
-        "created": record["finished"],
-        "configuration": record["configuration"],
-        "versions": record["versions"],
-        "rows": [row for group in groups for row in _rows(json.loads(group.read_text("utf-8")))],
-        "curves": [{"name": stored.domain, "points": _points(stored.card)} for stored in prompts],
-        "words": bank_words(encoder, near).records if near else [],
-        "weights": [
-            {"target": entry["target"], "system": entry["method"], "weights": entry["weights"]}
-            for entry in record["transfers"]
-        ],
-    }
-    write_report(path, results)
-
-
-def _rows(group: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A group's rows, a measure each and the headline first, as the report takes them."""
-    headline = group["headline"]
-    return [
-        {
-            "system": row["system"],
-            "collection": row["collection"],
-            "measure": measure,
-            "value": value,
-            "seconds": row["seconds"],
-        }
-        for row in group["rows"]
-        for measure, value in sorted(row["measures"].items(), key=lambda item: item[0] != headline)
-    ]
-
-
-def _points(card: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Dev effectiveness and training loss by step."""
-    points: dict[int, dict[str, Any]] = {}
-    for entry in card["metrics"]["dev"]:
-        points.setdefault(entry["step"], {"step": entry["step"]})["dev"] = entry["dev"]
-    for entry in card["metrics"]["loss"]:
-        points.setdefault(entry["step"], {"step": entry["step"]})["loss"] = entry["loss"]
-    return [points[step] for step in sorted(points)]
-
-
-# The steps of a recipe's run, over the same functions that the commands use.
-
-
-BANK, TRANSFERRED, TABLES = "prompts", "transferred", "tables"
-"""Folders of the output, beside `multitask`."""
-
-_STYLES = {"md": "markdown", "csv": "csv"}
-
-
-class Work:
-    """The state of one run; `run.run_recipe` says what happens in which order."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        table: str,
-        miniature: bool,
-        output: Path,
-        data: Path,
-        transport: Transport,
-        multitask: Path | None,
-        bank: Path | None,
-        quiet: bool,
-    ) -> None:
-        """`data` is the data folder, or where a miniature's is made; see `run_recipe` for the others."""
-        self.recipe, self.miniature, self.output = recipe, miniature, output
-        self.data = data / DATA if miniature else data
-        self.made_in, self.transport, self.quiet = data, transport, quiet
-        self.stages = {stage.step: stage for stage in stages(recipe, table, miniature=miniature)}
-        self.pretrains = multitask is None and bank is None
-        self.multitask = multitask or output / MULTITASK
-        self.bank = bank or output / BANK
-        self.prompts: list[Made] = []
-        self.transfers: list[dict[str, Any]] = []
-        self.failures: list[dict[str, Any]] = []
-        self.left_out: list[dict[str, str]] = []
-        self.tables: dict[str, Any] = {}
-        self._encoders: dict[tuple[str, str, bool], tuple[SentenceTransformer, str]] = {}
-
-    # -- pieces ----------------------------------------------------------------------------------------------------
-
-    def values(self, step: Step) -> Values:
-        """The settings of pretraining or of the domains' training."""
-        settings = self.stages[step].settings
-        assert isinstance(settings, Values)
-        return settings
-
-    @cached_property
-    def last(self) -> Values:
-        """The settings of the last training, whose encoder is scored."""
-        return self.values("train" if "train" in self.stages else "pretrain")
-
-    @property
-    def evaluation(self) -> Evaluation:
-        """What is scored."""
-        return self.recipe.miniature.evaluation if self.miniature else self.recipe.evaluation
-
-    def encoder(self, values: Values) -> SentenceTransformer:
-        """The backbone under the settings' pooling and normalisation, loaded once."""
-        if values.head not in self._encoders:
-            backbone, pooling, normalize = values.head
-            encoder = load_encoder(backbone, pooling=pooling, normalize=normalize)
-            self._encoders[values.head] = encoder, state_digest(encoder)
-        return self._encoders[values.head][0]
-
-    def load_encoders(self) -> None:
-        """Load every encoder that is needed, so that a missing one is said first of all."""
-        for stage in self.stages.values():
-            if isinstance(stage.settings, Values):
-                self.encoder(stage.settings)
-
-    def load(self, name: str) -> Collection:
-        """A collection, as it is."""
-        return load(name, data=self.data)
-
-    def supervised(self, name: str) -> Collection:
-        """A collection with the splits that its prompt is trained by."""
-        values = self.values("train")
-        return supervise(self.load(name), seed=values.seed, dev_share=values.dev_share)
-
-    def say(self, text: str) -> None:
-        """A line of progress."""
-        if not self.quiet:
-            print(f"          {text}", file=sys.stderr, flush=True)
-
-    # -- steps -----------------------------------------------------------------------------------------------------
-
-    def download(self) -> None:
-        """Bring every collection that is trained on or scored, unless it is there."""
-        stages_here = [stage for stage in self.stages.values() if stage.step != "pretrain" or self.pretrains]
-        ids = [name for stage in stages_here for name in stage.ids]
-        ids += [name for names in self.recipe.report(miniature=self.miniature).values() for name in names]
-        ids = list(dict.fromkeys(ids))
-        if self.miniature:
-            prepare(ids, self.made_in, self.recipe.miniature.documents)
-            return
-        failed = []
-        for name in ids:
-            try:
-                family_of(name).download(split_id(name)[1], self.data, self.transport)
-            except (ForewordError, OSError) as error:
-                failed.append(f"\n  {name}: {error}")
-        if failed:
-            raise ForewordError(f"{len(failed)} of {len(ids)} collections are not there:{''.join(failed)}")
-
-    def pretrain(self) -> None:
-        """The multitask prompt."""
-        values = self.values("pretrain")
-        encoder = self.encoder(values)
-        stored = train(
-            encoder,
-            [self.load(name) for name in self.stages["pretrain"].ids],
-            self.multitask,
-            domain=MULTITASK,
-            config=values.training(),
-            start=values.beginning(),
-            quiet=self.quiet,
-        )
-        self.prompts.append(Made(stored, starting_prompt(encoder, values, None)))
-
-    def train(self) -> None:
-        """A prompt for each collection."""
-        values = self.values("train")
-        encoder = self.encoder(values)
-        begun = self._multitask() if values.start_from else None
-        start = starting_prompt(encoder, values, begun)
-        found = train_group(
-            encoder,
-            self.stages["train"].ids,
-            self.bank,
-            load=self.supervised,
-            config=values.training(),
-            start=values.beginning() if begun is None else StoredPrompt(start, begun.card),
-            quiet=self.quiet,
-            on_trained=self._trained,
-        )
-        self.failures += failures(found)
-        self.prompts += [Made(load_prompt(one.prompt, encoder), start) for one in found if one.status != "failed"]
-
-    def _multitask(self) -> StoredPrompt:
-        try:
-            return load_prompt(self.multitask)
-        except PromptError as error:
-            raise PromptError(f"{error}. The step pretrain makes it, or say where it is (multitask=FOLDER)") from error
-
-    def _trained(self, one: Outcome) -> None:
-        self.say(f"{one.collection}: {one.status}{f': {one.error}' if one.error else ''} ({one.seconds:.0f} s)")
-
-    def transfer(self) -> None:
-        """For each collection, the prompts of the others combined."""
-        values, targets = self.stages["transfer"].settings, self.stages["transfer"].ids
-        assert isinstance(values, TransferValues)
-        encoder = self.encoder(self.last)
-        bank = load_bank(self.bank, encoder)
-        bank.pop(MULTITASK, None)
-        features: dict[str, Array] = {}
-        for target in targets:
-            folder = self.output / TRANSFERRED / folder_name(target)
-            used = {name: stored for name, stored in bank.items() if not has_seen(stored, target)}
-            follows = {"settings": values.as_dict(), "from": {n: stored.card["digest"] for n, stored in used.items()}}
-            said = self._transferred(folder, follows)
-            if said is None:
-                features = features or self._features(values, sorted({*targets, *bank}))
-                result = transfer(encoder, self.load(target), used, values.config(), features=features, quiet=True)
-                if result.prompt is None:
-                    raise ForewordError(f"{target}: {result.method} gave no prompt; a recipe transfers by the average")
-                said = {key: value for key, value in result.as_dict().items() if key != "seconds"}
-                record = {"transfer": said, "follows_from": follows}
-                save_prompt(folder, result.prompt, encoder, target, record=record)
-            self.transfers.append(said)
-            self.say(f"{target}: " + ", ".join(f"{name} {weight:.2f}" for name, weight in said["weights"].items()))
-
-    def _transferred(self, folder: Path, follows: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What an earlier run decided from the same prompts and settings; None: there was none."""
-        if not (folder / CARD).is_file():
-            return None
-        card = read_card(folder)
-        said: dict[str, Any] = card.get("transfer", {})
-        return said if card.get("follows_from") == follows else None
-
-    def _features(self, values: TransferValues, names: list[str]) -> dict[str, Array]:
-        """Embeddings of documents by the backbone that similarity is measured with."""
-        encoder = load_encoder(values.features)
-        how: dict[str, Any] = {"limit": values.sample, "max_length": values.feature_length, "quiet": True}
-        precision: Any = values.precision
-        return {name: document_features(encoder, self.load(name), precision=precision, **how) for name in names}
-
-    def evaluate(self) -> None:
-        """The tables."""
-        evaluation, encoder = self.evaluation, self.encoder(self.last)
-        systems = self._systems(encoder)
-        precision: Any = evaluation.precision
-        for group, ids in self.recipe.report(miniature=self.miniature).items():
-            result = evaluate_group(
-                group,
-                ids,
-                systems,
-                self.output / TABLES / group,
-                load=self.load,
-                encoder=encoder,
-                config=GroupConfig(
-                    measures=evaluation.measures,
-                    k=evaluation.k,
-                    query_length=evaluation.query_length,
-                    document_length=evaluation.document_length,
-                    precision=precision,
-                    splits=dict.fromkeys(ids, evaluation.split) if evaluation.split else {},
-                ),
-                quiet=self.quiet,
-            ).as_dict()
-            for ending, style in _STYLES.items():  # published figures are of the real collections
-                with atomic_write(self.output / TABLES / f"{group}.{ending}") as file:
-                    file.write(format_group(result, style, published=not self.miniature))
-            self.failures += result["failures"]
-            self.tables[group] = {key: result[key] for key in ("headline", "means", "collections", "systems")}
-
-    def _systems(self, encoder: SentenceTransformer) -> list[System]:
-        """The columns; a prompt made under another pooling or normalisation, or an empty bank, cannot be one."""
-        folders = {MULTITASK: self.multitask, "domains": self.bank, "transfer": self.output / TRANSFERRED}
-        systems = []
-        for name in self.evaluation.systems:
-            if name not in folders:
-                kind: Any = name
-                systems.append(System(name, kind))
-                continue
-            folder = folders[name]
-            try:
-                if name == MULTITASK:
-                    check_backbone(read_card(folder), encoder, folder)
-                else:
-                    read_bank(folder)
-                systems.append(System(name, "prompt" if name == MULTITASK else "bank", folder))
-            except PromptError as error:
-                self.left_out.append({"system": name, "why": str(error)})
-                self.say(f"{name} is not scored: {error}")
-        return systems
-
-    # -- results ---------------------------------------------------------------------------------------------------
-
-    def checks(self) -> list[Check]:
-        """Of every prompt that was trained, and of the backbones."""
-        found = [check for made in self.prompts for check in check_prompt(made)]
-        return found + [
-            check_state(head[0], before, state_digest(encoder)) for head, (encoder, before) in self._encoders.items()
-        ]
-
-    def write_page(self, record: Mapping[str, Any]) -> None:
-        """The page of all that the record holds."""
-        folders = [Path(prompt["folder"]) for prompt in record["prompts"]]
-        # An earlier run's may be gone since.
-        prompts = [load_prompt(folder) for folder in folders if (folder / CARD).is_file()]
-        groups = [self.output / TABLES / group / "group.json" for group in record["tables"]]
-        write_page(self.output / PAGE, record, prompts, groups, self.encoder(self.last))
-
-    def backbones(self) -> list[Mapping[str, Any]]:
-        """What was loaded, with the hash of its state before."""
-        return [{**describe_backbone(e), "state_sha256": before} for e, before in self._encoders.values()]

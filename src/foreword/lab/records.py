@@ -1,18 +1,150 @@
-"""One cell of the benchmark, a system on a held-out target with one seed, and the file that it is kept in."""
+"""A benchmark's records: the plan that it follows, and a cell for each system, held-out target and seed."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from importlib import resources
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from foreword.collections.registry import members
 from foreword.errors import DataError, ForewordError
 from foreword.files import write_json
 from foreword.retrieval.runs import trec_name
+from foreword.settings import Count, Settings
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A claim made before the run: on the mean over the targets, the system is better than the baseline."""
+
+    name: str
+    statement: str
+    system: str
+    baseline: str
+
+
+@dataclass(frozen=True)
+class Plan(Settings):
+    """The benchmark's settings.
+
+    Attributes:
+        title: of the report.
+        genre: of the domains that are both sources and, held out, targets.
+        domains: their ids, sorted.
+        folds: the domains are dealt out to so many folds in their order; the prompts that a domain is given are
+            trained on the other folds' domains, and no text of any other domain is in a source.
+        far: genre -> ids of targets that are never sources; they are given the first fold's prompts.
+        seeds: of the primary part; the others run on the first.
+        query_length: tokens a query is cut to.
+        document_length: tokens a document is cut to, in training and in the index, for every system alike.
+        prompt: of a new prompt: `length` and `sides`.
+        multitask: settings of the training of one prompt on all sources.
+        transfer: settings of the default transfer (see `foreword.transferring.adapt`).
+        source: settings of the sources' own query-side prompts, which rivals combine.
+        supervised: settings of the ceiling, which has all of the target's training labels.
+        budget: `seconds` of each baseline's training, `rates` to try for each method (those without are left out),
+            `tuned_on`, the domains whose dev split chooses among them, and the methods that are trained `everywhere`;
+            the others on the domains they were tuned on alone.
+        curve: `methods` that are also given other budgets, `seconds`, on the domains that rates were tuned on.
+        few: numbers of labels.
+        hypotheses: the primary claims; everything else is exploratory.
+        comparisons: what else is compared in the same way.
+    """
+
+    title: str
+    genre: str
+    domains: tuple[str, ...]
+    folds: Count
+    far: Mapping[str, tuple[str, ...]]
+    seeds: tuple[int, ...]
+    query_length: Count
+    document_length: Count
+    prompt: Mapping[str, Any]
+    multitask: Mapping[str, Any]
+    transfer: Mapping[str, Any]
+    source: Mapping[str, Any]
+    supervised: Mapping[str, Any]
+    budget: Mapping[str, Any]
+    curve: Mapping[str, Any]
+    few: tuple[int, ...]
+    hypotheses: tuple[Hypothesis, ...]
+    comparisons: tuple[Hypothesis, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 2 <= self.folds <= len(self.domains):
+            raise ForewordError(f"{self.folds} folds of {len(self.domains)} domains; expected 2 to as many as domains")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ForewordError(f"seeds are {list(self.seeds)}; expected one or more, each once")
+
+    def fold_of(self, target: str) -> int:
+        """The fold that a target's prompts were not trained on; the first for targets that are no sources."""
+        return self.domains.index(target) % self.folds if target in self.domains else 0
+
+    def held_out(self, fold: int) -> tuple[str, ...]:
+        """The domains of a fold."""
+        return tuple(domain for domain in self.domains if self.fold_of(domain) == fold)
+
+    def sources(self, fold: int) -> tuple[str, ...]:
+        """The domains that a fold's prompts are trained on."""
+        return tuple(domain for domain in self.domains if self.fold_of(domain) != fold)
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """Target -> genre, the sources' genre first."""
+        return {
+            **dict.fromkeys(self.domains, self.genre),
+            **{target: genre for genre, targets in self.far.items() for target in targets},
+        }
+
+    def digest(self, *names: str) -> str:
+        """16 hexadecimal digits of the settings that every system depends on, and of the fields named."""
+        shared = ("domains", "folds", "query_length", "document_length", "prompt")
+        chosen = {name: self.as_dict()[name] for name in (*shared, *names)}
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_plan(path: Path | str | None = None, *, group: str | None = None) -> Plan:
+    """The plan of a TOML file.
+
+    Args:
+        path: the file; None: the one that comes with the package.
+        group: domains, instead of the file's own group.
+
+    Raises:
+        ForewordError: a field is missing, unknown or wrong.
+    """
+    place = resources.files("foreword.lab").joinpath("transfer.toml") if path is None else Path(path)
+    where = path or "transfer.toml"
+    try:
+        values = tomllib.loads(place.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ForewordError(f"{where}: not TOML: {error}") from error
+    named = values.pop("group", None) if group is None else group
+    values["domains"] = tuple(sorted(values.get("domains", ()) if named is None else members(named)))
+    values.pop("group", None)
+    values["far"] = {genre: tuple(targets) for genre, targets in values.get("far", {}).items()}
+    values["hypotheses"] = tuple(Hypothesis(**claim) for claim in values.pop("hypothesis", []))
+    values["comparisons"] = tuple(Hypothesis(**claim) for claim in values.pop("comparison", []))
+    known = [field.name for field in fields(Plan)]
+    if unknown := sorted(values.keys() - set(known)):
+        raise ForewordError(f"{where}: unknown: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    return Plan.read({"seeds": (), "few": (), **values}, str(where))
+
+
+def chosen(plan: Plan, *, seeds: tuple[int, ...] | None = None) -> Plan:
+    """The plan with other seeds."""
+    return plan if seeds is None else replace(plan, seeds=seeds)
+
+
+# Cells.
 
 FORMAT = "foreword-benchmark-cell/1"
 TRANSFER, BASE = "transfer", "base"
@@ -20,25 +152,16 @@ TRANSFER, BASE = "transfer", "base"
 
 _DIGITS = 6  # of the values in the file
 _KINDS: Mapping[str, tuple[type, ...]] = {
-    "target": (str,),
-    "genre": (str,),
-    "system": (str,),
-    "seed": (int,),
-    "per_query": (dict,),
-    "labels": (int, NoneType),
-    "trained_parameters": (int,),
-    "stored_bytes": (int,),
-    "seconds": (int, float),
-    "decision": (str, NoneType),
-    "weights": (dict,),
-    "similarity": (int, float, NoneType),
-    "details": (dict,),
-    "configuration": (str,),
+    **dict.fromkeys(("target", "genre", "system", "configuration"), (str,)),
+    **dict.fromkeys(("seed", "trained_parameters", "stored_bytes"), (int,)),
+    **dict.fromkeys(("per_query", "weights", "details"), (dict,)),
+    **{"labels": (int, NoneType), "seconds": (int, float)},
+    **{"decision": (str, NoneType), "similarity": (int, float, NoneType)},
 }
 
 
 @dataclass(frozen=True)
-class Cell:
+class BenchmarkCell:
     """One system on one target with one seed.
 
     Attributes:
@@ -86,9 +209,6 @@ class Cell:
             number = getattr(self, name)
             if number is not None and not 0 <= number < math.inf:
                 raise ForewordError(f"{name} is {number}; expected 0 or more")
-        self._check_values()
-
-    def _check_values(self) -> None:
         if not self.per_query or not all(self.per_query.values()):
             raise ForewordError(f"{self.system} on {self.target} has no values; score at least one query")
         first = next(iter(self.per_query))
@@ -123,11 +243,11 @@ class Cell:
         }
 
     @classmethod
-    def of_dict(cls, record: Mapping[str, Any]) -> Cell:
+    def of_dict(cls, record: Mapping[str, Any]) -> BenchmarkCell:
         """The cell that `as_dict` gave.
 
         Raises:
-            ForewordError: another format, a field that is missing or of another type, or what `Cell` refuses.
+            ForewordError: another format, a field that is missing or of another type, or what the class refuses.
         """
         if record.get("format") != FORMAT:
             raise ForewordError(f"the format is {record.get('format')!r}; expected {FORMAT!r}")
@@ -147,22 +267,22 @@ class Cell:
 
 def cell_path(folder: Path | str, target: str, system: str, seed: int) -> Path:
     """The cell's file: `FOLDER/cells/<target>/<system>/seed<k>.json`, with `/` in names written `-`."""
-    return _leaf(Path(folder) / "cells", target, system) / f"seed{seed}.json"
+    return Path(folder) / "cells" / trec_name(target) / trec_name(system) / f"seed{seed}.json"
 
 
 def run_path(folder: Path | str, target: str, system: str, seed: int) -> Path:
     """The cell's TREC run: `FOLDER/runs/<target>/<system>/seed<k>.trec`."""
-    return _leaf(Path(folder) / "runs", target, system) / f"seed{seed}.trec"
+    return Path(folder) / "runs" / trec_name(target) / trec_name(system) / f"seed{seed}.trec"
 
 
-def save_cell(folder: Path | str, cell: Cell) -> Path:
+def save_cell(folder: Path | str, cell: BenchmarkCell) -> Path:
     """Write a cell where it belongs in the benchmark's folder; equal cells give equal bytes. Returns the path."""
     path = cell_path(folder, cell.target, cell.system, cell.seed)
     write_json(path, cell.as_dict())
     return path
 
 
-def load_cell(path: Path | str) -> Cell:
+def load_cell(path: Path | str) -> BenchmarkCell:
     """The cell of a file.
 
     Raises:
@@ -178,7 +298,7 @@ def load_cell(path: Path | str) -> Cell:
     if not isinstance(record, dict):
         raise DataError(f"expected a JSON object, got {type(record).__name__}", path=path)
     try:
-        cell = Cell.of_dict(record)
+        cell = BenchmarkCell.of_dict(record)
     except ForewordError as error:
         raise DataError(str(error), path=path) from error
     place = cell_path("", cell.target, cell.system, cell.seed).parts[-3:]
@@ -187,7 +307,7 @@ def load_cell(path: Path | str) -> Cell:
     return cell
 
 
-def load_cells(folder: Path | str) -> list[Cell]:
+def load_cells(folder: Path | str) -> list[BenchmarkCell]:
     """All cells of a benchmark's folder, by target, system and seed; none where nothing has been run yet.
 
     Raises:
@@ -197,10 +317,6 @@ def load_cells(folder: Path | str) -> list[Cell]:
         raise DataError("there is no such folder; give that of a benchmark", path=folder)
     cells = [load_cell(path) for path in (Path(folder) / "cells").glob("*/*/seed*.json")]
     return sorted(cells, key=lambda cell: (cell.target, cell.system, cell.seed))
-
-
-def _leaf(folder: Path, target: str, system: str) -> Path:
-    return folder / trec_name(target) / trec_name(system)
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:

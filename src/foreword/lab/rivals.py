@@ -21,9 +21,9 @@ from foreword.collections.collection import Document, TrainingPair
 from foreword.collections.pseudo import frequencies_for, pseudo_pairs
 from foreword.collections.views import Unlabelled
 from foreword.errors import ForewordError, PromptError
-from foreword.lab.cells import drawn, features
+from foreword.lab.experiment import seconds_of
 from foreword.lab.routing import PilotLibrary, build_pilots, encode_by_experts, route_queries, spot_weights
-from foreword.lab.stage import Found, Stage, new_start, seconds_of, settings, trained
+from foreword.lab.stage import Findings, Stage, drawn
 from foreword.prompts.encoder import encode
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Route, Weight, plain_weight
@@ -70,7 +70,7 @@ def shared_start(stage: Stage, seed: int) -> StoredPrompt:
     """The one prompt that all sources start from."""
     folder = stage.output / "prompts" / f"sources-seed{seed}" / "start"
     if not (folder / "prompt.json").exists():
-        spec = new_start(stage, seed, sides="query").spec
+        spec = stage.new_start(seed, sides="query").spec
         texts = [doc.content for name in stage.plan.domains for doc in _first(stage, name, 8)]
         made = new_prompt(stage.encoder, spec, start="words", texts=texts, seed=seed)
         save_prompt(folder, made, stage.encoder, "start", record={"start": {"from": "words", "seed": seed}})
@@ -88,9 +88,9 @@ def source_prompt(stage: Stage, name: str, start: StoredPrompt, seed: int) -> St
     kept = {document.doc_id for document in source.documents()}
     rows = [row for row, doc_id in enumerate(every.doc_ids) if doc_id in kept]
     vectors = DocumentVectors([every.doc_ids[row] for row in rows], every.vectors[rows])
-    config = settings(stage, "query", seed, stage.plan.source)
-    folder = f"sources-seed{seed}/{folder_name(name)}"
-    return trained(stage, folder, source, name, config, start, documents={name: vectors})
+    config = stage.settings("query", seed, stage.plan.source)
+    folder = f"prompts/sources-seed{seed}/{folder_name(name)}"
+    return stage.trained(folder, source, name, config, start, documents={name: vectors})
 
 
 # Combinations of parameters instead of functions: task arithmetic and greedy soups.
@@ -295,18 +295,18 @@ class _Rivals:
         self.cell("query:spot", self.spot)
         self.cell("query:router", self.router)
 
-    def cell(self, system: str, make: Callable[[], Found]) -> None:
+    def cell(self, system: str, make: Callable[[], Findings]) -> None:
         """A cell of this target and seed."""
         self.stage.cell(self.target, system, self.seed, self.configuration, make)
 
     # -- what a system is --------------------------------------------------------------------------------------
 
-    def found(self, route: Route, **what: object) -> Found:
+    def found(self, route: Route, **what: object) -> Findings:
         """What a route finds among the base model's documents."""
         vectors = self.stage.documents(self.target, None, "base")
-        return Found(self.stage.search(self.target, route, vectors), **what)  # type: ignore[arg-type]
+        return Findings(self.stage.search(self.stage.collection(self.target), route, vectors), **what)  # type: ignore[arg-type]
 
-    def mixed(self, weights: Mapping[str, Weight], seconds: float = 0.0, **details: object) -> Found:
+    def mixed(self, weights: Mapping[str, Weight], seconds: float = 0.0, **details: object) -> Findings:
         """An exact mixture."""
         plain = {name: plain_weight(name, weight) for name, weight in weights.items()}
         single = {name: weight for name, weight in plain.items() if isinstance(weight, float)}
@@ -320,22 +320,22 @@ class _Rivals:
             details=details,
         )
 
-    def single(self, prompt: Prompt, seconds: float = 0.0, **details: object) -> Found:
+    def single(self, prompt: Prompt, seconds: float = 0.0, **details: object) -> Findings:
         """One prompt made of the bank's."""
         name = self.stage.carry("made of the bank", StoredPrompt(prompt, {"domain": "made of the bank"}))
         size = max(int(stored.card["bytes"]) for stored in self.bank.values())
         return self.found(name, stored_bytes=size, seconds=seconds, details=details)
 
-    def alone(self, name: str) -> Found:
+    def alone(self, name: str) -> Findings:
         """One source's prompt as it is."""
         size = int(self.bank[name].card["bytes"])
         return self.found(name, weights={name: 1.0}, similarity=self.nearness(name), stored_bytes=size)
 
-    def by_similarity(self, method: Similarity) -> Found:
+    def by_similarity(self, method: Similarity) -> Findings:
         """The mixture weighted by similarity."""
         return self.mixed(self.alike(method))
 
-    def scaled(self, scale: float) -> Found:
+    def scaled(self, scale: float) -> Findings:
         """The start and the mean of what the sources learnt, so many times over."""
         return self.single(task_vectors(self.bank, self.start, uniform_weights(self.bank), scale))
 
@@ -343,23 +343,23 @@ class _Rivals:
 
     def nearness(self, source: str) -> float:
         """Cosine of the domains' mean base embeddings."""
-        return similarity(features(self.stage, self.target), features(self.stage, source))
+        return similarity(self.stage.features(self.target), self.stage.features(source))
 
     def alike(self, method: Similarity) -> dict[str, float]:
         """Weights by similarity of documents."""
-        mine = features(self.stage, self.target)
-        values = {name: similarity(mine, features(self.stage, name), method) for name in self.bank}
+        mine = self.stage.features(self.target)
+        values = {name: similarity(mine, self.stage.features(name), method) for name in self.bank}
         config = TransferConfig()
         return softmax_weights(values, top_k=config.top_k, temperature=config.temperature)
 
     def pairs(self, recipe: str = "auto") -> tuple[list[TrainingPair], list[TrainingPair]]:
         """Pseudo-queries to fit on, and to choose by."""
-        text = Unlabelled(self.stage.target(self.target))
+        text = Unlabelled(self.stage.collection(self.target))
         frequencies = frequencies_for(recipe, text.documents())
         made = list(pseudo_pairs(text.documents(), recipe, self.seed, frequencies=frequencies))
         return split_pairs(made, self.fit)
 
-    def oracle(self) -> Found:
+    def oracle(self) -> Findings:
         """The source that is best on the test queries themselves: a bound, no method."""
         scores = {}
         for name in self.bank:
@@ -370,17 +370,17 @@ class _Rivals:
         size = int(self.bank[best].card["bytes"])
         return self.found(best, weights={best: 1.0}, stored_bytes=size, details={"looks_at": "test labels"})
 
-    def fitted(self, config: FitConfig, recipe: str = "auto") -> Found:
+    def fitted(self, config: FitConfig, recipe: str = "auto") -> Findings:
         """Weights fitted on pseudo-queries; those of 0 are the base model, which is thus among the sources."""
         began = time.perf_counter()
         fitting, _ = self.pairs(recipe)
         fit = fit_weights(self.stage.encoder, uniform_weights(self.bank), fitting, config, document=None, quiet=True)
         return self.mixed(fit.weights, time.perf_counter() - began)
 
-    def fitted_on_labels(self, count: int) -> Found:
+    def fitted_on_labels(self, count: int) -> Findings:
         """Weights fitted on a few labelled pairs, among the documents of the pseudo-queries."""
         began = time.perf_counter()
-        target = self.stage.target(self.target)
+        target = self.stage.collection(self.target)
         pairs = drawn(list(target.pairs("train")), count, self.seed)
         config = replace(self.fit, batch_size=min(self.fit.batch_size, count))
         vectors = self.stage.documents(self.target, None, "base")
@@ -389,14 +389,14 @@ class _Rivals:
         )
         return replace(self.mixed(fit.weights, time.perf_counter() - began), labels=count)
 
-    def folded(self) -> Found:
+    def folded(self) -> Findings:
         """The fitted mixture, distilled into one prompt on the target's text."""
         began = time.perf_counter()
         cell = self.stage.done(self.target, "query:fitted", self.seed, self.configuration)
         assert cell is not None
         folder = self.stage.output / "prompts" / f"folded-seed{self.seed}" / folder_name(self.target)
         stored = distil(
-            self.stage.encoder, Unlabelled(self.stage.target(self.target)), dict(cell.weights), folder,
+            self.stage.encoder, Unlabelled(self.stage.collection(self.target)), dict(cell.weights), folder,
             sources=self.bank, config=DistilConfig(precision=self.stage.precision, seed=self.seed), quiet=True,
         )  # fmt: skip
         return self.single(stored.prompt, cell.seconds + time.perf_counter() - began, metrics=stored.card["metrics"])
@@ -412,13 +412,13 @@ class _Rivals:
             for name, route in routes.items()
         }
 
-    def best_single(self) -> Found:
+    def best_single(self) -> Findings:
         began = time.perf_counter()
         means = self.pseudo_means({name: name for name in self.bank})
         best = max(sorted(means), key=lambda name: means[name])
         return self.mixed({best: 1.0}, time.perf_counter() - began, pseudo=means)
 
-    def soup(self) -> Found:
+    def soup(self) -> Findings:
         began = time.perf_counter()
 
         def value(prompt: Prompt) -> float:
@@ -429,15 +429,16 @@ class _Rivals:
         prompt = greedy_soup(self.bank, means, value)
         return self.single(prompt, time.perf_counter() - began)
 
-    def spot(self) -> Found:
+    def spot(self) -> Findings:
         """Prompts alike: the target's, trained on its pseudo-queries from the same start, to the sources'."""
         began = time.perf_counter()
         stage, target = self.stage, self.target
-        pairs = list(pseudo_pairs(Unlabelled(stage.target(target)).documents(), "auto", self.seed))
-        config = settings(stage, "query", self.seed, stage.plan.source)
-        stored = trained(
-            stage, f"sources-seed{self.seed}/pseudo-{folder_name(target)}", Unlabelled(stage.target(target)), target,
-            config, self.start, documents={target: stage.documents(target, None, "base")}, pairs={target: pairs},
+        pairs = list(pseudo_pairs(Unlabelled(stage.collection(target)).documents(), "auto", self.seed))
+        config = stage.settings("query", self.seed, stage.plan.source)
+        stored = stage.trained(
+            f"prompts/sources-seed{self.seed}/pseudo-{folder_name(target)}",
+            Unlabelled(stage.collection(target)), target, config, self.start,
+            documents={target: stage.documents(target, None, "base")}, pairs={target: pairs},
         )  # fmt: skip
         stage.cell(target, "query:pseudo", self.seed, self.configuration, partial(self.trained_alone, "pseudo", stored))
         try:
@@ -447,7 +448,7 @@ class _Rivals:
             weights = uniform_weights(self.bank)
         return self.mixed(weights, seconds_of(stored) + time.perf_counter() - began)
 
-    def trained_alone(self, name: str, stored: StoredPrompt, **what: object) -> Found:
+    def trained_alone(self, name: str, stored: StoredPrompt, **what: object) -> Findings:
         """A prompt trained for this target alone."""
         return self.found(
             self.stage.carry(name, stored),
@@ -457,11 +458,11 @@ class _Rivals:
             **what,
         )
 
-    def router(self) -> Found:
+    def router(self) -> Findings:
         """RouterRetriever: each query by the expert whose pilot embedding is nearest."""
         stage = self.stage
         library, seconds = self.pilots()
-        queries = list(stage.target(self.target).queries("test"))
+        queries = list(stage.collection(self.target).queries("test"))
         how = {"precision": stage.precision, "max_length": stage.plan.query_length, "quiet": True}
         texts = [query.text for query in queries]
         asked = encode(stage.encoder, texts, "query", route=None, **how)  # type: ignore[arg-type]
@@ -471,4 +472,4 @@ class _Rivals:
         run = exact_search(
             vectors, [q.query_id for q in queries], documents.vectors, 100, document_ids=documents.doc_ids
         )
-        return Found(run, seconds=seconds, stored_bytes=sum(int(s.card["bytes"]) for s in self.bank.values()))
+        return Findings(run, seconds=seconds, stored_bytes=sum(int(s.card["bytes"]) for s in self.bank.values()))

@@ -14,13 +14,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from foreword.errors import ForewordError
 from foreword.evaluation.measures import bootstrap_interval, paired_randomization
-from foreword.lab.records import TRANSFER, Cell
-
-# Means over domains of means over queries: intervals, randomisation tests and corrections, from values alone.
-
+from foreword.lab.records import TRANSFER, BenchmarkCell, Hypothesis
 
 PerQuery = Mapping[str, Mapping[str, float]]
 """Values, or differences of two systems, by target and query id."""
@@ -174,27 +172,6 @@ def _query_means(rng: np.random.Generator, stack: Array, draws: int) -> Array:
     return np.concatenate([stack[rng.integers(0, n, size=(len(part), n))].mean(axis=1) for part in parts])
 
 
-__all__ = [
-    "DomainDifference",
-    "Interval",
-    "PerQuery",
-    "Share",
-    "WinTieLoss",
-    "by_domain",
-    "coverage",
-    "differences",
-    "hierarchical_bootstrap",
-    "holm",
-    "macro_mean",
-    "only",
-    "rank_correlation",
-    "seed_means",
-    "seed_spread",
-    "share_of_gain",
-    "stratified_randomization",
-    "win_tie_loss",
-]
-
 _EXACT_DIGITS = 12  # of a difference: equal values averaged over other numbers of seeds must not seem to differ
 
 
@@ -238,7 +215,7 @@ class WinTieLoss:
     significant_losses: int
 
 
-def seed_means(cells: Sequence[Cell], system: str, measure: str) -> dict[str, dict[str, float]]:
+def seed_means(cells: Sequence[BenchmarkCell], system: str, measure: str) -> dict[str, dict[str, float]]:
     """A system's values by target and query, the mean over its seeds on that target.
 
     Raises:
@@ -263,7 +240,9 @@ def seed_means(cells: Sequence[Cell], system: str, measure: str) -> dict[str, di
     }
 
 
-def differences(cells: Sequence[Cell], system: str, baseline: str, measure: str) -> dict[str, dict[str, float]]:
+def differences(
+    cells: Sequence[BenchmarkCell], system: str, baseline: str, measure: str
+) -> dict[str, dict[str, float]]:
     """The system's mean over seeds less the baseline's, by query, on the targets that both have.
 
     The two may have different numbers of seeds; what does not depend on one has a single cell.
@@ -330,7 +309,7 @@ def win_tie_loss(domains: Sequence[DomainDifference], tie: float = 0.001, alpha:
 
 
 def share_of_gain(
-    cells: Sequence[Cell],
+    cells: Sequence[BenchmarkCell],
     system: str,
     ceiling: str,
     baseline: str,
@@ -365,7 +344,7 @@ def share_of_gain(
     return Share(*ratio_of_means(ours, most, trials, seed, level), tuple(shared))
 
 
-def seed_spread(cells: Sequence[Cell], system: str, measure: str, targets: Collection[str]) -> float | None:
+def seed_spread(cells: Sequence[BenchmarkCell], system: str, measure: str, targets: Collection[str]) -> float | None:
     """Standard deviation (n - 1) of the mean over the targets from seed to seed; None below two whole seeds."""
     means: dict[int, dict[str, float]] = defaultdict(dict)
     for cell in cells:
@@ -379,7 +358,7 @@ def seed_spread(cells: Sequence[Cell], system: str, measure: str, targets: Colle
     return float(np.std(whole, ddof=1)) if len(whole) > 1 else None
 
 
-def coverage(cells: Sequence[Cell], system: str, targets: Collection[str] | None = None) -> float | None:
+def coverage(cells: Sequence[BenchmarkCell], system: str, targets: Collection[str] | None = None) -> float | None:
     """The share of a system's decisions, one for each target and seed, that are to transfer; None without any."""
     decisions = [
         cell.decision
@@ -395,14 +374,7 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
         raise ForewordError(f"{len(a)} values beside {len(b)}; expected pairs")
     if len(a) < 3 or len(set(a)) == 1 or len(set(b)) == 1:
         return None
-    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
-
-
-def _ranks(values: Sequence[float]) -> Array:
-    """Ranks from 1 upwards, equal values at the mean of theirs."""
-    _, place, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray(last - (counts - 1) / 2, dtype=np.float64)[place]
+    return float(spearmanr(a, b).statistic)
 
 
 # What each system comes to over all targets, and whether what was claimed before the run held.
@@ -413,7 +385,7 @@ MEASURES = ("nDCG@10", "R@100")
 
 
 @dataclass(frozen=True)
-class Gain:
+class SystemGain:
     """A system against the baseline on all targets."""
 
     difference: Interval
@@ -447,7 +419,7 @@ class Summary:
     labels: tuple[int | None, ...]
     seeds: tuple[int, int]
     measures: dict[str, float]
-    gain: Gain | None
+    gain: SystemGain | None
     share: Share | None
     coverage: float | None
     spread: float | None
@@ -478,16 +450,6 @@ class Summaries:
     targets: tuple[str, ...]
     measures: tuple[str, ...]
     ceiling: str
-    baseline: str
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """A claim made before the run: on the mean over the targets, the system is better than the baseline."""
-
-    name: str
-    statement: str
-    system: str
     baseline: str
 
 
@@ -522,7 +484,7 @@ class Verdict:
 
 
 def summarise(
-    cells: Sequence[Cell],
+    cells: Sequence[BenchmarkCell],
     targets: Sequence[str],
     systems: Sequence[str],
     ceiling: str = "supervised",
@@ -579,7 +541,7 @@ def summarise(
 
 
 def judge_hypotheses(
-    cells: Sequence[Cell],
+    cells: Sequence[BenchmarkCell],
     hypotheses: Sequence[Hypothesis],
     targets: Sequence[str],
     *,
@@ -624,11 +586,11 @@ def _outcome(interval: Interval, significant: bool) -> Outcome:
     return "contradicted" if significant and interval.high < 0 else "undecided"
 
 
-def _gain(found: dict[str, dict[str, float]], trials: int, seed: int) -> Gain:
+def _gain(found: dict[str, dict[str, float]], trials: int, seed: int) -> SystemGain:
     """Of differences by target and query."""
     domains = by_domain(found, trials, seed)
     worst = min(domains, key=lambda domain: domain.mean)
-    return Gain(
+    return SystemGain(
         hierarchical_bootstrap(found, trials, seed),
         stratified_randomization(found, trials, seed),
         worst.target,
@@ -637,43 +599,43 @@ def _gain(found: dict[str, dict[str, float]], trials: int, seed: int) -> Gain:
     )
 
 
-def _missing(cells: Iterable[Cell], targets: Sequence[str], systems: Sequence[str]) -> tuple[str, ...]:
+def _missing(cells: Iterable[BenchmarkCell], targets: Sequence[str], systems: Sequence[str]) -> tuple[str, ...]:
     """The targets on which one of the systems has no cell."""
     have = {(cell.target, cell.system) for cell in cells}
     return tuple(target for target in targets if any((target, system) not in have for system in systems))
 
 
-def _by_target(cells: Iterable[Cell], system: str) -> dict[str, list[Cell]]:
-    found: dict[str, list[Cell]] = defaultdict(list)
+def _by_target(cells: Iterable[BenchmarkCell], system: str) -> dict[str, list[BenchmarkCell]]:
+    found: dict[str, list[BenchmarkCell]] = defaultdict(list)
     for cell in cells:
         if cell.system == system:
             found[cell.target].append(cell)
     return found
 
 
-def _labels(cells: Iterable[Cell], system: str) -> tuple[int | None, ...]:
+def _labels(cells: Iterable[BenchmarkCell], system: str) -> tuple[int | None, ...]:
     found = {cell.labels for cell in cells if cell.system == system}
     return (*sorted(labels for labels in found if labels is not None), *([None] if None in found else []))
 
 
-def _seeds(cells: Iterable[Cell], system: str) -> tuple[int, int]:
+def _seeds(cells: Iterable[BenchmarkCell], system: str) -> tuple[int, int]:
     counts = [len(own) for own in _by_target(cells, system).values()]
     return min(counts), max(counts)
 
 
-def _cost(cells: Iterable[Cell], system: str, cost: Callable[[Cell], float]) -> float:
+def _cost(cells: Iterable[BenchmarkCell], system: str, cost: Callable[[BenchmarkCell], float]) -> float:
     """The mean over targets of the mean over seeds."""
     means = [sum(map(cost, own)) / len(own) for own in _by_target(cells, system).values()]
     return sum(means) / len(means)
 
 
-def _parameters(cell: Cell) -> float:
+def _parameters(cell: BenchmarkCell) -> float:
     return cell.trained_parameters
 
 
-def _bytes(cell: Cell) -> float:
+def _bytes(cell: BenchmarkCell) -> float:
     return cell.stored_bytes
 
 
-def _seconds(cell: Cell) -> float:
+def _seconds(cell: BenchmarkCell) -> float:
     return cell.seconds

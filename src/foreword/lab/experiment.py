@@ -1,0 +1,174 @@
+"""What a benchmark, a recipe's run and the demo are built on.
+
+An experiment has one folder, in which everything that was finished is found again: prompts trained with the same
+settings on the same data, and whatever a kind of experiment keeps of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sentence_transformers import SentenceTransformer
+
+from foreword.collections.collection import Collection
+from foreword.collections.registry import load
+from foreword.errors import OtherTrainingError
+from foreword.evaluation.measures import Evaluation, evaluate_run
+from foreword.prompts.encoder import state_digest, transformer_of
+from foreword.prompts.loading import load_encoder
+from foreword.prompts.routes import Route
+from foreword.prompts.store import CARD, RUN, StoredPrompt
+from foreword.retrieval.runs import Run, write_run
+from foreword.retrieval.search import bm25_run, dense_run
+from foreword.settings import DEFAULT_BACKBONE, Precision
+from foreword.training.config import StartConfig, TrainingConfig
+from foreword.training.train import train
+from foreword.training.vectors import DocumentVectors, embed_documents
+
+HITS = 100
+"""That a search returns for each query."""
+
+
+class Experiment:
+    """A folder, collections and encoders loaded once, and what is trained, searched and scored with them.
+
+    Attributes:
+        encoder: that trains and searches; set by each kind of experiment from `loaded`, as are the next two.
+        precision: of the forward passes.
+        query_length: tokens a query is cut to when it is searched with.
+        states: encoder's name, pooling and normalisation -> the digest of its weights when it was loaded.
+    """
+
+    encoder: SentenceTransformer
+    precision: Precision
+    query_length: int
+    training_bars: ClassVar[bool] = True
+    """Whether trainings show their progress, unless the experiment is quiet."""
+
+    def __init__(self, output: str | Path, *, data: Path | None = None, quiet: bool = False) -> None:
+        """`output` is made when something is written; `data` is the folder of collections."""
+        self.output, self.data, self.quiet = Path(output), data, quiet
+        self.states: dict[tuple[Any, ...], str] = {}
+        self._began = time.perf_counter()
+        self._encoders: dict[tuple[Any, ...], SentenceTransformer] = {}
+        self._collections: dict[str, Collection] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Gone by since the experiment began."""
+        return time.perf_counter() - self._began
+
+    def say(self, text: str) -> None:
+        """A line of progress."""
+        if not self.quiet:
+            print(f"[{self.seconds:5.0f} s] {text}", file=sys.stderr, flush=True)
+
+    def loaded(
+        self, backbone: str = DEFAULT_BACKBONE, pooling: str | None = None, normalize: bool | None = None
+    ) -> SentenceTransformer:
+        """An encoder, loaded once."""
+        head = (backbone, pooling, normalize)
+        if head not in self._encoders:
+            self._encoders[head] = load_encoder(backbone, pooling=pooling, normalize=normalize)
+            self.states[head] = state_digest(self._encoders[head])
+        return self._encoders[head]
+
+    def collection(self, name: str) -> Collection:
+        """A collection, whole; loaded once."""
+        if name not in self._collections:
+            self._collections[name] = load(name, data=self.data)
+        return self._collections[name]
+
+    def carry(self, name: str, stored: StoredPrompt) -> str:
+        """Let the encoder carry a prompt; returns the name."""
+        transformer_of(self.encoder).add(name, stored.prompt)
+        return name
+
+    def trained(
+        self,
+        folder: str,
+        collections: Collection | Sequence[Collection],
+        name: str,
+        config: TrainingConfig,
+        start: StoredPrompt | StartConfig,
+        **how: Any,
+    ) -> StoredPrompt:
+        """The prompt `name` in a folder of the output, trained unless it is there with the same settings and data.
+
+        Args:
+            folder: below the output. What was trained there otherwise, or by other versions of the packages, is
+                trained anew.
+            collections: what to train on.
+            name: the prompt's.
+            config: the settings.
+            start: another prompt to start from, or what a new one is.
+            how: further arguments of `foreword.training.train.train`.
+        """
+        place = self.output / folder
+        how |= {"domain": name, "config": config, "start": start, "quiet": self.quiet or not self.training_bars}
+        if not (place / CARD).exists():
+            self.say(f"training {folder}, {config.steps} steps")
+        try:
+            return train(self.encoder, collections, place, **how)
+        except OtherTrainingError:
+            return train(self.encoder, collections, place, resume=False, **how)
+
+    def embedded(
+        self, collection: Collection, route: Route, length: int, *, encoder: SentenceTransformer | None = None
+    ) -> DocumentVectors:
+        """A collection's documents, cut to so many tokens, by a route."""
+        quiet = self.quiet or not self.training_bars
+        how: dict[str, Any] = {"precision": self.precision, "max_length": length, "quiet": quiet}
+        return embed_documents(encoder or self.encoder, collection, route=route, **how)
+
+    def search(
+        self,
+        collection: Collection,
+        route: Route,
+        vectors: DocumentVectors,
+        split: str = "test",
+        *,
+        encoder: SentenceTransformer | None = None,
+    ) -> Run:
+        """The hits of a split's queries by a route among documents embedded already."""
+        return dense_run(
+            encoder or self.encoder, collection, list(collection.queries(split)), route=route, k=HITS,
+            vectors=(vectors.doc_ids, vectors.vectors), query_length=self.query_length, precision=self.precision,
+            quiet=True,
+        )  # fmt: skip
+
+    def bm25(self, collection: Collection) -> Run:
+        """The hits of the test queries by BM25."""
+        return bm25_run(collection, list(collection.queries("test")), k=HITS)
+
+    def scored(self, collection: Collection, system: str, run: Run, path: Path, measures: Sequence[str]) -> Evaluation:
+        """What a run scores by the test judgements; the run itself is written to `path`, as TREC has it."""
+        write_run(path, run, system)
+        return evaluate_run(run, collection.qrels("test"), measures)
+
+
+def run_of(stored: StoredPrompt) -> dict[str, Any]:
+    """How a prompt's training went: `seconds`, `training_seconds` (without evaluations), `steps`."""
+    assert stored.path is not None
+    run: dict[str, Any] = json.loads((Path(stored.path) / RUN).read_text(encoding="utf-8"))
+    return run
+
+
+def seconds_of(stored: StoredPrompt) -> float:
+    """What its training took."""
+    return float(run_of(stored)["seconds"])
+
+
+def learning_curve(name: str, stored: StoredPrompt) -> dict[str, Any]:
+    """Dev effectiveness and training loss by step, as the report takes them."""
+    points: dict[int, dict[str, Any]] = {}
+    for field in ("dev", "loss"):
+        for entry in stored.card["metrics"][field]:
+            point = points.setdefault(entry["step"], {"step": entry["step"], "loss": None, "dev": None})
+            point[field] = entry[field]
+    return {"name": name, "points": [points[step] for step in sorted(points)]}
