@@ -72,7 +72,7 @@ def transfer_matrix(
         axes.grid(False)
         heat(axes, [[gains.get((SINGLE + source, target)) for target in columns] for source in sources], most)
         heat_axes(axes, sources, columns, ("source of the prompt", "target (held out)"))
-        title = f"SystemGain in {measure} by source and target"
+        title = f"Gain in {measure} by source and target"
         axes.set_title(title)
         caption = (
             f"Difference in {measure} from {baseline} when one source's prompt is used as it is: blue is better, "
@@ -94,7 +94,7 @@ def gain_by_similarity(
     baseline: str = "base",
     measure: str = "nDCG@10",
 ) -> Plot | None:
-    """SystemGain over the baseline against similarity, a point for each system and target that has one.
+    """Gain over the baseline against similarity, a point for each system and target that has one.
 
     Args:
         folder: for the files.
@@ -120,7 +120,7 @@ def gain_by_similarity(
         gain_axis(axes, measure, baseline)
         axes.margins(0.1)
         axes.set_xlabel("similarity of the target's documents to the source's (cosine)")
-        title = f"SystemGain in {measure} against similarity"
+        title = f"Gain in {measure} against similarity"
         axes.set_title(title)
         figure.legend(loc="outside lower center", ncols=4, title="genre of the target")
         settle(figure)
@@ -209,13 +209,13 @@ def few_shot_curves(
 
 
 def gain_by_parameters(folder: Path | str, summaries: Summaries) -> Plot | None:
-    """SystemGain over the baseline against the number of trained parameters, a point for each system."""
+    """Gain over the baseline against the number of trained parameters, a point for each system."""
     label = "trained parameters (log scale)"
     return _gain_by_cost(folder, summaries, "parameters", label, lambda row: row.trained_parameters)
 
 
 def gain_by_seconds(folder: Path | str, summaries: Summaries) -> Plot | None:
-    """SystemGain over the baseline against the time to adapt to one target, a point for each system."""
+    """Gain over the baseline against the time to adapt to one target, a point for each system."""
     label = "time to adapt to one target (seconds, log scale)"
     return _gain_by_cost(folder, summaries, "seconds", label, lambda row: row.seconds)
 
@@ -258,7 +258,7 @@ def _gain_by_cost(
             dots(axes, [points[number] for number in own], place, name)
         gain_axis(axes, measure, baseline)
         axes.set_xlabel(label)
-        title = f"SystemGain in {measure} against {'trained parameters' if what == 'parameters' else 'time'}"
+        title = f"Gain in {measure} against {'trained parameters' if what == 'parameters' else 'time'}"
         axes.set_title(title)
         figure.legend(loc="outside lower center", ncols=2)
         settle(figure)
