@@ -648,9 +648,9 @@ def test_batches_are_deterministic_and_differ_by_epoch_and_seed() -> None:
 # -- gradients -----------------------------------------------------------------------------------------------------
 
 
-def evaluator(prompt: Prompt, folder: Path) -> DevEvaluator:
+def evaluator(prompt: Prompt, folder: Path, config: TrainingConfig) -> DevEvaluator:
     lengths = {"query_length": 32, "document_length": 32}
-    return DevEvaluator({}, prompt, "t", folder, dtype="float32", precision="float32", **lengths)
+    return DevEvaluator({}, prompt, "t", folder, replace(config, dtype="float32", precision="float32", **lengths))
 
 
 def gradients(folder: Path, toy: MemoryCollection, work: Path, mini: int) -> dict[str, Tensor]:
@@ -659,7 +659,7 @@ def gradients(folder: Path, toy: MemoryCollection, work: Path, mini: int) -> dic
     transformer_of(encoder).add("t", prompt)
     transformer_of(encoder).route = "t"
     config = replace(QUICK, side="both", batch_size=16, mini_batch_size=mini, temperature=0.5)
-    trainer = build_trainer(encoder, prompt, {toy.id: [*toy.pairs()]}, None, evaluator(prompt, work), work, config, quiet=True)  # fmt: skip
+    trainer = build_trainer(encoder, {toy.id: [*toy.pairs()]}, None, evaluator(prompt, work, config), quiet=True)
     batch = next(iter(trainer.get_train_dataloader()))
     encoder.train()
     loss = trainer.compute_loss(encoder, batch)
@@ -681,7 +681,7 @@ def test_only_the_prompt_gets_gradients(tiny_bert: Path, toy: MemoryCollection, 
     transformer_of(encoder).add("other", new_prompt(encoder, PromptSpec("gated", 3)))
     transformer_of(encoder).add("t", prompt)
     config = replace(QUICK, side="both")
-    build_trainer(encoder, prompt, {toy.id: [*toy.pairs()]}, None, evaluator(prompt, tmp_path), tmp_path, config, quiet=True)  # fmt: skip
+    build_trainer(encoder, {toy.id: [*toy.pairs()]}, None, evaluator(prompt, tmp_path, config), quiet=True)
     trained = {id(p) for p in encoder.parameters() if p.requires_grad}
     assert trained == {id(p) for p in prompt.parameters()}
 

@@ -31,8 +31,8 @@ from foreword.settings import Side
 from foreword.training.config import StartConfig, Trained, TrainingConfig
 from foreword.training.train import identity_of, text_settings
 from foreword.training.trainee import join, on_main, world_size
-from foreword.training.trainer import WORK, pairs_of, run_training
-from foreword.training.vectors import DocumentVectors
+from foreword.training.trainer import WORK, run_training
+from foreword.training.vectors import DocumentVectors, TrainingData
 
 # Modules that some methods add to a copy of the encoder.
 #
@@ -611,41 +611,32 @@ def train_baseline(
     config = config or baseline_config(method)
     _check(spec, config, seconds)
     sources = [collections] if not isinstance(collections, Sequence) else list(collections)
-    data = pairs_of(sources, pairs, config)
-    domain = domain or (sources[0].id if len(sources) == 1 else "multitask")
-    config = config.with_steps(sum(map(len, data.values())), world_size())
+    data = TrainingData.of(sources, config, pairs, documents)
+    domain = domain or data.domain
+    config = data.steps_of(config, world_size())
     output = Path(output)
     join(encoder.device)
-    identity = identity_of(
-        encoder, sources, data, domain, config,
-        start={"from": "base"}, documents=documents, pairs=pairs, seconds=seconds,
-    )  # fmt: skip
+    identity = identity_of(encoder, data, domain, config, start={"from": "base"}, seconds=seconds)
     if on_main(lambda: _claim(output, {"baseline": spec.as_dict(), **identity}, resume)):
         return load_baseline(output, encoder)
     began = time.time()
     digest = state_digest(encoder)
     made, change = changed_copy(encoder, spec, config.side, seed=config.seed)
     course = run_training(
-        made, sources, data, change, output / WORK, config,
-        route=None, document_route=None, documents=documents or {}, seconds=seconds, checkpoints=False, quiet=quiet,
+        made, data, change, output / WORK, config,
+        route=None, seconds=seconds, checkpoints=False, quiet=quiet,
     )  # fmt: skip
     if state_digest(encoder) != digest:
         raise ForewordError("the encoder changed while its copy was trained; this is a bug, please report it")
-    evaluator = course.evaluator
     record = {
         **identity,
-        "metrics": {"dev": evaluator.history, "best_step": evaluator.best_step, "loss": course.losses},
+        "metrics": course.metrics(),
         "text": text_settings(encoder, config),
     }
-    finished = {
-        "seconds": round(time.time() - began, 3),
-        "steps": course.steps,
-        "training_seconds": course.seconds,
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
+    finished = course.run(began)
 
     def store() -> None:
-        change.assign(evaluator.best_tensors())
+        change.assign(course.evaluator.best_tensors())
         save_baseline(output, change, spec, encoder, dtype=config.dtype, record=record, run=finished)
         shutil.rmtree(output / WORK)
 

@@ -24,7 +24,7 @@ from foreword.prompts.encoder import encode
 from foreword.prompts.routes import Route
 from foreword.prompts.store import DTYPES
 from foreword.retrieval.search import exact_search
-from foreword.settings import Precision
+from foreword.training.config import TrainingConfig
 from foreword.training.trainee import Trainee, is_main
 from foreword.training.vectors import DocumentVectors
 
@@ -96,18 +96,11 @@ class DevEvaluator(BaseEvaluator):
         trainee: Trainee,
         route: Route,
         folder: Path,
-        *,
-        dtype: str,
-        precision: Precision,
-        query_length: int,
-        document_length: int,
-        temperature: float = 0.05,
+        config: TrainingConfig,
     ) -> None:
         """`trainee` is what is trained, in play by `route`; `folder` keeps `best.safetensors` and `best.json`."""
         super().__init__()
-        self.dev_sets, self.trainee, self.route, self.folder = dev_sets, trainee, route, folder
-        self.dtype, self.precision, self.temperature = dtype, precision, temperature
-        self.lengths = {"query": query_length, "document": document_length}
+        self.dev_sets, self.trainee, self.route, self.folder, self.config = dev_sets, trainee, route, folder, config
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0  # taken by evaluations in this process
         self.best: float | None = None
@@ -127,7 +120,7 @@ class DevEvaluator(BaseEvaluator):
         if self.history and self.history[-1]["step"] >= steps:  # evaluated before an interruption
             return {"dev": self.history[-1]["dev"]}
         began = time.monotonic()
-        rounded = self.trainee.rounded(DTYPES[self.dtype]).tensors()
+        rounded = self.trainee.rounded(DTYPES[self.config.dtype]).tensors()
         exact = {name: tensor.clone() for name, tensor in self.trainee.tensors().items()}
         self.trainee.assign(rounded)
         try:
@@ -144,12 +137,7 @@ class DevEvaluator(BaseEvaluator):
                 file.write(save({name: t.cpu().contiguous() for name, t in rounded.items()}))
         write_json(
             self.folder / "best.json",
-            {
-                "best": self.best,
-                "step": self.best_step,
-                "history": self.history,
-                "since_best": self.since_best,
-            },
+            {"best": self.best, "step": self.best_step, "history": self.history, "since_best": self.since_best},
         )
         self.seconds += time.monotonic() - began
         return {"dev": score}
@@ -157,12 +145,12 @@ class DevEvaluator(BaseEvaluator):
     def _score(self, model: SentenceTransformer, dev: DevSet) -> tuple[float, float]:
         """nDCG@10, and the training's loss with all documents of the dev set as negatives."""
         was_training = model.training
-        kind: dict[str, Any] = {"route": self.route, "precision": self.precision, "quiet": True}
+        how: dict[str, Any] = {"route": self.route, "precision": self.config.precision, "quiet": True}
         documents = dev.vectors
         if documents is None:
             texts = [doc.content for doc in dev.documents]
-            documents = encode(model, texts, "document", max_length=self.lengths["document"], **kind)
-        queries = encode(model, [q.text for q in dev.queries], "query", max_length=self.lengths["query"], **kind)
+            documents = encode(model, texts, "document", max_length=self.config.document_length, **how)
+        queries = encode(model, [q.text for q in dev.queries], "query", max_length=self.config.query_length, **how)
         model.train(was_training)
         run = exact_search(
             queries,
@@ -178,7 +166,7 @@ class DevEvaluator(BaseEvaluator):
         rows = {doc.doc_id: row for row, doc in enumerate(dev.documents)}
         losses = []
         for query, vector in zip(dev.queries, queries, strict=True):
-            scores = torch.from_numpy(documents @ vector).double() / self.temperature
+            scores = torch.from_numpy(documents @ vector).double() / self.config.temperature
             relevant = [rows[doc] for doc, grade in dev.qrels[query.query_id].items() if grade > 0 and doc in rows]
             if relevant:
                 losses.append(float(torch.logsumexp(scores, 0) - scores[relevant].max()))
@@ -187,12 +175,3 @@ class DevEvaluator(BaseEvaluator):
     def best_tensors(self) -> dict[str, torch.Tensor]:
         """The values that were best, rounded as they will be stored."""
         return load_file(self.folder / "best.safetensors")
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's, numpy's and torch's random numbers."""
-    import random
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)

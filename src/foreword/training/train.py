@@ -1,9 +1,7 @@
-"""Train one prompt, for one domain or for several at once."""
+"""Train one prompt, for one domain or for several at once, or a prompt for each collection of a group."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shutil
 import time
@@ -14,11 +12,11 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from foreword.collections.collection import Collection, TrainingPair, fingerprint
+from foreword.collections.collection import Collection, TrainingPair
 from foreword.collections.registry import canonical, overlap
 from foreword.collections.supervision import split_fold
 from foreword.errors import ForewordError, OtherTrainingError, PromptError
-from foreword.files import write_json
+from foreword.files import as_json, kept_json, write_json
 from foreword.prompts.encoder import resolve_precision, state_digest, text_prompt, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.start import new_prompt
@@ -33,87 +31,8 @@ from foreword.prompts.store import (
 )
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.trainee import join, on_main, world_size
-from foreword.training.trainer import WORK, pairs_of, run_training
-from foreword.training.vectors import DocumentVectors
-
-# What a training follows from: two trainings with one identity are the same training.
-
-
-def identity_of(
-    encoder: SentenceTransformer,
-    sources: Sequence[Collection],
-    data: Mapping[str, Sequence[TrainingPair]],
-    domain: str,
-    config: TrainingConfig,
-    *,
-    start: Mapping[str, Any],
-    documents: Mapping[str, DocumentVectors] | None,
-    pairs: Mapping[str, Sequence[TrainingPair]] | None,
-    seconds: float | None,
-) -> dict[str, Any]:
-    """Everything that the result follows from, as JSON values (under a time budget: the machine's speed too).
-
-    Args:
-        encoder: its weights, head and precision.
-        sources: the collections.
-        data: their training pairs, by id.
-        domain: the result's name.
-        config: the settings.
-        start: what is trained, and where it starts.
-        documents: vectors by collection id that were given.
-        pairs: training pairs by collection id that were given.
-        seconds: the time budget; None: none.
-    """
-    device = encoder.device.type
-    described = describe_backbone(encoder)
-    supervision = {
-        c.id: {"method": "given pairs"} if pairs and c.id in pairs else c.facts.get("supervision", {"method": "train"})
-        for c in sources
-    }
-    return {
-        "domain": domain,
-        "fingerprint": described["fingerprint"],
-        "encoder": {name: described[name] for name in ("pooling", "normalized", "similarity", "text_prompts")},
-        "training": {
-            **config.as_dict(),
-            "precision": resolve_precision(config.precision, device),
-            "device": device,
-            **({"processes": world_size()} if world_size() > 1 else {}),
-            **({} if seconds is None else {"seconds": seconds}),
-        },
-        "supervision": supervision[sources[0].id] if len(sources) == 1 else supervision,
-        "data": {
-            c.id: {
-                "collection": fingerprint(c, [split for split in c.splits if split != "test"]),
-                "pairs": len(data[c.id]),
-                "pairs_sha256": _digest(data[c.id]),
-                **({"vectors": documents[c.id].digest()} if documents and c.id in documents else {}),
-            }
-            for c in sources
-        },
-        "start": dict(start),
-        "max_seq_length": encoder.max_seq_length,
-    }
-
-
-def _digest(pairs: Sequence[TrainingPair]) -> str:
-    text = "\x1e".join("\x1f".join((p.query_id, p.query, p.doc_id, p.document, *p.negatives)) for p in pairs)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def text_settings(
-    encoder: SentenceTransformer, config: TrainingConfig, sources: Sequence[Collection] = ()
-) -> dict[str, Any]:
-    """How texts were cut, written out and what stood before them, for the card of a result."""
-    written = [c.facts["templates"] for c in sources if "templates" in c.facts]
-    templates: Any = written[0] if written else {"query": "{text}", "document": "{title} {text}"}
-    return {
-        "query_length": config.query_length,
-        "document_length": config.document_length,
-        "query_template": f"{text_prompt(encoder, 'query') or ''}{templates['query']}",
-        "document_template": f"{text_prompt(encoder, 'document') or ''}{templates['document']}",
-    }
-
+from foreword.training.trainer import WORK, run_training
+from foreword.training.vectors import DocumentVectors, TrainingData
 
 TRAINEE = "(in training)"
 """The name under which the encoder carries the prompt while it is trained."""
@@ -162,15 +81,18 @@ def train(
     several = len(sources) > 1
     config = config or TrainingConfig.default("both" if several else "query", several=several)
     output = Path(output)
-    data = pairs_of(sources, pairs, config)
-    domain = domain or (sources[0].id if len(sources) == 1 else "multitask")
-    _refuse_seen_folds(sources, start)
-    config = config.with_steps(sum(map(len, data.values())), world_size())
+    data = TrainingData.of(sources, config, pairs, documents)
+    domain = domain or data.domain
+    start = start or StartConfig()
+    if isinstance(start, StoredPrompt):
+        _refuse_seen_folds(sources, start)
+        origin: dict[str, Any] = {"from": start.domain, "prompt": start.prompt.spec.as_dict()}
+        origin |= {"digest": start.prompt.digest(), "trained_on": trained_on(start.card)}
+    else:
+        origin = {"from": start.start, "seed": start.seed, "prompt": start.spec.as_dict(), "digest": None}
+    config = data.steps_of(config, world_size())
     join(encoder.device)
-    identity = identity_of(
-        encoder, sources, data, domain, config,
-        start=_origin(start), documents=documents, pairs=pairs, seconds=seconds,
-    )  # fmt: skip
+    identity = identity_of(encoder, data, domain, config, start=origin, seconds=seconds)
     if on_main(lambda: _claim(output, identity, encoder, resume, anew=not resume or seconds is not None)):
         return load_prompt(output, encoder)
     began = time.time()
@@ -182,9 +104,8 @@ def train(
     transformer.route = TRAINEE
     try:
         course = run_training(
-            encoder, sources, data, prompt, output / WORK, config,
-            route=TRAINEE, document_route=TRAINEE if config.document_side == "start" else None,
-            documents=documents or {}, seconds=seconds, checkpoints=True, quiet=quiet,
+            encoder, data, prompt, output / WORK, config,
+            route=TRAINEE, seconds=seconds, checkpoints=True, quiet=quiet,
         )  # fmt: skip
     finally:
         transformer.remove(TRAINEE)
@@ -193,23 +114,17 @@ def train(
         encoder.eval()
     if state_digest(encoder) != weights:
         raise ForewordError("the backbone changed in training; this is a bug, please report it")
-    evaluator = course.evaluator
     record = {
         **identity,
         "start_digest": start_digest,
         "trained_parameters": course.parameters,
-        "metrics": {"dev": evaluator.history, "best_step": evaluator.best_step, "loss": course.losses},
+        "metrics": course.metrics(),
         "text": text_settings(encoder, config, sources),
     }
-    finished = {
-        "seconds": round(time.time() - began, 2),
-        "steps": course.steps,
-        "training_seconds": course.seconds,
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
+    finished = course.run(began)
 
     def store() -> None:
-        best = Prompt(prompt.spec, evaluator.best_tensors())
+        best = Prompt(prompt.spec, course.evaluator.best_tensors())
         save_prompt(output, best, encoder, domain, dtype=config.dtype, record=record, run=finished)
         shutil.rmtree(output / WORK)
 
@@ -217,10 +132,8 @@ def train(
     return load_prompt(output, encoder)
 
 
-def _refuse_seen_folds(sources: Sequence[Collection], start: StoredPrompt | StartConfig | None) -> None:
+def _refuse_seen_folds(sources: Sequence[Collection], start: StoredPrompt) -> None:
     """A fold's prompt must not start from one that was trained on the fold's own test queries."""
-    if not isinstance(start, StoredPrompt):
-        return
     for collection in sources:
         for name in trained_on(start.card):
             folds = split_fold(collection.id)[1], split_fold(name)[1]
@@ -231,15 +144,6 @@ def _refuse_seen_folds(sources: Sequence[Collection], start: StoredPrompt | Star
                 )
 
 
-def _origin(start: StoredPrompt | StartConfig | None) -> dict[str, Any]:
-    """What the prompt is and where it starts, for the identity."""
-    if isinstance(start, StoredPrompt):
-        origin: dict[str, Any] = {"from": start.domain, "prompt": start.prompt.spec.as_dict()}
-        return {**origin, "digest": start.prompt.digest(), "trained_on": trained_on(start.card)}
-    settings = start or StartConfig()
-    return {"from": settings.start, "seed": settings.seed, "prompt": settings.spec.as_dict(), "digest": None}
-
-
 def _claim(
     output: Path, identity: Mapping[str, Any], encoder: SentenceTransformer, resume: bool, *, anew: bool
 ) -> bool:
@@ -247,8 +151,7 @@ def _claim(
 
     `resume`: a finished one counts; `anew`: an interrupted one does not.
     """
-    # As JSON reads it back, so that tuples and lists compare equal.
-    wanted = json.loads(json.dumps(identity))
+    wanted = as_json(identity)
     if (output / CARD).exists() and resume:
         stored = load_prompt(output, encoder)
         if all(stored.card.get(key) == value for key, value in wanted.items()):
@@ -260,13 +163,12 @@ def _claim(
     work = output / WORK
     if anew and work.exists():
         shutil.rmtree(work)
-    if any(work.glob("checkpoint-*")):
-        if json.loads((work / "identity.json").read_text()) != wanted:
+    if kept_json(work / "identity.json") != wanted:
+        if any(work.glob("checkpoint-*")):
             raise OtherTrainingError(
                 f"{output} holds an interrupted training with other settings or data; choose another folder, or "
                 "begin anew with --no-resume (resume=False)"
             )
-    elif not (work / "identity.json").exists() or json.loads((work / "identity.json").read_text()) != wanted:
         if work.exists():  # it ended before its first checkpoint: nothing to go on from
             shutil.rmtree(work)
         write_json(work / "identity.json", wanted)
@@ -274,35 +176,28 @@ def _claim(
 
 
 def _starting_prompt(
-    encoder: SentenceTransformer,
-    config: TrainingConfig,
-    start: StoredPrompt | StartConfig | None,
-    data: Mapping[str, Sequence[TrainingPair]],
+    encoder: SentenceTransformer, config: TrainingConfig, start: StoredPrompt | StartConfig, data: TrainingData
 ) -> Prompt:
+    """The prompt to train; for query-side training with a query part, and the document part it has if that is kept."""
     if isinstance(start, StoredPrompt):
         prompt = Prompt(start.prompt.spec, start.prompt.tensors())
     else:
-        settings = start or StartConfig()
-        texts = [pair.document for pairs in data.values() for pair in pairs[:8]]
-        prompt = new_prompt(encoder, settings.spec, start=settings.start, texts=texts, seed=settings.seed)
-    if config.side == "query":
-        prompt = _for_query_side(prompt, keep_documents=config.document_side == "start")
-    if config.side == "both" and prompt.spec.sides == "query":
-        raise PromptError(
-            "a prompt whose sides are 'query' cannot be trained on both; start from a shared or untied one"
-        )
-    return prompt
-
-
-def _for_query_side(prompt: Prompt, *, keep_documents: bool) -> Prompt:
-    """The prompt with a query part to train, and the document part it has when that is kept, or none."""
+        texts = [pair.document for pairs in data.pairs.values() for pair in pairs[:8]]
+        prompt = new_prompt(encoder, start.spec, start=start.start, texts=texts, seed=start.seed)
     spec, tensors = prompt.spec, prompt.tensors()
-    if keep_documents and spec.part_for("document") is None:
-        raise PromptError("document_side 'start' needs a prompt that encodes documents too; start from such a one")
-    parts = {"query": spec.part_for("query"), **({"document": spec.part_for("document")} if keep_documents else {})}
-    changed = replace(spec, sides="untied" if keep_documents else "query")
+    if config.side == "both":
+        if spec.sides == "query":
+            raise PromptError(
+                "a prompt whose sides are 'query' cannot be trained on both; start from a shared or untied one"
+            )
+        return prompt
+    parts = {"query": spec.part_for("query")}
+    if keep_documents := config.document_side == "start":
+        parts["document"] = spec.part_for("document")
+        if parts["document"] is None:
+            raise PromptError("document_side 'start' needs a prompt that encodes documents too; start from such a one")
     return Prompt(
-        changed,
+        replace(spec, sides="untied" if keep_documents else "query"),
         {
             f"{new}.{name.partition('.')[2]}": tensor
             for new, old in parts.items()
@@ -312,7 +207,58 @@ def _for_query_side(prompt: Prompt, *, keep_documents: bool) -> Prompt:
     )
 
 
-# A prompt for each collection of a group: what is done is skipped, what was cut goes on, what fails is reported.
+def identity_of(
+    encoder: SentenceTransformer,
+    data: TrainingData,
+    domain: str,
+    config: TrainingConfig,
+    *,
+    start: Mapping[str, Any],
+    seconds: float | None,
+) -> dict[str, Any]:
+    """Everything that the result follows from, as JSON values (under a time budget: the machine's speed too).
+
+    Two trainings with one identity are the same training.
+
+    Args:
+        encoder: its weights, head and precision.
+        data: what is learnt from.
+        domain: the result's name.
+        config: the settings.
+        start: what is trained, and where it starts.
+        seconds: the time budget; None: none.
+    """
+    device = encoder.device.type
+    described = describe_backbone(encoder)
+    return {
+        "domain": domain,
+        "fingerprint": described["fingerprint"],
+        "encoder": {name: described[name] for name in ("pooling", "normalized", "similarity", "text_prompts")},
+        "training": {
+            **config.as_dict(),
+            "precision": resolve_precision(config.precision, device),
+            "device": device,
+            **({"processes": world_size()} if world_size() > 1 else {}),
+            **({} if seconds is None else {"seconds": seconds}),
+        },
+        **data.identity(),
+        "start": dict(start),
+        "max_seq_length": encoder.max_seq_length,
+    }
+
+
+def text_settings(
+    encoder: SentenceTransformer, config: TrainingConfig, sources: Sequence[Collection] = ()
+) -> dict[str, Any]:
+    """How texts were cut, written out and what stood before them, for the card of a result."""
+    written = [c.facts["templates"] for c in sources if "templates" in c.facts]
+    templates: Any = written[0] if written else {"query": "{text}", "document": "{title} {text}"}
+    return {
+        "query_length": config.query_length,
+        "document_length": config.document_length,
+        "query_template": f"{text_prompt(encoder, 'query') or ''}{templates['query']}",
+        "document_template": f"{text_prompt(encoder, 'document') or ''}{templates['document']}",
+    }
 
 
 logger = logging.getLogger(__name__)
@@ -384,7 +330,9 @@ def train_group(
             result = Outcome(name, "done" if finished else "trained", str(folder), seconds=_since(began))
         except Exception as error:
             logger.debug("training on %s failed", name, exc_info=True)
-            result = Outcome(name, "failed", error=_said(error), seconds=_since(began))
+            said = " ".join(str(error).split())
+            said = said if isinstance(error, ForewordError) else f"{type(error).__name__}: {said}"
+            result = Outcome(name, "failed", error=said, seconds=_since(began))
         done.append(result)
         on_main(lambda: write_json(output / RECORD, {"collections": [asdict(entry) for entry in done]}))
         if on_trained is not None:
@@ -394,12 +342,6 @@ def train_group(
 
 def _since(began: float) -> float:
     return round(time.monotonic() - began, 2)
-
-
-def _said(error: Exception) -> str:
-    """The message; its type too where it is not one of ours, whose messages speak for themselves."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ForewordError) else f"{type(error).__name__}: {text}"
 
 
 def failures(results: Sequence[Outcome]) -> list[dict[str, Any]]:

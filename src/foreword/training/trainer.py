@@ -1,4 +1,7 @@
-"""sentence-transformers' trainer, set up for prompts: only what is chosen is trained, saved and resumed."""
+"""The one path of all trainings: sentence-transformers' trainer, for prompts and for what they are compared with.
+
+Only what is chosen is trained, saved and resumed.
+"""
 
 from __future__ import annotations
 
@@ -33,75 +36,372 @@ from transformers import (
     TrainerControl,
     TrainerState,
     TrainingArguments,
+    set_seed,
 )
 
-from foreword.collections.collection import Collection, TrainingPair
+from foreword.collections.collection import TrainingPair
 from foreword.errors import DataError
 from foreword.prompts.encoder import resolve_precision, text_prompt
 from foreword.prompts.routes import Route
 from foreword.terminal import moves_cursor
 from foreword.training.config import TrainingConfig
-from foreword.training.dev import DevEvaluator, DevSet, seed_everything
+from foreword.training.dev import DevEvaluator, DevSet
 from foreword.training.trainee import Trainee, is_main, on_main, world_size
-from foreword.training.vectors import DocumentVectors, embed_documents
+from foreword.training.vectors import DocumentVectors, TrainingData
 
-# Which domain each step trains on.
+WORK = ".foreword-training"
+"""The folder, in the output, of checkpoints and of what a training follows from; gone when it is finished."""
+
+CHECKPOINT = "prompt-in-training.safetensors"
 
 
-class DomainBatchSampler(MultiDatasetDefaultBatchSampler):
-    """Draws a domain with weight `pairs ** (1 / temperature)`, then its next batch; a domain that ends begins anew.
+@dataclass(frozen=True)
+class TrainingCourse:
+    """How a training went.
 
-    With several processes, the batches of one global step, one for each, are of one domain and together repeat no
-    text, so that negatives gathered across devices are what one process with the joined batch would see.
+    Attributes:
+        evaluator: with the values that were best, and the history.
+        losses: `step` and `loss`, where they were recorded.
+        parameters: numbers that were trained, of what the trainee has.
+        steps: taken in all.
+        seconds: spent in this process, the embedding of documents too, evaluations not.
     """
 
-    temperature = 1.0
+    evaluator: DevEvaluator
+    losses: Sequence[Mapping[str, Any]]
+    parameters: int
+    steps: int
+    seconds: float
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        for sampler in self.batch_samplers:
-            sampler.batch_size *= world_size()  # a joined batch, divided below
+    def metrics(self) -> dict[str, Any]:
+        """The curves, for the card of the result."""
+        return {"dev": self.evaluator.history, "best_step": self.evaluator.best_step, "loss": self.losses}
 
-    def __iter__(self) -> Iterator[list[int]]:
-        """Batches of indices into the concatenated domains."""
-        generator = torch.Generator().manual_seed(self.seed + 7919 * self.epoch)
-        tables: list[Any] = self.dataset.datasets
-        sizes = torch.tensor([len(table) for table in tables], dtype=torch.double)
-        offsets = [0, *accumulate(int(size) for size in sizes)]
-        weights = sizes ** (1 / self.temperature)
-        rounds = [0] * len(sizes)
-        batches: list[Iterator[list[int]]] = [self._restart(i, rounds) for i in range(len(sizes))]
-        for _ in range(0, len(self), world_size()):
-            domain = int(torch.multinomial(weights, 1, generator=generator))
-            batch = next(batches[domain], None)
-            if batch is None:
-                batches[domain] = self._restart(domain, rounds)
-                batch = next(batches[domain])
-            joined = [index + offsets[domain] for index in batch]
-            yield from (joined[process :: world_size()] for process in range(world_size()))
-
-    def _restart(self, domain: int, rounds: list[int]) -> Iterator[list[int]]:
-        sampler: Any = self.batch_samplers[domain]
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(1000 * self.epoch + rounds[domain])
-        rounds[domain] += 1
-        # The domains share one generator, which another's restart would disturb halfway: take all batches now.
-        batches = list(sampler)
-        if not batches:
-            raise DataError("too few different training pairs for one batch without repeated texts; lower batch_size")
-        return iter(batches)
-
-    def __len__(self) -> int:
-        """Batches in an epoch, of all processes."""
-        return world_size() * sum(len(sampler) for sampler in self.batch_samplers)
+    def run(self, began: float) -> dict[str, Any]:
+        """What `run.json` says of a training that began at `time.time()` and ends now."""
+        return {
+            "seconds": round(time.time() - began, 2),
+            "steps": self.steps,
+            "training_seconds": self.seconds,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
 
 
-def domain_sampler(temperature: float) -> type[DomainBatchSampler]:
-    """The sampler class for a temperature (the trainer builds the sampler itself, from a class)."""
-    return type("DomainBatchSampler", (DomainBatchSampler,), {"temperature": temperature})
+def run_training(
+    encoder: SentenceTransformer,
+    data: TrainingData,
+    trainee: Trainee,
+    work: Path,
+    config: TrainingConfig,
+    *,
+    route: Route,
+    seconds: float | None,
+    checkpoints: bool,
+    quiet: bool,
+) -> TrainingCourse:
+    """Train, and keep the best step in `work`; what accelerate leaves on the encoder is taken off again.
+
+    Args:
+        encoder: what is trained takes part in its forward pass already.
+        data: what is learnt from.
+        trainee: what is trained; nothing else is.
+        work: folder of checkpoints (it goes on from the last one there) and of the best values.
+        config: the settings; its `document_side` says whether `route` embeds the documents once, too.
+        route: what evaluations encode by.
+        seconds: stop after so many, even before `config.steps`; None: no limit. Evaluations are not counted.
+        checkpoints: keep what is needed to go on after a cut.
+        quiet: no progress bars.
+
+    Raises:
+        DataError: a pair's document has no vector.
+    """
+    began = time.monotonic()
+    set_seed(config.seed)
+    corpus, vectors = None, {}
+    if config.side == "query":
+        document_route = route if config.document_side == "start" else None
+        vectors = data.embedded(encoder, config, document_route, quiet=quiet)
+    sampling: dict[str, Any] = {name: getattr(config, f"dev_{name}") for name in ("queries", "documents")}
+    dev = {c.id: DevSet.of(c, vectors=vectors.get(c.id), seed=config.seed, **sampling) for c in data.sources}
+    dev_sets = {name: dev_set for name, dev_set in dev.items() if dev_set is not None}
+    evaluator = DevEvaluator(dev_sets, trainee, route, work, config)
+    if vectors:
+        corpus = {c.id: corpus_pairs(c.id, data.pairs[c.id], vectors[c.id]) for c in data.sources}
+    budget = [] if seconds is None else [TimeBudget(seconds, began, evaluator)]
+    try:
+        trainer = build_trainer(
+            encoder, data.pairs, corpus, evaluator, callbacks=budget, checkpoints=checkpoints, quiet=quiet
+        )
+        parameters = sum(p.numel() for p in trainee.parameters() if p.requires_grad)
+        found = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        complete = [path for path in found if (path / "trainer_state.json").exists()]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*pin_memory.*")
+            trainer.train(resume_from_checkpoint=str(complete[-1]) if complete else None)
+        spent = time.monotonic() - began - evaluator.seconds
+        steps = trainer.state.global_step
+        if is_main() and evaluator.history[-1]["step"] < steps:  # the steps end between evaluations
+            evaluator(encoder, steps=steps)
+    finally:
+        # accelerate leaves its mixed precision on the model, and a mark that lets the next training's pass by.
+        for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+            encoder.__dict__.pop(name, None)
+        encoder.requires_grad_(False)
+        encoder.eval()
+    losses = [
+        {"step": entry["step"], "loss": round(entry["loss"], 5)}
+        for entry in trainer.state.log_history
+        if "loss" in entry
+    ]
+    return TrainingCourse(evaluator, losses, parameters, steps, round(spent, 3))
 
 
-# The loss of query-side training: each query against every document of its domain.
+def corpus_pairs(name: str, pairs: Sequence[TrainingPair], vectors: DocumentVectors) -> CorpusPairs:
+    """Each pair with the rows of all documents relevant to its query, its own first.
+
+    Raises:
+        DataError: a pair's document has no vector.
+    """
+    rows = {doc_id: row for row, doc_id in enumerate(vectors.doc_ids)}
+    relevant: dict[str, list[int]] = {}
+    for pair in pairs:
+        if pair.doc_id not in rows:
+            raise DataError(
+                f"{name}: training pair {pair.query_id} names document {pair.doc_id!r}, which has no vector"
+            )
+        relevant.setdefault(pair.query_id, []).append(rows[pair.doc_id])
+    positives = [[rows[p.doc_id], *(row for row in relevant[p.query_id] if row != rows[p.doc_id])] for p in pairs]
+    return CorpusPairs(torch.as_tensor(vectors.vectors, dtype=torch.float32), positives)
+
+
+def build_trainer(
+    encoder: SentenceTransformer,
+    data: Mapping[str, Sequence[TrainingPair]],
+    corpus: Mapping[str, CorpusPairs] | None,
+    evaluator: DevEvaluator,
+    *,
+    callbacks: Sequence[TrainerCallback] = (),
+    checkpoints: bool = True,
+    quiet: bool,
+) -> PromptTrainer:
+    """The trainer of one prompt, which the encoder carries and is routed to, or of other parameters in it.
+
+    Args:
+        encoder: to train in.
+        data: training pairs by domain.
+        corpus: for query-side training, the same pairs against fixed document vectors; None: both sides.
+        evaluator: run at step 0 and every `evaluate_every` steps; its trainee alone is trained, by its settings, and
+            checkpoints lie in its folder.
+        callbacks: further ones.
+        checkpoints: keep one at each evaluation, to go on from.
+        quiet: no progress bar.
+    """
+    config, trainee = evaluator.config, evaluator.trainee
+    encoder.requires_grad_(False)
+    trained = trainee.part("query") if corpus is not None else None
+    for parameter in trainee.parameters() if trained is None else trained.values():
+        parameter.requires_grad_(True)
+    tasks = {"query": "query", "document": "document"}
+    datasets = _datasets(data, config, with_documents=corpus is None)
+    tasks |= {name: "document" for dataset in datasets.values() for name in dataset.column_names if "negative" in name}
+    lengths = {"query": config.query_length, "document": config.document_length}
+
+    def preprocess(inputs: list[str], prompt: str | None = None, task: str | None = None) -> dict[str, Any]:
+        features: dict[str, Any] = encoder.preprocess(
+            inputs,
+            prompt=prompt,
+            task=task,
+            max_length=min(lengths[task or "query"], encoder.max_seq_length or 10**9),
+        )
+        return features
+
+    text_prompts = {column: text_prompt(encoder, "query" if column == "query" else "document") for column in tasks}
+    trainer = PromptTrainer(
+        model=encoder,
+        args=_arguments(encoder, evaluator, datasets, checkpoints=checkpoints, quiet=quiet),
+        train_dataset=datasets,
+        loss=_loss(encoder, corpus, config),
+        evaluator=evaluator,
+        data_collator=SentenceTransformerDataCollator(
+            preprocess_fn=preprocess,
+            router_mapping=tasks,
+            prompts={column: text for column, text in text_prompts.items() if text},
+        ),
+        callbacks=[StopWhenStale(evaluator, config.patience), *callbacks],
+    )
+    trainer.trainee = trainee
+    trainer.remove_callback(PrinterCallback)
+    if quiet or not moves_cursor():
+        trainer.remove_callback(ProgressCallback)
+    return trainer
+
+
+def _datasets(data: Mapping[str, Sequence[TrainingPair]], config: TrainingConfig, *, with_documents: bool) -> Any:
+    """A table a domain: `query`, `document` and its hard negatives; or `query` and `label`, a pair's number."""
+    from datasets import Dataset, DatasetDict
+
+    tables: dict[str, Any] = {}
+    start = 0
+    for domain, pairs in data.items():
+        columns: dict[str, list[Any]] = {"query": [pair.query for pair in pairs]}
+        if with_documents:
+            columns["document"] = [pair.document for pair in pairs]
+            for i, texts in enumerate(_hard_negatives(pairs, config)):
+                columns[f"negative_{i + 1}"] = texts
+        else:
+            columns["label"] = list(range(start, start + len(pairs)))
+            start += len(pairs)
+        if with_documents and len(pairs) < 2:
+            raise DataError(f"{domain} has {len(pairs)} training pair; in-batch negatives need at least 2")
+        tables[domain] = Dataset.from_dict(columns)
+    return DatasetDict(tables)
+
+
+def _hard_negatives(pairs: Sequence[TrainingPair], config: TrainingConfig) -> list[list[str]]:
+    """Columns of hard negatives: as many as at least half of the pairs have, up to `config.hard_negatives`.
+
+    Tables have no gaps: a pair with fewer gets documents of other pairs, as random as its in-batch negatives.
+    """
+    counts = sorted((len(pair.negatives) for pair in pairs), reverse=True)
+    width = min(config.hard_negatives, counts[(len(counts) - 1) // 2] if counts else 0)
+    chance = random.Random(config.seed)
+    positives: dict[str, set[str]] = {}
+    for pair in pairs:
+        positives.setdefault(pair.query_id, set()).add(pair.document)
+
+    def filled(pair: TrainingPair) -> list[str]:
+        chosen = list(pair.negatives[:width])
+        while len(chosen) < width:
+            other = pairs[chance.randrange(len(pairs))].document
+            if other not in positives[pair.query_id] or len(positives) < 2:
+                chosen.append(other)
+        return chosen
+
+    return [list(column) for column in zip(*map(filled, pairs), strict=True)] if width else []
+
+
+def _loss(encoder: SentenceTransformer, corpus: Mapping[str, CorpusPairs] | None, config: TrainingConfig) -> Any:
+    cosine = encoder.similarity_fn_name == "cosine"
+    if corpus is not None:
+        return CorpusContrastiveLoss(
+            encoder,
+            corpus,
+            temperature=config.temperature,
+            cosine=cosine,
+            limit=config.corpus_negatives,
+            seed=config.seed,
+        )
+    arguments: dict[str, Any] = {
+        "scale": 1 / config.temperature,
+        "similarity_fct": cos_sim if cosine else dot_score,
+        "gather_across_devices": config.gather_negatives and world_size() > 1,
+    }
+    if config.mini_batch_size < config.batch_size:  # the same gradient in bounded memory, for one more forward pass
+        return CachedMultipleNegativesRankingLoss(encoder, mini_batch_size=config.mini_batch_size, **arguments)
+    return MultipleNegativesRankingLoss(encoder, **arguments)
+
+
+def _arguments(
+    encoder: SentenceTransformer, evaluator: DevEvaluator, datasets: Any, *, checkpoints: bool, quiet: bool
+) -> SentenceTransformerTrainingArguments:
+    config = evaluator.config
+    precision = resolve_precision(config.precision, encoder.device)
+    every = config.evaluate_every if 0 < config.evaluate_every <= config.steps else config.steps
+    # Losses are averaged since the last one shown: at checkpoints too, so that a resumed run shows the same ones.
+    shown = config.log_every or max(n for n in range(1, max(1, min(10, config.steps // 10)) + 1) if every % n == 0)
+    return SentenceTransformerTrainingArguments(
+        output_dir=str(evaluator.folder),
+        max_steps=config.steps,
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=round(config.warmup * config.steps),
+        weight_decay=0.0,
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
+        use_cpu=encoder.device.type == "cpu",
+        batch_sampler=BatchSamplers.NO_DUPLICATES,
+        multi_dataset_batch_sampler=domain_sampler(config.domain_temperature),
+        # A batch has no text twice: how many rows can be in one, at most.
+        dataloader_drop_last=world_size() > 1
+        or all(len(set(t[name])) >= config.batch_size for t in datasets.values() for name in t.column_names),
+        # Every trained tensor has a part in every step, but not in every small backward pass of GradCache.
+        ddp_find_unused_parameters=config.mini_batch_size < config.batch_size,
+        eval_strategy="steps",
+        eval_steps=every,
+        eval_on_start=True,
+        save_strategy="steps" if checkpoints else "no",
+        save_steps=every,
+        save_total_limit=1,
+        logging_strategy="steps",
+        logging_steps=shown,
+        report_to=config.report_to.split(","),
+        seed=config.seed,
+        data_seed=config.seed,
+        disable_tqdm=quiet or not moves_cursor(),
+        log_level="error",
+    )
+
+
+class PromptTrainer(SentenceTransformerTrainer):
+    """Saves and resumes the trainee alone, in full precision; what is frozen is never written."""
+
+    trainee: Trainee
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir or ".")
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.trainee.tensors().items()}
+        save_file(tensors, folder / CHECKPOINT)
+
+    def _load_from_checkpoint(self, checkpoint_path: str, model: Any = None) -> None:
+        self.trainee.assign(load_file(Path(checkpoint_path) / CHECKPOINT))
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """None: a prompt's card is its `prompt.json`."""
+
+
+class StopWhenStale(TrainerCallback):
+    """Stop after `patience` evaluations without a better dev score."""
+
+    def __init__(self, evaluator: DevEvaluator, patience: int) -> None:
+        self.evaluator, self.patience = evaluator, patience
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Called after each evaluation."""
+        if self.patience and self.evaluator.dev_sets:
+            control.should_training_stop = on_main(lambda: self.evaluator.since_best >= self.patience)
+
+
+class TimeBudget(TrainerCallback):
+    """Stop once so many seconds are spent, and let the learning rate end with them.
+
+    The schedule is where the steps are, or where the time is when that is further. Evaluations measure, they do not
+    train: their time is not counted.
+    """
+
+    def __init__(self, seconds: float, began: float, evaluator: DevEvaluator) -> None:
+        """`began` is the `time.monotonic()` from which seconds are counted."""
+        self.seconds, self.began, self.evaluator = seconds, began, evaluator
+
+    def spent(self) -> float:
+        """Seconds spent, without evaluations."""
+        return time.monotonic() - self.began - self.evaluator.seconds
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        lr_scheduler: Any = None,
+        **_: Any,
+    ) -> None:
+        """Called after each step, when the schedule has moved by one."""
+        share = on_main(self.spent) / self.seconds
+        if share >= 1:
+            control.should_training_stop = True
+        elif lr_scheduler is not None:
+            lr_scheduler.last_epoch = max(lr_scheduler.last_epoch, int(share * state.max_steps))
 
 
 @dataclass(frozen=True)
@@ -182,447 +482,54 @@ class CorpusContrastiveLoss(nn.Module):
         return {"temperature": self.temperature, "cosine": self.cosine, "limit": self.limit}
 
 
-CHECKPOINT = "prompt-in-training.safetensors"
+class DomainBatchSampler(MultiDatasetDefaultBatchSampler):
+    """Draws a domain with weight `pairs ** (1 / temperature)`, then its next batch; a domain that ends begins anew.
 
-
-class PromptTrainer(SentenceTransformerTrainer):
-    """Saves and resumes the trainee alone, in full precision; what is frozen is never written."""
-
-    trainee: Trainee
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        folder = Path(output_dir or self.args.output_dir or ".")
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: t.detach().cpu().contiguous() for name, t in self.trainee.tensors().items()}
-        save_file(tensors, folder / CHECKPOINT)
-
-    def _load_from_checkpoint(self, checkpoint_path: str, model: Any = None) -> None:
-        self.trainee.assign(load_file(Path(checkpoint_path) / CHECKPOINT))
-
-    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """None: a prompt's card is its `prompt.json`."""
-
-
-class StopWhenStale(TrainerCallback):
-    """Stop after `patience` evaluations without a better dev score."""
-
-    def __init__(self, evaluator: DevEvaluator, patience: int) -> None:
-        self.evaluator, self.patience = evaluator, patience
-
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Called after each evaluation."""
-        if self.patience and self.evaluator.dev_sets:
-            control.should_training_stop = on_main(lambda: self.evaluator.since_best >= self.patience)
-
-
-class TimeBudget(TrainerCallback):
-    """Stop once so many seconds are spent, and let the learning rate end with them.
-
-    The schedule is where the steps are, or where the time is when that is further. Evaluations measure, they do not
-    train: their time is not counted.
+    With several processes, the batches of one global step, one for each, are of one domain and together repeat no
+    text, so that negatives gathered across devices are what one process with the joined batch would see.
     """
 
-    def __init__(self, seconds: float, began: float, evaluator: DevEvaluator) -> None:
-        """`began` is the `time.monotonic()` from which seconds are counted."""
-        self.seconds, self.began, self.evaluator = seconds, began, evaluator
+    temperature = 1.0
 
-    def spent(self) -> float:
-        """Seconds spent, without evaluations."""
-        return time.monotonic() - self.began - self.evaluator.seconds
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        for sampler in self.batch_samplers:
+            sampler.batch_size *= world_size()  # a joined batch, divided below
 
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        lr_scheduler: Any = None,
-        **_: Any,
-    ) -> None:
-        """Called after each step, when the schedule has moved by one."""
-        share = on_main(self.spent) / self.seconds
-        if share >= 1:
-            control.should_training_stop = True
-        elif lr_scheduler is not None:
-            lr_scheduler.last_epoch = max(lr_scheduler.last_epoch, int(share * state.max_steps))
+    def __iter__(self) -> Iterator[list[int]]:
+        """Batches of indices into the concatenated domains."""
+        generator = torch.Generator().manual_seed(self.seed + 7919 * self.epoch)
+        tables: list[Any] = self.dataset.datasets
+        sizes = torch.tensor([len(table) for table in tables], dtype=torch.double)
+        offsets = [0, *accumulate(int(size) for size in sizes)]
+        weights = sizes ** (1 / self.temperature)
+        rounds = [0] * len(sizes)
+        batches: list[Iterator[list[int]]] = [self._restart(i, rounds) for i in range(len(sizes))]
+        for _ in range(0, len(self), world_size()):
+            domain = int(torch.multinomial(weights, 1, generator=generator))
+            batch = next(batches[domain], None)
+            if batch is None:
+                batches[domain] = self._restart(domain, rounds)
+                batch = next(batches[domain])
+            joined = [index + offsets[domain] for index in batch]
+            yield from (joined[process :: world_size()] for process in range(world_size()))
 
+    def _restart(self, domain: int, rounds: list[int]) -> Iterator[list[int]]:
+        sampler: Any = self.batch_samplers[domain]
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(1000 * self.epoch + rounds[domain])
+        rounds[domain] += 1
+        # The domains share one generator, which another's restart would disturb halfway: take all batches now.
+        batches = list(sampler)
+        if not batches:
+            raise DataError("too few different training pairs for one batch without repeated texts; lower batch_size")
+        return iter(batches)
 
-def build_trainer(
-    encoder: SentenceTransformer,
-    trainee: Trainee,
-    data: Mapping[str, Sequence[TrainingPair]],
-    corpus: Mapping[str, CorpusPairs] | None,
-    evaluator: DevEvaluator,
-    folder: Path,
-    config: TrainingConfig,
-    *,
-    callbacks: Sequence[TrainerCallback] = (),
-    checkpoints: bool = True,
-    quiet: bool,
-) -> PromptTrainer:
-    """The trainer of one prompt, which the encoder carries and is routed to, or of other parameters in it.
-
-    Args:
-        encoder: to train in.
-        trainee: the only parameters that are trained.
-        data: training pairs by domain.
-        corpus: for query-side training, the same pairs against fixed document vectors; None: both sides.
-        evaluator: run at step 0 and every `config.evaluate_every` steps.
-        folder: of checkpoints.
-        config: the settings.
-        callbacks: further ones.
-        checkpoints: keep one at each evaluation, to go on from.
-        quiet: no progress bar.
-    """
-    encoder.requires_grad_(False)
-    trained = trainee.part("query") if corpus is not None else None
-    for parameter in trainee.parameters() if trained is None else trained.values():
-        parameter.requires_grad_(True)
-    tasks = {"query": "query", "document": "document"}
-    datasets = _datasets(data, config, with_documents=corpus is None)
-    tasks |= {name: "document" for dataset in datasets.values() for name in dataset.column_names if "negative" in name}
-    lengths = {"query": config.query_length, "document": config.document_length}
-
-    def preprocess(inputs: list[str], prompt: str | None = None, task: str | None = None) -> dict[str, Any]:
-        features: dict[str, Any] = encoder.preprocess(
-            inputs,
-            prompt=prompt,
-            task=task,
-            max_length=min(lengths[task or "query"], encoder.max_seq_length or 10**9),
-        )
-        return features
-
-    text_prompts = {column: text_prompt(encoder, "query" if column == "query" else "document") for column in tasks}
-    trainer = PromptTrainer(
-        model=encoder,
-        args=_arguments(folder, config, encoder, datasets, checkpoints, quiet),
-        train_dataset=datasets,
-        loss=_loss(encoder, corpus, config),
-        evaluator=evaluator,
-        data_collator=SentenceTransformerDataCollator(
-            preprocess_fn=preprocess,
-            router_mapping=tasks,
-            prompts={column: text for column, text in text_prompts.items() if text},
-        ),
-        callbacks=[StopWhenStale(evaluator, config.patience), *callbacks],
-    )
-    trainer.trainee = trainee
-    trainer.remove_callback(PrinterCallback)
-    if quiet or not moves_cursor():
-        trainer.remove_callback(ProgressCallback)
-    return trainer
+    def __len__(self) -> int:
+        """Batches in an epoch, of all processes."""
+        return world_size() * sum(len(sampler) for sampler in self.batch_samplers)
 
 
-def _datasets(data: Mapping[str, Sequence[TrainingPair]], config: TrainingConfig, *, with_documents: bool) -> Any:
-    """A table a domain: `query`, `document` and its hard negatives; or `query` and `label`, a pair's number."""
-    from datasets import Dataset, DatasetDict
-
-    tables: dict[str, Any] = {}
-    start = 0
-    for domain, pairs in data.items():
-        columns: dict[str, list[Any]] = {"query": [pair.query for pair in pairs]}
-        if with_documents:
-            columns["document"] = [pair.document for pair in pairs]
-            for i, texts in enumerate(_hard_negatives(pairs, config)):
-                columns[f"negative_{i + 1}"] = texts
-        else:
-            columns["label"] = list(range(start, start + len(pairs)))
-            start += len(pairs)
-        if with_documents and len(pairs) < 2:
-            raise DataError(f"{domain} has {len(pairs)} training pair; in-batch negatives need at least 2")
-        tables[domain] = Dataset.from_dict(columns)
-    return DatasetDict(tables)
-
-
-def _hard_negatives(pairs: Sequence[TrainingPair], config: TrainingConfig) -> list[list[str]]:
-    """Columns of hard negatives: as many as at least half of the pairs have, up to `config.hard_negatives`.
-
-    Tables have no gaps: a pair with fewer gets documents of other pairs, as random as its in-batch negatives.
-    """
-    counts = sorted((len(pair.negatives) for pair in pairs), reverse=True)
-    width = min(config.hard_negatives, counts[(len(counts) - 1) // 2] if counts else 0)
-    chance = random.Random(config.seed)
-    positives: dict[str, set[str]] = {}
-    for pair in pairs:
-        positives.setdefault(pair.query_id, set()).add(pair.document)
-
-    def filled(pair: TrainingPair) -> list[str]:
-        chosen = list(pair.negatives[:width])
-        while len(chosen) < width:
-            other = pairs[chance.randrange(len(pairs))].document
-            if other not in positives[pair.query_id] or len(positives) < 2:
-                chosen.append(other)
-        return chosen
-
-    return [list(column) for column in zip(*map(filled, pairs), strict=True)] if width else []
-
-
-def _distinct(table: Any) -> int:
-    """How many rows without a repeated text there are, at most: what a batch without duplicates is made of."""
-    return min(len(set(table[name])) for name in table.column_names)
-
-
-def _loss(encoder: SentenceTransformer, corpus: Mapping[str, CorpusPairs] | None, config: TrainingConfig) -> Any:
-    cosine = encoder.similarity_fn_name == "cosine"
-    if corpus is not None:
-        return CorpusContrastiveLoss(
-            encoder,
-            corpus,
-            temperature=config.temperature,
-            cosine=cosine,
-            limit=config.corpus_negatives,
-            seed=config.seed,
-        )
-    arguments: dict[str, Any] = {
-        "scale": 1 / config.temperature,
-        "similarity_fct": cos_sim if cosine else dot_score,
-        "gather_across_devices": config.gather_negatives and world_size() > 1,
-    }
-    if config.mini_batch_size < config.batch_size:  # the same gradient in bounded memory, for one more forward pass
-        return CachedMultipleNegativesRankingLoss(encoder, mini_batch_size=config.mini_batch_size, **arguments)
-    return MultipleNegativesRankingLoss(encoder, **arguments)
-
-
-def _arguments(
-    folder: Path,
-    config: TrainingConfig,
-    encoder: SentenceTransformer,
-    datasets: Any,
-    checkpoints: bool,
-    quiet: bool,
-) -> SentenceTransformerTrainingArguments:
-    precision = resolve_precision(config.precision, encoder.device)
-    every = config.evaluate_every if 0 < config.evaluate_every <= config.steps else config.steps
-    # Losses are averaged since the last one shown: at checkpoints too, so that a resumed run shows the same ones.
-    shown = config.log_every or max(n for n in range(1, max(1, min(10, config.steps // 10)) + 1) if every % n == 0)
-    return SentenceTransformerTrainingArguments(
-        output_dir=str(folder),
-        max_steps=config.steps,
-        per_device_train_batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.schedule,
-        warmup_steps=round(config.warmup * config.steps),
-        weight_decay=0.0,
-        bf16=precision == "bfloat16",
-        fp16=precision == "float16",
-        use_cpu=encoder.device.type == "cpu",
-        batch_sampler=BatchSamplers.NO_DUPLICATES,
-        multi_dataset_batch_sampler=domain_sampler(config.domain_temperature),
-        dataloader_drop_last=world_size() > 1
-        or all(_distinct(table) >= config.batch_size for table in datasets.values()),
-        # Every trained tensor has a part in every step, but not in every small backward pass of GradCache.
-        ddp_find_unused_parameters=config.mini_batch_size < config.batch_size,
-        eval_strategy="steps",
-        eval_steps=every,
-        eval_on_start=True,
-        save_strategy="steps" if checkpoints else "no",
-        save_steps=every,
-        save_total_limit=1,
-        logging_strategy="steps",
-        logging_steps=shown,
-        report_to=config.report_to.split(","),
-        seed=config.seed,
-        data_seed=config.seed,
-        disable_tqdm=quiet or not moves_cursor(),
-        log_level="error",
-    )
-
-
-# The one path of all trainings: data, dev sets and the trainer, for prompts and for what they are compared with.
-
-
-WORK = ".foreword-training"
-"""The folder, in the output, of checkpoints and of what a training follows from; gone when it is finished."""
-
-
-@dataclass(frozen=True)
-class TrainingCourse:
-    """How a training went.
-
-    Attributes:
-        evaluator: with the values that were best, and the history.
-        losses: `step` and `loss`, where they were recorded.
-        parameters: numbers that were trained, of what the trainee has.
-        steps: taken in all.
-        seconds: spent in this process, the embedding of documents too, evaluations not.
-    """
-
-    evaluator: DevEvaluator
-    losses: Sequence[Mapping[str, Any]]
-    parameters: int
-    steps: int
-    seconds: float
-
-
-def pairs_of(
-    sources: Sequence[Collection], given: Mapping[str, Sequence[TrainingPair]] | None, config: TrainingConfig
-) -> dict[str, list[TrainingPair]]:
-    """The training pairs of each collection, by its id.
-
-    Args:
-        sources: the collections.
-        given: pairs to take instead of a collection's own training split.
-        config: says how many hard negatives they bring.
-
-    Raises:
-        DataError: a collection has none, or is there twice.
-    """
-    if not sources:
-        raise DataError("no collection to train on")
-    data = {c.id: _pairs(c, given, config.hard_negatives if config.side == "both" else 0) for c in sources}
-    if len(data) < len(sources):
-        raise DataError(f"a collection is given twice: {', '.join(c.id for c in sources)}")
-    return data
-
-
-def _pairs(
-    collection: Collection, given: Mapping[str, Sequence[TrainingPair]] | None, hard_negatives: int
-) -> list[TrainingPair]:
-    if given is not None and collection.id in given:
-        pairs = list(given[collection.id])
-    elif "train" in collection.splits:
-        pairs = list(collection.pairs("train", hard_negatives=hard_negatives))
-    else:
-        raise DataError(
-            f"{collection.id} has no training split (it has: {', '.join(collection.splits) or 'none'}); judgements of "
-            "its test split are not for training. Use pseudo-queries (--pseudo-queries), or transfer"
-        )
-    if not pairs:
-        raise DataError(f"{collection.id} has no training pairs")
-    return pairs
-
-
-def run_training(
-    encoder: SentenceTransformer,
-    sources: Sequence[Collection],
-    data: Mapping[str, Sequence[TrainingPair]],
-    trainee: Trainee,
-    work: Path,
-    config: TrainingConfig,
-    *,
-    route: Route,
-    document_route: Route,
-    documents: Mapping[str, DocumentVectors],
-    seconds: float | None,
-    checkpoints: bool,
-    quiet: bool,
-) -> TrainingCourse:
-    """Train, and keep the best step in `work`; what accelerate leaves on the encoder is taken off again.
-
-    Args:
-        encoder: what is trained takes part in its forward pass already.
-        sources: the collections.
-        data: their training pairs, by id.
-        trainee: what is trained; nothing else is.
-        work: folder of checkpoints (it goes on from the last one there) and of the best values.
-        config: the settings.
-        route: what evaluations encode by.
-        document_route: what embeds the documents once, for query-side training.
-        documents: vectors by collection id, instead.
-        seconds: stop after so many, even before `config.steps`; None: no limit. Evaluations are not counted.
-        checkpoints: keep what is needed to go on after a cut.
-        quiet: no progress bars.
-    """
-    began = time.monotonic()
-    seed_everything(config.seed)
-    vectors = _vectors(encoder, sources, config, document_route, documents, quiet) if config.side == "query" else {}
-    evaluator = _evaluator(sources, vectors, trainee, route, work, config)
-    corpus = {c.id: corpus_pairs(c.id, data[c.id], vectors[c.id]) for c in sources} if vectors else None
-    budget = [] if seconds is None else [TimeBudget(seconds, began, evaluator)]
-    try:
-        trainer = build_trainer(
-            encoder, trainee, data, corpus, evaluator, work, config,
-            callbacks=budget, checkpoints=checkpoints, quiet=quiet,
-        )  # fmt: skip
-        parameters = sum(p.numel() for p in trainee.parameters() if p.requires_grad)
-        found = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-        complete = [path for path in found if (path / "trainer_state.json").exists()]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*pin_memory.*")
-            trainer.train(resume_from_checkpoint=str(complete[-1]) if complete else None)
-        spent = time.monotonic() - began - evaluator.seconds
-        steps = trainer.state.global_step
-        if is_main() and evaluator.history[-1]["step"] < steps:  # the steps end between evaluations
-            evaluator(encoder, steps=steps)
-    finally:
-        # accelerate leaves its mixed precision on the model, and a mark that lets the next training's pass by.
-        for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
-            encoder.__dict__.pop(name, None)
-        encoder.requires_grad_(False)
-        encoder.eval()
-    losses = [
-        {"step": entry["step"], "loss": round(entry["loss"], 5)}
-        for entry in trainer.state.log_history
-        if "loss" in entry
-    ]
-    return TrainingCourse(evaluator, losses, parameters, steps, round(spent, 3))
-
-
-def _vectors(
-    encoder: SentenceTransformer,
-    sources: Sequence[Collection],
-    config: TrainingConfig,
-    route: Route,
-    documents: Mapping[str, DocumentVectors],
-    quiet: bool,
-) -> dict[str, DocumentVectors]:
-    """Fixed vectors of every collection's documents: those given, else embedded by `route`."""
-    vectors: dict[str, DocumentVectors] = {}
-    for c in sources:
-        if c.id in documents:
-            vectors[c.id] = documents[c.id].checked(encoder)
-            continue
-        vectors[c.id] = embed_documents(
-            encoder,
-            c,
-            split="train" if "train" in c.splits else None,
-            route=route,
-            precision=config.precision,
-            max_length=config.document_length,
-            quiet=quiet,
-        )
-    return vectors
-
-
-def _evaluator(
-    sources: Sequence[Collection],
-    vectors: Mapping[str, DocumentVectors],
-    trainee: Trainee,
-    route: Route,
-    work: Path,
-    config: TrainingConfig,
-) -> DevEvaluator:
-    sampling: dict[str, Any] = {
-        "queries": config.dev_queries,
-        "documents": config.dev_documents,
-        "seed": config.seed,
-    }
-    dev = {c.id: DevSet.of(c, vectors=vectors.get(c.id), **sampling) for c in sources}
-    return DevEvaluator(
-        {name: dev_set for name, dev_set in dev.items() if dev_set is not None},
-        trainee,
-        route,
-        work,
-        dtype=config.dtype,
-        precision=config.precision,
-        query_length=config.query_length,
-        document_length=config.document_length,
-        temperature=config.temperature,
-    )
-
-
-def corpus_pairs(name: str, pairs: Sequence[TrainingPair], vectors: DocumentVectors) -> CorpusPairs:
-    """Each pair with the rows of all documents relevant to its query, its own first.
-
-    Raises:
-        DataError: a pair's document has no vector.
-    """
-    rows = {doc_id: row for row, doc_id in enumerate(vectors.doc_ids)}
-    relevant: dict[str, list[int]] = {}
-    for pair in pairs:
-        if pair.doc_id not in rows:
-            raise DataError(
-                f"{name}: training pair {pair.query_id} names document {pair.doc_id!r}, which has no vector"
-            )
-        relevant.setdefault(pair.query_id, []).append(rows[pair.doc_id])
-    positives = [[rows[p.doc_id], *(row for row in relevant[p.query_id] if row != rows[p.doc_id])] for p in pairs]
-    return CorpusPairs(torch.as_tensor(vectors.vectors, dtype=torch.float32), positives)
+def domain_sampler(temperature: float) -> type[DomainBatchSampler]:
+    """The sampler class for a temperature (the trainer builds the sampler itself, from a class)."""
+    return type("DomainBatchSampler", (DomainBatchSampler,), {"temperature": temperature})

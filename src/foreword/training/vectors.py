@@ -1,21 +1,25 @@
-"""Document vectors made once: by the base model, or the user's own from an index that exists."""
+"""What a training learns from: pairs of a query and a document, and document vectors that are made once.
+
+Vectors are made by the base model, or are the user's own from an index that exists.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from foreword.collections.collection import Collection, documents_for
+from foreword.collections.collection import Collection, TrainingPair, documents_for, fingerprint
 from foreword.errors import DataError
 from foreword.prompts.encoder import encode
 from foreword.prompts.routes import Route
 from foreword.settings import Precision
+from foreword.training.config import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,107 @@ class DocumentVectors:
         digest = hashlib.sha256("\x1f".join(self.doc_ids).encode())
         digest.update(np.ascontiguousarray(self.vectors, dtype=np.float32).tobytes())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Collections, and what of them is trained on.
+
+    Attributes:
+        sources: the collections.
+        pairs: their training pairs, by id.
+        given: the ids of those whose pairs are not of their own training split.
+        documents: vectors of their documents, by id, that need not be made.
+    """
+
+    sources: Sequence[Collection]
+    pairs: Mapping[str, Sequence[TrainingPair]]
+    given: frozenset[str] = frozenset()
+    documents: Mapping[str, DocumentVectors] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        sources: Sequence[Collection],
+        config: TrainingConfig,
+        pairs: Mapping[str, Sequence[TrainingPair]] | None = None,
+        documents: Mapping[str, DocumentVectors] | None = None,
+    ) -> TrainingData:
+        """The pairs of each collection, with the hard negatives that `config` asks for.
+
+        Args:
+            sources: the collections.
+            config: the settings.
+            pairs: by id, to take instead of a collection's own training split.
+            documents: vectors by id.
+
+        Raises:
+            DataError: a collection has no pairs, or is there twice.
+        """
+        if not sources:
+            raise DataError("no collection to train on")
+        given, hard_negatives = pairs or {}, config.hard_negatives if config.side == "both" else 0
+        found: dict[str, list[TrainingPair]] = {}
+        for c in sources:
+            if c.id not in given and "train" not in c.splits:
+                raise DataError(
+                    f"{c.id} has no training split (it has: {', '.join(c.splits) or 'none'}); judgements of its test "
+                    "split are not for training. Use pseudo-queries (--pseudo-queries), or transfer"
+                )
+            found[c.id] = list(given[c.id] if c.id in given else c.pairs("train", hard_negatives=hard_negatives))
+            if not found[c.id]:
+                raise DataError(f"{c.id} has no training pairs")
+        if len(found) < len(sources):
+            raise DataError(f"a collection is given twice: {', '.join(c.id for c in sources)}")
+        return cls(sources, found, frozenset(given), documents or {})
+
+    @property
+    def domain(self) -> str:
+        """What the result is called unless it is given a name: the one collection's id, or `multitask`."""
+        return self.sources[0].id if len(self.sources) == 1 else "multitask"
+
+    def steps_of(self, config: TrainingConfig, processes: int) -> TrainingConfig:
+        """The settings with the steps that its `epochs` ask for on these pairs."""
+        return config.with_steps(sum(map(len, self.pairs.values())), processes)
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these data from others: `supervision`, and digests of all that is learnt from as `data`."""
+        supervision = {
+            c.id: {"method": "given pairs"} if c.id in self.given else c.facts.get("supervision", {"method": "train"})
+            for c in self.sources
+        }
+        data = {}
+        for c in self.sources:
+            lines = ("\x1f".join((p.query_id, p.query, p.doc_id, p.document, *p.negatives)) for p in self.pairs[c.id])
+            data[c.id] = {
+                "collection": fingerprint(c, [split for split in c.splits if split != "test"]),
+                "pairs": len(self.pairs[c.id]),
+                "pairs_sha256": hashlib.sha256("\x1e".join(lines).encode("utf-8", "surrogatepass")).hexdigest(),
+                **({"vectors": self.documents[c.id].digest()} if c.id in self.documents else {}),
+            }
+        return {
+            "supervision": supervision[self.sources[0].id] if len(self.sources) == 1 else supervision,
+            "data": data,
+        }
+
+    def embedded(
+        self, encoder: SentenceTransformer, config: TrainingConfig, route: Route, *, quiet: bool
+    ) -> dict[str, DocumentVectors]:
+        """Fixed vectors of every collection's documents: those given, else made by `route`."""
+        return {
+            c.id: self.documents[c.id].checked(encoder)
+            if c.id in self.documents
+            else embed_documents(
+                encoder,
+                c,
+                split="train" if "train" in c.splits else None,
+                route=route,
+                precision=config.precision,
+                max_length=config.document_length,
+                quiet=quiet,
+            )
+            for c in self.sources
+        }
 
 
 def embed_documents(
