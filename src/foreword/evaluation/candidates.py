@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,10 +121,17 @@ def read_candidate(folder: Path) -> Candidate:
         cards = [card]
     trained = [item for each in cards for item in trained_on(each).items()]
     labelled = dict.fromkeys(name for name, method in trained if method != "pseudo-queries")
-    chosen = any(entry.get("dev") is not None for each in cards for entry in (each.get("metrics") or {}).get("dev", ()))
-    made = [each.get("distilled") or each.get("folded") or {} for each in cards]  # `folded` in older cards
-    chosen = chosen or any(each.get("chosen_by_dev") for each in made)
-    return Candidate(folder, card["domain"], digest, _supervision(card), tuple(labelled), chosen)
+    return Candidate(folder, card["domain"], digest, _supervision(card), tuple(labelled), chosen_by_dev(cards))
+
+
+def chosen_by_dev(cards: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the best step of one of these prompts, or of what it was distilled from, was chosen by a dev split."""
+    for card in cards:
+        made = card.get("distilled") or card.get("folded") or {}  # `folded` in older cards
+        steps = (card.get("metrics") or {}).get("dev", ())
+        if made.get("chosen_by_dev") or any(step.get("dev") is not None for step in steps):
+            return True
+    return False
 
 
 def _supervision(card: Mapping[str, Any]) -> str | None:

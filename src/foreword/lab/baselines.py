@@ -631,7 +631,7 @@ def train_baseline(
     record = {
         **identity,
         "metrics": course.metrics(),
-        "text": text_settings(encoder, config),
+        "text": text_settings(encoder, config.query_length, config.document_length),
     }
     finished = course.run(began)
 

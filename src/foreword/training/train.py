@@ -119,7 +119,7 @@ def train(
         "start_digest": start_digest,
         "trained_parameters": course.parameters,
         "metrics": course.metrics(),
-        "text": text_settings(encoder, config, sources),
+        "text": text_settings(encoder, config.query_length, config.document_length, sources),
     }
     finished = course.run(began)
 
@@ -248,14 +248,14 @@ def identity_of(
 
 
 def text_settings(
-    encoder: SentenceTransformer, config: TrainingConfig, sources: Sequence[Collection] = ()
+    encoder: SentenceTransformer, query_length: int, document_length: int, sources: Sequence[Collection] = ()
 ) -> dict[str, Any]:
     """How texts were cut, written out and what stood before them, for the card of a result."""
     written = [c.facts["templates"] for c in sources if "templates" in c.facts]
     templates: Any = written[0] if written else {"query": "{text}", "document": "{title} {text}"}
     return {
-        "query_length": config.query_length,
-        "document_length": config.document_length,
+        "query_length": query_length,
+        "document_length": document_length,
         "query_template": f"{text_prompt(encoder, 'query') or ''}{templates['query']}",
         "document_template": f"{text_prompt(encoder, 'document') or ''}{templates['document']}",
     }

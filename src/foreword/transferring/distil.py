@@ -9,11 +9,10 @@ from __future__ import annotations
 import heapq
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,10 +23,10 @@ from transformers import get_linear_schedule_with_warmup
 
 from foreword.collections.collection import Collection, Document, fingerprint
 from foreword.collections.pseudo import pseudo_pairs
-from foreword.collections.supervision import PSEUDO_METHOD as PSEUDO_QUERIES
-from foreword.collections.supervision import held_out, position
+from foreword.collections.supervision import PSEUDO_METHOD, held_out, position
 from foreword.collections.views import Unlabelled
 from foreword.errors import DataError, ForewordError, PromptError
+from foreword.evaluation.candidates import chosen_by_dev
 from foreword.prompts.encoder import autocast, encode, resolve_precision, routed, state_digest, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import (
@@ -45,425 +44,22 @@ from foreword.prompts.store import DTYPES, SOURCES, StoredPrompt, is_mixture, lo
 from foreword.retrieval.search import exact_search
 from foreword.settings import Precision, Side
 from foreword.terminal import track
-from foreword.training.config import TrainingConfig
 from foreword.training.train import text_settings
-from foreword.transferring.config import DistilConfig, FitConfig
+from foreword.transferring.config import DistilConfig
 from foreword.transferring.fit import batches_of, embed_batch
 from foreword.transferring.reach import unit_rows
 from foreword.transferring.transfer import average_prompts, start_of
 
-# How one prompt learns to give a mixture's embeddings, and how near it comes.
+SIDES: tuple[Side, ...] = ("query", "document")
 
-
-Vectors = np.ndarray[Any, np.dtype[np.float32]]
+METHODS = ("auto", "span")
+"""The pseudo-queries of a document: its title or first sentence, and a random span."""
 
 DEPTH = 10
 """How many of the best documents of teacher and student are compared."""
 
 LEAST_GAIN = 1e-6
 """In mean cosine; below it is rounding, and the earlier values are kept."""
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """The texts of one side, with the teacher's embeddings (N, d').
-
-    Attributes:
-        side: of the texts.
-        trained: the student learns them; else it gives the teacher's embeddings already.
-        length: tokens a text is cut to.
-        texts: to learn on.
-        vectors: of these; empty where nothing looks at them.
-        held: held-out texts.
-        held_vectors: of these.
-    """
-
-    side: Side
-    trained: bool
-    length: int
-    texts: Sequence[str]
-    vectors: Tensor
-    held: Sequence[str]
-    held_vectors: Vectors
-
-
-@dataclass(frozen=True)
-class Course:
-    """What came of it: the best values, rounded as they will be stored, and the figures on the way."""
-
-    best: Prompt
-    metrics: Mapping[str, Any]
-
-
-def lesson(
-    encoder: SentenceTransformer,
-    route: Route,
-    side: Side,
-    texts: Sequence[str],
-    held: Sequence[str],
-    *,
-    trained: bool,
-    used: bool,
-    length: int,
-    precision: Precision,
-    quiet: bool,
-) -> Lesson:
-    """One side's lesson, its texts embedded by the teacher, once.
-
-    Args:
-        encoder: carrying the teacher's prompts.
-        route: the teacher.
-        side: of the texts.
-        texts: to learn on.
-        held: held-out texts.
-        trained: see `Lesson`.
-        used: the vectors of the texts to learn on are looked at.
-        length: see `Lesson`.
-        precision: of the forward passes.
-        quiet: no progress bar.
-    """
-    learnt, checked = (
-        encode(
-            encoder, some, side, route=route, precision=precision, max_length=length,
-            what=f"embedding the mixture's {side} texts", quiet=quiet,
-        )
-        for some in (texts if used else [], held)
-    )  # fmt: skip
-    return Lesson(side, trained, length, texts, torch.from_numpy(learnt).to(encoder.device), held, checked)
-
-
-def nearness(
-    encoder: SentenceTransformer, route: Route, lessons: Sequence[Lesson], precision: Precision
-) -> dict[str, float]:
-    """How near `route` comes to the teacher on held-out texts.
-
-    Returns:
-        The mean cosine by side, and `top_10`: the mean share of the teacher's ten best held-out documents of a
-        pseudo-query (fewer where there are fewer) that are among the ten best by `route`.
-    """
-    found: dict[str, float] = {}
-    ours: dict[str, Vectors] = {}
-    for one in lessons:
-        ours[one.side] = encode(
-            encoder, one.held, one.side, route=route, precision=precision, max_length=one.length, quiet=True
-        )
-        cosines = (unit_rows(ours[one.side]) * unit_rows(one.held_vectors)).sum(axis=1)
-        found[one.side] = round(float(cosines.mean()), 6)
-    theirs = {one.side: one.held_vectors for one in lessons}
-    best, wanted = (_best(vectors["query"], vectors["document"]) for vectors in (ours, theirs))
-    shares = [len(best[name] & hits) / len(hits) for name, hits in wanted.items()]
-    return {**found, f"top_{DEPTH}": round(float(np.mean(shares)), 6)}
-
-
-def _best(queries: Vectors, documents: Vectors) -> dict[str, set[str]]:
-    """The numbers of the best documents of each query."""
-    query_ids, document_ids = ([str(number) for number in range(len(rows))] for rows in (queries, documents))
-    run = exact_search(queries, query_ids, documents, DEPTH, document_ids=document_ids)
-    return {query_id: set(hits) for query_id, hits in run.items()}
-
-
-def learn(
-    encoder: SentenceTransformer,
-    route: str,
-    student: Prompt,
-    lessons: Sequence[Lesson],
-    *,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    warmup: float,
-    divergence: float,
-    temperature: float,
-    evaluate_every: int,
-    dtype: str,
-    precision: Precision,
-    seed: int,
-    quiet: bool,
-) -> Course:
-    """Train the parts of `student` that encode the trained lessons; see `DistilConfig` for the settings.
-
-    Args:
-        encoder: carrying the student.
-        route: the student's name there.
-        student: changed in place.
-        lessons: of the queries and the documents, in this order.
-        steps, batch_size, learning_rate, warmup, divergence, temperature, evaluate_every, dtype, precision, seed: see
-            `DistilConfig`; `dtype` is given.
-        quiet: no progress bar.
-    """
-    trained = [one for one in lessons if one.trained]
-    parameters = [parameter for one in trained for parameter in (student.part(one.side) or {}).values()]
-    optimizer = torch.optim.Adam(list(dict.fromkeys(parameters)), lr=learning_rate)  # shared parts come twice
-    schedule = get_linear_schedule_with_warmup(optimizer, round(warmup * steps), steps)
-    order = FitConfig(steps=steps, batch_size=max(1, batch_size // len(trained)), seed=seed)
-    batches = zip(*(batches_of(len(one.texts), order) for one in lessons), strict=True)
-    looks = _Looks(encoder, route, student, lessons, dtype, precision)
-    looks.look(0)
-    losses: list[float] = []
-    encoder.requires_grad_(False)
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    for step, batch in enumerate(track(batches, "distilling", steps, quiet=quiet), start=1):
-        with routed(encoder, route), autocast(precision, encoder.device):
-            ours = [
-                embed_batch(encoder, [one.texts[i] for i in chosen], one.side, one.length) if one.trained else None
-                for one, chosen in zip(lessons, batch, strict=True)
-            ]
-        pairs = [
-            (made, one.vectors[chosen])
-            for one, chosen, made in zip(lessons, batch, ours, strict=True)
-            if one.vectors.numel()
-        ]
-        loss = torch.stack([distance(made, given) for made, given in pairs if made is not None]).mean()
-        if divergence:
-            (queries, wanted), (documents, known) = pairs
-            own = known if documents is None else documents
-            assert queries is not None  # queries are always learnt
-            loss = loss + divergence * score_divergence(queries @ own.T, wanted @ known.T, temperature)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-        losses.append(round(float(loss.detach()), 6))
-        if step == steps or (evaluate_every and step % evaluate_every == 0):
-            looks.look(step)
-    base = nearness(encoder, None, lessons, precision)
-    return Course(Prompt(student.spec, looks.best), {"base": base, **looks.figures(), "loss": losses})
-
-
-def distance(ours: Tensor, theirs: Tensor) -> Tensor:
-    """The mean of `|s - t|^2 / (2 |t|^2)` over rows s of `ours` and t of `theirs`, (B, d') each.
-
-    For unit vectors it is 1 - cosine; where lengths count in the scores, they are learnt too.
-    """
-    norms = theirs.square().sum(dim=1).clamp(min=torch.finfo(theirs.dtype).tiny)
-    return ((ours - theirs).square().sum(dim=1) / (2 * norms)).mean()
-
-
-def score_divergence(ours: Tensor, theirs: Tensor, temperature: float) -> Tensor:
-    """KL(teacher || student) of the softmax over each row of scores (B, C), the mean over rows."""
-    logs = (log_softmax(scores / temperature, dim=1) for scores in (ours, theirs))
-    own, wanted = logs
-    return kl_div(own, wanted, reduction="batchmean", log_target=True)
-
-
-class _Looks:
-    """Compares the student, rounded as it will be stored, with its teacher now and then, and keeps the best."""
-
-    def __init__(
-        self,
-        encoder: SentenceTransformer,
-        route: str,
-        student: Prompt,
-        lessons: Sequence[Lesson],
-        dtype: str,
-        precision: Precision,
-    ) -> None:
-        self.encoder, self.route, self.student, self.lessons = encoder, route, student, lessons
-        self.dtype, self.precision = DTYPES[dtype], precision
-        self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Tensor] = {}
-        self.best_place = 0
-
-    def look(self, step: int) -> None:
-        """Measure the student as it is after `step` steps."""
-        rounded = self.student.rounded(self.dtype).tensors()
-        exact = {name: tensor.clone() for name, tensor in self.student.tensors().items()}
-        self.student.assign(rounded)
-        try:
-            found = nearness(self.encoder, self.route, self.lessons, self.precision)
-        finally:
-            self.student.assign(exact)
-        self.history.append({"step": step, **found})
-        if not self.best or self._score(found) > self._score(self.history[self.best_place]) + LEAST_GAIN:
-            self.best, self.best_place = rounded, len(self.history) - 1
-
-    def _score(self, found: Mapping[str, Any]) -> float:
-        return float(np.mean([found[one.side] for one in self.lessons if one.trained]))
-
-    def figures(self) -> dict[str, Any]:
-        """The record: `before`, `after`, the best step and all looks."""
-        before, after = ({k: v for k, v in self.history[i].items() if k != "step"} for i in (0, self.best_place))
-        best_step = self.history[self.best_place]["step"]
-        return {"before": before, "after": after, "best_step": best_step, "held_out": self.history}
-
-
-# The texts that are learnt on, and the one prompt that a mixture is to become.
-
-
-METHODS = ("auto", "span")
-"""The pseudo-queries of a document: its title or first sentence, and a random span."""
-
-
-# -- texts ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Texts of a domain, by side: pseudo-queries and whole documents."""
-
-    query: tuple[str, ...]
-    document: tuple[str, ...]
-
-    def of(self, side: Side) -> tuple[str, ...]:
-        """Those of one side."""
-        return self.query if side == "query" else self.document
-
-    @classmethod
-    def made_of(cls, documents: Iterable[Document], seed: int) -> Texts:
-        """The documents and their pseudo-queries, each text once, in order."""
-        kept = list(documents)
-        pairs = [pair for method in METHODS for pair in pseudo_pairs(kept, method, seed)]
-        queries = dict.fromkeys(pair.query for pair in pairs)
-        return cls(tuple(queries), tuple(dict.fromkeys(document.content for document in kept)))
-
-
-def texts_of(target: Collection, *, most: int, share: float, seed: int) -> tuple[Texts, Texts]:
-    """Texts to learn on and held-out texts, of different documents; copies of a document stay together.
-
-    Args:
-        target: only its documents are read.
-        most: documents at most; of a larger corpus a seeded sample, which its order does not change.
-        share: of them, held out.
-        seed: of the sample, the division and the spans.
-
-    Raises:
-        DataError: too few documents, or they give no pseudo-queries.
-    """
-    places = ((position(document.doc_id, "fold", seed), document.doc_id, document) for document in target.documents())
-    chosen = [document for _, _, document in heapq.nsmallest(most, places, key=lambda item: item[:2])]
-    by_text = {document.doc_id: position(document.content, "held out", seed) for document in chosen}
-    held = held_out(by_text, share, f"{target.id}, documents to distil a mixture on")
-    learnt = Texts.made_of((document for document in chosen if document.doc_id not in held), seed)
-    checked = Texts.made_of((document for document in chosen if document.doc_id in held), seed)
-    if not learnt.query or not checked.query:
-        raise DataError(
-            f"{target.id}: {len(chosen)} documents gave {len(learnt.query)} pseudo-queries to learn on and "
-            f"{len(checked.query)} held-out ones; distilling needs more text (at least a few dozen documents)"
-        )
-    return learnt, checked
-
-
-# -- the prompt ----------------------------------------------------------------------------------------------------
-
-
-def names_of(route: OneRoute) -> list[str]:
-    """The prompts on a route of one side."""
-    return [route] if isinstance(route, str) else list(route or {})
-
-
-def weights_of(route: OneRoute) -> Mapping[str, Weight]:
-    """A route of one side as weights; one prompt alone has 1."""
-    return {route: 1.0} if isinstance(route, str) else route or {}
-
-
-@dataclass(frozen=True)
-class Form:
-    """The prompt that a route becomes.
-
-    Attributes:
-        spec: its structure.
-        trained: the sides whose texts it learns on.
-        kept: the source whose document part it keeps as it is; None: it has one of its own, or none.
-    """
-
-    spec: PromptSpec
-    trained: tuple[Side, ...]
-    kept: str | None = None
-
-
-def form_of(route: Route, sources: Mapping[str, StoredPrompt]) -> Form:
-    """Which one prompt can say what a route says.
-
-    Raises:
-        PromptError: queries are the base model's, or the prompts are not gated or differ in structure.
-    """
-    query, document = route_of_side(route, "query"), route_of_side(route, "document")
-    if not names_of(query):
-        raise PromptError("the base model encodes queries on this route; there is nothing to distil")
-    spec = common_spec([sources[name].prompt for name in names_of(query)])
-    if spec.kind != "gated":
-        raise PromptError(f"only mixtures of gated prompts are distilled; these are of kind {spec.kind!r}")
-    if not isinstance(route, Routes):
-        return Form(spec, ("query",) if spec.sides == "query" else ("query", "document"))
-    if not names_of(document):
-        return Form(replace(spec, sides="query"), ("query",))
-    other = common_spec([sources[name].prompt for name in names_of(document)])
-    if other.part_for("document") is None:
-        return Form(replace(spec, sides="query"), ("query",))
-    if replace(other, sides=spec.sides) != spec:
-        raise PromptError(f"one prompt cannot hold both: queries are encoded by {spec}, documents by {other}")
-    untied = replace(spec, sides="untied")
-    return Form(untied, ("query",), document) if isinstance(document, str) else Form(untied, ("query", "document"))
-
-
-def student_of(form: Form, start: Prompt, sources: Mapping[str, StoredPrompt]) -> Prompt:
-    """A new prompt of this form, with the values of `start`.
-
-    Raises:
-        PromptError: `start` has another structure, or lacks a side.
-    """
-    if replace(start.spec, sides=form.spec.sides) != form.spec:
-        raise PromptError(f"distilling starts from a prompt of the mixture's structure, {form.spec}; got {start.spec}")
-    if form.spec.sides == "shared" and start.spec.sides != "shared":
-        raise PromptError(f"the mixture's prompts are shared by both sides; the start's sides are {start.spec.sides!r}")
-    tensors: dict[str, Tensor] = {}
-    for part in form.spec.parts:
-        side: Side = "document" if part == "document" else "query"
-        own = sources[form.kept].prompt if side == "document" and form.kept is not None else start
-        found = own.part(side)
-        if found is None:
-            raise PromptError("the mixture encodes documents too, and the prompt to start from does not; take another")
-        tensors |= {f"{part}.{name}": tensor for name, tensor in found.items()}
-    return Prompt(form.spec, tensors)
-
-
-def start_from(route: Route, sources: Mapping[str, StoredPrompt]) -> tuple[str, Prompt]:
-    """Where distilling starts unless it is told: a name for it, and the prompt.
-
-    It is the weighted average of the sources' parameters where all come from one start, else the source of the
-    greatest weight. The gates are times the sum of the weights, so that a single source is reached from the start.
-    """
-    weights = weights_of(route_of_side(route, "query"))
-    names = list(weights)
-    by_layer = layer_weights(weights, _layers(sources[names[0]])).detach().cpu()  # (L or 1, S)
-    means = dict(zip(names, by_layer.mean(dim=0).tolist(), strict=True))
-    one_start = len({start_of(sources[name]) for name in names}) == 1
-    if len(names) > 1 and one_start and min(means.values()) >= 0 and max(means.values()) > 0:
-        name, prompt = f"average of {', '.join(names)}", average_prompts(sources, means)
-    else:
-        name = max(names, key=lambda one: abs(means[one]))
-        prompt = sources[name].prompt
-    total = by_layer.sum(dim=1, keepdim=True)  # (L or 1, 1), against gates (L, H)
-    tensors = {key: t * total.to(t.device) if key.endswith(".gate") else t for key, t in prompt.tensors().items()}
-    return name, Prompt(prompt.spec, tensors)
-
-
-def _layers(stored: StoredPrompt) -> int:
-    """How many layers a gated prompt stands in."""
-    return next(tensor.shape[0] for name, tensor in stored.prompt.tensors().items() if name.endswith(".gate"))
-
-
-# -- where it comes from -------------------------------------------------------------------------------------------
-
-
-def ancestry(prompts: Iterable[StoredPrompt]) -> dict[str, str]:
-    """`collection -> supervision` of all that these prompts were trained on; labels come before pseudo-queries."""
-    found: dict[str, str] = {}
-    for stored in prompts:
-        for name, method in trained_on(stored.card).items():
-            if found.get(name, "pseudo-queries") == "pseudo-queries":
-                found[name] = method
-    return dict(sorted(found.items()))
-
-
-def chosen_by_dev(prompts: Iterable[StoredPrompt]) -> bool:
-    """Whether the best step of one of these prompts was chosen by a dev split."""
-    histories: Iterable[Any] = ((stored.card.get("metrics") or {}).get("dev", ()) for stored in prompts)
-    return any(entry.get("dev") is not None for history in histories for entry in history)
-
-
-SIDES: tuple[Side, ...] = ("query", "document")
 
 STUDENT = "(in distillation)"
 """The name under which the encoder carries the prompt while it learns."""
@@ -517,43 +113,82 @@ def distil(
     form = form_of(route, sources)
     name, first = (start.domain, start.prompt) if start is not None else start_from(route, sources)
     student = student_of(form, first, sources)
-    start_digest, dtype = student.digest(), config.dtype or _stored_dtype(form, sources)
-    texts = texts_of(Unlabelled(target), most=config.most, share=config.held_out, seed=config.seed)
-    backbone = state_digest(encoder)
-    with _carried(encoder, student):
-        course = _course(encoder, route, form, student, texts, config, dtype, quiet)
+    start_digest = student.digest()
+    kept = "float16" if form.kept is None else str(sources[form.kept].card.get("dtype", "float32"))
+    dtype = config.dtype or kept  # exact for a part that is kept
+    learnt, held = texts_of(Unlabelled(target), most=config.most, share=config.held_out, seed=config.seed)
+    backbone, transformer = state_digest(encoder), transformer_of(encoder)
+    transformer.add(STUDENT, student)
+    encoder.eval()
+    try:
+        lessons = [lesson(encoder, route, side, side in form.trained, (learnt, held), config, quiet) for side in SIDES]
+        best, metrics = learn(encoder, student, lessons, config, dtype, quiet)
+    finally:
+        transformer.remove(STUDENT)
+        encoder.requires_grad_(False)
     if state_digest(encoder) != backbone:
         raise ForewordError("the backbone changed in distilling; this is a bug, please report it")
     relatives = [*sources.values(), *([start] if start is not None else [])]
+    ancestors = ancestry(relatives)
     card = {
-        "start": {
-            "from": name,
-            "prompt": first.spec.as_dict(),
-            "digest": first.digest(),
-            "trained_on": ancestry(relatives),
-        },
+        "start": {"from": name, "prompt": first.spec.as_dict(), "digest": first.digest(), "trained_on": ancestors},
         "start_digest": start_digest,
         "distilled": {
             "route": route_as_json(route),
             "sources": {source: stored.prompt.digest() for source, stored in sources.items()},
-            "chosen_by_dev": chosen_by_dev(relatives),
+            "chosen_by_dev": chosen_by_dev(stored.card for stored in relatives),
         },
-        "metrics": course.metrics,
-        **_provenance(encoder, target, form, texts, ancestry(relatives), config),
+        "metrics": metrics,
+        "training": {
+            **config.as_dict(),
+            "method": "distil",
+            "side": "both" if len(form.trained) == len(SIDES) else "query",
+            "precision": resolve_precision(config.precision, encoder.device),
+            "device": encoder.device.type,
+        },
+        "supervision": {  # by pseudo-queries, unless a source had learnt from the target's labels
+            "method": ancestors.get(target.id, PSEUDO_METHOD),
+            "train_queries": len(learnt.query),
+            "dev_queries": len(held.query),
+            "seed": config.seed,
+            "made_by": list(METHODS),
+            "reported": [split for split in target.splits if split != "train"],
+        },
+        "data": {
+            target.id: {
+                "collection": fingerprint(target, []),
+                "query_texts": len(learnt.query),
+                "document_texts": len(learnt.document),
+            }
+        },
+        "text": text_settings(encoder, config.query_length, config.document_length, [target]),
         **(record or {}),
     }
     run = {"seconds": round(time.time() - began, 2)}
     if is_mixture(output) and (Path(output) / SOURCES).exists():  # the mixture's copies go with it
         shutil.rmtree(Path(output) / SOURCES)
-    save_prompt(output, course.best, encoder, domain or target.id, dtype=dtype, record=card, run=run)
+    save_prompt(output, best, encoder, domain or target.id, dtype=dtype, record=card, run=run)
     return load_prompt(output, encoder)
+
+
+def ancestry(prompts: Iterable[StoredPrompt]) -> dict[str, str]:
+    """`collection -> supervision` of all that these prompts were trained on; labels come before pseudo-queries."""
+    found: dict[str, str] = {}
+    for stored in prompts:
+        for name, method in trained_on(stored.card).items():
+            if found.get(name, PSEUDO_METHOD) == PSEUDO_METHOD:
+                found[name] = method
+    return dict(sorted(found.items()))
+
+
+# -- the prompt that a mixture becomes -----------------------------------------------------------------------------
 
 
 def _on_route(
     encoder: SentenceTransformer, route: Route, sources: Mapping[str, StoredPrompt]
 ) -> dict[str, StoredPrompt]:
     """The sources that the route names. Raises `PromptError` when one is missing, or not the one carried."""
-    names = dict.fromkeys(name for side in SIDES for name in names_of(route_of_side(route, side)))
+    names = dict.fromkeys(name for side in SIDES for name in weights_of(route_of_side(route, side)))
     missing = [name for name in names if name not in sources]
     if missing:
         raise PromptError(f"the route names {', '.join(missing)}; the sources given are {', '.join(sources) or 'none'}")
@@ -564,82 +199,326 @@ def _on_route(
     return {name: sources[name] for name in names}
 
 
-def _stored_dtype(form: Form, sources: Mapping[str, StoredPrompt]) -> str:
-    """What the result is stored in: exact for a part that is kept."""
-    return "float16" if form.kept is None else str(sources[form.kept].card.get("dtype", "float32"))
+def weights_of(route: OneRoute) -> Mapping[str, Weight]:
+    """A route of one side as weights; one prompt alone has 1."""
+    return {route: 1.0} if isinstance(route, str) else route or {}
 
 
-@contextmanager
-def _carried(encoder: SentenceTransformer, student: Prompt) -> Iterator[None]:
-    """Within the block the encoder carries the student too; afterwards it is as it was, with nothing to train."""
-    transformer = transformer_of(encoder)
-    transformer.add(STUDENT, student)
-    encoder.eval()
-    try:
-        yield
-    finally:
-        transformer.remove(STUDENT)
-        encoder.requires_grad_(False)
+@dataclass(frozen=True)
+class Form:
+    """The prompt that a route becomes.
+
+    Attributes:
+        spec: its structure.
+        trained: the sides whose texts it learns on.
+        kept: the source whose document part it keeps as it is; None: it has one of its own, or none.
+    """
+
+    spec: PromptSpec
+    trained: tuple[Side, ...]
+    kept: str | None = None
 
 
-def _course(
+def form_of(route: Route, sources: Mapping[str, StoredPrompt]) -> Form:
+    """Which one prompt can say what a route says.
+
+    Raises:
+        PromptError: queries are the base model's, or the prompts are not gated or differ in structure.
+    """
+    query, document = (weights_of(route_of_side(route, side)) for side in SIDES)
+    if not query:
+        raise PromptError("the base model encodes queries on this route; there is nothing to distil")
+    spec = common_spec([sources[name].prompt for name in query])
+    if spec.kind != "gated":
+        raise PromptError(f"only mixtures of gated prompts are distilled; these are of kind {spec.kind!r}")
+    if not isinstance(route, Routes):
+        return Form(spec, ("query",) if spec.sides == "query" else SIDES)
+    other = common_spec([sources[name].prompt for name in document]) if document else None
+    if other is None or other.part_for("document") is None:
+        return Form(replace(spec, sides="query"), ("query",))
+    if replace(other, sides=spec.sides) != spec:
+        raise PromptError(f"one prompt cannot hold both: queries are encoded by {spec}, documents by {other}")
+    untied = replace(spec, sides="untied")
+    return Form(untied, ("query",), route.document) if isinstance(route.document, str) else Form(untied, SIDES)
+
+
+def student_of(form: Form, start: Prompt, sources: Mapping[str, StoredPrompt]) -> Prompt:
+    """A new prompt of this form, with the values of `start`.
+
+    Raises:
+        PromptError: `start` has another structure, or lacks a side.
+    """
+    if replace(start.spec, sides=form.spec.sides) != form.spec:
+        raise PromptError(f"distilling starts from a prompt of the mixture's structure, {form.spec}; got {start.spec}")
+    if form.spec.sides == "shared" and start.spec.sides != "shared":
+        raise PromptError(f"the mixture's prompts are shared by both sides; the start's sides are {start.spec.sides!r}")
+    tensors: dict[str, Tensor] = {}
+    for part in form.spec.parts:
+        side: Side = "document" if part == "document" else "query"
+        own = sources[form.kept].prompt if side == "document" and form.kept is not None else start
+        found = own.part(side)
+        if found is None:
+            raise PromptError("the mixture encodes documents too, and the prompt to start from does not; take another")
+        tensors |= {f"{part}.{name}": tensor for name, tensor in found.items()}
+    return Prompt(form.spec, tensors)
+
+
+def start_from(route: Route, sources: Mapping[str, StoredPrompt]) -> tuple[str, Prompt]:
+    """Where distilling starts unless it is told: a name for it, and the prompt.
+
+    It is the weighted average of the sources' parameters where all come from one start, else the source of the
+    greatest weight. The gates are times the sum of the weights, so that a single source is what it starts from.
+    """
+    weights = weights_of(route_of_side(route, "query"))
+    names = list(weights)
+    gates = (tensor for name, tensor in sources[names[0]].prompt.tensors().items() if name.endswith(".gate"))
+    by_layer = layer_weights(weights, len(next(gates))).detach().cpu()  # (L or 1, S)
+    means = dict(zip(names, by_layer.mean(dim=0).tolist(), strict=True))
+    one_start = len({start_of(sources[name]) for name in names}) == 1
+    if len(names) > 1 and one_start and min(means.values()) >= 0 and max(means.values()) > 0:
+        name, prompt = f"average of {', '.join(names)}", average_prompts(sources, means)
+    else:
+        name = max(names, key=lambda one: abs(means[one]))
+        prompt = sources[name].prompt
+    total = by_layer.sum(dim=1, keepdim=True)  # (L or 1, 1), against gates (L, H)
+    tensors = {key: t * total.to(t.device) if key.endswith(".gate") else t for key, t in prompt.tensors().items()}
+    return name, Prompt(prompt.spec, tensors)
+
+
+# -- the texts -----------------------------------------------------------------------------------------------------
+
+
+class LearntTexts(NamedTuple):
+    """Texts of a domain, by side: pseudo-queries and whole documents, each once."""
+
+    query: tuple[str, ...]
+    document: tuple[str, ...]
+
+
+def texts_of(target: Collection, *, most: int, share: float, seed: int) -> tuple[LearntTexts, LearntTexts]:
+    """Texts to learn on and held-out texts, of different documents; copies of a document stay together.
+
+    Args:
+        target: only its documents are read.
+        most: documents at most; of a larger corpus a seeded sample, which its order does not change.
+        share: of them, held out.
+        seed: of the sample, the division and the spans.
+
+    Raises:
+        DataError: too few documents, or they give no pseudo-queries.
+    """
+
+    def made_of(documents: Sequence[Document]) -> LearntTexts:
+        queries = (pair.query for method in METHODS for pair in pseudo_pairs(documents, method, seed))
+        return LearntTexts(
+            tuple(dict.fromkeys(queries)), tuple(dict.fromkeys(document.content for document in documents))
+        )
+
+    places = ((position(document.doc_id, "fold", seed), document.doc_id, document) for document in target.documents())
+    chosen = [document for _, _, document in heapq.nsmallest(most, places, key=lambda item: item[:2])]
+    by_text = {document.doc_id: position(document.content, "held out", seed) for document in chosen}
+    held = held_out(by_text, share, f"{target.id}, documents to distil a mixture on")
+    learnt = made_of([document for document in chosen if document.doc_id not in held])
+    checked = made_of([document for document in chosen if document.doc_id in held])
+    if not learnt.query or not checked.query:
+        raise DataError(
+            f"{target.id}: {len(chosen)} documents gave {len(learnt.query)} pseudo-queries to learn on and "
+            f"{len(checked.query)} held-out ones; distilling needs more text (at least a few dozen documents)"
+        )
+    return learnt, checked
+
+
+# -- learning ------------------------------------------------------------------------------------------------------
+
+
+Vectors = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The texts of one side, with the teacher's embeddings (N, d').
+
+    Attributes:
+        side: of the texts.
+        trained: the student learns them; else it gives the teacher's embeddings already.
+        length: tokens a text is cut to.
+        texts: to learn on.
+        vectors: of these; empty where nothing looks at them.
+        held: held-out texts.
+        held_vectors: of these.
+    """
+
+    side: Side
+    trained: bool
+    length: int
+    texts: Sequence[str]
+    vectors: Tensor
+    held: Sequence[str]
+    held_vectors: Vectors
+
+
+def lesson(
     encoder: SentenceTransformer,
     route: Route,
-    form: Form,
+    side: Side,
+    trained: bool,
+    divided: tuple[LearntTexts, LearntTexts],
+    config: DistilConfig,
+    quiet: bool,
+) -> Lesson:
+    """One side's lesson: its texts, those to learn on and those held out, embedded by the teacher `route` once."""
+    texts, held = (getattr(each, side) for each in divided)
+    used = trained or config.divergence > 0
+    learnt, checked = (
+        encode(
+            encoder, some, side, route=route, precision=config.precision, max_length=config.length(side),
+            what=f"embedding the mixture's {side} texts", quiet=quiet,
+        )
+        for some in (texts if used else [], held)
+    )  # fmt: skip
+    vectors = torch.from_numpy(learnt).to(encoder.device)
+    return Lesson(side, trained, config.length(side), texts, vectors, held, checked)
+
+
+def learn(
+    encoder: SentenceTransformer,
     student: Prompt,
-    texts: Sequence[Texts],
+    lessons: Sequence[Lesson],
     config: DistilConfig,
     dtype: str,
     quiet: bool,
-) -> Course:
-    learnt, held = texts
-    lessons = [
-        lesson(
-            encoder, route, side, learnt.of(side), held.of(side),
-            trained=side in form.trained, used=side in form.trained or config.divergence > 0,
-            length=config.length(side), precision=config.precision, quiet=quiet,
-        )
-        for side in SIDES
-    ]  # fmt: skip
-    return learn(
-        encoder, STUDENT, student, lessons,
-        steps=config.steps, batch_size=config.batch_size, learning_rate=config.learning_rate, warmup=config.warmup,
-        divergence=config.divergence, temperature=config.temperature, evaluate_every=config.evaluate_every,
-        dtype=dtype, precision=config.precision, seed=config.seed, quiet=quiet,
-    )  # fmt: skip
+) -> tuple[Prompt, dict[str, Any]]:
+    """Train the parts of `student`, which the encoder carries, that encode the trained lessons.
 
+    Args:
+        encoder: carrying the student as `STUDENT`.
+        student: changed in place.
+        lessons: of the queries and the documents, in this order.
+        config: the settings.
+        dtype: what the student will be stored in.
+        quiet: no progress bar.
 
-def _provenance(
-    encoder: SentenceTransformer,
-    target: Collection,
-    form: Form,
-    texts: Sequence[Texts],
-    ancestors: Mapping[str, str],
-    config: DistilConfig,
-) -> dict[str, Any]:
-    """What it was trained on and how, as the cards of trained prompts say it.
-
-    The target counts as supervised by pseudo-queries, unless a source had learnt from its labels.
+    Returns:
+        The best values, rounded as they will be stored, and the figures on the way.
     """
-    learnt, held = texts
-    counts = {f"{side}_texts": len(learnt.of(side)) for side in SIDES}
-    lengths = TrainingConfig(query_length=config.query_length, document_length=config.document_length)
-    return {
-        "training": {
-            **config.as_dict(),
-            "method": "distil",
-            "side": "both" if len(form.trained) == len(SIDES) else "query",
-            "precision": resolve_precision(config.precision, encoder.device),
-            "device": encoder.device.type,
-        },
-        "supervision": {
-            "method": ancestors.get(target.id, PSEUDO_QUERIES),
-            "train_queries": len(learnt.query),
-            "dev_queries": len(held.query),
-            "seed": config.seed,
-            "made_by": list(METHODS),
-            "reported": [split for split in target.splits if split != "train"],
-        },
-        "data": {target.id: {"collection": fingerprint(target, []), **counts}},
-        "text": text_settings(encoder, lengths, [target]),
+    trained = [one for one in lessons if one.trained]
+    parameters = [parameter for one in trained for parameter in (student.part(one.side) or {}).values()]
+    optimizer = torch.optim.Adam(list(dict.fromkeys(parameters)), lr=config.learning_rate)  # shared parts come twice
+    schedule = get_linear_schedule_with_warmup(optimizer, round(config.warmup * config.steps), config.steps)
+    size = max(1, config.batch_size // len(trained))
+    batches = zip(
+        *(batches_of(len(one.texts), config.steps, size, config.seed) for one in lessons),
+        strict=True,
+    )
+    looks = _Looks(encoder, student, lessons, dtype, config.precision)
+    looks.look(0)
+    losses: list[float] = []
+    encoder.requires_grad_(False)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    for step, batch in enumerate(track(batches, "distilling", config.steps, quiet=quiet), start=1):
+        with routed(encoder, STUDENT), autocast(config.precision, encoder.device):
+            ours = [
+                embed_batch(encoder, [one.texts[i] for i in chosen], one.side, one.length) if one.trained else None
+                for one, chosen in zip(lessons, batch, strict=True)
+            ]
+        pairs = [
+            (made, one.vectors[chosen])
+            for one, chosen, made in zip(lessons, batch, ours, strict=True)
+            if one.vectors.numel()
+        ]
+        loss = torch.stack([distance(made, given) for made, given in pairs if made is not None]).mean()
+        if config.divergence:
+            (queries, wanted), (documents, known) = pairs
+            own = known if documents is None else documents
+            assert queries is not None  # queries are always learnt
+            differ = score_divergence(queries @ own.T, wanted @ known.T, config.temperature)
+            loss = loss + config.divergence * differ
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        losses.append(round(float(loss.detach()), 6))
+        if step == config.steps or (config.evaluate_every and step % config.evaluate_every == 0):
+            looks.look(step)
+    base = nearness(encoder, None, lessons, config.precision)
+    return Prompt(student.spec, looks.best), {"base": base, **looks.figures(), "loss": losses}
+
+
+def distance(ours: Tensor, theirs: Tensor) -> Tensor:
+    """The mean of `|s - t|^2 / (2 |t|^2)` over rows s of `ours` and t of `theirs`, (B, d') each.
+
+    For unit vectors it is 1 - cosine; where lengths count in the scores, they are learnt too.
+    """
+    norms = theirs.square().sum(dim=1).clamp(min=torch.finfo(theirs.dtype).tiny)
+    return ((ours - theirs).square().sum(dim=1) / (2 * norms)).mean()
+
+
+def score_divergence(ours: Tensor, theirs: Tensor, temperature: float) -> Tensor:
+    """KL(teacher || student) of the softmax over each row of scores (B, C), the mean over rows."""
+    own, wanted = (log_softmax(scores / temperature, dim=1) for scores in (ours, theirs))
+    return kl_div(own, wanted, reduction="batchmean", log_target=True)
+
+
+def nearness(
+    encoder: SentenceTransformer, route: Route, lessons: Sequence[Lesson], precision: Precision
+) -> dict[str, float]:
+    """How near `route` comes to the teacher on held-out texts.
+
+    Returns:
+        The mean cosine by side, and `top_10`: the mean share of the teacher's ten best held-out documents of a
+        pseudo-query (fewer where there are fewer) that are among the ten best by `route`.
+    """
+    theirs = {one.side: one.held_vectors for one in lessons}
+    ours = {
+        one.side: encode(
+            encoder, one.held, one.side, route=route, precision=precision, max_length=one.length, quiet=True
+        )
+        for one in lessons
     }
+    found: dict[str, float] = {}
+    for side, vectors in ours.items():
+        cosines = (unit_rows(vectors) * unit_rows(theirs[side])).sum(axis=1)
+        found[side] = round(float(cosines.mean()), 6)
+    runs = []
+    for by_side in (ours, theirs):
+        query_ids, document_ids = ([str(number) for number in range(len(by_side[side]))] for side in SIDES)
+        runs.append(exact_search(by_side["query"], query_ids, by_side["document"], DEPTH, document_ids=document_ids))
+    best, wanted = runs
+    shares = [len(set(best[query_id]) & set(hits)) / len(hits) for query_id, hits in wanted.items()]
+    return {**found, f"top_{DEPTH}": round(float(np.mean(shares)), 6)}
+
+
+class _Looks:
+    """Compares the student, rounded as it will be stored, with its teacher now and then, and keeps the best."""
+
+    def __init__(
+        self, encoder: SentenceTransformer, student: Prompt, lessons: Sequence[Lesson], dtype: str, precision: Precision
+    ) -> None:
+        self.encoder, self.student, self.lessons = encoder, student, lessons
+        self.dtype, self.precision = DTYPES[dtype], precision
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Tensor] = {}
+        self.best_place = 0
+
+    def look(self, step: int) -> None:
+        """Measure the student as it is after `step` steps."""
+        rounded = self.student.rounded(self.dtype).tensors()
+        exact = {name: tensor.clone() for name, tensor in self.student.tensors().items()}
+        self.student.assign(rounded)
+        try:
+            found = nearness(self.encoder, STUDENT, self.lessons, self.precision)
+        finally:
+            self.student.assign(exact)
+        self.history.append({"step": step, **found})
+        if not self.best or self._score(found) > self._score(self.history[self.best_place]) + LEAST_GAIN:
+            self.best, self.best_place = rounded, len(self.history) - 1
+
+    def _score(self, found: Mapping[str, Any]) -> float:
+        return float(np.mean([found[one.side] for one in self.lessons if one.trained]))
+
+    def figures(self) -> dict[str, Any]:
+        """The record: `before`, `after`, the best step and all looks."""
+        before, after = ({k: v for k, v in self.history[i].items() if k != "step"} for i in (0, self.best_place))
+        best_step = self.history[self.best_place]["step"]
+        return {"before": before, "after": after, "best_step": best_step, "held_out": self.history}

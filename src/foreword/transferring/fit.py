@@ -101,7 +101,8 @@ def fit_weights(
     losses: list[float] = []
     encoder.requires_grad_(False)
     encoder.eval()
-    for batch in track(batches_of(len(pairs), config), "fitting", config.steps, quiet=quiet):
+    batches = batches_of(len(pairs), config.steps, config.batch_size, config.seed)
+    for batch in track(batches, "fitting", config.steps, quiet=quiet):
         mixture = {name: weights[i] for i, name in enumerate(names)}
         with routed(encoder, mixture), autocast(config.precision, encoder.device):
             queries = embed_batch(encoder, [pairs[i].query for i in batch], "query", config.query_length)
@@ -150,12 +151,12 @@ def _rounded(weight: float | list[float]) -> float | list[float]:
     return [round(value, 6) for value in weight] if isinstance(weight, list) else round(weight, 6)
 
 
-def batches_of(count: int, config: FitConfig) -> Iterator[list[int]]:
-    """Seeded batches of pair numbers, without repeats inside one."""
-    generator = np.random.default_rng(config.seed)
-    size = min(config.batch_size, count)
+def batches_of(count: int, steps: int, size: int, seed: int) -> Iterator[list[int]]:
+    """Seeded batches of `size` numbers below `count`, without repeats inside one."""
+    generator = np.random.default_rng(seed)
+    size = min(size, count)
     order: list[int] = []
-    for _ in range(config.steps):
+    for _ in range(steps):
         if len(order) < size:
             order = generator.permutation(count).tolist()
         batch, order = order[:size], order[size:]
