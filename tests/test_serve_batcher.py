@@ -13,7 +13,7 @@ import pytest
 from foreword.errors import RequestError
 from foreword.prompts.spec import PromptSpec
 from foreword.serving.batcher import Batcher, Row
-from foreword.serving.ways import Way
+from foreword.serving.prompts import Way
 
 BASE = Way("query")
 GATED = [Way("query", name, PromptSpec(length=2)) for name in "ab"]

@@ -25,10 +25,9 @@ from foreword.prompts.inspect import bank_words
 from foreword.prompts.store import StoredPrompt, is_mixture, load_prompt
 from foreword.serving.batcher import Array
 from foreword.serving.config import Key
-from foreword.serving.edge import Metrics
+from foreword.serving.prompts import BASE_MODEL, SIDES, Served, Way
 from foreword.serving.search import Searcher, check_where
 from foreword.serving.service import Service, State
-from foreword.serving.ways import BASE_MODEL, SIDES, Served, Way
 from foreword.settings import Side
 from foreword.training.dev import MEASURE
 from foreword.transferring.reach import FILE as FEATURES
@@ -227,7 +226,7 @@ def model_names(served: Mapping[str, Served], base: Mapping[Side, Way]) -> list[
     return names
 
 
-def openai_router(service: Service, metrics: Metrics) -> APIRouter:
+def openai_router(service: Service) -> APIRouter:
     """The endpoints."""
     router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=REFUSALS)
     created = int(time.time())
@@ -249,8 +248,8 @@ def openai_router(service: Service, metrics: Metrics) -> APIRouter:
             rows = await service.rows(texts, way)
             vectors = await service.embed(rows)
         tokens = sum(row.tokens for row in rows)
-        metrics.texts.labels(domain).inc(len(texts))
-        metrics.tokens.labels(domain).inc(tokens)
+        service.metrics.texts.labels(domain).inc(len(texts))
+        service.metrics.tokens.labels(domain).inc(tokens)
         data = [
             {"object": "embedding", "index": index, "embedding": _written(vector, body.encoding_format)}
             for index, vector in enumerate(vectors)
@@ -467,7 +466,7 @@ MOST_HITS = 100_000
 """Hits in one answer, each with its document's text: queries times systems times k."""
 
 
-def search_router(service: Service, metrics: Metrics) -> APIRouter:
+def search_router(service: Service) -> APIRouter:
     """The endpoints."""
     router = APIRouter(tags=["search"], responses=REFUSALS)
     views: WeakKeyDictionary[State, dict[str, Any]] = WeakKeyDictionary()
@@ -486,7 +485,7 @@ def search_router(service: Service, metrics: Metrics) -> APIRouter:
             searches = [partial(searcher.search, queries, body.domain, name, body.k, where) for name in systems]
             found = await _all(service, searches)
         for system in systems:
-            metrics.searches.labels(body.domain, system).inc(len(queries))
+            service.metrics.searches.labels(body.domain, system).inc(len(queries))
         results = [
             {
                 "query": query,

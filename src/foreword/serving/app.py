@@ -1,128 +1,49 @@
-"""The application: all endpoints of one service."""
+"""The application: what every request passes, all endpoints of one service, and its run until it is told to stop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import hmac
 import json
 import logging
 import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
+from jinja2 import Environment
+from markupsafe import Markup
 from prometheus_client import CONTENT_TYPE_LATEST
 from sentence_transformers import SentenceTransformer
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foreword.errors import ForewordError, RequestError, error_body
 from foreword.prompts.store import library_versions
-from foreword.report.html import Markup, element
-from foreword.report.page import document
 from foreword.serving.api import openai_router, search_router
-from foreword.serving.config import LOOPBACK, ServeConfig
-from foreword.serving.edge import Edge, Metrics, headers_of
-from foreword.serving.service import Load, Service
+from foreword.serving.config import LOOPBACK, Key, ServeConfig
+from foreword.serving.service import Load, Metrics, Service
 from foreword.terminal import wants_colour
-
-# `/docs`: the endpoints on a plain page, made from `openapi.json`, with no script and nothing from elsewhere.
-
-
-_PAGES = (("Page", "./"), ("OpenAPI description", "openapi.json"))
-
-
-def docs_page(openapi: Mapping[str, Any]) -> str:
-    """The page of an OpenAPI description."""
-    info, schemas = openapi["info"], openapi.get("components", {}).get("schemas", {})
-    links = [element("li", element("a", name, href=href)) for name, href in _PAGES]
-    header = element(
-        "header",
-        element("h1", f"{info['title']} {info['version']}"),
-        element("p", info.get("description", ""), class_="headline"),
-        element("ul", links, class_="facts"),
-    )
-    sections = []
-    for path, methods in openapi["paths"].items():
-        for method, operation in methods.items():
-            key = f"{method}{path}".replace("/", "-").replace("{", "").replace("}", "")
-            sections.append((key, f"{method.upper()} {path}", _operation(operation, schemas)))
-    sections += [(f"schema-{name}", name, _schema(schema)) for name, schema in sorted(schemas.items())]
-    return document(f"{info['title']}: endpoints", header, sections)
-
-
-def _operation(operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> Markup:
-    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
-    example = _example(body, schemas)
-    answers = [
-        element("li", element("b", status), " ", answer.get("description", ""), " ", _kind(_content(answer)))
-        for status, answer in sorted(operation.get("responses", {}).items())
-    ]
-    return element(
-        "div",
-        element("p", operation.get("description") or operation.get("summary", "")),
-        element("p", "Body: ", _kind(body)) if body else None,
-        element("pre", json.dumps(example, indent=2)) if example is not None else None,
-        element("ul", answers),
-    )
-
-
-def _content(answer: Mapping[str, Any]) -> Any:
-    return answer.get("content", {}).get("application/json", {}).get("schema")
-
-
-def _example(body: Any, schemas: Mapping[str, Any]) -> Any:
-    named = schemas.get(str((body or {}).get("$ref", "")).rpartition("/")[2], {})
-    return next(iter(named.get("examples", [])), None)
-
-
-def _schema(schema: Mapping[str, Any]) -> Markup:
-    required = schema.get("required", [])
-    fields = [
-        element(
-            "li",
-            element("code", name),
-            " ",
-            _kind(value),
-            " (required)" if name in required else None,
-            f": {value['description']}" if value.get("description") else None,
-        )
-        for name, value in schema.get("properties", {}).items()
-    ]
-    return element("div", element("p", schema.get("description", "")), element("ul", fields))
-
-
-def _kind(schema: Any) -> Markup:
-    """A schema's type in words, with links to the named ones."""
-    if not isinstance(schema, Mapping):
-        return Markup("")
-    if "$ref" in schema:
-        name = str(schema["$ref"]).rpartition("/")[2]
-        return element("a", name, href=f"#schema-{name}")
-    if "anyOf" in schema:
-        parts = [_kind(part) for part in schema["anyOf"]]
-        return Markup(" or ".join(parts))
-    if "enum" in schema:
-        return element("span", " or ".join(map(repr, schema["enum"])))
-    if schema.get("type") == "array":
-        return Markup(f"list of {_kind(schema.get('items'))}")
-    return element("span", schema.get("type", "any"))
-
 
 logger = logging.getLogger(__name__)
 
-STATIC = Path(__file__).parent / "static"
-
-Changes = dict[str, list[str]]
-Reload = Callable[[], Awaitable[Changes]]
+HERE = Path(__file__).parent
 
 
 def create_app(
@@ -143,26 +64,13 @@ def create_app(
     Raises:
         ForewordError: something configured is not there, or broken.
     """
-    metrics = Metrics()
-    service = Service(config, load=load, encoder=encoder, on_pass=metrics.on_pass)
-    metrics.watch("queue_texts", "Texts that wait.", lambda: service.batcher.waiting)
-    metrics.watch("prompts", "Prompts served.", lambda: len(service.state.served))
-
-    async def reload() -> Changes:
-        try:
-            changes = await service.reload()
-        except BaseException:
-            metrics.reloads.labels("failed").inc()
-            raise
-        metrics.reloads.labels("done").inc()
-        logger.info("prompts read again: %s", changes)
-        return changes
+    service = Service(config, load=load, encoder=encoder)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await service.start()
         if signals:
-            _on_hangup(reload)
+            _on_hangup(service)
         try:
             yield
         finally:
@@ -176,26 +84,24 @@ def create_app(
         docs_url=None,  # FastAPI's own pages load their scripts from elsewhere
         redoc_url=None,
     )
-    app.state.service, app.state.metrics = service, metrics
-    app.add_middleware(
-        Edge, keys=config.keys, hosts=config.accepted_hosts, max_bytes=config.max_body_bytes, metrics=metrics
-    )
+    app.state.service = service
+    app.add_middleware(Edge, config=config, metrics=service.metrics)
     _add_errors(app)
-    app.include_router(openai_router(service, metrics))
-    app.include_router(search_router(service, metrics))
-    _add_upkeep(app, service, metrics, reload)
+    app.include_router(openai_router(service))
+    app.include_router(search_router(service))
+    _add_upkeep(app, service)
     _add_pages(app)
     return app
 
 
-def _on_hangup(reload: Reload) -> None:
+def _on_hangup(service: Service) -> None:
     """Reload on SIGHUP; a folder that cannot be read is said in the log."""
     loop = asyncio.get_running_loop()
     running: set[asyncio.Task[None]] = set()
 
     async def again() -> None:
         try:
-            await reload()
+            await service.reload()
         except ForewordError as error:
             logger.error("the prompts are as they were: %s", error)
         except Exception:  # nobody waits for this task
@@ -210,7 +116,7 @@ def _on_hangup(reload: Reload) -> None:
         loop.add_signal_handler(signal.SIGHUP, start)
 
 
-def _add_upkeep(app: FastAPI, service: Service, metrics: Metrics, reload: Reload) -> None:
+def _add_upkeep(app: FastAPI, service: Service) -> None:
     @app.get("/health", tags=["upkeep"])
     async def health() -> dict[str, Any]:
         """That the service answers."""
@@ -224,12 +130,12 @@ def _add_upkeep(app: FastAPI, service: Service, metrics: Metrics, reload: Reload
     @app.get("/metrics", tags=["upkeep"], response_class=PlainTextResponse)
     async def counters() -> Response:
         """The counters, in Prometheus's text format; with keys, for an admin's."""
-        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     @app.post("/admin/reload", tags=["upkeep"])
-    async def read_again() -> Changes:
+    async def read_again() -> dict[str, list[str]]:
         """Read the bank's folder again; with keys, for an admin's. Requests in flight finish with the old prompts."""
-        return await reload()
+        return await service.reload()
 
 
 class _Fresh(StaticFiles):
@@ -242,15 +148,20 @@ class _Fresh(StaticFiles):
 
 
 def _add_pages(app: FastAPI) -> None:
+    templates = Environment(autoescape=True)
+    templates.filters["json"] = partial(json.dumps, indent=2)
+    style = Markup(resources.files("foreword.report").joinpath("style.css").read_text(encoding="utf-8"))
+    docs_page = templates.from_string((HERE / "docs.html").read_text(encoding="utf-8"))
+
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return HTMLResponse(docs_page(app.openapi()))
+        return HTMLResponse(docs_page.render(openapi=app.openapi(), style=style))
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
-        return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+        return FileResponse(HERE / "static" / "index.html", headers={"Cache-Control": "no-cache"})
 
-    app.mount("/static", _Fresh(directory=STATIC), name="static")
+    app.mount("/static", _Fresh(directory=HERE / "static"), name="static")
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -289,12 +200,6 @@ def _add_errors(app: FastAPI) -> None:
         return JSONResponse(error_body(500, message, "internal_error"), 500, headers_of(request.scope))
 
 
-# Run the service with uvicorn until it is told to stop.
-
-
-run_logger = logging.getLogger(__name__)
-
-
 def run(config: ServeConfig) -> None:
     """Serve until SIGTERM or SIGINT: then no new connections, pending requests finish, and this returns.
 
@@ -307,7 +212,7 @@ def run(config: ServeConfig) -> None:
     logging.getLogger("foreword").setLevel(logging.INFO)
     logging.getLogger("uvicorn.access").addFilter(_without_query)
     if config.host not in LOOPBACK and not config.keys:
-        run_logger.warning("no API keys: whoever reaches %s may ask for everything, and reload", config.host)
+        logger.warning("no API keys: whoever reaches %s may ask for everything, and reload", config.host)
     with _bound(config.host, config.port) as address:  # before the backbone is loaded and documents are embedded
         asyncio.run(_serve(config, address))
 
@@ -379,3 +284,124 @@ def _told_to_stop() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+OPEN = ("/", "/health", "/docs", "/openapi.json", "/favicon.ico")
+"""What needs no key; so does all below `/static/`. Everything else does, where there are keys."""
+
+ADMIN = ("/admin/", "/metrics")
+
+ANYONE = Key("anyone", "", admin=True)
+"""Who asks where no keys are configured."""
+
+
+class Edge:
+    """ASGI middleware; the key of the request is in `request.state.key`, its id in `request.state.request_id`."""
+
+    def __init__(self, app: ASGIApp, *, config: ServeConfig, metrics: Metrics) -> None:
+        """`config`: whose keys are asked for, under which names, and the limit on a request's body."""
+        self.app, self.keys, self.hosts, self.metrics = app, config.keys, config.accepted_hosts, metrics
+        self.max_bytes = config.max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status = time.monotonic(), 500
+        scope.setdefault("state", {})["request_id"] = uuid.uuid4().hex
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).update(headers_of(scope))
+            await send(message)
+
+        try:
+            try:
+                self._check_host(scope)
+                scope["state"]["key"] = self._key(scope)
+                body = await self._body(scope, receive)
+            except RequestError as error:
+                extra = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {"Connection": "close"}
+                await JSONResponse(error.body(), error.status, extra)(scope, receive, noting)
+                return
+            await self.app(scope, _again(body, receive), noting)
+        finally:
+            endpoint = getattr(scope.get("route"), "path", "other")
+            self.metrics.requests.labels(endpoint, str(status)).inc()
+            self.metrics.seconds.labels(endpoint).observe(time.monotonic() - began)
+
+    def _check_host(self, scope: Scope) -> None:
+        """Against a page of the web whose own name leads to this machine (DNS rebinding)."""
+        if self.hosts is None:
+            return
+        name = urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname or ""
+        if name not in self.hosts:
+            raise RequestError(f"there is no service by the name {name!r} here (hosts)", 421, "unknown_host")
+
+    def _key(self, scope: Scope) -> Key | None:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path in OPEN or path.startswith("/static/"):
+            return None
+        key = self._known(Headers(scope=scope).get("authorization", "")) if self.keys else ANYONE
+        if path.startswith(ADMIN) and not key.admin:
+            raise RequestError(f"the key {key.name!r} is not an admin's", 403, "not_admin")
+        return key
+
+    def _known(self, header: str) -> Key:
+        """The key of an `Authorization` header. Raises `RequestError` (401) for none, or one that is not known."""
+        scheme, _, value = header.partition(" ")
+        if scheme.lower() != "bearer" or not value.strip():
+            message = "no API key; send the header 'Authorization: Bearer KEY'"
+            raise RequestError(message, 401, "missing_api_key")
+        digest = hashlib.sha256(value.strip().encode()).hexdigest()
+        found = [key for key in self.keys if hmac.compare_digest(key.digest, digest)]
+        if not found:
+            raise RequestError("this API key is not known here", 401, "invalid_api_key")
+        return found[0]
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body. Raises `RequestError` (413) as soon as it is too long, whatever its header says."""
+        said = Headers(scope=scope).get("content-length", "0")
+        parts: list[bytes] = []
+        size = int(said) if said.isdecimal() else 0
+        received = 0
+        while size <= self.max_bytes and received <= self.max_bytes:
+            message = await receive()
+            if message["type"] != "http.request":  # the client has gone
+                return b"".join(parts)
+            parts.append(message.get("body", b""))
+            received += len(parts[-1])
+            if not message.get("more_body", False):
+                if received <= self.max_bytes:
+                    return b"".join(parts)
+                break
+        raise RequestError(
+            f"the request has more than {self.max_bytes} bytes; send fewer texts at a time", 413, "request_too_large"
+        )
+
+
+def headers_of(scope: Scope) -> dict[str, str]:
+    """What every answer to the request bears: its id, and that no other site may frame it or guess its type."""
+    return {
+        "x-request-id": scope["state"]["request_id"],
+        "x-content-type-options": "nosniff",
+        "x-frame-options": "DENY",
+        "content-security-policy": "frame-ancestors 'none'",
+    }
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Gives the body that was read, then what else comes: that the client goes."""
+    given = False
+
+    async def again() -> Any:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again

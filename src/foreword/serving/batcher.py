@@ -22,7 +22,7 @@ from sentence_transformers import SentenceTransformer
 
 from foreword.errors import ForewordError, RequestError
 from foreword.prompts.encoder import text_prompt, transformer_of
-from foreword.serving.ways import Way
+from foreword.serving.prompts import Way
 from foreword.settings import Side
 
 Array = np.ndarray[Any, np.dtype[np.float32]]

@@ -1,25 +1,32 @@
-"""The service's configuration: defaults, a TOML file, the environment and options, each above those before it."""
+"""The service's configuration: defaults, a TOML file, the environment and options, each above those before it.
+
+Importing this needs none of the packages of the extra `serve`.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
-from foreword.errors import DataError, ForewordError, RequestError, UnknownNameError
-from foreword.settings import DEFAULT_BACKBONE
+from foreword.errors import DataError, ForewordError, UnknownNameError
+from foreword.settings import DEFAULT_BACKBONE, Count, Natural, NotNegative, Precision, Settings, hints, number_or_text
 
-# API keys: who may ask, and for which domains. A key itself is never kept, only its SHA-256.
+PREFIX = "FOREWORD_SERVE_"
+"""The environment's names: `FOREWORD_SERVE_PORT` for `port`, and so on."""
 
+API_KEY = "FOREWORD_API_KEY"
+"""The environment's one key that may do everything."""
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 EVERY = "*"
-"""In place of domains: all of them, those to come too."""
+"""In place of a key's domains: all of them, those to come too."""
 
 LEAST = 16
 """Characters of a key, at least: shorter ones can be guessed."""
@@ -27,7 +34,7 @@ LEAST = 16
 
 @dataclass(frozen=True)
 class Key:
-    """One key.
+    """Who may ask, and for which domains. The key itself is never kept, only its SHA-256.
 
     Attributes:
         name: of whom it belongs to, for the log and the configuration.
@@ -50,79 +57,8 @@ class Key:
         return {"name": self.name, "domains": list(self.domains), "admin": self.admin}
 
 
-ANYONE = Key("anyone", "", admin=True)
-"""Who asks where no keys are configured."""
-
-
-def key_of_value(name: str, value: str, domains: Sequence[str] = (EVERY,), *, admin: bool = False) -> Key:
-    """A key by its value. Raises `ForewordError` for one that is short or has characters no header carries."""
-    if len(value) < LEAST or not value.isascii() or not value.isprintable() or " " in value:
-        raise ForewordError(
-            f"the API key {name!r} has {len(value)} characters; expected {LEAST} or more, ASCII without blanks: "
-            "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one"
-        )
-    return Key(name, hashlib.sha256(value.encode()).hexdigest(), tuple(domains), admin)
-
-
-def key_of_table(table: Mapping[str, Any], environment: Mapping[str, str], where: str) -> Key:
-    """A key of the configuration's file.
-
-    Args:
-        table: `name`; one of `env` (the variable that holds the key), `sha256` and `key`; `domains` (all, unless
-            given) and `admin`.
-        environment: for `env`.
-        where: for messages.
-
-    Raises:
-        ForewordError: it is not of this form, or the variable is not set.
-    """
-    name, given = table.get("name"), [kind for kind in ("env", "sha256", "key") if kind in table]
-    extra = set(table) - {"name", "env", "sha256", "key", "domains", "admin"}
-    domains, admin = table.get("domains", [EVERY]), table.get("admin", False)
-    if not isinstance(name, str) or not name or len(given) != 1 or extra or not isinstance(table[given[0]], str):
-        raise ForewordError(f"{where}: a key has a name and one of env, sha256 and key; got {', '.join(sorted(table))}")
-    if not isinstance(domains, list) or not all(isinstance(entry, str) for entry in domains) or type(admin) is not bool:
-        raise ForewordError(f"{where}: of key {name!r}, domains is a list of names and admin true or false")
-    value = table[given[0]]
-    if given[0] == "sha256":
-        if not re.fullmatch("[0-9a-f]{64}", value):
-            raise ForewordError(f"{where}: sha256 of key {name!r} is not 64 hexadecimal digits in lower case")
-        return Key(name, value, tuple(domains), admin)
-    if given[0] == "env":
-        if not environment.get(value):
-            raise ForewordError(f"{where}: key {name!r} is to be in the variable {value}, which is not set")
-        value = environment[value]
-    return key_of_value(name, value, domains, admin=admin)
-
-
-def authenticate(keys: Sequence[Key], header: str | None) -> Key:
-    """The key of an `Authorization` header. Raises `RequestError` (401) for none, or one that is not known."""
-    if not keys:
-        return ANYONE
-    scheme, _, value = (header or "").partition(" ")
-    if scheme.lower() != "bearer" or not value.strip():
-        message = "no API key; send the header 'Authorization: Bearer KEY'"
-        raise RequestError(message, 401, "missing_api_key")
-    digest = hashlib.sha256(value.strip().encode()).hexdigest()
-    found = [key for key in keys if hmac.compare_digest(key.digest, digest)]
-    if not found:
-        raise RequestError("this API key is not known here", 401, "invalid_api_key")
-    return found[0]
-
-
-PREFIX = "FOREWORD_SERVE_"
-"""The environment's names: `FOREWORD_SERVE_PORT` for `port`, and so on."""
-
-API_KEY = "FOREWORD_API_KEY"
-"""The environment's one key that may do everything."""
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-PRECISIONS = ("float32", "bfloat16", "float16", "auto")
-
-
 @dataclass(frozen=True)
-class ServeConfig:
+class ServeConfig(Settings):
     """The settings of a service.
 
     Attributes:
@@ -170,7 +106,7 @@ class ServeConfig:
     pooling: str | None = None
     normalize: bool | None = None
     device: str | None = None
-    precision: str = "float32"
+    precision: Precision = "float32"
     max_length: int | None = None
     bank: Path | None = None
     prompts: tuple[Path, ...] = ()
@@ -180,43 +116,29 @@ class ServeConfig:
     index_collection: str = "foreword"
     index_token: str | None = field(default=None, repr=False)
     data: Path | None = None
-    batch_tokens: int = 8192
-    batch_texts: int = 64
-    wait_ms: float = 3.0
-    queue_texts: int = 8192
-    max_body_bytes: int = 8 * 2**20
-    max_texts: int = 2048
-    max_tokens: int = 300_000
-    max_k: int = 1000
-    stop_seconds: int = 30
+    batch_tokens: Count = 8192
+    batch_texts: Count = 64
+    wait_ms: NotNegative = 3.0
+    queue_texts: Count = 8192
+    max_body_bytes: Count = 8 * 2**20
+    max_texts: Count = 2048
+    max_tokens: Count = 300_000
+    max_k: Count = 1000
+    stop_seconds: Natural = 30
     token_arrays: str = "refuse"
     keys: tuple[Key, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.port < 65536:
             raise ForewordError(f"port is {self.port}; expected 0 (a free one) to 65535")
-        if self.precision not in PRECISIONS:
-            raise ForewordError(f"precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}")
-        for name in (
-            "batch_tokens",
-            "batch_texts",
-            "queue_texts",
-            "max_body_bytes",
-            "max_texts",
-            "max_tokens",
-            "max_k",
-        ):
-            if getattr(self, name) < 1:
-                raise ForewordError(f"{name} is {getattr(self, name)}; expected 1 or more")
-        if self.wait_ms < 0 or self.stop_seconds < 0:
-            raise ForewordError(f"wait_ms={self.wait_ms}, stop_seconds={self.stop_seconds}; expected 0 or more")
         if self.queue_texts < self.max_texts:
             raise ForewordError(
                 f"queue_texts is {self.queue_texts}, max_texts {self.max_texts}: a full request would never fit"
             )
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
             raise ForewordError(f"root_path is {self.root_path!r}; expected a path such as /foreword")
-        if len({key.name for key in self.keys}) < len(self.keys) or len({k.digest for k in self.keys}) < len(self.keys):
+        if any(len({getattr(key, kind) for key in self.keys}) < len(self.keys) for kind in ("name", "digest")):
             raise ForewordError("two of the API keys have one name or one value; give each its own")
         if unknown := set(self.use) - set(self.collections) if self.index is None else set():
             raise UnknownNameError(f"use names {', '.join(sorted(unknown))}, which is not among the collections")
@@ -230,36 +152,19 @@ class ServeConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON values, without secrets: of a key, its name and what it may do."""
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        plain = {
-            name: str(value)
-            if isinstance(value, Path)
-            else list(map(str, value))
-            if isinstance(value, tuple)
-            else value
-            for name, value in values.items()
-        }
-        secret = {
-            "index": None if self.index is None else _without_password(self.index),
-            "index_token": None if self.index_token is None else "(set)",
-            "keys": [key.as_dict() for key in self.keys],
-        }
-        return {**plain, "use": dict(self.use), **secret}
+        from foreword.indexing.store import shown
 
-
-def _without_password(uri: str) -> str:
-    from foreword.indexing.store import shown
-
-    return shown(uri)
-
-
-_LISTS = ("hosts", "prompts", "collections")
-_FIELDS = {entry.name: entry for entry in fields(ServeConfig)}
-_KINDS: dict[str, type] = {
-    **{name: int for name, entry in _FIELDS.items() if str(entry.type).startswith("int")},
-    "wait_ms": float,
-    "normalize": bool,
-}
+        values = {name: getattr(self, name) for name in hints(ServeConfig)}
+        for name, value in values.items():
+            if isinstance(value, Path):
+                values[name] = str(value)
+            elif isinstance(value, tuple):
+                values[name] = list(map(str, value))
+        values["use"] = dict(self.use)
+        values["index"] = None if self.index is None else shown(self.index)
+        values["index_token"] = None if self.index_token is None else "(set)"
+        values["keys"] = [key.as_dict() for key in self.keys]
+        return values
 
 
 def read_config(
@@ -270,8 +175,9 @@ def read_config(
     """The effective configuration.
 
     Args:
-        file: in TOML, its keys the fields of `ServeConfig`, `[use]` a table, `[[keys]]` tables as
-            `foreword.serving.config.key_of_table` reads them; None: `FOREWORD_SERVE_CONFIG`, where it is set.
+        file: in TOML, its keys the fields of `ServeConfig`, `[use]` a table, `[[keys]]` tables of `name`, one of `env`
+            (the variable that holds the key), `sha256` and `key`, `domains` (all, unless given) and `admin`; None:
+            `FOREWORD_SERVE_CONFIG`, where it is set.
         options: of the command line; None is not given.
         environment: None: the process's own.
 
@@ -300,12 +206,12 @@ def _of_file(path: Path, environment: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in table.items():
         _check_known(name, str(path))
-        if name == "keys":
-            if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-                raise DataError("keys are given as tables: [[keys]]", path=path)
-            values[name] = tuple(key_of_table(entry, environment, str(path)) for entry in value)
-        else:
+        if name != "keys":
             values[name] = _typed(name, value, f"{path}: {name}")
+        elif not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+            raise DataError("keys are given as tables: [[keys]]", path=path)
+        else:
+            values[name] = tuple(_key_of_table(entry, environment, str(path)) for entry in value)
     return values
 
 
@@ -320,35 +226,70 @@ def _of_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             raise UnknownNameError(
                 f"{variable}: {name} can be given in a file (--config) only, or {API_KEY} for one key"
             )
-        text: Any = environment[variable]
-        values[name] = _typed(name, text.split() if name in _LISTS else text, variable, text=True)
+        values[name] = _typed(name, environment[variable], variable, text=True)
     return values
 
 
 def _check_known(name: str, where: str) -> None:
-    if name not in _FIELDS:
-        raise UnknownNameError(f"{where}: no setting {name!r}; there are: {', '.join(sorted(_FIELDS))}")
+    if name not in hints(ServeConfig):
+        raise UnknownNameError(f"{where}: no setting {name!r}; there are: {', '.join(sorted(hints(ServeConfig)))}")
 
 
 def _typed(name: str, value: Any, where: str, *, text: bool = False) -> Any:
-    """A value as the field's type; `text`: it comes as words, of the environment."""
-    kind = _KINDS.get(name, str)
+    """A value as the field's type, which is then checked with the others; `text`: it comes from the environment."""
+
+    def expected(what: str) -> ForewordError:
+        return ForewordError(f"{where} is {value!r}; expected {what}")
+
+    kind = number_or_text(hints(ServeConfig)[name])
     if name == "use":
         if not isinstance(value, dict) or not all(isinstance(entry, str) for entry in value.values()):
-            raise ForewordError(f"{where} is {value!r}; expected a table of collection = prompt")
-        return dict(value)
-    if name in _LISTS:
-        if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-            raise ForewordError(f"{where} is {value!r}; expected a list of texts")
-        return tuple(map(Path, value)) if name == "prompts" else tuple(value)
+            raise expected("a table of collection = prompt")
+        return value
+    if get_origin(kind) is tuple:
+        entries = value.split() if text else value
+        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+            raise expected("a list of texts")
+        return tuple(map(get_args(kind)[0], entries))
     if text and kind is bool and value in ("true", "false"):
         return value == "true"
     if text and kind in (int, float):
         try:
             return kind(value)
         except ValueError:
-            raise ForewordError(f"{where} is {value!r}; expected a number") from None
-    accepted: Sequence[type] = (int, float) if kind is float else (kind,)
+            raise expected("a number") from None
+    accepted = {int: (int,), float: (float, int), bool: (bool,)}.get(kind, (str,))
     if type(value) not in accepted:
-        raise ForewordError(f"{where} is {value!r}; expected {kind.__name__}")
-    return Path(value) if name in ("bank", "data") else value
+        raise expected(accepted[0].__name__)
+    return Path(value) if kind is Path else value
+
+
+def key_of_value(name: str, value: str, domains: Sequence[str] = (EVERY,), *, admin: bool = False) -> Key:
+    """A key by its value. Raises `ForewordError` for one that is short or has characters no header carries."""
+    if len(value) < LEAST or not value.isascii() or not value.isprintable() or " " in value:
+        raise ForewordError(
+            f"the API key {name!r} has {len(value)} characters; expected {LEAST} or more, ASCII without blanks: "
+            "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one"
+        )
+    return Key(name, hashlib.sha256(value.encode()).hexdigest(), tuple(domains), admin)
+
+
+def _key_of_table(table: Mapping[str, Any], environment: Mapping[str, str], where: str) -> Key:
+    """A key of the configuration's file, see `read_config`."""
+    name, given = table.get("name"), [kind for kind in ("env", "sha256", "key") if kind in table]
+    extra = set(table) - {"name", "env", "sha256", "key", "domains", "admin"}
+    domains, admin = table.get("domains", [EVERY]), table.get("admin", False)
+    if not isinstance(name, str) or not name or len(given) != 1 or extra or not isinstance(table[given[0]], str):
+        raise ForewordError(f"{where}: a key has a name and one of env, sha256 and key; got {', '.join(sorted(table))}")
+    if not isinstance(domains, list) or not all(isinstance(entry, str) for entry in domains) or type(admin) is not bool:
+        raise ForewordError(f"{where}: of key {name!r}, domains is a list of names and admin true or false")
+    value = table[given[0]]
+    if given[0] == "sha256":
+        if not re.fullmatch("[0-9a-f]{64}", value):
+            raise ForewordError(f"{where}: sha256 of key {name!r} is not 64 hexadecimal digits in lower case")
+        return Key(name, value, tuple(domains), admin)
+    if given[0] == "env":
+        if not environment.get(value):
+            raise ForewordError(f"{where}: key {name!r} is to be in the variable {value}, which is not set")
+        value = environment[value]
+    return key_of_value(name, value, domains, admin=admin)

@@ -20,7 +20,7 @@ from foreword.retrieval.bm25 import BM25
 from foreword.retrieval.runs import Run
 from foreword.retrieval.search import exact_search
 from foreword.serving.batcher import Array
-from foreword.serving.ways import Way
+from foreword.serving.prompts import Way
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

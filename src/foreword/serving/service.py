@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from sentence_transformers import SentenceTransformer
 
-from foreword.collections.registry import canonical
-from foreword.errors import PromptError, RequestError
-from foreword.evaluation.candidates import Candidate, read_bank, read_candidate
+from foreword.collections import registry
+from foreword.errors import RequestError
 from foreword.prompts.encoder import encode, resolve_precision, transformer_of
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.store import describe_backbone
 from foreword.serving.batcher import Array, Batcher, Pass, Row, Tokens
 from foreword.serving.config import ServeConfig
+from foreword.serving.prompts import Served, Way, base_ways, candidates, read_prompts, release
 from foreword.serving.search import Held, MemorySearcher, Searchable, Searcher
-from foreword.serving.ways import Served, Way, base_ways, carry, check_names, release
 from foreword.settings import Precision
 
-# The prompts that are served at one time, and where they, the backbone and the collections come from.
-
+logger = logging.getLogger(__name__)
 
 Load = Callable[[str], Any]
 """Gives a collection by its id."""
@@ -48,38 +49,50 @@ class State:
         return next((searcher for searcher in self.searchers if domain in searcher.domains()), None)
 
 
-def read_prompts(encoder: SentenceTransformer, config: ServeConfig, before: Mapping[str, Served]) -> dict[str, Served]:
-    """The prompts in the configured folders, carried by the backbone; not while it encodes.
-
-    Those of `before` that have not changed are taken over.
-
-    Raises:
-        PromptError: one is broken or for another backbone, or a name is taken, or is wanted and not there.
-    """
-    found = candidates(config)
-    check_names(found)
-    for collection, name in config.use.items():
-        if name not in found:
-            have = ", ".join(found) or "none"
-            raise PromptError(f"{collection} is to be searched with prompt {name!r}; there are: {have}")
-    served: dict[str, Served] = {}
-    for name, candidate in found.items():
-        known = before.get(name)
-        same = known is not None and known.candidate == candidate
-        served[name] = known if same and known is not None else carry(encoder, candidate)
-    return served
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_POWERS = tuple(float(2**power) for power in range(11))
 
 
-def candidates(config: ServeConfig) -> dict[str, Candidate]:
-    """The prompts and mixtures in the configured folders, by domain. Raises `PromptError` for two of one domain."""
-    found = read_bank(config.bank) if config.bank is not None else {}
-    for folder in config.prompts:
-        candidate = read_candidate(folder)
-        if candidate.domain in found:
-            other = found[candidate.domain].path
-            raise PromptError(f"{folder} and {other} both hold a prompt for {candidate.domain!r}")
-        found[candidate.domain] = candidate
-    return found
+class Metrics:
+    """The counters of one service, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        own: dict[str, Any] = {"registry": self.registry, "namespace": "foreword"}
+        self.requests = Counter("requests", "Requests answered.", ["endpoint", "status"], **own)
+        self.seconds = Histogram("request_seconds", "Time to answer a request.", ["endpoint"], buckets=_SECONDS, **own)
+        self.texts = Counter("texts", "Texts embedded for /v1/embeddings, by domain.", ["domain"], **own)
+        self.tokens = Counter("tokens", "Their tokens, by domain.", ["domain"], **own)
+        self.searches = Counter("searches", "Queries searched, by domain and system.", ["domain", "system"], **own)
+        self.pass_texts = Histogram("pass_texts", "Texts in a forward pass.", buckets=_POWERS, **own)
+        self.pass_ways = Histogram(
+            "pass_ways", "Prompts (and the base model) in a forward pass.", buckets=_POWERS, **own
+        )
+        self.pass_tokens = Counter("pass_tokens", "Tokens of forward passes, without padding.", **own)
+        self.pass_seconds = Histogram("pass_seconds", "Time of a forward pass.", buckets=_SECONDS, **own)
+        self.waited = Histogram(
+            "queue_seconds", "How long the oldest text of a forward pass had waited.", buckets=_SECONDS, **own
+        )
+        self.reloads = Counter("reloads", "Times that the prompts were read again, by outcome.", ["outcome"], **own)
+        self._gauges: list[Gauge] = []
+
+    def watch(self, name: str, what: str, value: Callable[[], float]) -> None:
+        """Add a value that is asked for whenever the metrics are read."""
+        gauge = Gauge(name, what, registry=self.registry, namespace="foreword")
+        gauge.set_function(value)
+        self._gauges.append(gauge)
+
+    def on_pass(self, done: Pass) -> None:
+        """Count a forward pass."""
+        self.pass_texts.observe(done.texts)
+        self.pass_ways.observe(done.ways)
+        self.pass_tokens.inc(done.tokens)
+        self.pass_seconds.observe(done.seconds)
+        self.waited.observe(done.waited)
+
+    def text(self) -> bytes:
+        """All of them, in Prometheus's text format."""
+        return generate_latest(self.registry)
 
 
 def load_backbone(config: ServeConfig) -> SentenceTransformer:
@@ -98,13 +111,6 @@ def load_backbone(config: ServeConfig) -> SentenceTransformer:
     return encoder
 
 
-def loader(config: ServeConfig) -> Load:
-    """Loads collections from the configured folder."""
-    from foreword.collections.registry import load
-
-    return lambda name: load(name, data=config.data)
-
-
 class Service:
     """What the endpoints ask; made outside the event loop, started and stopped inside it."""
 
@@ -114,7 +120,6 @@ class Service:
         *,
         load: Load | None = None,
         encoder: SentenceTransformer | None = None,
-        on_pass: Callable[[Pass], None] | None = None,
     ) -> None:
         """Load the backbone.
 
@@ -122,7 +127,6 @@ class Service:
             config: the settings.
             load: gives a collection by its id; None: `foreword.load` with the configured folder.
             encoder: in place of the configured backbone.
-            on_pass: told of each forward pass.
 
         Raises:
             BackboneError, PromptError, UnknownNameError, DataError: something configured is not there, or broken.
@@ -134,7 +138,7 @@ class Service:
         self.base = base_ways(self.encoder)
         self.width = int(self.encoder.get_embedding_dimension() or 0)
         self.tokens = Tokens(self.encoder, config.token_arrays)
-        self._load, self._on_pass = load or loader(config), on_pass
+        self._load = load or partial(registry.load, data=config.data)
         self.held: dict[str, Held] = {}
         self.index: Any = None
         self.state = State({}, (), frozenset())
@@ -144,6 +148,9 @@ class Service:
         self._stopping = False
         self._searching = ThreadPoolExecutor(64, thread_name_prefix="foreword-search")  # they wait for the batcher
         self._counting = ThreadPoolExecutor(1, thread_name_prefix="foreword-tokens")
+        self.metrics = Metrics()
+        self.metrics.watch("queue_texts", "Texts that wait.", lambda: self.batcher.waiting)
+        self.metrics.watch("prompts", "Prompts served.", lambda: len(self.state.served))
         self.batcher: Batcher
         self._loop: asyncio.AbstractEventLoop
 
@@ -158,7 +165,7 @@ class Service:
             texts=config.batch_texts,
             wait_seconds=config.wait_ms / 1000,
             queue_texts=config.queue_texts,
-            on_pass=self._on_pass,
+            on_pass=self.metrics.on_pass,
         )
         self.batcher.start()
         try:
@@ -168,7 +175,7 @@ class Service:
 
                 uri, name, token = config.index, config.index_collection, config.index_token
                 self.index = await self.in_thread(lambda: Index.open(uri, name, token))
-            await self.reload()
+            await self._read_again()
         except BaseException:
             await self.stop()
             raise
@@ -210,6 +217,16 @@ class Service:
         Raises:
             ForewordError: a prompt is broken or for another backbone, or a name is there twice.
         """
+        try:
+            changes = await self._read_again()
+        except BaseException:
+            self.metrics.reloads.labels("failed").inc()
+            raise
+        self.metrics.reloads.labels("done").inc()
+        logger.info("prompts read again: %s", changes)
+        return changes
+
+    async def _read_again(self) -> dict[str, list[str]]:
         async with self._reloading:
             if self._stopping:
                 raise RequestError("the service is being stopped", 503, "stopping")
@@ -265,7 +282,9 @@ class Service:
         name = self.config.use.get(domain, domain)
         if name in served or not name.startswith("folder:"):
             return served.get(name)
-        return next((one for other, one in served.items() if canonical(other) == canonical(name)), None)
+        return next(
+            (one for other, one in served.items() if registry.canonical(other) == registry.canonical(name)), None
+        )
 
     async def _release(self) -> None:
         """Carry what the present state, and those that requests keep to, need alone; under the lock of reloading."""

@@ -1,4 +1,4 @@
-"""How a text is encoded, in a form that texts of many domains and both sides can share a forward pass.
+"""The prompts that are served, in a form that texts of many domains and both sides can share a forward pass.
 
 Each side of a prompt is carried by the backbone as a prompt of its own, under a name made of its values: whatever the
 domains and sides, rows are told apart by name alone, equal prompts are carried once, and a prompt that replaces
@@ -7,19 +7,20 @@ another of its domain stands beside it until the requests that began with the ol
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
 from foreword.errors import PromptError
-from foreword.evaluation.candidates import Candidate
+from foreword.evaluation.candidates import Candidate, read_bank, read_candidate
 from foreword.prompts.encoder import text_prompt, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import OneRoute, Weight, route_of_side
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import SOURCES, attach_mixture, is_mixture, load_prompt, read_card, read_mixture_card
+from foreword.serving.config import ServeConfig
 from foreword.settings import Side
 
 BASE_MODEL = "base"
@@ -30,7 +31,7 @@ SIDES: tuple[Side, Side] = ("query", "document")
 
 @dataclass(frozen=True)
 class Way:
-    """What encodes a text.
+    """How a text is encoded.
 
     Attributes:
         side: whose words of the backbone stand before the text; `query` for both where they do not differ.
@@ -86,16 +87,47 @@ class Served:
     about: Mapping[str, Any]
     ways: Mapping[Side, Way]
 
-    @property
-    def sides_differ(self) -> bool:
-        """Whether queries and documents are encoded differently."""
-        return self.ways["query"] != self.ways["document"]
-
 
 def base_ways(encoder: SentenceTransformer) -> dict[Side, Way]:
     """What encodes queries and documents without a prompt."""
     same = text_prompt(encoder, "query") == text_prompt(encoder, "document")
     return {side: Way("query" if same else side) for side in SIDES}
+
+
+def candidates(config: ServeConfig) -> dict[str, Candidate]:
+    """The prompts and mixtures in the configured folders, by domain. Raises `PromptError` for two of one domain."""
+    found = read_bank(config.bank) if config.bank is not None else {}
+    for folder in config.prompts:
+        candidate = read_candidate(folder)
+        if candidate.domain in found:
+            other = found[candidate.domain].path
+            raise PromptError(f"{folder} and {other} both hold a prompt for {candidate.domain!r}")
+        found[candidate.domain] = candidate
+    return found
+
+
+def read_prompts(encoder: SentenceTransformer, config: ServeConfig, before: Mapping[str, Served]) -> dict[str, Served]:
+    """The prompts in the configured folders, carried by the backbone; not while it encodes.
+
+    Those of `before` that have not changed are taken over.
+
+    Raises:
+        PromptError: one is broken or for another backbone, its name means something else in a request, or a prompt
+            is wanted and not there.
+    """
+    found = candidates(config)
+    for name, candidate in found.items():
+        if name == BASE_MODEL or name.endswith(tuple(f":{side}" for side in SIDES)):
+            raise PromptError(f"{candidate.path}: a prompt for {name!r} cannot be served, the name is taken")
+    for collection, name in config.use.items():
+        if name not in found:
+            have = ", ".join(found) or "none"
+            raise PromptError(f"{collection} is to be searched with prompt {name!r}; there are: {have}")
+    served: dict[str, Served] = {}
+    for name, candidate in found.items():
+        known = before.get(name)
+        served[name] = known if known is not None and known.candidate == candidate else carry(encoder, candidate)
+    return served
 
 
 def carry(encoder: SentenceTransformer, candidate: Candidate) -> Served:
@@ -105,7 +137,7 @@ def carry(encoder: SentenceTransformer, candidate: Candidate) -> Served:
         PromptError: its files are broken, or it was made for another backbone.
     """
     transformer = transformer_of(encoder)
-    before = list(transformer.domains)
+    before = set(transformer.domains)
     if is_mixture(candidate.path):
         route = attach_mixture(encoder, candidate.path)
         prompts = {name: transformer.prompt(name) for name in transformer.domains if name not in before}
@@ -116,7 +148,7 @@ def carry(encoder: SentenceTransformer, candidate: Candidate) -> Served:
         route = candidate.domain
     base = base_ways(encoder)
     ways = {side: _way(encoder, base[side], route_of_side(route, side), prompts, side) for side in SIDES}
-    return Served(candidate.domain, candidate, _about(candidate, prompts), ways)
+    return Served(candidate.domain, candidate, _about(candidate, list(prompts.values())), ways)
 
 
 def release(encoder: SentenceTransformer, needed: frozenset[str]) -> None:
@@ -160,7 +192,7 @@ def _carried(encoder: SentenceTransformer, part: Prompt, taken: Collection[str] 
     return name
 
 
-def _about(candidate: Candidate, prompts: Mapping[str, Prompt]) -> dict[str, Any]:
+def _about(candidate: Candidate, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """The facts of a prompt, or those that a mixture's sources share."""
     mixture = is_mixture(candidate.path)
     if mixture:
@@ -168,24 +200,12 @@ def _about(candidate: Candidate, prompts: Mapping[str, Prompt]) -> dict[str, Any
         size = sum(file.stat().st_size for file in sorted((candidate.path / SOURCES).glob("*/*.safetensors")))
     else:
         size = int(read_card(candidate.path)["bytes"])
-    specs = [prompt.spec for prompt in prompts.values()]
-    first = specs[0] if specs else None
     return {
-        "kind": None if first is None else first.kind,
-        "length": None if first is None else first.length,
-        "sides": None if first is None else first.sides,
+        **{name: getattr(prompts[0].spec, name) if prompts else None for name in ("kind", "length", "sides")},
         "mixture": mixture,
-        "parameters": sum(prompt.count() for prompt in prompts.values()),
+        "parameters": sum(prompt.count() for prompt in prompts),
         "bytes": size,
         "fingerprint": candidate.digest,
         "trained_on": list(candidate.trained_on),
         "supervision": candidate.supervision,
     }
-
-
-def check_names(found: Mapping[str, Candidate]) -> None:
-    """Raise `PromptError` for a domain whose name means something else in a request."""
-    for name in found:
-        for side in SIDES:
-            if name == BASE_MODEL or (name.endswith(f":{side}")):
-                raise PromptError(f"{found[name].path}: a prompt for {name!r} cannot be served, the name is taken")
