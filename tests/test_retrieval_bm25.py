@@ -76,7 +76,7 @@ def test_mistakes_are_told() -> None:
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    heavy = {"torch", "bm25s", "ir_measures", "scipy", "transformers", "rich", "jinja2"}
+    heavy = {"torch", "bm25s", "ir_measures", "scipy", "transformers", "rich", "jinja2", "matplotlib"}
     code = (
         "import sys, foreword.retrieval, foreword.evaluation, foreword.report;"
         f"print(sorted({heavy!r} & set(sys.modules)))"

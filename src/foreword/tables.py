@@ -66,7 +66,7 @@ def duration(seconds: float | None) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableCell:
     """One cell as it is printed; the best of its column (or line) is set off."""
 
     text: str
@@ -91,7 +91,7 @@ class Table:
     title: str
     columns: tuple[str, ...]
     words: frozenset[int]
-    lines: tuple[tuple[Entry, ...], ...]
+    lines: tuple[tuple[TableCell, ...], ...]
     notes: tuple[str, ...] = ()
     records: tuple[Mapping[str, Any], ...] = ()
     marks: Mapping[int, str] = field(default_factory=dict)
@@ -155,13 +155,13 @@ class Table:
 
 
 def markdown_rows(
-    columns: Sequence[str], lines: Iterable[Sequence[Entry | str]], words: Collection[int] | None = None
+    columns: Sequence[str], lines: Iterable[Sequence[TableCell | str]], words: Collection[int] | None = None
 ) -> str:
     """The rows of a table in Markdown, header first; `words` are the columns on the left (None: all)."""
 
-    def shown(cell: Entry | str) -> str:
-        text = _barred(cell.text if isinstance(cell, Entry) else cell)
-        return f"**{text}**" if isinstance(cell, Entry) and cell.best else text
+    def shown(cell: TableCell | str) -> str:
+        text = _barred(cell.text if isinstance(cell, TableCell) else cell)
+        return f"**{text}**" if isinstance(cell, TableCell) and cell.best else text
 
     rule = [":--" if words is None or place in words else "--:" for place in range(len(columns))]
     return "\n".join(f"| {' | '.join(map(shown, line))} |" for line in (columns, rule, *lines))

@@ -12,7 +12,7 @@ from typing import Any
 
 from foreword.errors import UnknownNameError
 from foreword.evaluation.published import Published, mean, sources, subset, to_compare
-from foreword.tables import NOTHING, Entry, Table
+from foreword.tables import NOTHING, Table, TableCell
 
 
 @dataclass(frozen=True)
@@ -59,22 +59,22 @@ def build(result: Mapping[str, Any], measure: str | None = None, *, published: b
     columns = ("collection", "labels", "seen", *systems, *(other.name for other in others))
     found: list[tuple[str, str, str, float, int]] = []
 
-    def published_cells(collection: str, values: Sequence[float | None], over: int) -> list[Entry]:
+    def published_cells(collection: str, values: Sequence[float | None], over: int) -> list[TableCell]:
         beside = zip(others, values, strict=True)
         found.extend((o.name, o.source, collection, v, over) for o, v in beside if v is not None)
-        return [Entry(number(value)) for value in values]
+        return [TableCell(number(value)) for value in values]
 
     lines = []
     for collection in result["collections"]:
         own = [rows.get((collection, system)) for system in systems]
         values = [None if row is None else row["measures"][measure] for row in own]
         beside = [other.value(collection, splits[collection]) for other in others]
-        labels = [Entry(_named(collection, splits[collection])), Entry(_labels(own)), Entry(_seen(own))]
+        labels = [TableCell(_named(collection, splits[collection])), TableCell(_labels(own)), TableCell(_seen(own))]
         lines.append((*labels, *ranked_cells(values), *published_cells(collection, beside, 1)))
     for line in _means(result, splits, others, marks):
         values, texts = _mean_values(result, rows, systems, measure, line)
         beside = [other.mean_over(line.splits, result["group"]) for other in others]
-        labels = [Entry(line.title), Entry(""), Entry("")]
+        labels = [TableCell(line.title), TableCell(""), TableCell("")]
         lines.append((*labels, *ranked_cells(values, texts), *published_cells("", beside, len(line.splits))))
     table = Table(
         f"{result['group']}: {measure}",
@@ -93,7 +93,7 @@ def number(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.3f}"
 
 
-def ranked_cells(values: Sequence[float | None], suffixes: Sequence[str] | None = None) -> list[Entry]:
+def ranked_cells(values: Sequence[float | None], suffixes: Sequence[str] | None = None) -> list[TableCell]:
     """The values of one line, the greatest as it is printed marked; a lone one, or one with a suffix, is not.
 
     A suffix says that a mean is over fewer collections than its neighbours, so it cannot be the best of them.
@@ -102,7 +102,7 @@ def ranked_cells(values: Sequence[float | None], suffixes: Sequence[str] | None 
     whole = [value for value, suffix in zip(values, suffixes, strict=True) if value is not None and not suffix]
     top = number(max(whole)) if len(whole) > 1 else None
     return [
-        Entry(number(value) + suffix, not suffix and value is not None and number(value) == top)
+        TableCell(number(value) + suffix, not suffix and value is not None and number(value) == top)
         for value, suffix in zip(values, suffixes, strict=True)
     ]
 

@@ -34,7 +34,7 @@ from foreword.lab.statistics import differences, judge_hypotheses, macro_mean, s
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.store import StoredPrompt, folder_name, library_versions, read_card
 from foreword.retrieval.runs import Run
-from foreword.tables import NOTHING, Entry, Table
+from foreword.tables import NOTHING, Table, TableCell
 from foreword.transferring.adapt import adapt
 from foreword.transferring.config import AdaptConfig
 from foreword.transferring.trial import Evidence
@@ -455,7 +455,7 @@ def calibration_table(output: Path) -> Table | None:
             continue
         means = {name: sum(float(record[key]) for record in own) / len(own) for name, key in values.items()}
         means["ECE, PT-Retrieval's"] = sum(float(record["pt_retrieval"]["ece"]) for record in own) / len(own)
-        lines.append((Entry(system), *(Entry(f"{value:.3f}") for value in means.values())))
+        lines.append((TableCell(system), *(TableCell(f"{value:.3f}") for value in means.values())))
         rows.append({"system": system, "targets": len(own), **means})
     notes = (
         f"Probabilities: softmax over a query's {CALIBRATED_HITS} best scores, divided by a temperature fitted on the "

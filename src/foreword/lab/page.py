@@ -1,10 +1,8 @@
-"""The benchmark's page, with nothing beside it, and the same results as JSON."""
+"""The benchmark's tables, and its page, with nothing beside it, and the same results as JSON."""
 
 from __future__ import annotations
 
-import base64
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +10,22 @@ import foreword.tables as numbers
 from foreword.files import atomic_write, write_json
 from foreword.lab.records import BenchmarkCell
 from foreword.lab.statistics import Interval, Share, Summaries, Summary, Verdict, macro_mean, only, seed_means
-from foreword.report.html import Child, Markup, data_table, element, row
-from foreword.report.page import document
-from foreword.report.plots import Plot
-from foreword.tables import Entry, Table
-
-# The benchmark's tables: systems by means, targets by systems, hypotheses; in Markdown, and as records.
+from foreword.report.drawing import Plot
+from foreword.report.html import document, fill
+from foreword.report.results import top
+from foreword.tables import Table, TableCell
 
 
 def summary_table(summaries: Summaries, title: str = "Means over the targets") -> Table:
     """Systems by what they come to; the best means are marked, and the systems without a mean are named below."""
     measures = summaries.measures
-    tops = {measure: _top(summary.measures[measure] for summary in summaries.rows) for measure in measures}
+    tops = {measure: top(summary.measures[measure] for summary in summaries.rows) for measure in measures}
     lines = []
     for summary in summaries.rows:
         values = [_valued(summary.measures[measure], tops[measure]) for measure in measures]
-        lines.append((Entry(summary.system), *values, *map(Entry, (*_gain_texts(summary), *_cost_texts(summary)))))
+        lines.append(
+            (TableCell(summary.system), *values, *map(TableCell, (*_gain_texts(summary), *_cost_texts(summary))))
+        )
     gains = (f"Δ {measures[0]}", "p", f"of {summaries.ceiling}'s gain", "worst domain", "Δ there", "win/tie/loss")
     costs = ("labels", "transferred", "sd of seeds", "seeds", "parameters", "stored", "time")
     columns = ("system", *measures, *gains, *costs)
@@ -53,8 +51,8 @@ def domain_table(
     lines, records = [], []
 
     def add(target: str, genre: str, values: Mapping[str, float | None]) -> None:
-        top = _top(value for value in values.values() if value is not None)
-        lines.append((Entry(target), Entry(genre), *(_valued(values[system], top) for system in systems)))
+        best = top(values.values())
+        lines.append((TableCell(target), TableCell(genre), *(_valued(values[system], best) for system in systems)))
         records.append({"target": target, "genre": genre, "measure": measure, "values": dict(values)})
 
     for target in targets:
@@ -87,7 +85,7 @@ def hypothesis_table(verdicts: Sequence[Verdict], title: str = "Hypotheses") -> 
     )
     columns = ("hypothesis", "statement", "compared", "difference", "p", "p (Holm)", "verdict")
     records = tuple(verdict.as_dict() for verdict in verdicts)
-    shown = tuple(tuple(map(Entry, line)) for line in lines)
+    shown = tuple(tuple(map(TableCell, line)) for line in lines)
     return Table(title, columns, frozenset({0, 1, 2, 6}), shown, notes, records)
 
 
@@ -171,14 +169,9 @@ def _percent(share: float | None) -> str:
     return numbers.NOTHING if share is None else f"{round(100 * share)} %".replace("-", "−")
 
 
-def _top(values: Iterable[float]) -> str:
-    """The greatest value as it is printed, so that values printed alike are marked alike."""
-    return numbers.value(max(values, default=math.nan))
-
-
-def _valued(value: float | None, top: str) -> Entry:
+def _valued(value: float | None, best: str) -> TableCell:
     text = numbers.value(value)
-    return Entry(text, text == top and text != numbers.NOTHING)
+    return TableCell(text, text == best and text != numbers.NOTHING)
 
 
 FORMAT = "foreword-benchmark/1"
@@ -201,7 +194,7 @@ def write_page(
         intro: text over the results, paragraphs parted by blank lines.
         tables: in order.
         hypotheses: with their verdicts; they come first on the page.
-        plots: whose SVGs go into the page.
+        plots: which go into the page.
 
     Returns:
         The page's path.
@@ -215,48 +208,12 @@ def write_page(
         "tables": [table.as_dict() for table in tables],
         "plots": [plot.as_dict() for plot in plots],
     }
-    page = render(title, intro, tables, hypotheses, plots)
+    shown = [*([hypothesis_table(hypotheses)] if hypotheses else []), *tables]
+    sections = [(f"table-{n}", table.title, fill("table.html", table=table)) for n, table in enumerate(shown, start=1)]
+    sections += [(plot.name, plot.title, fill("plot.html", plot=plot)) for plot in plots]
+    paragraphs = [text for text in intro.split("\n\n") if text.strip()]
+    page = document(title, fill("header.html", title=title, paragraphs=paragraphs), sections)
     write_json(folder / RESULTS, results)
     with atomic_write(folder / PAGE) as file:
         file.write(page)
     return folder / PAGE
-
-
-def render(
-    title: str, intro: str, tables: Sequence[Table], hypotheses: Sequence[Verdict], plots: Sequence[Plot]
-) -> str:
-    """The page as text; arguments as for `write_page`."""
-    shown = [hypothesis_table(hypotheses)] if hypotheses else []
-    sections = [(f"table-{number}", t.title, _table(t)) for number, t in enumerate([*shown, *tables], start=1)]
-    sections += [(plot.name, plot.title, _figure(plot)) for plot in plots]
-    paragraphs = [element("p", text) for text in intro.split("\n\n") if text.strip()]
-    return document(title, element("header", element("h1", title), paragraphs), sections)
-
-
-def _table(table: Table) -> Markup:
-    """A table in a box that scrolls, its notes below."""
-    body = []
-    for line in table.lines:
-        cells = [
-            element("td", _text(entry), class_=None if place in table.words else "n")
-            for place, entry in enumerate(line[1:], start=1)
-        ]
-        body.append(row(element("th", _text(line[0]), scope="row"), cells))
-    notes = [element("p", note, class_="note") for note in table.notes]
-    return element("div", data_table(table.columns, body, words=table.words), notes)
-
-
-def _text(entry: Entry) -> Child:
-    return element("b", entry.text) if entry.best else entry.text
-
-
-def _figure(plot: Plot) -> Markup:
-    """A plot as an image inside the page: on its own, its names and styles cannot meddle with the page's."""
-    encoded = base64.b64encode(plot.svg.read_bytes()).decode("ascii")
-    image = element(
-        "img",
-        src=f"data:image/svg+xml;base64,{encoded}",
-        alt=f"{plot.title}. {plot.caption}",
-        style="display:block;max-width:100%;height:auto;background:#fff",
-    )
-    return element("figure", element("figcaption", plot.caption), image)

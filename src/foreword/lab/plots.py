@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foreword.lab.records import BenchmarkCell
 from foreword.lab.statistics import (
@@ -22,28 +24,26 @@ from foreword.lab.statistics import (
     seed_means,
     seed_spread,
 )
-from foreword.report.plots import (
-    EXTREMES,
-    LABELLED,
+from foreword.report.drawing import (
+    CARD,
+    LINES,
+    MARKERS,
     SOFT,
-    End,
     Plot,
     canvas,
     dots,
-    draw_curves,
-    end_labels,
-    gain_axis,
     heat,
-    heat_axes,
-    label_points,
-    log_axis,
-    save,
-    settle,
-    short_names,
+    heat_size,
+    legend,
     signed,
-    standing_out,
     value_axis,
 )
+from foreword.tables import difference
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 SINGLE = "single:"
 """Systems with the prompt of one source are named `single:<source>`."""
@@ -53,7 +53,6 @@ _FEW_SHOT = re.compile(r"(?P<family>.+)@(?P<labels>\d+|all)")
 
 
 def transfer_matrix(
-    folder: Path | str,
     cells: Sequence[BenchmarkCell],
     targets: Sequence[str],
     *,
@@ -67,26 +66,24 @@ def transfer_matrix(
     if not gains:
         return None
     most = max(abs(value) for value in gains.values()) or 1.0
-    width, height = max(5.6, 2.6 + 0.52 * len(columns)), 1.7 + 0.3 * len(sources)
-    with canvas(width, height) as (figure, axes):
-        axes.grid(False)
-        heat(axes, [[gains.get((SINGLE + source, target)) for target in columns] for source in sources], most)
-        heat_axes(axes, sources, columns, ("source of the prompt", "target (held out)"))
-        title = f"Gain in {measure} by source and target"
-        axes.set_title(title)
-        caption = (
-            f"Difference in {measure} from {baseline} when one source's prompt is used as it is: blue is better, "
-            "orange is worse. Grey: not run, or the target itself."
-        )
-        data = [
-            {"source": system.removeprefix(SINGLE), "target": target, "difference": value}
-            for (system, target), value in sorted(gains.items())
-        ]
-        return save(figure, folder, "transfer-matrix", title, caption, data)
+    values = [[gains.get((SINGLE + source, target)) for target in columns] for source in sources]
+    title = f"Gain in {measure} by source and target"
+    with canvas(*heat_size(sources, columns), title) as (figure, axes):
+        told = heat(axes, (sources, columns), values, lambda value: value / most, difference)
+        axes.set_ylabel("source of the prompt")
+        axes.set_xlabel("target (held out)")
+    caption = (
+        f"Difference in {measure} from {baseline} when one source's prompt is used as it is: blue is better, orange is "
+        "worse. Without colour: not run, or the target itself."
+    )
+    data = [
+        {"source": system.removeprefix(SINGLE), "target": target, "difference": value}
+        for (system, target), value in sorted(gains.items())
+    ]
+    return Plot("transfer-matrix", title, caption, data, figure, hover={"cells": told})
 
 
 def gain_by_similarity(
-    folder: Path | str,
     cells: Sequence[BenchmarkCell],
     targets: Sequence[str],
     systems: Sequence[str] | None = None,
@@ -97,7 +94,6 @@ def gain_by_similarity(
     """Gain over the baseline against similarity, a point for each system and target that has one.
 
     Args:
-        folder: for the files.
         cells: with `similarity`.
         targets: to be drawn.
         systems: None: every single source, which makes a point of each source and target.
@@ -113,27 +109,26 @@ def gain_by_similarity(
     points = [(near[key], gains[key]) for key in keys]
     genres = {cell.target: cell.genre for cell in cells}
     rho = rank_correlation(*map(list, zip(*points, strict=True)))
-    with canvas(7.0, 4.6) as (figure, axes):
+    title = f"Gain in {measure} against similarity"
+    with canvas(7.0, 4.6, title) as (figure, axes):
         for place, genre in enumerate(sorted({genres[target] for _, target in keys})):
             own = [point for point, key in zip(points, keys, strict=True) if genres[key[1]] == genre]
             dots(axes, own, place, genre)
-        gain_axis(axes, measure, baseline)
         axes.margins(0.1)
+        value_axis(axes, f"difference in {measure} from {baseline}", signs=True)
         axes.set_xlabel("similarity of the target's documents to the source's (cosine)")
-        title = f"Gain in {measure} against similarity"
-        axes.set_title(title)
-        figure.legend(loc="outside lower center", ncols=4, title="genre of the target")
+        legend(figure, 4, title="genre of the target")
         settle(figure)
         names = _point_names(keys, with_system=len(chosen) > 1)
         label_points(axes, points, {number: names[number] for number in standing_out([gain for _, gain in points])})
-        correlated = "" if rho is None else f" Spearman's rank correlation {signed(rho)} over {len(points)} points."
-        some = f" Named: the {EXTREMES} points at each end." if len(points) > LABELLED else ""
-        caption = f"A point is a source (or system) and a target; difference from {baseline}.{correlated}{some}"
-        data = [
-            {"system": system, "target": target, "similarity": x, "difference": y}
-            for (system, target), (x, y) in zip(keys, points, strict=True)
-        ]
-        return save(figure, folder, "gain-by-similarity", title, caption, data)
+    correlated = "" if rho is None else f" Spearman's rank correlation {signed(rho)} over {len(points)} points."
+    some = f" Named: the {EXTREMES} points at each end." if len(points) > LABELLED else ""
+    caption = f"A point is a source (or system) and a target; difference from {baseline}.{correlated}{some}"
+    data = [
+        {"system": system, "target": target, "similarity": x, "difference": y}
+        for (system, target), (x, y) in zip(keys, points, strict=True)
+    ]
+    return Plot("gain-by-similarity", title, caption, data, figure)
 
 
 def few_shot_families(cells: Sequence[BenchmarkCell]) -> dict[str, dict[str, str]]:
@@ -152,7 +147,6 @@ def few_shot_families(cells: Sequence[BenchmarkCell]) -> dict[str, dict[str, str
 
 
 def few_shot_curves(
-    folder: Path | str,
     cells: Sequence[BenchmarkCell],
     targets: Sequence[str],
     families: Mapping[str, Mapping[str, str]] | None = None,
@@ -163,7 +157,6 @@ def few_shot_curves(
     """Means over targets by number of labels, a curve for each family, over the targets that all points have.
 
     Args:
-        folder: for the files.
         cells: of all systems.
         targets: to be averaged over.
         families: as `few_shot_families` gives, which is the default; add systems of other names here.
@@ -188,36 +181,34 @@ def few_shot_curves(
         for labels in sorted(points, key=_label_order)
     ]
     level = only(seed_means(cells, baseline, measure), shared)
-    with canvas(7.0, 4.2) as (figure, axes):
-        if len(level) == len(shared):
-            axes.axhline(macro_mean(level), color=SOFT, linestyle=(0, (5, 3)), linewidth=1.2, zorder=1)
+    title = f"{measure} by number of labels"
+    with canvas(7.0, 4.2, title) as (figure, axes):
         ends = draw_curves(axes, data, levels)
         if len(level) == len(shared):
-            ends.append(End(len(levels) - 1, macro_mean(level), baseline, SOFT))
+            axes.axhline(macro_mean(level), color=SOFT, linestyle=(0, (5, 3)), linewidth=1.2, zorder=1)
+            ends.append(CurveEnd(len(levels) - 1, macro_mean(level), baseline, SOFT))
         value_axis(axes, f"{measure}, mean over {len(shared)} targets")
         axes.set_xticks(range(len(levels)), levels)
         axes.set_xlim(-0.3, len(levels) - 0.85)
         axes.set_xlabel("training labels of the target (pairs)")
-        title = f"{measure} by number of labels"
-        axes.set_title(title)
         end_labels(axes, ends, len(levels) - 1)
-        caption = (
-            f"Means over the {len(shared)} of {len(targets)} targets that every point has; bands are one standard "
-            f"deviation over seeds. Dashed: {baseline}."
-        )
-        return save(figure, folder, "few-shot", title, caption, data)
+    caption = (
+        f"Means over the {len(shared)} of {len(targets)} targets that every point has; bands are one standard "
+        f"deviation over seeds. Dashed: {baseline}."
+    )
+    return Plot("few-shot", title, caption, data, figure)
 
 
-def gain_by_parameters(folder: Path | str, summaries: Summaries) -> Plot | None:
+def gain_by_parameters(summaries: Summaries) -> Plot | None:
     """Gain over the baseline against the number of trained parameters, a point for each system."""
     label = "trained parameters (log scale)"
-    return _gain_by_cost(folder, summaries, "parameters", label, lambda row: row.trained_parameters)
+    return _gain_by_cost(summaries, "parameters", label, lambda row: row.trained_parameters)
 
 
-def gain_by_seconds(folder: Path | str, summaries: Summaries) -> Plot | None:
+def gain_by_seconds(summaries: Summaries) -> Plot | None:
     """Gain over the baseline against the time to adapt to one target, a point for each system."""
     label = "time to adapt to one target (seconds, log scale)"
-    return _gain_by_cost(folder, summaries, "seconds", label, lambda row: row.seconds)
+    return _gain_by_cost(summaries, "seconds", label, lambda row: row.seconds)
 
 
 def draw_all(
@@ -226,22 +217,20 @@ def draw_all(
     summaries: Summaries,
     families: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[Plot]:
-    """Every plot that there is something for, in the page's order."""
+    """Every plot that there is something for, in the page's order; written to the folder."""
     targets = summaries.targets
     same: dict[str, Any] = {"baseline": summaries.baseline, "measure": summaries.measures[0]}
     plots = [
-        transfer_matrix(folder, cells, targets, **same),
-        gain_by_similarity(folder, cells, targets, **same),
-        few_shot_curves(folder, cells, targets, families, **same),
-        gain_by_parameters(folder, summaries),
-        gain_by_seconds(folder, summaries),
+        transfer_matrix(cells, targets, **same),
+        gain_by_similarity(cells, targets, **same),
+        few_shot_curves(cells, targets, families, **same),
+        gain_by_parameters(summaries),
+        gain_by_seconds(summaries),
     ]
-    return [plot for plot in plots if plot is not None]
+    return [plot.save(folder) for plot in plots if plot is not None]
 
 
-def _gain_by_cost(
-    folder: Path | str, summaries: Summaries, what: str, label: str, cost: Callable[[Summary], float]
-) -> Plot | None:
+def _gain_by_cost(summaries: Summaries, what: str, label: str, cost: Callable[[Summary], float]) -> Plot | None:
     measure, baseline = summaries.measures[0], summaries.baseline
     rows = [(row, row.gain.difference) for row in summaries.rows if row.gain is not None]
     if not rows:
@@ -249,30 +238,29 @@ def _gain_by_cost(
     groups: dict[str, list[int]] = {}
     for number, (row, _) in enumerate(rows):
         groups.setdefault(_NO_LABELS if row.labels == (0,) else _LABELS, []).append(number)
-    with canvas(7.0, 4.8) as (figure, axes):
+    title = f"Gain in {measure} against {'trained parameters' if what == 'parameters' else 'time'}"
+    with canvas(7.0, 4.8, title) as (figure, axes):
         places = log_axis(axes, [cost(row) for row, _ in rows])
         points = [(x, gain.mean) for x, (_, gain) in zip(places, rows, strict=True)]
         for x, (_, gain) in zip(places, rows, strict=True):
             axes.plot([x, x], [gain.low, gain.high], color=SOFT, alpha=0.35, linewidth=1.3, zorder=2)
         for place, (name, own) in enumerate(groups.items()):
             dots(axes, [points[number] for number in own], place, name)
-        gain_axis(axes, measure, baseline)
+        value_axis(axes, f"difference in {measure} from {baseline}", signs=True)
         axes.set_xlabel(label)
-        title = f"Gain in {measure} against {'trained parameters' if what == 'parameters' else 'time'}"
-        axes.set_title(title)
-        figure.legend(loc="outside lower center", ncols=2)
+        legend(figure)
         settle(figure)
         label_points(axes, points, {number: row.system for number, (row, _) in enumerate(rows)})
-        caption = (
-            f"Means over {len(summaries.targets)} targets, differences from {baseline}, with 95 % bootstrap intervals "
-            "(domains and queries drawn). 0 stands left of the broken axis; points that would cover one another "
-            "are moved a little to the sides."
-        )
-        data = [
-            {"system": row.system, what: cost(row), "difference": gain.mean, "low": gain.low, "high": gain.high}
-            for row, gain in rows
-        ]
-        return save(figure, folder, f"gain-by-{what}", title, caption, data)
+    caption = (
+        f"Means over {len(summaries.targets)} targets, differences from {baseline}, with 95 % bootstrap intervals "
+        "(domains and queries drawn). 0 stands left of the broken axis; points that would cover one another are moved "
+        "a little to the sides."
+    )
+    data = [
+        {"system": row.system, what: cost(row), "difference": gain.mean, "low": gain.low, "high": gain.high}
+        for row, gain in rows
+    ]
+    return Plot(f"gain-by-{what}", title, caption, data, figure)
 
 
 def _singles(cells: Sequence[BenchmarkCell]) -> list[str]:
@@ -314,3 +302,200 @@ def _point_names(keys: Sequence[tuple[str, str]], *, with_system: bool) -> list[
     pairs = [(system.removeprefix(SINGLE), target) for system, target in keys]
     short = short_names(name for pair in pairs for name in pair)
     return [f"{short[source]} → {short[target]}" if with_system else short[target] for source, target in pairs]
+
+
+# Where names stand in a plot: beside their points, clear of one another.
+
+LABELLED = 40
+EXTREMES = 4
+
+_NEAR = 6.0  # points from a dot's centre to its label; farther labels get a line to their dot
+_PLACES = [
+    (distance, math.radians(angle))
+    for distance in (_NEAR, 11.0, 17.0, 24.0, 33.0, 44.0, 58.0)
+    for angle in (0, 180, 90, 270, 30, 330, 150, 210, 60, 120, 240, 300)
+]
+
+
+def settle(figure: Figure) -> None:
+    """Lay the figure out for good, so that labels can be placed by where things are."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+def label_points(axes: Axes, points: Sequence[tuple[float, float]], names: Mapping[int, str]) -> None:
+    """Write names beside points, each where it covers no other name and no point; `settle` comes first.
+
+    Args:
+        axes: with limits that will not change.
+        points: all that are drawn, in the axes' units.
+        names: by the number of their point.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    scale = figure.dpi / 72  # pixels in a point
+    dots = [tuple(axes.transData.transform(point)) for point in points]
+    frame = axes.get_window_extent()
+    taken: list[Bbox] = []
+    for number, name in names.items():
+        text = axes.annotate(name, points[number], (0, 0), textcoords="offset points", va="bottom", fontsize=7.5)
+        text.set_zorder(2.5)  # over lines, which the white hides, and under dots
+        size = text.get_window_extent()
+        boxes = [_box(dots[number], size.width, size.height, d * scale, angle) for d, angle in _PLACES]
+        costs = [_cost(box, frame, taken, dots) for box in boxes]
+        best = min(range(len(boxes)), key=lambda place: (costs[place], place))
+        box, (distance, _) = boxes[best], _PLACES[best]
+        taken.append(box)
+        offset = (box.x0 - dots[number][0]) / scale, (box.y0 - dots[number][1]) / scale
+        text.set_position(offset)
+        text.set_bbox({"facecolor": CARD, "alpha": 0.75, "edgecolor": "none", "pad": 0.5})
+        if distance > _NEAR:
+            end = min(max(dots[number][0], box.x0), box.x1), min(max(dots[number][1], box.y0), box.y1)
+            line = axes.transData.inverted().transform([dots[number], end])
+            axes.plot(line[:, 0], line[:, 1], color=SOFT, linewidth=0.5, zorder=2, scalex=False, scaley=False)
+
+
+def _box(dot: tuple[float, ...], width: float, height: float, distance: float, angle: float) -> Bbox:
+    """Where a label (px) stands at a distance (px) and an angle of its dot: its nearest edge touches there."""
+    from matplotlib.transforms import Bbox
+
+    x, y = dot[0] + distance * math.cos(angle), dot[1] + distance * math.sin(angle)
+    left = x - width * (1 - math.cos(angle)) / 2
+    bottom = y - height * (1 - math.sin(angle)) / 2
+    return Bbox.from_bounds(left, bottom, width, height)
+
+
+def _cost(box: Bbox, frame: Bbox, taken: Sequence[Bbox], dots: Sequence[tuple[float, ...]]) -> float:
+    """How bad a place is: names covered, then points covered, then being outside the frame."""
+    outside = box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1
+    covered: int = sum(box.x0 - 3 < x < box.x1 + 3 and box.y0 - 3 < y < box.y1 + 3 for x, y in dots)
+    names = sum(bool(box.overlaps(other)) for other in taken)
+    return 4.0 * names + covered + 8.0 * bool(outside)
+
+
+def spread_out(heights: Sequence[float], gap: float) -> list[float]:
+    """Heights moved apart to at least `gap`, their order and about their places kept."""
+    order = sorted(range(len(heights)), key=lambda place: heights[place])
+    clusters: list[tuple[float, list[int]]] = []  # the mean height of each, and its members from below
+    for place in order:
+        centre, members = heights[place], [place]
+        while clusters and centre - clusters[-1][0] < gap * (len(members) + len(clusters[-1][1])) / 2:
+            below, others = clusters.pop()
+            centre = (below * len(others) + centre * len(members)) / (len(others) + len(members))
+            members = others + members
+        clusters.append((centre, members))
+    moved = list(heights)
+    for centre, members in clusters:
+        for rank, place in enumerate(members):
+            moved[place] = centre + gap * (rank - (len(members) - 1) / 2)
+    return moved
+
+
+def short_names(domains: Iterable[str]) -> dict[str, str]:
+    """The last part of each domain's id where no other domain's is the same, else the whole id."""
+    last = {domain: domain.rpartition("/")[2] for domain in domains}
+    counts = Counter(last.values())
+    return {domain: part if part and counts[part] == 1 else domain for domain, part in last.items()}
+
+
+def standing_out(values: Sequence[float]) -> list[int]:
+    """Which points to name: all of a few, the `EXTREMES` least and greatest of more than `LABELLED`."""
+    order = sorted(range(len(values)), key=lambda number: (values[number], number))
+    return order if len(order) <= LABELLED else order[:EXTREMES] + order[-EXTREMES:]
+
+
+# A log scale with a place for 0, and curves with their names at their ends.
+
+
+def log_axis(axes: Axes, values: Sequence[float]) -> list[float]:
+    """Make the horizontal axis a log scale with a place for 0 left of a break; returns where the values stand.
+
+    Values that lie too near to be told apart are moved a little to the sides.
+    """
+    logs = [math.log10(value) for value in values if value > 0] or [0.0]
+    first = math.floor(min(logs) + 1e-9)
+    last = max(math.ceil(max(logs) - 1e-9), first + 1)
+    width = last - first
+    steps = (1, 2, 5) if width < 3 else (1,)
+    amounts = [step * 10.0**power for power in range(first, last) for step in steps] + [10.0**last]
+    ticks = {math.log10(amount): _short(amount) for amount in amounts}
+    zero, left = first - 0.16 * width, first - 0.05 * width
+    if min(values) <= 0:
+        ticks, left = {zero: "0", **ticks}, zero - 0.06 * width
+    axes.set_xlim(left, last + 0.05 * width)
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    if min(values) <= 0:
+        _break(axes, (first - 0.08 * width - left) / (last + 0.05 * width - left))
+    return spread_out([math.log10(value) if value > 0 else zero for value in values], _APART * width)
+
+
+_UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+_APART = 0.007  # of a log axis's width: points are moved apart to this
+_END_GAP = 11.0  # points between the names at the ends of curves
+
+
+@dataclass(frozen=True)
+class CurveEnd:
+    """Where a curve ends, in the axes' units, and what is to be written there."""
+
+    x: float
+    y: float
+    name: str
+    colour: str
+
+
+def draw_curves(axes: Axes, data: Sequence[Mapping[str, Any]], levels: Sequence[str]) -> list[CurveEnd]:
+    """A curve with its band for each family; returns their ends.
+
+    Args:
+        axes: to draw on.
+        data: `family, labels, value, spread`, in order.
+        levels: the places of `labels`, from the left.
+    """
+    ends = []
+    for place, family in enumerate(dict.fromkeys(one["family"] for one in data)):
+        own = [one for one in data if one["family"] == family]
+        colour, marker = LINES[place % len(LINES)], MARKERS[place % len(MARKERS)]
+        xs = [levels.index(one["labels"]) for one in own]
+        ys = [one["value"] for one in own]
+        spreads = [one["spread"] or 0.0 for one in own]
+        low, high = ([y + sign * spread for y, spread in zip(ys, spreads, strict=True)] for sign in (-1, 1))
+        axes.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0, zorder=1)
+        axes.plot(xs, ys, color=colour, marker=marker, markersize=5, linewidth=1.8, zorder=3)
+        ends.append(CurveEnd(xs[-1], ys[-1], family, colour))
+    return ends
+
+
+def end_labels(axes: Axes, ends: Sequence[CurveEnd], last: float) -> None:
+    """Names of curves: right of the axes for those that end at `last`, moved apart, and over the others' ends."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
+    frame = axes.get_window_extent()
+    right = [end for end in ends if end.x >= last]
+    heights = [float(axes.transData.transform((end.x, end.y))[1]) for end in right]
+    moved = spread_out(heights, _END_GAP * figure.dpi / 72)
+    places = [(1.0, (height - frame.y0) / frame.height) for height in moved]
+    same: dict[str, Any] = {"textcoords": "offset points", "fontweight": "bold", "fontsize": 8.5}
+    for end, place in zip(right, places, strict=True):
+        axes.annotate(end.name, place, (4, 0), xycoords="axes fraction", va="center", color=end.colour, **same)
+    for end in ends:
+        if end.x < last:
+            axes.annotate(end.name, (end.x, end.y), (0, 6), ha="center", color=end.colour, **same)
+
+
+def _break(axes: Axes, place: float) -> None:
+    """Two strokes through the horizontal axis, at a share of its width."""
+    axes.plot([place - 0.012, place + 0.012], [0, 0], transform=axes.transAxes, color=CARD, linewidth=2.5,
+              clip_on=False, zorder=4)  # fmt: skip
+    for shift in (-0.012, 0.012):
+        xs = [place + shift - 0.006, place + shift + 0.006]
+        axes.plot(xs, [-0.02, 0.02], transform=axes.transAxes, color=SOFT, linewidth=1.0, clip_on=False, zorder=5)
+
+
+def _short(amount: float) -> str:
+    """`0.1`, `50`, `200 k`, `1 M`."""
+    for unit, letter in _UNITS:
+        if amount >= unit * (1 - 1e-9):
+            return f"{amount / unit:g} {letter}"
+    return f"{amount:g}"
