@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from webserver import serve
 
-from foreword.collections import DataWarning, beir, cqadupstack, fingerprint
+from foreword.collections import DataWarning, beir, fingerprint
+from foreword.collections.beir import BEIR, CQADUPSTACK
 from foreword.collections.collection import Document, Query
 from foreword.collections.registry import load
 from foreword.collections.supervision import documents_for
@@ -132,7 +133,7 @@ def test_the_facts_are_those_of_the_field():
     assert FACTS["sets"]["msmarco"]["headline_split"] == "dev"
     assert sum(about["documents"] for about in FACTS["forums"].values()) == 457_199
     assert sum(about["queries"]["test"] for about in FACTS["forums"].values()) == 13_145
-    entries = {entry.id: entry for entry in [*beir.entries(Path("/nowhere")), *cqadupstack.entries(Path("/nowhere"))]}
+    entries = {entry.id: entry for entry in [*BEIR.entries(Path("/nowhere")), *CQADUPSTACK.entries(Path("/nowhere"))]}
     assert len(entries) == 31
     assert not any(entry.available for entry in entries.values())
     assert entries["beir/nfcorpus"].splits == ("train", "dev", "test")
@@ -143,7 +144,7 @@ def test_the_facts_are_those_of_the_field():
 
 @pytest.mark.parametrize("name", [name for name in PUBLIC if name not in ("nq", "cqadupstack")])
 def test_download_and_load(name, site, tmp_path):
-    folder = beir.download(name, tmp_path, QUICK)
+    folder = BEIR.download(name, tmp_path, QUICK)
     assert folder == tmp_path / "beir" / name
     assert sorted(p.name for p in folder.iterdir()) == ["corpus.jsonl", "qrels", "queries.jsonl"]
     assert sorted(p.name for p in (tmp_path / "beir").iterdir()) == sorted([name, f"{name}.zip"])
@@ -173,19 +174,19 @@ def test_download_and_load(name, site, tmp_path):
 
 
 def test_downloading_again_asks_nothing(site, tmp_path):
-    first = beir.download("scifact", tmp_path, QUICK)
+    first = BEIR.download("scifact", tmp_path, QUICK)
     before, requests = bytes_below(first), len(site.requests)
-    assert beir.download("scifact", tmp_path, QUICK) == first
-    assert beir.download("scifact", tmp_path, Transport(offline=True)) == first
+    assert BEIR.download("scifact", tmp_path, QUICK) == first
+    assert BEIR.download("scifact", tmp_path, Transport(offline=True)) == first
     assert len(site.requests) == requests
     assert bytes_below(first) == before
-    assert [e.id for e in beir.entries(tmp_path) if e.available] == ["beir/scifact"]
+    assert [e.id for e in BEIR.entries(tmp_path) if e.available] == ["beir/scifact"]
 
 
 def test_an_archive_with_other_bytes_is_refused(site, zips, tmp_path):
     site.files = {**site.files, "/scifact.zip": zips["/quora.zip"]}
     with pytest.raises(DataError, match="md5"):
-        beir.download("scifact", tmp_path, QUICK)
+        BEIR.download("scifact", tmp_path, QUICK)
     assert not (tmp_path / "beir" / "scifact").exists()
     assert not list((tmp_path / "beir").glob("*.zip"))
 
@@ -197,14 +198,14 @@ def test_an_archive_without_a_corpus_is_refused(site, known, tmp_path):
     site.files = {**site.files, "/scifact.zip": packed.getvalue()}
     known["sets"]["scifact"]["md5"] = hashlib.md5(packed.getvalue()).hexdigest()
     with pytest.raises(DataError, match=r"has no scifact/corpus\.jsonl"):
-        beir.download("scifact", tmp_path, QUICK)
+        BEIR.download("scifact", tmp_path, QUICK)
     assert [p.name for p in (tmp_path / "beir").iterdir()] == ["scifact.zip"]
 
 
 def test_a_folder_that_is_not_whole_is_left_alone(site, tmp_path):
     put(tmp_path / "beir" / "fiqa", {"queries.jsonl": "{}\n"})
     with pytest.raises(DataError, match="not all of its files; move it away"):
-        beir.download("fiqa", tmp_path, QUICK)
+        BEIR.download("fiqa", tmp_path, QUICK)
     assert bytes_below(tmp_path / "beir" / "fiqa") == {Path("queries.jsonl"): b"{}\n"}
 
 
@@ -216,9 +217,9 @@ def test_missing_files_are_said(tmp_path):
     with pytest.raises(UnknownNameError, match="beir/nfcorpus"):
         load("beir/nfcorpu", data=tmp_path)
     with pytest.raises(UnknownNameError, match="known: android"):
-        cqadupstack.download("androids", tmp_path, QUICK)
+        CQADUPSTACK.download("androids", tmp_path, QUICK)
     with pytest.raises(UnknownNameError, match="known: msmarco"):
-        beir.download("masmarco", tmp_path, QUICK)
+        BEIR.download("masmarco", tmp_path, QUICK)
 
 
 def test_a_users_own_copy(known, tmp_path):
@@ -226,15 +227,15 @@ def test_a_users_own_copy(known, tmp_path):
     put(tmp_path / "gaming", files("gaming"))
     assert load("beir/nfcorpus", data=tmp_path).splits == ("train", "dev", "test")
     assert next(iter(load("cqadupstack/gaming", data=tmp_path).documents())).text == "Café 0 – gaming."
-    assert beir.download("nfcorpus", tmp_path, Transport(offline=True)) == tmp_path / "nfcorpus"
-    assert cqadupstack.download("gaming", tmp_path, Transport(offline=True)) == tmp_path / "gaming"
+    assert BEIR.download("nfcorpus", tmp_path, Transport(offline=True)) == tmp_path / "nfcorpus"
+    assert CQADUPSTACK.download("gaming", tmp_path, Transport(offline=True)) == tmp_path / "gaming"
 
 
 @pytest.mark.parametrize("name", BOUND)
 def test_sets_bound_by_a_licence_come_from_a_folder_alone(name, site, tmp_path):
     place = tmp_path / "beir" / name
     with pytest.raises(DataError, match="licence forbids") as caught:
-        beir.download(name, tmp_path, QUICK)
+        BEIR.download(name, tmp_path, QUICK)
     assert str(place) in str(caught.value)
     assert FACTS["sets"][name]["home"] in str(caught.value)
     assert not site.requests
@@ -248,7 +249,7 @@ def test_sets_bound_by_a_licence_come_from_a_folder_alone(name, site, tmp_path):
         "6",
     ]
     assert collection.splits == tuple(own_splits(name))
-    assert beir.download(name, tmp_path, QUICK) == place
+    assert BEIR.download(name, tmp_path, QUICK) == place
 
 
 def test_a_cut_corpus_is_said(known, tmp_path):
@@ -278,7 +279,7 @@ def test_arguana_leaves_the_query_itself_out(known, tmp_path):
 
 
 def test_nq_has_a_train_split_with_its_own_corpus(site, tmp_path):
-    beir.download("nq", tmp_path, QUICK)
+    BEIR.download("nq", tmp_path, QUICK)
     assert {r.path for r in site.requests} == {"/nq.zip", "/nq-train.zip"}
     collection = load("beir/nq", data=tmp_path)
     assert collection.splits == ("train", "test")
@@ -302,7 +303,7 @@ def test_nq_has_a_train_split_with_its_own_corpus(site, tmp_path):
 def test_nq_without_its_train_split(site, tmp_path):
     site.files = {path: content for path, content in site.files.items() if path != "/nq-train.zip"}
     with pytest.raises(DataError, match="nq-train"):
-        beir.download("nq", tmp_path, QUICK)
+        BEIR.download("nq", tmp_path, QUICK)
     collection = load("beir/nq", data=tmp_path)
     assert collection.splits == ("test",)
     assert "foreword download beir/nq" in collection.facts["train"]
@@ -313,8 +314,8 @@ def test_nq_without_its_train_split(site, tmp_path):
 
 def test_the_forums_are_fetched_once_and_are_collections_of_their_own(site, tmp_path):
     for forum in FORUMS:
-        assert cqadupstack.download(forum, tmp_path, QUICK) == tmp_path / "beir" / "cqadupstack" / forum
-    assert beir.download("cqadupstack", tmp_path, QUICK) == tmp_path / "beir" / "cqadupstack"
+        assert CQADUPSTACK.download(forum, tmp_path, QUICK) == tmp_path / "beir" / "cqadupstack" / forum
+    assert BEIR.download("cqadupstack", tmp_path, QUICK) == tmp_path / "beir" / "cqadupstack"
     assert len(site.requests) == 1
     before = bytes_below(tmp_path / "beir")
     for forum in FORUMS:
@@ -329,12 +330,12 @@ def test_the_forums_are_fetched_once_and_are_collections_of_their_own(site, tmp_
         assert [q.text for q in collection.queries("test")] == [f"{forum} test question 0", f"{forum} test question 1"]
         assert collection.qrels("test") == {"test0": {"0": 2, "3": 1}, "test1": {"6": 1}}
         assert (collection.id, collection.group) == (f"cqadupstack/{forum}", "cqadupstack")
-    assert all(entry.available for entry in cqadupstack.entries(tmp_path))
+    assert all(entry.available for entry in CQADUPSTACK.entries(tmp_path))
     assert bytes_below(tmp_path / "beir") == before
 
 
 def test_the_forums_as_one_collection(site, tmp_path):
-    beir.download("cqadupstack", tmp_path, QUICK)
+    BEIR.download("cqadupstack", tmp_path, QUICK)
     collection = load("beir/cqadupstack", data=tmp_path)
     assert (collection.id, collection.group, collection.splits) == ("beir/cqadupstack", "beir", ("test",))
     documents = list(collection.documents())
@@ -362,7 +363,7 @@ def test_the_forums_as_one_collection(site, tmp_path):
 
 
 def test_the_forums_as_one_need_all_of_them(site, tmp_path):
-    folder = beir.download("cqadupstack", tmp_path, QUICK)
+    folder = BEIR.download("cqadupstack", tmp_path, QUICK)
     (folder / "tex" / "corpus.jsonl").unlink()
     with pytest.raises(DataError, match="foreword download beir/cqadupstack"):
         load("beir/cqadupstack", data=tmp_path)

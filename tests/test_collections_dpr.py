@@ -17,7 +17,7 @@ from webserver import serve
 from foreword.collections import dpr, load
 from foreword.collections import dpr as dpr_convert
 from foreword.collections.collection import DataWarning
-from foreword.collections.dpr import DigestTable, Passage, convert, examples
+from foreword.collections.dpr import DPR, DigestTable, Passage, convert, examples
 from foreword.collections.views import WithNegatives, find_hard_negatives, read_hard_negatives, write_hard_negatives
 from foreword.downloads import Transport
 from foreword.errors import DataError, UnknownNameError
@@ -179,7 +179,7 @@ def test_the_same_again_is_left_and_other_things_are_never_overwritten(tmp_path:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from foreword.collections import dpr_convert
+from foreword.collections import dpr as dpr_convert
 read = dpr_convert.examples
 def examples(path):
     for example in read(path):
@@ -331,13 +331,13 @@ def test_the_collection(tmp_path: Path) -> None:
 
 
 def test_the_users_own_folder_and_what_is_available(tmp_path: Path) -> None:
-    assert not any(entry.available for entry in dpr.entries(tmp_path))
+    assert not any(entry.available for entry in DPR.entries(tmp_path))
     with pytest.raises(DataError, match=r"biencoder-webquestions-train\.json\.gz .* `foreword download dpr/webq`"):
         load("dpr/webq", data=tmp_path)
     (tmp_path / "webq").mkdir()
     for split in COUNTS:
         (tmp_path / f"webq/webquestions-{split}.json.gz").write_bytes(packed(records(split)))
-    assert [entry.id for entry in dpr.entries(tmp_path) if entry.available] == ["dpr/webq"]
+    assert [entry.id for entry in DPR.entries(tmp_path) if entry.available] == ["dpr/webq"]
     assert len(list(load("dpr/webq", data=tmp_path).queries("dev"))) == 12
     (tmp_path / "webq/webquestions-dev.json.gz").write_bytes(packed(records("dev")[:3]))
     with pytest.raises(DataError, match="there is one of"):
@@ -346,22 +346,22 @@ def test_the_users_own_folder_and_what_is_available(tmp_path: Path) -> None:
         (tmp_path / f"webq/webquestions-{split}.json.gz").unlink()
     assert len(list(load("dpr/webq", data=tmp_path).queries("dev"))) == 12  # the conversion is enough
     with pytest.raises(UnknownNameError):
-        dpr.load("nothing", data=tmp_path)
-    assert dpr.knows("squad1")
-    assert not dpr.knows("squad")
+        DPR.load("nothing", data=tmp_path)
+    assert DPR.knows("squad1")
+    assert not DPR.knows("squad")
 
 
 def test_download(tmp_path: Path) -> None:
     served = {f"/biencoder-squad1-{split}.json.gz": packed(records(split)) for split in COUNTS}
     with serve(served) as site:
         transport = Transport(mirrors=(site.url,), quiet=True)
-        out = dpr.download("squad1", tmp_path, transport)
+        out = DPR.download("squad1", tmp_path, transport)
         assert out == tmp_path / "dpr/squad1/converted"
         before, asked = contents(tmp_path), len(site.requests)
-        assert dpr.download("squad1", tmp_path, transport) == out
+        assert DPR.download("squad1", tmp_path, transport) == out
         assert (contents(tmp_path), len(site.requests)) == (before, asked)
     assert load("dpr/squad1", data=tmp_path).qrels("train")["train-40"] == {"400": 1}
-    assert dpr.download("squad1", tmp_path, Transport(offline=True)) == out
+    assert DPR.download("squad1", tmp_path, Transport(offline=True)) == out
 
 
 def served_from(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
@@ -377,7 +377,7 @@ def test_a_mirror_with_a_wrong_file_is_passed_over(
     own = {f"/own/biencoder-nq-{split}.json.gz": packed(records(split)) for split in COUNTS}
     with serve({**own, "/mirror/biencoder-nq-dev.json.gz": wrong}) as site:
         served_from(monkeypatch, site.url)
-        out = dpr.download("nq", tmp_path, Transport(mirrors=(f"{site.url}/mirror",), quiet=True, tries=1))
+        out = DPR.download("nq", tmp_path, Transport(mirrors=(f"{site.url}/mirror",), quiet=True, tries=1))
     assert out == tmp_path / "dpr/nq/converted"
     record = json.loads((tmp_path / ".records/dpr/nq/biencoder-nq-dev.json.gz.json").read_text())
     assert record["url"] == f"{site.url}/own/biencoder-nq-dev.json.gz"
@@ -395,10 +395,10 @@ def test_a_wrong_file_is_not_recorded(
     with serve({**right, "/own/biencoder-nq-dev.json.gz": wrong}) as site:
         served_from(monkeypatch, site.url)
         with pytest.raises(DataError, match=message):
-            dpr.download("nq", tmp_path, transport)
+            DPR.download("nq", tmp_path, transport)
         assert not [p for p in tmp_path.rglob("*nq-dev*") if p.suffix != ".lock"]
         site.files = right
-        assert dpr.download("nq", tmp_path, transport).is_dir()
+        assert DPR.download("nq", tmp_path, transport).is_dir()
 
 
 def test_a_broken_file_of_an_earlier_download_is_named_with_its_record(tmp_path: Path) -> None:
@@ -412,7 +412,7 @@ def test_a_broken_file_of_an_earlier_download_is_named_with_its_record(tmp_path:
     record.parent.mkdir(parents=True)
     record.write_text("{}")
     for attempt in (
-        lambda: dpr.download("nq", tmp_path, Transport(offline=True)),
+        lambda: DPR.download("nq", tmp_path, Transport(offline=True)),
         lambda: load("dpr/nq", data=tmp_path),
     ):
         with pytest.raises(DataError, match=r"broken gzip.*delete .*biencoder-nq-train\.json\.gz and .*\.records"):

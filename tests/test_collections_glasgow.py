@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from webserver import serve
 
-from foreword.collections import DataWarning, glasgow, load
+from foreword.collections import DataWarning, load
 from foreword.collections.collection import Document, Query
+from foreword.collections.glasgow import GLASGOW
 from foreword.downloads import Transport
 from foreword.errors import DataError, UnknownNameError
 
@@ -197,31 +198,31 @@ def archive(files):
 
 @pytest.mark.parametrize("inside", ["", "med/"])
 def test_download(tmp_path, inside):
-    assert glasgow.resource("medline").urls == ("http://ir.dcs.gla.ac.uk/resources/test_collections/medl/med.tar.gz",)
+    assert GLASGOW.resource("medline").urls == ("http://ir.dcs.gla.ac.uk/resources/test_collections/medl/med.tar.gz",)
     with serve({"/med.tar.gz": archive({inside + name: text for name, text in MED.items()})}) as site:
         transport = Transport(mirrors=(site.url,))
-        folder = glasgow.download("medline", tmp_path, transport)
+        folder = GLASGOW.download("medline", tmp_path, transport)
         assert folder == tmp_path / "glasgow" / "medline" / inside
         collection = quietly("glasgow/medline", data=tmp_path)
         assert [d.text for d in collection.documents()] == ["text"]
-        assert glasgow.download("medline", tmp_path, transport) == folder
+        assert GLASGOW.download("medline", tmp_path, transport) == folder
         assert len(site.requests) == 1
-    assert [entry.id for entry in glasgow.entries(tmp_path) if entry.available] == ["glasgow/medline"]
+    assert [entry.id for entry in GLASGOW.entries(tmp_path) if entry.available] == ["glasgow/medline"]
 
 
 def test_a_users_own_copy_is_not_downloaded(tmp_path):
     put(tmp_path / "med", MED)
-    assert glasgow.download("medline", tmp_path, Transport(offline=True)) == tmp_path / "med"
+    assert GLASGOW.download("medline", tmp_path, Transport(offline=True)) == tmp_path / "med"
     with pytest.raises(DataError, match=r"offline.*looked for .*cisi\.tar\.gz"):
-        glasgow.download("cisi", tmp_path, Transport(offline=True))
+        GLASGOW.download("cisi", tmp_path, Transport(offline=True))
     with pytest.raises(UnknownNameError, match="glasgow/none"):
-        glasgow.download("none", tmp_path, Transport(offline=True))
+        GLASGOW.download("none", tmp_path, Transport(offline=True))
 
 
 def test_an_archive_of_something_else(tmp_path):
     with serve({"/med.tar.gz": archive({"MED.ALL": "x"})}) as site:
         with pytest.raises(DataError, match=r"glasgow/medline: lacks one of the files MED\.ALL, MED\.QRY, MED\.REL"):
-            glasgow.download("medline", tmp_path, Transport(mirrors=(site.url,)))
+            GLASGOW.download("medline", tmp_path, Transport(mirrors=(site.url,)))
         site.files = {"/cisi.tar.gz": b"no archive"}
         with pytest.raises(DataError, match=r"neither a zip nor a tar.*delete .*cisi\.tar\.gz and .*\.records"):
-            glasgow.download("cisi", tmp_path, Transport(mirrors=(site.url,)))
+            GLASGOW.download("cisi", tmp_path, Transport(mirrors=(site.url,)))

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from foreword.collections import DataWarning, oag_qa, oag_qa_disciplines
+from foreword.collections import DataWarning
 from foreword.collections.collection import FRACTIONS, Document, normalise, split_of
-from foreword.collections.oag_qa import facts, literal_titles, read_papers, read_questions
+from foreword.collections.oag_qa import DISCIPLINES, TOPICS, facts, literal_titles, read_papers, read_questions
 from foreword.downloads import Transport
 from foreword.errors import DataError, UnknownNameError
 
@@ -65,18 +65,19 @@ def texts(collection):
 
 
 def test_the_topics():
-    assert len(oag_qa.topics()) == len(set(oag_qa.topics())) == 87
-    assert len(oag_qa_disciplines.entries()) == 22
-    assert (oag_qa.topics()[0], oag_qa.topics()[-1]) == ("algebra", "universe")
+    topics = [topic for listed in facts()["disciplines"].values() for topic in listed]
+    assert len(topics) == len(set(topics)) == len(TOPICS.names()) == 87
+    assert len(DISCIPLINES.entries()) == 22
+    assert (min(topics), max(topics)) == ("algebra", "universe")
     assert facts()["disciplines"]["nlp"] == ["natural_language_processing", "recurrent_neural_network"]
-    assert oag_qa.HEADLINE == oag_qa_disciplines.HEADLINE == facts()["headline"]
-    assert oag_qa.knows("geometry")
-    assert not oag_qa.knows("nlp")
-    assert oag_qa_disciplines.knows("nlp")
+    assert facts()["headline"] == "Success@20"
+    assert TOPICS.knows("geometry")
+    assert not TOPICS.knows("nlp")
+    assert DISCIPLINES.knows("nlp")
     with pytest.raises(UnknownNameError, match="no topic 'geometri'"):
-        oag_qa.load("geometri")
+        TOPICS.load("geometri")
     with pytest.raises(UnknownNameError, match="known: algebra, algorithm"):
-        oag_qa_disciplines.load("photon")
+        DISCIPLINES.load("photon")
 
 
 @pytest.mark.parametrize("header", [False, True])
@@ -84,7 +85,7 @@ def test_the_topics():
 def test_a_topic(tmp_path, header, below):
     folder = write_topic(tmp_path / below, "geometry", header=header)
     with pytest.warns(DataWarning, match="oag-qa/geometry: 3 of 5 questions list no title of any paper here"):
-        collection = oag_qa.load("geometry", data=tmp_path)
+        collection = TOPICS.load("geometry", data=tmp_path)
     documents = list(collection.documents())
     assert len(documents) == 5
     assert documents[0] == Document("p1", "On matrices.\nSecond line", "Matrix\tanalysis")
@@ -106,18 +107,18 @@ def test_a_topic(tmp_path, header, below):
 
 def test_normalised_titles_find_more(tmp_path):
     write_topic(tmp_path, "matrix")
-    exact = quietly(oag_qa.load, "matrix", data=tmp_path)
-    loose = quietly(oag_qa.load, "matrix", data=tmp_path, titles="normalised")
+    exact = quietly(TOPICS.load, "matrix", data=tmp_path)
+    loose = quietly(TOPICS.load, "matrix", data=tmp_path, titles="normalised")
     assert judged(loose) == {**judged(exact), "q3": {"p5": 1}}
     assert (exact.facts["titles"], loose.facts["titles"]) == ("exact", "normalised")
     with pytest.raises(UnknownNameError, match="titles is one of exact, normalised; got 'loose'"):
-        oag_qa.load("matrix", data=tmp_path, titles="loose")
+        TOPICS.load("matrix", data=tmp_path, titles="loose")
 
 
 def test_papers_whose_id_repeats_are_counted(tmp_path):
     write_topic(tmp_path, "optics", papers=[*PAPERS, ("p1", "again", "Again")])
     with pytest.warns(DataWarning) as caught:
-        collection = oag_qa.load("optics", data=tmp_path)
+        collection = TOPICS.load("optics", data=tmp_path)
     assert "1 rows repeat a paper's id; the first one is kept" in str(caught[-1].message)
     assert next(d.title for d in collection.documents()) == "Matrix\tanalysis"
     assert (collection.facts["repeated_documents"], len(list(collection.documents()))) == (1, 5)
@@ -227,7 +228,7 @@ def many(count, copies=2):
 def test_splits_are_disjoint_seeded_and_keep_copies_together(tmp_path):
     papers = [(f"p{i}", "", f"Title {i}") for i in range(50)]
     write_topic(tmp_path, "entropy", papers, many(600))
-    first, again, other = (oag_qa.load("entropy", data=tmp_path, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (TOPICS.load("entropy", data=tmp_path, seed=seed) for seed in (0, 0, 1))
     assert first.splits == ("train", "dev", "test")
     ids = {split: {q.query_id for q in first.queries(split)} for split in first.splits}
     assert sum(map(len, ids.values())) == len(set().union(*ids.values())) == 1200
@@ -249,11 +250,11 @@ def test_a_discipline_is_the_union_of_its_topics(tmp_path):
     asked = [*many(40, copies=1), ("Where is it?", ["Only in the second"])]
     write_topic(tmp_path, "algebra", one, asked)
     with pytest.raises(DataError, match=r"polynomial-questions.tsv, polynomial-papers-10k.tsv \(looked in "):
-        oag_qa_disciplines.load("algebra", data=tmp_path)
+        DISCIPLINES.load("algebra", data=tmp_path)
     write_topic(
         tmp_path, "polynomial", two, [("Shared?", ["Shared title"]), ("Question number 7", ["Only in the second"])]
     )
-    union = oag_qa_disciplines.load("algebra", data=tmp_path)
+    union = DISCIPLINES.load("algebra", data=tmp_path)
     documents = list(union.documents())
     assert (documents[0].doc_id, documents[-1].doc_id, len(documents)) == ("algebra/p1", "polynomial/b1", 53)
     assert documents[0].metadata == {"topic": "algebra"}
@@ -261,7 +262,7 @@ def test_a_discipline_is_the_union_of_its_topics(tmp_path):
     assert found["polynomial/q1"] == {"algebra/p1": 1, "polynomial/p1": 1}
     assert found["algebra/q41"] == {"polynomial/b1": 1}
     assert len(found) == 43
-    topic = quietly(oag_qa.load, "algebra", data=tmp_path)
+    topic = quietly(TOPICS.load, "algebra", data=tmp_path)
     for split in topic.splits:
         ids = {f"algebra/{q.query_id}" for q in topic.queries(split)}
         assert ids <= {q.query_id for q in union.queries(split)}
@@ -270,8 +271,8 @@ def test_a_discipline_is_the_union_of_its_topics(tmp_path):
 
 def test_excluded_texts(tmp_path):
     write_topic(tmp_path, "matrix")
-    target = quietly(oag_qa.load, "matrix", data=tmp_path)
-    rest = quietly(oag_qa.load, "matrix", data=tmp_path, titles="normalised", exclude=[target])
+    target = quietly(TOPICS.load, "matrix", data=tmp_path)
+    rest = quietly(TOPICS.load, "matrix", data=tmp_path, titles="normalised", exclude=[target])
     assert list(rest.documents()) == []
 
 
@@ -279,15 +280,15 @@ def test_missing_files_are_named(tmp_path):
     (tmp_path / "oag-qa").mkdir()
     write_tsv(tmp_path / "oag-qa" / "photon-questions.tsv", [])
     with pytest.raises(DataError) as caught:
-        oag_qa.load("photon", data=tmp_path)
+        TOPICS.load("photon", data=tmp_path)
     message = str(caught.value)
     assert "needs the files photon-papers-10k.tsv (looked in" in message
     assert str(tmp_path / "oag-qa") in message
     assert "foreword download oag-qa/photon --from PATH" in message
-    entries = {entry.id: entry for entry in oag_qa.entries(tmp_path)}
+    entries = {entry.id: entry for entry in TOPICS.entries(tmp_path)}
     assert (len(entries), entries["oag-qa/photon"].available) == (87, False)
     write_topic(tmp_path / "oag-qa", "photon")
-    entry = next(e for e in oag_qa.entries(tmp_path) if e.id == "oag-qa/photon")
+    entry = next(e for e in TOPICS.entries(tmp_path) if e.id == "oag-qa/photon")
     assert (entry.available, entry.splits, entry.group) == (True, ("train", "dev", "test"), "oag-qa")
 
 
@@ -318,17 +319,17 @@ def test_download_from_drive_serves_every_topic(tmp_path, monkeypatch):
 
     fake_gdown(monkeypatch, download)
     data.mkdir()
-    folder = oag_qa.download("photon", data, Transport(quiet=True))
+    folder = TOPICS.download("photon", data, Transport(quiet=True))
     assert calls == [("1jEAzWq_J0cXz1pvT9nQ2s2ooGdcR8r6-", True)]
     assert folder == data / "oag-qa" / "oagqa-topic-v2"
     assert len(list((data / "oag-qa").rglob("*.*"))) == 4  # neither training files nor hidden ones
-    assert oag_qa.download("optics", data, Transport(offline=True)) == folder
+    assert TOPICS.download("optics", data, Transport(offline=True)) == folder
     assert len(calls) == 1
-    quietly(oag_qa.load, "optics", data=data)
+    quietly(TOPICS.load, "optics", data=data)
     record = json.loads((data / ".records" / "oagqa-topic-v2.zip.json").read_text())
     assert record["size"] == made.stat().st_size
     with pytest.raises(DataError, match=r"quantum_gravity-papers-10k.tsv \(looked in|is there but lacks files"):
-        oag_qa_disciplines.download("quantum_mechanics", data, Transport())
+        DISCIPLINES.download("quantum_mechanics", data, Transport())
 
 
 def test_failed_downloads_leave_nothing(tmp_path, monkeypatch):
@@ -340,14 +341,14 @@ def test_failed_downloads_leave_nothing(tmp_path, monkeypatch):
     fake_gdown(monkeypatch, refuse)
     for transport, message in ((Transport(), "Too many users"), (Transport(offline=True), "switched off")):
         with pytest.raises(DataError, match=message) as caught:
-            oag_qa.download("photon", tmp_path, transport)
+            TOPICS.download("photon", tmp_path, transport)
         assert "--from PATH" in str(caught.value)
     fake_gdown(monkeypatch, lambda **_: None)
     with pytest.raises(DataError, match="brought no file"):
-        oag_qa.download("photon", tmp_path, Transport())
+        TOPICS.download("photon", tmp_path, Transport())
     monkeypatch.setitem(sys.modules, "gdown", None)
     with pytest.raises(DataError, match=r"pip install foreword\[download\]"):
-        oag_qa.download("photon", tmp_path, Transport())
+        TOPICS.download("photon", tmp_path, Transport())
     assert [path.name for path in tmp_path.iterdir()] == [".locks"]
 
 
@@ -358,14 +359,14 @@ def test_own_copy(tmp_path, kind):
     if kind == "outer folder":
         (tmp_path / "making").rename(tmp_path / "oagqa-topic-v2")
     before = sorted(p.name for p in tmp_path.rglob("*.tsv"))
-    folder = oag_qa.download("photon", data, Transport(offline=True), source)
+    folder = TOPICS.download("photon", data, Transport(offline=True), source)
     assert (folder / "photon-papers-10k.tsv").is_file()
-    assert quietly(oag_qa.load, "photon", data=data).splits
+    assert quietly(TOPICS.load, "photon", data=data).splits
     if kind != "zip":  # the user's files are used where they are
         assert (data / "oag-qa").is_symlink()
         assert sorted(p.name for p in tmp_path.rglob("*.tsv")) == before
     with pytest.raises(DataError, match="no such file or folder"):
-        oag_qa.download("photon", tmp_path / "other", Transport(), tmp_path / "nowhere")
+        TOPICS.download("photon", tmp_path / "other", Transport(), tmp_path / "nowhere")
 
 
 def test_copied_where_links_cannot_be_made(tmp_path, monkeypatch):
@@ -375,7 +376,7 @@ def test_copied_where_links_cannot_be_made(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.symlink_to", refuse)
     source = write_topic(tmp_path / "own" / "deep", "photon")
     (source / "notes.txt").write_text("mine")
-    folder = oag_qa.download("photon", tmp_path / "data", Transport(), tmp_path / "own")
+    folder = TOPICS.download("photon", tmp_path / "data", Transport(), tmp_path / "own")
     assert sorted(path.name for path in folder.iterdir()) == ["photon-papers-10k.tsv", "photon-questions.tsv"]
     assert len(list(source.iterdir())) == 3
 
@@ -384,7 +385,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "oag-qa").mkdir()
     (tmp_path / "oag-qa" / "mine.txt").write_text("mine")
     with pytest.raises(DataError, match="is there but lacks files of OAG-QA; move it away"):
-        oag_qa.download("photon", tmp_path, Transport(offline=True))
+        TOPICS.download("photon", tmp_path, Transport(offline=True))
     assert os.listdir(tmp_path / "oag-qa") == ["mine.txt"]
 
 
@@ -395,14 +396,14 @@ def test_a_wrong_source_is_not_linked_to(tmp_path):
         file.writestr("optics-questions.tsv", "")
     for wrong in (empty, tmp_path / "other.zip"):
         with pytest.raises(DataError, match="does not hold the files photon-questions"):
-            oag_qa.download("photon", data, Transport(offline=True), wrong)
+            TOPICS.download("photon", data, Transport(offline=True), wrong)
         assert not (data / "oag-qa").exists()
     (data / "oag-qa").symlink_to(empty)
-    oag_qa.download("photon", data, Transport(offline=True), right)
+    TOPICS.download("photon", data, Transport(offline=True), right)
     assert (data / "oag-qa").resolve() == right.resolve()
     assert empty.is_dir()
     with pytest.raises(DataError, match="does not exist"):
-        oag_qa.download("photon", data, Transport(), tmp_path / "nowhere")
+        TOPICS.download("photon", data, Transport(), tmp_path / "nowhere")
 
 
 def test_mirrors_come_before_drive(tmp_path, monkeypatch):
@@ -417,8 +418,8 @@ def test_mirrors_come_before_drive(tmp_path, monkeypatch):
     mirror.mkdir()
     (mirror / "oagqa-topic-v2.zip").write_bytes(made.read_bytes())
     transport = Transport(offline=True, quiet=True, mirrors=(mirror.as_uri(),))
-    assert (oag_qa.download("photon", tmp_path / "a", transport) / "photon-questions.tsv").is_file()
+    assert (TOPICS.download("photon", tmp_path / "a", transport) / "photon-questions.tsv").is_file()
     assert calls == []
     (mirror / "oagqa-topic-v2.zip").write_text("<html></html>")
-    assert oag_qa.download("photon", tmp_path / "b", replace(transport, offline=False)).is_dir()
+    assert TOPICS.download("photon", tmp_path / "b", replace(transport, offline=False)).is_dir()
     assert len(calls) == 1

@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 import pytest
 
-from foreword.collections import DataWarning, hub_datasets, ir_datasets_source
+from foreword.collections import DataWarning
 from foreword.collections.collection import Document, Query
+from foreword.collections.hub_datasets import HUB_DATASETS
+from foreword.collections.ir_datasets_source import IR_DATASETS, split_of_id
 from foreword.downloads import Transport
 from foreword.errors import DataError, UnknownNameError
 
@@ -128,7 +130,7 @@ def register(request, monkeypatch, tmp_path):
 
 def test_an_ir_datasets_set(register):
     name = register("toy/validation/small", docs=DOCS, queries=QUERIES, qrels=QRELS)
-    collection = ir_datasets_source.load(name)
+    collection = IR_DATASETS.load(name)
     assert (collection.id, collection.group) == ("ir_datasets:toy/validation/small", "ir_datasets")
     assert collection.splits == ("dev",)
     for _ in range(2):
@@ -148,8 +150,8 @@ def test_an_ir_datasets_set(register):
     assert not collection.exclude_self
     with pytest.raises(UnknownNameError, match="no split 'test'; it has dev"):
         collection.qrels("test")
-    target = ir_datasets_source.load(register("toy/other", docs=DOCS[:1], queries=QUERIES[1:2], qrels=QRELS[:0]))
-    rest = ir_datasets_source.load(name, exclude=[target])
+    target = IR_DATASETS.load(register("toy/other", docs=DOCS[:1], queries=QUERIES[1:2], qrels=QRELS[:0]))
+    rest = IR_DATASETS.load(name, exclude=[target])
     assert [d.doc_id for d in rest.documents()] == ["d2", "d3"]
 
 
@@ -158,12 +160,12 @@ def test_an_ir_datasets_set(register):
     [("vaswani", "test"), ("beir/scifact/train", "train"), ("a/dev/2/small", "dev"), ("a/trec-dl-2019/judged", "test")],
 )
 def test_the_split_that_an_id_names(name, split):
-    assert ir_datasets_source.split_of_id(name) == split
+    assert split_of_id(name) == split
 
 
 def test_docpairs_become_hard_negatives(register):
     name = register("toy/train/triples", docs=DOCS, queries=QUERIES, docpairs=PAIRS)
-    collection = ir_datasets_source.load(name)
+    collection = IR_DATASETS.load(name)
     assert collection.splits == ("train",)
     assert collection.facts["training_pairs"] == "docpairs"
     assert [(p.query_id, p.query, p.doc_id, p.document, p.negatives) for p in collection.pairs()] == [
@@ -183,36 +185,36 @@ def test_docpairs_become_hard_negatives(register):
 
 def test_docpairs_beside_judgements_are_taken_when_asked_for(register):
     name = register("toy/train", docs=DOCS, queries=QUERIES, qrels=QRELS, docpairs=PAIRS)
-    usual, asked = (ir_datasets_source.load(name, docpairs=choice) for choice in (None, True))
+    usual, asked = (IR_DATASETS.load(name, docpairs=choice) for choice in (None, True))
     assert [p.negatives for p in usual.pairs()] == [(), ()]
     assert [len(p.negatives) for p in asked.pairs()] == [2, 1, 1]
     assert usual.qrels("train") == asked.qrels("train") == {"q2": {"d2": 2}, "q1": {"d1": 1, "d3": 0}}
     with pytest.raises(DataError, match="has no docpairs"):
-        ir_datasets_source.load(register("toy/none", docs=DOCS, queries=QUERIES), docpairs=True)
+        IR_DATASETS.load(register("toy/none", docs=DOCS, queries=QUERIES), docpairs=True)
 
 
 def test_docpairs_of_unknown_texts_are_said(register):
     pairs = [Pair("q1", "d1", "nowhere"), Pair("q9", "d1", "d2"), Pair("q2", "nowhere", "d1"), Pair("q2", "d2", "d1")]
-    collection = ir_datasets_source.load(register("toy/train/x", docs=DOCS, queries=QUERIES, docpairs=pairs))
+    collection = IR_DATASETS.load(register("toy/train/x", docs=DOCS, queries=QUERIES, docpairs=pairs))
     with pytest.warns(DataWarning, match="3 docpairs name a query or document that is not there"):
         found = list(collection.pairs())
     assert [(p.query_id, p.negatives) for p in found] == [("q1", ()), ("q2", ("One first text",))]
 
 
 def test_documents_only_and_nothing_at_all(register):
-    collection = ir_datasets_source.load(register("toy/corpus", docs=DOCS))
+    collection = IR_DATASETS.load(register("toy/corpus", docs=DOCS))
     assert (collection.splits, len(list(collection.documents()))) == ((), 3)
     assert list(collection.queries("all")) == []
-    assert ir_datasets_source.load(register("toy/asked/train", docs=DOCS, queries=QUERIES)).splits == ()
+    assert IR_DATASETS.load(register("toy/asked/train", docs=DOCS, queries=QUERIES)).splits == ()
     with pytest.raises(DataError, match="has no documents"):
-        ir_datasets_source.load(register("toy/log", queries=QUERIES))
+        IR_DATASETS.load(register("toy/log", queries=QUERIES))
     with pytest.raises(UnknownNameError, match="ir_datasets knows no 'toy/corpsu'; did you mean toy/corpus"):
-        ir_datasets_source.load("toy/corpsu")
+        IR_DATASETS.load("toy/corpsu")
 
 
 def test_records_without_a_default_text(register):
     docs = [Fielded("d1", "A title", "an abstract", "http://x", 1999, "a body"), Fielded("d2", "", "", "u", 1, "b")]
-    collection = ir_datasets_source.load(register("toy/fields", docs=docs))
+    collection = IR_DATASETS.load(register("toy/fields", docs=docs))
     assert list(collection.documents()) == [Document("d1", "an abstract a body", "A title"), Document("d2", "b")]
 
 
@@ -228,14 +230,14 @@ def test_records_without_a_default_text(register):
     ],
 )
 def test_broken_sets(register, parts, message):
-    collection = ir_datasets_source.load(register("toy/bad", **parts))
+    collection = IR_DATASETS.load(register("toy/bad", **parts))
     with pytest.raises(DataError, match=message):
         [list(collection.documents()), list(collection.queries("all")), collection.splits and collection.qrels()]
 
 
 def test_what_is_mended_is_counted(register):
     qrels = [*QRELS, Judged("q9", "d1", 1), Judged("q3", "d9", 1), Judged("q2", "d1", -2), Judged("q1", "d1", 3)]
-    collection = ir_datasets_source.load(register("toy/odd", docs=DOCS, queries=[*QUERIES, QUERIES[0]], qrels=qrels))
+    collection = IR_DATASETS.load(register("toy/odd", docs=DOCS, queries=[*QUERIES, QUERIES[0]], qrels=qrels))
     with pytest.warns(DataWarning) as caught:
         assert collection.qrels() == {"q2": {"d2": 2, "d1": 0}, "q1": {"d1": 3, "d3": 0}}
     counts = {
@@ -254,7 +256,7 @@ def test_what_is_mended_is_counted(register):
 
 def test_the_library_fails_or_is_missing(register, monkeypatch):
     name = register("quora/x", docs=DOCS, queries=QUERIES, qrels=QRELS)
-    collection = ir_datasets_source.load(name)
+    collection = IR_DATASETS.load(name)
     assert collection.exclude_self
 
     def fail():
@@ -265,7 +267,7 @@ def test_the_library_fails_or_is_missing(register, monkeypatch):
         list(collection.documents())
     monkeypatch.setitem(sys.modules, "ir_datasets", None)
     with pytest.raises(DataError, match=r"needs ir_datasets: pip install foreword\[ir-datasets\]"):
-        ir_datasets_source.load(name)
+        IR_DATASETS.load(name)
 
 
 CORPUS_ROWS = [
@@ -358,7 +360,7 @@ def write_layout(folder, layout):
 def test_a_hub_set_in_a_local_folder(tmp_path, layout):
     folder = write_layout(tmp_path / "toy", layout)
     before = sorted(tmp_path.rglob("*"))
-    collection = hub_datasets.load(str(folder))
+    collection = HUB_DATASETS.load(str(folder))
     assert (collection.id, collection.group, collection.splits) == (f"hf:{folder}", "hf", ("dev",))
     for _ in range(2):
         assert list(collection.documents()) == [
@@ -375,7 +377,7 @@ def test_a_hub_set_in_a_local_folder(tmp_path, layout):
 
 def test_numbers_as_ids_and_a_corpus_without_judgements(tmp_path):
     write_rows(tmp_path / "arguana" / "corpus.parquet", [{"_id": 7, "text": "x", "title": "T"}])
-    collection = hub_datasets.load("arguana", data=tmp_path)
+    collection = HUB_DATASETS.load("arguana", data=tmp_path)
     assert (list(collection.documents()), collection.splits) == ([Document("7", "x", "T")], ())
     assert collection.exclude_self
     assert list(collection.queries("all")) == []
@@ -410,18 +412,18 @@ def test_hub_sets_in_other_layouts(tmp_path, files, message):
     for name, rows in files.items():
         write_rows(tmp_path / name, rows)
     with pytest.raises(DataError, match=message):
-        hub_datasets.load(str(tmp_path)).qrels()
+        HUB_DATASETS.load(str(tmp_path)).qrels()
 
 
 def test_broken_tables(tmp_path):
     write_rows(tmp_path / "corpus.parquet", CORPUS_ROWS)
-    collection = hub_datasets.load(str(tmp_path))
+    collection = HUB_DATASETS.load(str(tmp_path))
     (tmp_path / "corpus.parquet").write_bytes((tmp_path / "corpus.parquet").read_bytes()[:-9])
     with pytest.raises(DataError, match=r"corpus\.parquet: broken parquet file"):
         list(collection.documents())
     (tmp_path / "README.md").write_text("---\nconfigs: [\n---\n")
     with pytest.raises(DataError, match=r"README\.md: its configurations cannot be read"):
-        hub_datasets.load(str(tmp_path))
+        HUB_DATASETS.load(str(tmp_path))
 
 
 @pytest.fixture
@@ -463,16 +465,16 @@ def test_download_from_the_hub(hub):
     folder = write_layout(hub.root / "own" / "toy", "beir, qrels beside")
     (folder / "toy.py").write_text("raise SystemExit")
     with pytest.raises(DataError, match=r"hf:own/toy is not there .*foreword download hf:own/toy"):
-        hub_datasets.load("own/toy", data=hub.data)
+        HUB_DATASETS.load("own/toy", data=hub.data)
     with pytest.raises(DataError, match="downloads are switched off"):
-        hub_datasets.download("own/toy", hub.data, Transport(offline=True))
-    made = hub_datasets.download("own/toy", hub.data, Transport())
+        HUB_DATASETS.download("own/toy", hub.data, Transport(offline=True))
+    made = HUB_DATASETS.download("own/toy", hub.data, Transport())
     assert made == hub.data / "hf" / "own" / "toy"
     assert sorted(path.name for path in made.iterdir()) == ["corpus.jsonl.gz", "origin.json", "queries.jsonl.gz"]
     assert [name for name, _ in hub.calls] == ["own/toy", "own/toy-qrels"]
-    assert hub_datasets.download("own/toy", hub.data, Transport(offline=True)) == made
+    assert HUB_DATASETS.download("own/toy", hub.data, Transport(offline=True)) == made
     assert len(hub.calls) == 2
-    collection = hub_datasets.load("own/toy", data=hub.data)
+    collection = HUB_DATASETS.load("own/toy", data=hub.data)
     assert collection.qrels("dev") == {"01": {"1": 1}, "02": {"2020-01-01": 1}}
     assert collection.facts.items() >= {"repository": "own/toy", "commit": commit_of("main")}.items()
 
@@ -480,36 +482,36 @@ def test_download_from_the_hub(hub):
 def test_revisions_are_kept_apart(hub):
     write_layout(hub.root / "own" / "toy", "mteb, jsonl by README")
     for name, revision in (("own/toy", None), ("own/toy@refs/pr/1", None), ("own/toy", "v2")):
-        hub_datasets.download(name, hub.data, Transport(), revision)
+        HUB_DATASETS.download(name, hub.data, Transport(), revision)
     assert [revision for _, revision in hub.calls] == [commit_of(r) for r in ("main", "refs/pr/1", "v2")]
-    assert hub_datasets.load("own/toy@refs/pr/1", data=hub.data).facts["revision"] == "refs/pr/1"
-    assert hub_datasets.load("own/toy", data=hub.data, revision="v2").facts["revision"] == "v2"
-    assert hub_datasets.load("own/toy", data=hub.data).facts["revision"] is None
+    assert HUB_DATASETS.load("own/toy@refs/pr/1", data=hub.data).facts["revision"] == "refs/pr/1"
+    assert HUB_DATASETS.load("own/toy", data=hub.data, revision="v2").facts["revision"] == "v2"
+    assert HUB_DATASETS.load("own/toy", data=hub.data).facts["revision"] is None
 
 
 def test_what_the_hub_has_not(hub):
     with pytest.raises(DataError, match="the hub has no dataset 'own/none'"):
-        hub_datasets.download("own/none", hub.data, Transport())
+        HUB_DATASETS.download("own/none", hub.data, Transport())
     with pytest.raises(DataError, match=r"expected a repository's name such as mteb/scifact, got '\.\./evil'"):
-        hub_datasets.download("../evil", hub.data, Transport())
+        HUB_DATASETS.download("../evil", hub.data, Transport())
     write_rows(hub.root / "own" / "cut" / "corpus.jsonl", CORPUS_ROWS)
     with pytest.raises(DataError, match=r"could not be downloaded from the hub \(OSError: connection lost\)"):
-        hub_datasets.download("own/cut", hub.data, Transport())
+        HUB_DATASETS.download("own/cut", hub.data, Transport())
     assert [path.name for path in (hub.data / "hf" / "own").iterdir()] == [".cut.part"]
     (hub.root / "own" / "cut").rename(hub.root / "own" / "whole")  # as if it had another commit by now
     (hub.data / "hf" / "own" / ".cut.part").rename(hub.data / "hf" / "own" / ".whole.part")
     (hub.data / "hf" / "own" / ".whole.part" / ".commit").write_text("another")
     (hub.data / "hf" / "own" / ".whole.part" / "old.jsonl").write_text("")
     with pytest.warns(DataWarning, match="no judgements"):
-        made = hub_datasets.download("own/whole", hub.data, Transport())
+        made = HUB_DATASETS.download("own/whole", hub.data, Transport())
     assert sorted(path.name for path in made.iterdir()) == ["corpus.jsonl", "origin.json"]
     write_rows(hub.root / "own" / "plain" / "corpus.jsonl", CORPUS_ROWS)
     with pytest.warns(DataWarning, match="hf:own/plain has no judgements"):
-        hub_datasets.download("own/plain", hub.data, Transport())
+        HUB_DATASETS.download("own/plain", hub.data, Transport())
 
 
 def test_the_catalogue_names_the_forms():
-    ids = [entry.id for module in (hub_datasets, ir_datasets_source) for entry in module.entries(None)]
+    ids = [entry.id for family in (HUB_DATASETS, IR_DATASETS) for entry in family.entries(None)]
     assert ids == ["hf:NAMESPACE/NAME", "ir_datasets:ID"]
-    assert hub_datasets.knows("any/thing")
-    assert not ir_datasets_source.knows("")
+    assert HUB_DATASETS.knows("any/thing")
+    assert not IR_DATASETS.knows("")

@@ -274,7 +274,7 @@ def test_the_collection_of_the_guide_is_one(monkeypatch: pytest.MonkeyPatch) -> 
     module = ModuleType("foreword.collections.fables")
     exec(compile(block.code, "CONTRIBUTING.md", "exec"), vars(module))
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(registry.FAMILIES, "fables", "fables")
+    monkeypatch.setitem(registry.FAMILIES, "fables", "fables:FABLES")
     assert "fables/aesop" in [entry.id for entry in catalogue()]
     collection = load("fables/aesop")
     assert [hit.doc_id for hit in search(None, collection, ["a fox"])[0]][:1] == ["d1"]

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from foreword.collections import beir
+from foreword.collections.beir import BEIR
 from foreword.collections.registry import catalogue, load
 from foreword.downloads import Transport
 from foreword.downloads.fetch import measure as hashes
@@ -269,9 +270,9 @@ def test_small_data_is_verified_like_any_other(small_data: Path, tmp_path: Path)
     archives = small_data / "archives"
     mirror = Transport(offline=True, mirrors=(archives.resolve().as_uri(),), quiet=True)
     with pytest.raises(DataError, match="md5"):  # the published hash is of another file
-        beir.download("arguana", tmp_path / "data", mirror)
+        BEIR.download("arguana", tmp_path / "data", mirror)
     own = hashes(archives / "arguana.zip", "arguana.zip", "").md5
-    assert beir.download("arguana", tmp_path / "data", mirror, md5=own).is_dir()
+    assert BEIR.download("arguana", tmp_path / "data", mirror, md5=own).is_dir()
 
 
 def test_small_data_refuses_what_it_cannot_stand_for_and_other_folders(small_data: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tiny import toy_collection, words
 from foreword.collections import beir, folder, oag_qa, supervision
 from foreword.collections import dpr as dpr_convert
 from foreword.collections import oag_qa as oag_qa_files
+from foreword.collections.beir import BEIR
 from foreword.collections.collection import SPLITS, MemoryCollection, normalise
 from foreword.collections.dpr import convert
 from foreword.collections.registry import load
@@ -256,7 +257,7 @@ def downloads_are_not_checked(bench: Bench) -> None:
             archive.write(path, f"nfcorpus/{path.relative_to(made)}")
     transport = Transport(offline=True, mirrors=(mirror.as_uri(),), tries=1, pause=0, quiet=True)
     with refused(DataError, "wrong bytes: md5", "an archive is taken unchecked"):
-        beir.download("nfcorpus", data, transport)
+        BEIR.download("nfcorpus", data, transport)
     assert [name for name in digests(data) if not name.endswith(".lock")] == []
 
 
@@ -270,7 +271,7 @@ def an_unknown_dataset_is_the_data_folder(bench: Bench) -> None:
     data = bench.tmp / "data"
     write_beir(data / "beir" / "nfcorpus")
     with refused(UnknownNameError, "no collection beir/nfcorpsu", "a folder is given for a name that nothing has"):
-        beir.download("nfcorpsu", data, Transport(offline=True, quiet=True))
+        BEIR.download("nfcorpsu", data, Transport(offline=True, quiet=True))
     with refused(UnknownNameError, "beir/nfcorpus", "a misspelt name is loaded"):
         load("beir/nfcorpsu", data=data)
     assert bench.shell("download", "beir/nfcorpsu", "--data", data, "--offline")[0] == 1
@@ -278,9 +279,9 @@ def an_unknown_dataset_is_the_data_folder(bench: Bench) -> None:
 
 def fall_back_to_the_data_folder(patch: pytest.MonkeyPatch) -> None:
     """What is not known is looked for, and found, in the data folder itself."""
-    about, find = beir.about_set, beir.find
-    patch.setattr(beir, "about_set", lambda name: about(name if beir.knows(name) else "scifact"))
-    patch.setattr(beir, "find", lambda name, root: find(name, root) or root)
+    about, find = beir.Beir.about, beir.Beir.find
+    patch.setattr(beir.Beir, "about", lambda self, name: about(self, name if self.knows(name) else "scifact"))
+    patch.setattr(beir.Beir, "find", lambda self, name, root: find(self, name, root) or root)
 
 
 def a_second_conversion_appends(bench: Bench) -> None:

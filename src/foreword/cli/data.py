@@ -177,8 +177,6 @@ def _download(name: str, data: Path, transport: Any, source: Path | None) -> Pat
     from foreword.collections.registry import family_of, split_id
 
     family = family_of(name)
-    if not hasattr(family, "download"):
-        raise ForewordError("there is nothing to download; its text is what is installed or lies on this machine")
     takes_source = "source" in inspect.signature(family.download).parameters
     if source is not None and not takes_source:
         raise ForewordError("--from is for OAG-QA; put files of this one where --data points")

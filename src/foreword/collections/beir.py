@@ -1,14 +1,15 @@
 """`beir/<name>`: the 15 public sets of BEIR, and the four whose licence forbids to hand them on.
 
 Thakur et al. 2021, "BEIR: A Heterogenous Benchmark for Zero-shot Evaluation of Information Retrieval Models".
-Sources, sizes and hashes are facts in `data/beir.json`. Every set is a folder in BEIR's layout; `beir/cqadupstack`
-is its 12 forums as one, and `beir/nq` takes its train split from a second folder.
+Sources, sizes and hashes are facts in `data/beir.json`. Every set is a folder in BEIR's layout; `beir/nq` takes its
+train split from a second folder, and `beir/cqadupstack` is 12 forums as one, each of which is `cqadupstack/<forum>`,
+too (Hoogeveen et al. 2015, "CQADupStack: A Benchmark Data Set for Community Question-Answering Research").
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -24,19 +25,19 @@ from foreword.collections.collection import (
     pairs_from_qrels,
     require_split,
 )
-from foreword.collections.folder import FolderCollection
-from foreword.collections.views import ExcludingCollection, Texts
-from foreword.downloads import Resource, Transport, data_folder, fetch_folder, locked
-from foreword.downloads.places import DEFAULT
-from foreword.errors import DataError, UnknownNameError
+from foreword.collections.family import Family
+from foreword.collections.folder import FolderCollection, find_lines
+from foreword.downloads.fetch import fetch_folder
+from foreword.downloads.places import DEFAULT, Resource, Transport, data_folder, locked
+from foreword.errors import DataError
 from foreword.files import read_json
 
-# What collections of BEIR are made of: one folder, Natural Questions' two, CQADupStack's twelve.
 
-
-def has_corpus(folder: Path) -> bool:
-    """Whether a collection's corpus is in a folder."""
-    return any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
+@cache
+def facts() -> dict[str, Any]:
+    """What `data/beir.json` holds: `url`, `sets` and `forums` by name, and what all sets share."""
+    loaded: dict[str, Any] = read_json(Path(__file__).parent / "data" / "beir.json")
+    return loaded
 
 
 class BeirCollection(FolderCollection):
@@ -195,77 +196,25 @@ def known_facts(about: Mapping[str, Any]) -> dict[str, object]:
     return known
 
 
-GROUP = "beir"
-CQADUPSTACK = "cqadupstack"
-NQ = "nq"
+class Beir(Family):
+    """The 19 sets."""
 
+    name = "beir"
 
-@cache
-def facts() -> dict[str, Any]:
-    """What `data/beir.json` holds: `url`, `sets` and `forums` by name, and what all sets share."""
-    loaded: dict[str, Any] = read_json(Path(__file__).parent / "data" / "beir.json")
-    return loaded
+    def names(self) -> Mapping[str, Any]:
+        """The facts of each set."""
+        known: Mapping[str, Any] = facts()["sets"]
+        return known
 
-
-def load(name: str, *, data: Path | None = None, exclude: Iterable[Collection] = ()) -> Collection:
-    """One of the sets.
-
-    Args:
-        name: e.g. `nfcorpus`.
-        data: the data folder (see `foreword.downloads.data_folder`), or a folder that holds `<name>/`.
-        exclude: collections whose texts must not occur in this one.
-
-    Raises:
-        UnknownNameError: no such set.
-        DataError: files are missing or broken; the message says which, and how they may be had.
-    """
-    about, root = about_set(name), data_folder(data)
-    folder = find(name, root)
-    if folder is None:
-        raise DataError(_missing(name, about, root))
-    collection: Collection
-    if name == CQADUPSTACK:
-        parts = {forum: load_forum(forum, folder / forum, f"{name}/{forum}", name) for forum in facts()["forums"]}
-        collection = Forums(f"{GROUP}/{name}", parts, about, group=GROUP)
-    elif name == NQ:
-        train = find(about["train"]["folder"], root)
-        collection = NqCollection(f"{GROUP}/{name}", folder, about, train, group=GROUP)
-    else:
-        collection = BeirCollection(f"{GROUP}/{name}", folder, about, group=GROUP)
-    excluded = Texts.of(exclude)
-    return ExcludingCollection(collection, excluded) if excluded else collection
-
-
-def load_forum(forum: str, folder: Path, collection_id: str, group: str) -> BeirCollection:
-    """One forum of CQADupStack, from its folder."""
-    whole = facts()["sets"][CQADUPSTACK]
-    about = {**facts()["forums"][forum], "licence": whole["licence"], "home": whole["home"]}
-    return BeirCollection(collection_id, folder, about, group=group)
-
-
-def knows(name: str) -> bool:
-    """Whether it is one of the 19."""
-    return name in facts()["sets"]
-
-
-def about_set(name: str) -> dict[str, Any]:
-    """A set's facts. Raises `UnknownNameError` when there is no such set."""
-    known: dict[str, dict[str, Any]] = facts()["sets"]
-    if name not in known:
-        raise UnknownNameError(f"no collection {GROUP}/{name}; known: {', '.join(known)}")
-    return known[name]
-
-
-def entries(data: Path | None = None) -> list[Entry]:
-    """The 19, each with whether its files are in the data folder."""
-    root = data_folder(data)
-    return [
-        Entry(
-            f"{GROUP}/{name}",
-            GROUP,
+    def entry(self, name: str, root: Path) -> Entry:
+        """The catalogue's line of a set; the size is that of all its archives."""
+        about = self.about(name)
+        return Entry(
+            self.id(name),
+            self.name,
             about["description"],
             tuple(about["splits"]),
-            find(name, root) is not None,
+            self.find(name, root) is not None,
             about["licence"] or "",
             about["home"],
             about["documents"],
@@ -273,68 +222,147 @@ def entries(data: Path | None = None) -> list[Entry]:
             about["size"] and about["size"] + about.get("train", {"size": 0})["size"],
             about["citation"],
         )
-        for name, about in facts()["sets"].items()
-    ]
+
+    def open(self, name: str, data: Path | None) -> Collection:
+        """One of the sets; `data` may also be a folder that holds `<name>/`."""
+        about, root = self.about(name), data_folder(data)
+        folder = self.find(name, root)
+        if folder is None:
+            raise DataError(self._missing(name, about, root))
+        if name == CQADUPSTACK.name:
+            parts = {f: _forum(f, folder / f, f"{name}/{f}", name) for f in facts()["forums"]}
+            return Forums(self.id(name), parts, about, group=self.name)
+        if "train" in about:
+            train = self.find(about["train"]["folder"], root)
+            return NqCollection(self.id(name), folder, about, train, group=self.name)
+        return BeirCollection(self.id(name), folder, about, group=self.name)
+
+    def find(self, name: str, root: Path) -> Path | None:
+        """A set's folder: `beir/<name>` below the data folder, or a user's own copy `<name>`; None: not there."""
+        return next((folder for folder in (root / self.name / name, root / name) if _is_whole(name, folder)), None)
+
+    def download(self, name: str, data: Path, transport: Transport = DEFAULT, *, md5: str | None = None) -> Path:
+        """Download and unpack a set, unless it is there; of `nq`, its train split's archive too.
+
+        Args:
+            name: e.g. `nfcorpus`.
+            data: the data folder.
+            transport: mirrors, offline mode.
+            md5: of an archive of one's own, made in the same form; None: the published one's.
+
+        Returns:
+            The set's folder.
+
+        Raises:
+            UnknownNameError: no such set.
+            DataError: its licence forbids it (the message says where it may be had), or the download failed.
+        """
+        about, data = self.about(name), Path(data)
+        folder = self.find(name, data)
+        if folder is None:
+            if "obtain" in about:
+                raise DataError(self._missing(name, about, data))
+            folder = self._unpacked(name, md5 or about["md5"], data, transport)
+        if "train" in about:
+            part = about["train"]["folder"]
+            _ = self.find(part, data) or self._unpacked(part, about["train"]["md5"], data, transport)
+        return folder
+
+    def _unpacked(self, name: str, md5: str, data: Path, transport: Transport) -> Path:
+        """Get `<name>.zip` and put the folder `<name>` in it at its place."""
+        known = facts()
+        resource = Resource(f"{self.name}/{name}.zip", (f"{known['url']}{name}.zip",), md5=md5)
+        folder, box = data / self.name / name, data / self.name / f".{name}.unpacked"
+        with locked(data, self.id(name)):
+            if _is_whole(name, folder):  # another process was quicker
+                return folder
+            if folder.exists():
+                raise DataError("is there, but not all of its files; move it away to download it again", path=folder)
+            limit = known["unpacked_limit"]
+            fetch_folder(resource, data, box, transport, limit=limit, members=lambda member: _wanted(member, name))
+            if not _is_whole(name, box / name):
+                shutil.rmtree(box)
+                needed = f"{name}/<forum>/corpus.jsonl" if name == CQADUPSTACK.name else f"{name}/corpus.jsonl"
+                raise DataError(f"has no {needed} in it; delete it and download it again", path=data / resource.name)
+            (box / name).rename(folder)
+            box.rmdir()
+        return folder
+
+    def _missing(self, name: str, about: Mapping[str, Any], root: Path) -> str:
+        place = root / self.name / name
+        looked = f"{self.id(name)} is not in {place} or {root / name}"
+        if "obtain" in about:
+            return (
+                f"{looked}, and its licence forbids to hand it on. To be had: {about['obtain']} ({about['home']}; "
+                f"{facts()['guide']} says how BEIR made it). Put corpus.jsonl, queries.jsonl and qrels/test.tsv in "
+                f"{place}"
+            )
+        return f"{looked}. `foreword download {self.id(name)}` gets it, or say where it is: data=FOLDER (--data FOLDER)"
 
 
-def find(name: str, root: Path) -> Path | None:
-    """A set's folder: `beir/<name>` below the data folder, or a user's own copy `<name>`; None: not there."""
-    return next((folder for folder in (root / GROUP / name, root / name) if _is_whole(name, folder)), None)
+class CQADupStack(Family):
+    """CQADupStack's 12 forums, each a collection of its own; one archive of BEIR's has them all."""
+
+    name = "cqadupstack"
+
+    def names(self) -> Mapping[str, Any]:
+        """The facts of each forum."""
+        known: Mapping[str, Any] = facts()["forums"]
+        return known
+
+    def entry(self, name: str, root: Path) -> Entry:
+        """The catalogue's line of a forum; the size is that of the one archive with all of them."""
+        about, whole = self.about(name), BEIR.about(self.name)
+        return Entry(
+            self.id(name),
+            self.name,
+            f"Stack Exchange's forum {name}; to a question, its duplicates",
+            tuple(whole["splits"]),
+            self.find(name, root) is not None,
+            whole["licence"],
+            whole["home"],
+            about["documents"],
+            about["queries"],
+            whole["size"],
+            whole["citation"],
+        )
+
+    def open(self, name: str, data: Path | None) -> Collection:
+        """One forum; `data` may also be a folder that holds `<forum>/`."""
+        _ = self.about(name)
+        root = data_folder(data)
+        folder = self.find(name, root)
+        if folder is None:
+            raise DataError(
+                f"{self.id(name)} is not in {root / BEIR.name / self.name / name}. `foreword download {self.id(name)}` "
+                "gets all 12 forums, or say where they are: data=FOLDER (--data FOLDER)"
+            )
+        return _forum(name, folder, self.id(name), self.name)
+
+    def find(self, name: str, root: Path) -> Path | None:
+        """A forum's folder, or None."""
+        places = (root / BEIR.name / self.name / name, root / self.name / name, root / name)
+        return next((folder for folder in places if find_lines(folder, "corpus")), None)
+
+    def download(self, name: str, data: Path, transport: Transport = DEFAULT, *, md5: str | None = None) -> Path:
+        """The forum's folder; all 12 are downloaded and unpacked unless it is there. See `Beir.download`."""
+        _ = self.about(name)
+        return self.find(name, Path(data)) or BEIR.download(self.name, data, transport, md5=md5) / name
+
+
+BEIR, CQADUPSTACK = Beir(), CQADupStack()
+
+
+def _forum(forum: str, folder: Path, collection_id: str, group: str) -> BeirCollection:
+    """One forum of CQADupStack, from its folder."""
+    whole = BEIR.about(CQADUPSTACK.name)
+    about = {**CQADUPSTACK.about(forum), "licence": whole["licence"], "home": whole["home"]}
+    return BeirCollection(collection_id, folder, about, group=group)
 
 
 def _is_whole(name: str, folder: Path) -> bool:
-    parts = [folder / forum for forum in facts()["forums"]] if name == CQADUPSTACK else [folder]
-    return all(has_corpus(part) for part in parts)
-
-
-def download(name: str, data: Path, transport: Transport = DEFAULT, *, md5: str | None = None) -> Path:
-    """Download and unpack a set, unless it is there; of `nq`, its train split's archive too.
-
-    Args:
-        name: e.g. `nfcorpus`.
-        data: the data folder.
-        transport: mirrors, offline mode.
-        md5: of an archive of one's own, made in the same form; None: the published one's.
-
-    Returns:
-        The set's folder.
-
-    Raises:
-        UnknownNameError: no such set.
-        DataError: its licence forbids it (the message says where it may be had), or the download failed.
-    """
-    about, data = about_set(name), Path(data)
-    folder = find(name, data)
-    if folder is None:
-        if "obtain" in about:
-            raise DataError(_missing(name, about, data))
-        folder = _unpacked(name, about if md5 is None else {**about, "md5": md5}, data, transport)
-    if "train" in about:
-        part = about["train"]["folder"]
-        _ = find(part, data) or _unpacked(part, about["train"], data, transport)
-    return folder
-
-
-def _unpacked(name: str, about: dict[str, Any], data: Path, transport: Transport) -> Path:
-    """Get `<name>.zip` and put the folder `<name>` in it at its place."""
-    known = facts()
-    resource = Resource(f"{GROUP}/{name}.zip", (f"{known['url']}{name}.zip",), md5=about["md5"])
-    folder, box = data / GROUP / name, data / GROUP / f".{name}.unpacked"
-    with locked(data, f"{GROUP}/{name}"):
-        if _is_whole(name, folder):  # another process was quicker
-            return folder
-        if folder.exists():
-            raise DataError("is there, but not all of its files; move it away to download it again", path=folder)
-        fetch_folder(
-            resource, data, box, transport, limit=known["unpacked_limit"], members=lambda member: _wanted(member, name)
-        )
-        if not _is_whole(name, box / name):
-            shutil.rmtree(box)
-            needed = f"{name}/<forum>/corpus.jsonl" if name == CQADUPSTACK else f"{name}/corpus.jsonl"
-            raise DataError(f"has no {needed} in it; delete it and download it again", path=data / resource.name)
-        (box / name).rename(folder)
-        box.rmdir()
-    return folder
+    parts = [folder / forum for forum in facts()["forums"]] if name == CQADUPSTACK.name else [folder]
+    return all(find_lines(part, "corpus") for part in parts)
 
 
 def _wanted(member: str, name: str) -> bool:
@@ -343,14 +371,3 @@ def _wanted(member: str, name: str) -> bool:
     if path.parts[:1] != (name,):
         return False
     return path.name in ("corpus.jsonl", "queries.jsonl") or (path.parent.name == "qrels" and path.suffix == ".tsv")
-
-
-def _missing(name: str, about: dict[str, Any], root: Path) -> str:
-    place = root / GROUP / name
-    looked = f"{GROUP}/{name} is not in {place} or {root / name}"
-    if "obtain" in about:
-        return (
-            f"{looked}, and its licence forbids to hand it on. To be had: {about['obtain']} ({about['home']}; "
-            f"{facts()['guide']} says how BEIR made it). Put corpus.jsonl, queries.jsonl and qrels/test.tsv in {place}"
-        )
-    return f"{looked}. `foreword download {GROUP}/{name}` gets it, or say where it is: data=FOLDER (--data FOLDER)"

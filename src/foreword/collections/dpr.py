@@ -15,19 +15,20 @@ import warnings
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
 from foreword.collections.collection import Collection, DataWarning, Entry
+from foreword.collections.family import Family
 from foreword.collections.folder import FolderCollection
 from foreword.collections.views import FOLDER as NEGATIVES_FOLDER
-from foreword.collections.views import ExcludingCollection, Texts, negatives_line
-from foreword.downloads import Resource, Transport, data_folder, fetch, locked
-from foreword.downloads.fetch import read_record
-from foreword.downloads.places import DEFAULT, record_file
+from foreword.collections.views import negatives_line
+from foreword.downloads.fetch import fetch, read_record
+from foreword.downloads.places import DEFAULT, Resource, Transport, data_folder, locked, record_file
 from foreword.errors import DataError, UnknownNameError
 from foreword.files import read_json, sha256_file, write_json
 from foreword.terminal import track
@@ -438,62 +439,31 @@ def _line(record: Mapping[str, str]) -> str:
 GROUP = "dpr"
 SPLITS = ("train", "dev")
 
-_DATA = Path(__file__).parent / "data" / "dpr.json"
 _ENDINGS = (".json.gz", ".json", ".jsonl.gz", ".jsonl")
 
 
+@cache
 def facts() -> dict[str, Any]:
     """What `data/dpr.json` holds: `home`, `licence`, `citation`, `base` and `collections` by name."""
-    loaded: dict[str, Any] = read_json(_DATA)
+    loaded: dict[str, Any] = read_json(Path(__file__).parent / "data" / "dpr.json")
     return loaded
 
 
-def load(
-    name: str,
-    *,
-    data: Path | None = None,
-    exclude: Iterable[Collection] = (),
-    negatives: int = NEGATIVES,
-    positives: Positives = "first",
-) -> Collection:
-    """One of the five sets, from its converted folder; DPR's files that are there are converted on first use.
+class Dpr(Family):
+    """The five sets."""
 
-    Args:
-        name: `nq`, `trivia`, `webq`, `curatedtrec` or `squad1`.
-        data: the folder that holds `dpr/<name>/` or `<name>/`; None: FOREWORD_DATA, else the cache.
-        exclude: collections whose texts must not occur in this one.
-        negatives: the most hard negatives kept for a question by the conversion.
-        positives: which positives of a training example count, `first` (as DPR trains) or `all`.
+    name = GROUP
 
-    Raises:
-        UnknownNameError: no such set.
-        DataError: files are missing or broken; the message says which, and how to get them.
-    """
-    about = _about(name)
-    root = data_folder(data)
-    folder = _converted(name, root, negatives, positives)
-    if folder is None:
-        files = " and ".join(_file_name(about, split) for split in SPLITS)
-        looked = " or ".join(str(place) for place in _places(name, root))
-        raise DataError(
-            f"dpr/{name} needs {files}, which are not in {looked}; `foreword download dpr/{name}` gets them"
-        )
-    collection: Collection = DprCollection(name, folder)
-    excluded = Texts.of(exclude)
-    return ExcludingCollection(collection, excluded) if excluded else collection
+    def names(self) -> Mapping[str, Any]:
+        """The facts of each set."""
+        known: Mapping[str, Any] = facts()["collections"]
+        return known
 
-
-def knows(name: str) -> bool:
-    """Whether it is one of the five."""
-    return name in facts()["collections"]
-
-
-def entries(data: Path | None = None) -> list[Entry]:
-    """The five, each with whether its files are there; queries are those with a positive passage."""
-    known, root = facts(), data_folder(data)
-    return [
-        Entry(
-            f"{GROUP}/{name}",
+    def entry(self, name: str, root: Path) -> Entry:
+        """The catalogue's line of a set; queries are those with a positive passage."""
+        known, about = facts(), self.about(name)
+        return Entry(
+            self.id(name),
             GROUP,
             about["description"],
             SPLITS,
@@ -503,51 +473,77 @@ def entries(data: Path | None = None) -> list[Entry]:
             queries={split: count for split, count in about["queries"].items() if count is not None},
             citation=known["citation"],
         )
-        for name, about in known["collections"].items()
-    ]
+
+    def open(
+        self, name: str, data: Path | None, *, negatives: int = NEGATIVES, positives: Positives = "first"
+    ) -> Collection:
+        """One of the five sets, from its converted folder; DPR's files that are there are converted on first use.
+
+        Args:
+            name: `nq`, `trivia`, `webq`, `curatedtrec` or `squad1`.
+            data: the folder that holds `dpr/<name>/` or `<name>/`; None: FOREWORD_DATA, else the cache.
+            negatives: the most hard negatives kept for a question by the conversion.
+            positives: which positives of a training example count, `first` (as DPR trains) or `all`.
+
+        Raises:
+            UnknownNameError: no such set.
+            DataError: files are missing or broken; the message says which, and how to get them.
+        """
+        about, root = self.about(name), data_folder(data)
+        folder = _converted(name, root, negatives, positives)
+        if folder is None:
+            files = " and ".join(_file_name(about, split) for split in SPLITS)
+            looked = " or ".join(str(place) for place in _places(name, root))
+            raise DataError(
+                f"{self.id(name)} needs {files}, which are not in {looked}; `foreword download {self.id(name)}` gets "
+                "them"
+            )
+        return DprCollection(name, folder)
+
+    def download(self, name: str, data: Path, transport: Transport = DEFAULT) -> Path:
+        """The converted folder of a set, its files fetched and converted unless that was done before.
+
+        The files have no published hashes, so the first download of one is only trusted once it was converted: a
+        broken one is deleted with its record, and the next address is asked.
+
+        Args:
+            name: as in `open`.
+            data: the data folder; the files come to `<data>/dpr/<name>/`, the conversion beside them.
+            transport: mirrors, offline mode, timeout.
+
+        Raises:
+            UnknownNameError: no such set.
+            DataError: a file cannot be had, or is broken.
+        """
+        about, base, root = self.about(name), facts()["base"], Path(data)
+        folder = _converted(name, root, NEGATIVES, "first")
+        if folder is not None:
+            return folder
+        files = [_file_name(about, split) for split in SPLITS]
+        resources = {root / GROUP / name / f: Resource(f"{GROUP}/{name}/{f}", (base + f,)) for f in files}
+        new = {path for path, r in resources.items() if not path.exists() and read_record(root, r.name) is None}
+        refused: dict[str, DataError] = {}  # by address
+        while True:
+            try:
+                train, dev = (fetch(r, root, transport, check=_beginning, skip=refused) for r in resources.values())
+            except DataError as error:
+                before = "".join(f"\nBefore that, from {url}: {reason}" for url, reason in refused.items())
+                raise DataError(f"{error}{before}") from error
+            try:
+                return convert(train, dev, train.parent / _folder_name(NEGATIVES, "first"))
+            except DataError as error:
+                broken = next((path for path in new if error.path == path), None)
+                if broken is None:
+                    raise _with_remedy(error, name, root) from error
+                record = read_record(root, resources[broken].name)
+                _forget(broken, record_file(root, resources[broken].name))
+                if record is not None:
+                    refused[record.url] = error
+                if record is None or set(transport.addresses(resources[broken])) <= set(refused):
+                    raise DataError(f"{error}. It was deleted; the next try downloads it again") from error
 
 
-def download(name: str, data: Path, transport: Transport = DEFAULT) -> Path:
-    """The converted folder of a set, its files fetched and converted unless that was done before.
-
-    The files have no published hashes, so the first download of one is only trusted once it was converted: a
-    broken one is deleted with its record, and the next address is asked.
-
-    Args:
-        name: as in `load`.
-        data: the data folder; the files come to `<data>/dpr/<name>/`, the conversion beside them.
-        transport: mirrors, offline mode, timeout.
-
-    Raises:
-        UnknownNameError: no such set.
-        DataError: a file cannot be had, or is broken.
-    """
-    about, base, root = _about(name), facts()["base"], Path(data)
-    folder = _converted(name, root, NEGATIVES, "first")
-    if folder is not None:
-        return folder
-    files = [_file_name(about, split) for split in SPLITS]
-    resources = {root / GROUP / name / f: Resource(f"{GROUP}/{name}/{f}", (base + f,)) for f in files}
-    new = {path for path, r in resources.items() if not path.exists() and read_record(root, r.name) is None}
-    refused: dict[str, DataError] = {}  # by address
-    while True:
-        try:
-            train, dev = (fetch(r, root, transport, check=_beginning, skip=refused) for r in resources.values())
-        except DataError as error:
-            before = "".join(f"\nBefore that, from {url}: {reason}" for url, reason in refused.items())
-            raise DataError(f"{error}{before}") from error
-        try:
-            return convert(train, dev, train.parent / _folder_name(NEGATIVES, "first"))
-        except DataError as error:
-            broken = next((path for path in new if error.path == path), None)
-            if broken is None:
-                raise _with_remedy(error, name, root) from error
-            record = read_record(root, resources[broken].name)
-            _forget(broken, record_file(root, resources[broken].name))
-            if record is not None:
-                refused[record.url] = error
-            if record is None or set(transport.addresses(resources[broken])) <= set(refused):
-                raise DataError(f"{error}. It was deleted; the next try downloads it again") from error
+DPR = Dpr()
 
 
 class DprCollection(FolderCollection):
@@ -593,13 +589,6 @@ def _with_remedy(error: DataError, name: str, root: Path) -> DataError:
     if not record.is_file():
         return error
     return DataError(f"{error}. To download it again, delete {path} and {record}")
-
-
-def _about(name: str) -> dict[str, Any]:
-    collections: dict[str, dict[str, Any]] = facts()["collections"]
-    if name not in collections:
-        raise UnknownNameError(f"no collection dpr/{name}; known: {', '.join(collections)}")
-    return collections[name]
 
 
 def _places(name: str, root: Path) -> tuple[Path, Path]:

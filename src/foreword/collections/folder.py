@@ -2,12 +2,14 @@
 
 `corpus.jsonl`, `queries.jsonl` (optional), `qrels/<split>.tsv` (optional) and `hard-negatives/<split>.jsonl`
 (optional), each plain or `.gz`. A folder without a corpus file but with `.txt` or `.md` files is a collection of
-documents only, one a file.
+documents only, one a file. What a folder's collection holds and checks, it shares with collections that another
+library reads: `ReadCollection`.
 """
 
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
@@ -27,15 +29,362 @@ from foreword.collections.collection import (
     require_split,
     text_lines,
 )
-from foreword.collections.views import ExcludingCollection, Texts, find_hard_negatives, read_hard_negatives
+from foreword.collections.family import Family
+from foreword.collections.views import find_hard_negatives, read_hard_negatives
 from foreword.errors import DataError
 from foreword.files import read_json
 
-# Judgements: BEIR's (`query-id corpus-id score` and a header) and TREC's (`query 0 document score`).
+GROUP = "folder"
+EVERY_QUERY = "all"
+"""The split that names every query of a source, judged or not."""
 
+SELF_RETRIEVING = frozenset({"arguana", "quora"})
+"""Sets whose queries are documents too, by the name they have everywhere."""
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "dev": "dev",
+    "development": "dev",
+    "valid": "dev",
+    "validation": "dev",
+    "val": "dev",
+    "test": "test",
+}
+"""What others call a split -> what it is called here."""
 
 _ENDINGS = (".tsv", ".txt", ".qrels", ".qrel", ".trec")
 _SYNONYMS = {"validation": "dev", "valid": "dev", "val": "dev", "development": "dev"}
+_TEXT_FILES = (".txt", ".md")
+
+
+class ReadCollection(ABC):
+    """A `Collection` read again at every call; ids and judgements are all that is held.
+
+    What is broken but usable is counted in `facts` and said once: judgements of a query or document that is not
+    there (skipped), negative grades (0), documents without text (kept).
+
+    Args:
+        collection_id: as given to `foreword.load`.
+        group: the family.
+        splits: those with judgements.
+        facts: where it comes from.
+        exclude_self: a query's own document never counts as a hit.
+        where: what warnings of judgements name; None: the collection.
+        mend: what they add for the reader to do.
+    """
+
+    def __init__(
+        self,
+        collection_id: str,
+        group: str,
+        splits: Iterable[str] = (),
+        *,
+        facts: Mapping[str, object],
+        exclude_self: bool = False,
+        where: str | None = None,
+        mend: str = "",
+    ) -> None:
+        self.id, self.group, self.exclude_self = collection_id, group, exclude_self
+        self._splits, self._facts = dict.fromkeys(splits), dict(facts)
+        self._where, self._mend = where or collection_id, mend
+        self._qrels: dict[str, Qrels] | None = None
+        self._counts: dict[str, int] = {}
+
+    @abstractmethod
+    def documents(self) -> Iterator[Document]:
+        """The corpus, streamed. Raises `DataError` for an id that is empty, has blanks or repeats."""
+
+    @abstractmethod
+    def _every_query(self) -> Iterator[Query]:
+        """All queries, judged or not, streamed and checked."""
+
+    @abstractmethod
+    def _read_split(self, split: str, notes: Counter[str]) -> Qrels:
+        """The judgements of a split as they are, with grades of 0 or more; `notes` counts what was mended."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that have judgements."""
+        return tuple(self._splits)
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """Where it comes from, and counts of what was broken but usable in what has been read so far."""
+        return {**self._facts, **self._counts}
+
+    def queries(self, split: str = "test") -> Iterator[Query]:
+        """The judged queries of a split in the source's order, or every query for the split `all`."""
+        if split == EVERY_QUERY and split not in self.splits:
+            return self._every_query()
+        judged = self._judgements(split)
+        return (query for query in self._every_query() if query.query_id in judged)
+
+    def qrels(self, split: str = "test") -> Qrels:
+        """The judgements of a split, of queries and documents that are there."""
+        return {query_id: dict(judged) for query_id, judged in self._judgements(split).items()}
+
+    def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterator[TrainingPair]:
+        """Every query of a split with each of its relevant documents; there are no hard negatives."""
+        require_split(self.id, split, self.splits)
+        return pairs_from_qrels(self, split)
+
+    def _judgements(self, split: str) -> Qrels:
+        """The judgements of a split; the first call reads all splits and passes once over the corpus."""
+        require_split(self.id, split, self.splits)
+        if self._qrels is None:
+            notes: Counter[str] = Counter()
+            read = {split: self._read_split(split, notes) for split in self._splits}
+            wanted = {doc_id for qrels in read.values() for judged in qrels.values() for doc_id in judged}
+            documents = {document.doc_id for document in self.documents() if document.doc_id in wanted}
+            queries = {query.query_id for query in self._every_query()}
+            self._qrels = {name: known_judgements(qrels, queries, documents, notes) for name, qrels in read.items()}
+            self._say(notes)
+        return self._qrels[split]
+
+    def _say(self, notes: Counter[str]) -> None:
+        skipped = f"that is not there and were skipped{self._mend}"
+        messages = {
+            "negative_scores": "scores are negative and taken as 0 (judged, not relevant)",
+            "judged_twice": "judgements are repeated with another score; the higher one counts",
+            "judgements_of_unknown_queries": f"judgements name a query {skipped}",
+            "judgements_of_unknown_documents": f"judgements name a document {skipped}",
+        }
+        for name, message in messages.items():
+            self._note(name, notes[name], f"{self._where}: {notes[name]} {message}")
+
+    def _note(self, name: str, count: int, message: str) -> None:
+        """Keep a count in `facts`, and warn of it once."""
+        if count:
+            if name not in self._counts:
+                warnings.warn(message, DataWarning, stacklevel=2)
+            self._counts[name] = count
+
+
+class Source(Protocol):
+    """What is read: every method starts anew at each call."""
+
+    def documents(self) -> Iterator[Document]:
+        """The corpus, ids unchecked."""
+        ...
+
+    def queries(self) -> Iterator[Query]:
+        """Every query, judged or not, ids unchecked."""
+        ...
+
+    def judgements(self, split: str, notes: Counter[str]) -> Iterable[tuple[str, str, int]]:
+        """`(query_id, doc_id, relevance)` of a split; pairs may repeat and name what is not there.
+
+        What it mends itself it counts in `notes`.
+        """
+        ...
+
+
+class StreamedCollection(ReadCollection):
+    """A collection over a `Source`; of a pair judged twice the higher grade counts, and a warning says so."""
+
+    def __init__(
+        self,
+        collection_id: str,
+        group: str,
+        source: Source,
+        splits: Sequence[str],
+        *,
+        facts: Mapping[str, object],
+        exclude_self: bool = False,
+    ) -> None:
+        super().__init__(collection_id, group, splits, facts=facts, exclude_self=exclude_self)
+        self._source = source
+
+    def documents(self) -> Iterator[Document]:
+        """The corpus, streamed. Raises `DataError` for an id that is empty, has blanks or repeats."""
+        seen: set[str] = set()
+        empty = 0
+        for document in self._source.documents():
+            self._check_id("document", document.doc_id)
+            if document.doc_id in seen:
+                raise DataError(f"{self.id}: document {document.doc_id!r} comes twice; ids must be unique")
+            seen.add(document.doc_id)
+            empty += not document.content.strip()
+            yield document
+        self._note("empty_documents", empty, f"{self.id}: {empty} documents have no text; they are kept")
+
+    def _every_query(self) -> Iterator[Query]:
+        texts: dict[str, str] = {}
+        repeated = 0
+        for query in self._source.queries():
+            self._check_id("query", query.query_id)
+            if not query.text.strip():
+                raise DataError(f"{self.id}: query {query.query_id!r} has no text")
+            known = texts.get(query.query_id)
+            if known is None:
+                texts[query.query_id] = query.text
+                yield query
+            elif known == query.text:
+                repeated += 1
+            else:
+                raise DataError(f"{self.id}: query {query.query_id!r} comes twice, with two texts")
+        message = f"{self.id}: {repeated} queries are listed again with the same text; each counts once"
+        self._note("repeated_queries", repeated, message)
+
+    def _check_id(self, what: str, name: str) -> None:
+        if name.split() != [name]:
+            message = f"expected an id without blanks (TREC's files cannot hold them), got {name!r}"
+            raise DataError(f"{self.id}: {what}: {message}")
+
+    def _read_split(self, split: str, notes: Counter[str]) -> Qrels:
+        qrels: Qrels = {}
+        for query_id, doc_id, grade in self._source.judgements(split, notes):
+            if grade < 0:
+                notes["negative_scores"] += 1
+            judged = qrels.setdefault(query_id, {})
+            if doc_id in judged and judged[doc_id] != max(grade, 0):
+                notes["judged_twice"] += 1
+            judged[doc_id] = max(grade, 0, judged.get(doc_id, 0))
+        return qrels
+
+
+class FolderCollection(ReadCollection):
+    """A collection in BEIR's files, with hard negatives where a file lists some.
+
+    Raises:
+        DataError: no corpus, or judgements without queries.
+    """
+
+    def __init__(self, collection_id: str, path: Path, *, group: str = GROUP, exclude_self: bool = False) -> None:
+        corpus = find_lines(path, "corpus")
+        if corpus is None:
+            raise DataError("no corpus.jsonl or corpus.jsonl.gz here", path=path)
+        self._corpus, self._queries = corpus, find_lines(path, "queries")
+        self._qrels_files = find_qrels(path)
+        self._negatives_files = find_hard_negatives(path)
+        super().__init__(
+            collection_id,
+            group,
+            self._qrels_files,
+            facts={"path": str(path), **_subsample(path)},
+            exclude_self=exclude_self,
+            where=str(path / "qrels"),
+            mend="; check that the files belong together",
+        )
+        if self._qrels_files and self._queries is None:
+            raise DataError("there are judgements but no queries.jsonl", path=path)
+
+    def documents(self) -> Iterator[Document]:
+        """The corpus, streamed. Raises `DataError` on a broken line, a missing field or a repeated id."""
+        seen: set[str] = set()
+        empty = 0
+        for line, record in json_lines(self._corpus):
+            doc_id = _id(record, seen, self._corpus, line)
+            title = text_of(record, "title", self._corpus, line, optional=True)
+            text = text_of(record, "text", self._corpus, line)
+            empty += not (title.strip() or text.strip())
+            yield Document(doc_id, text, title, _metadata(record))
+        self._note("empty_documents", empty, f"{self._corpus}: {empty} documents have no text; they are kept")
+
+    def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterator[TrainingPair]:
+        """Every query of a split with each of its relevant documents, and hard negatives where a file lists some."""
+        require_split(self.id, split, self.splits)
+        path = self._negatives_files.get(split)
+        if path is None or hard_negatives == 0:
+            return pairs_from_qrels(self, split)
+        listed = read_hard_negatives(path)
+        return pairs_from_qrels(self, split, {query_id: ids[:hard_negatives] for query_id, ids in listed.items()})
+
+    def _every_query(self) -> Iterator[Query]:
+        seen: set[str] = set()
+        for line, record in json_lines(self._queries) if self._queries is not None else ():
+            assert self._queries is not None
+            query_id = _id(record, seen, self._queries, line)
+            text = text_of(record, "text", self._queries, line)
+            if not text.strip():
+                raise DataError(f"query {query_id!r} has no text", path=self._queries, line=line)
+            yield Query(query_id, text, _metadata(record))
+
+    def _read_split(self, split: str, notes: Counter[str]) -> Qrels:
+        return read_qrels(self._qrels_files[split], notes)
+
+
+class TextFolder(ReadCollection):
+    """Documents only: every `.txt` and `.md` file below a folder, its relative path the doc_id.
+
+    A Markdown file's first line, when it is a heading, is the title.
+    """
+
+    def __init__(self, collection_id: str, path: Path) -> None:
+        super().__init__(collection_id, GROUP, facts={"path": str(path)})
+        self._path = path
+
+    def documents(self) -> Iterator[Document]:
+        """One document a file, ordered by path; blanks in the path become `_` in the doc_id."""
+        seen: set[str] = set()
+        for path in _text_files(self._path):
+            name = path.relative_to(self._path).as_posix()
+            lines = [line for _, line in text_lines(path)]
+            title = ""
+            if path.suffix == ".md" and lines and lines[0].startswith("# "):
+                title = lines.pop(0)[2:].strip()
+            doc_id = "_".join(name.split())
+            if doc_id in seen:
+                raise DataError(f"another file has the doc_id {doc_id!r} too; rename one", path=path)
+            seen.add(doc_id)
+            yield Document(doc_id, "\n".join(lines).strip(), title, {"file": name})
+
+    def _every_query(self) -> Iterator[Query]:
+        return iter(())
+
+    def _read_split(self, split: str, notes: Counter[str]) -> Qrels:
+        return {}
+
+
+class Folder(Family):
+    """Any folder, by its path."""
+
+    name = GROUP
+
+    def knows(self, name: str) -> bool:
+        """Any path may be asked for; `open` says when nothing is there."""
+        return bool(name)
+
+    def entries(self, data: Path | None = None) -> list[Entry]:
+        """The form in which any folder is named; `data` is not used."""
+        what = "any folder in BEIR's layout: corpus.jsonl, queries.jsonl, qrels/<split>.tsv; or text files"
+        return [Entry(f"{GROUP}:PATH", GROUP, what, ("train", "dev", "test"), True)]
+
+    def open(self, name: str, data: Path | None, *, exclude_self: bool | None = None) -> Collection:
+        """The collection in a folder.
+
+        Args:
+            name: the folder's path; relative to `data` where that is given.
+            data: the folder that `name` starts from.
+            exclude_self: a query's own document never counts as a hit; by default for folders named `arguana`
+                or `quora`, and samples of such collections.
+
+        Raises:
+            DataError: no such folder, or nothing in it that is a collection.
+        """
+        path = Path(data or "", name).expanduser()
+        if not path.is_dir():
+            raise DataError("no such folder; expected one with corpus.jsonl, or with .txt or .md files", path=path)
+        if find_lines(path, "corpus") is not None:
+            sample: Any = _subsample(path).get("subsample", {})
+            usual = sample.get("exclude_self", path.name.casefold() in SELF_RETRIEVING)
+            own = usual if exclude_self is None else exclude_self
+            return FolderCollection(f"{GROUP}:{name}", path, exclude_self=own)
+        if next(_text_files(path), None) is not None:
+            return TextFolder(f"{GROUP}:{name}", path)
+        raise DataError("no corpus.jsonl, corpus.jsonl.gz, .txt or .md file here", path=path)
+
+
+FOLDER = Folder()
+
+
+def find_lines(folder: Path, stem: str) -> Path | None:
+    """`<stem>.jsonl` or `<stem>.jsonl.gz` in a folder; None: neither."""
+    return next((p for p in (folder / f"{stem}.jsonl", folder / f"{stem}.jsonl.gz") if p.is_file()), None)
+
+
+# Judgements: BEIR's (`query-id corpus-id score` and a header) and TREC's (`query 0 document score`).
 
 
 def find_qrels(folder: Path) -> dict[str, Path]:
@@ -88,7 +437,7 @@ def read_qrels(path: Path, notes: Counter[str]) -> Qrels:
             message = f"{len(columns)} columns; expected {expected}"
             raise DataError(message, path=path, line=number)
         query_id, doc_id = columns[0], columns[-2]
-        score = _score(columns[-1], path, number)
+        score = whole(columns[-1], path, number)
         if score < 0:
             notes["negative_scores"] += 1
             score = 0
@@ -97,6 +446,14 @@ def read_qrels(path: Path, notes: Counter[str]) -> Qrels:
             message = f"{query_id} {doc_id} is judged {score} here and {judged[doc_id]} before; keep one line"
             raise DataError(message, path=path, line=number)
     return qrels
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def known_judgements(qrels: Qrels, queries: Set[str], documents: Set[str], notes: Counter[str]) -> Qrels:
@@ -120,251 +477,15 @@ def known_judgements(qrels: Qrels, queries: Set[str], documents: Set[str], notes
     return kept
 
 
-def _is_number(text: str) -> bool:
+def whole(value: object, where: Path | str, line: int | None = None) -> int:
+    """A grade as a whole number: 1 of 1, 1.0 or "1". Raises `DataError`, naming file and line, for any other."""
     try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _score(text: str, path: Path, line: int) -> int:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not value.is_integer():
-        raise DataError(f"the score must be a whole number, got {text!r}", path=path, line=line)
-    return int(value)
-
-
-GROUP = "folder"
-EVERY_QUERY = "all"
-"""The split that names every query of `queries.jsonl`, judged or not."""
-
-_SELF_RETRIEVING = frozenset({"arguana", "quora"})
-_TEXT_FILES = (".txt", ".md")
-
-
-def load(
-    name: str,
-    *,
-    data: Path | None = None,
-    exclude: Iterable[Collection] = (),
-    exclude_self: bool | None = None,
-) -> Collection:
-    """The collection in a folder.
-
-    Args:
-        name: the folder's path; relative to `data` where that is given.
-        data: the folder that `name` starts from.
-        exclude: collections whose texts must not occur in this one.
-        exclude_self: a query's own document never counts as a hit; by default for folders named `arguana`
-            or `quora`, and samples of such collections.
-
-    Raises:
-        DataError: no such folder, or nothing in it that is a collection.
-    """
-    path = Path(data or "", name).expanduser()
-    if not path.is_dir():
-        raise DataError("no such folder; expected one with corpus.jsonl, or with .txt or .md files", path=path)
-    collection: Collection
-    if _find(path, "corpus") is not None:
-        sample: Any = _subsample(path).get("subsample", {})
-        usual = sample.get("exclude_self", path.name.casefold() in _SELF_RETRIEVING)
-        own = usual if exclude_self is None else exclude_self
-        collection = FolderCollection(f"{GROUP}:{name}", path, exclude_self=own)
-    elif next(_text_files(path), None) is not None:
-        collection = TextFolder(f"{GROUP}:{name}", path)
-    else:
-        raise DataError("no corpus.jsonl, corpus.jsonl.gz, .txt or .md file here", path=path)
-    excluded = Texts.of(exclude)
-    return ExcludingCollection(collection, excluded) if excluded else collection
-
-
-def knows(name: str) -> bool:
-    """Any path may be asked for; `load` says when nothing is there."""
-    return bool(name)
-
-
-def entries(data: Path | None = None) -> list[Entry]:
-    """The form in which any folder is named; `data` is not used."""
-    what = "any folder in BEIR's layout: corpus.jsonl, queries.jsonl, qrels/<split>.tsv; or text files"
-    return [Entry(f"{GROUP}:PATH", GROUP, what, ("train", "dev", "test"), True)]
-
-
-def _find(folder: Path, stem: str) -> Path | None:
-    """`<stem>.jsonl` or `<stem>.jsonl.gz`."""
-    return next((p for p in (folder / f"{stem}.jsonl", folder / f"{stem}.jsonl.gz") if p.is_file()), None)
-
-
-class FolderCollection:
-    """A `Collection` read from BEIR's files again at every call; ids and judgements are all that is held.
-
-    A judgement of a query or document that is not there is skipped, as the field does, and counted in one
-    warning and in `facts`; so are documents without any text, which are kept.
-    """
-
-    def __init__(self, collection_id: str, path: Path, *, group: str = GROUP, exclude_self: bool = False) -> None:
-        corpus = _find(path, "corpus")
-        if corpus is None:
-            raise DataError("no corpus.jsonl or corpus.jsonl.gz here", path=path)
-        self.id, self.group = collection_id, group
-        self.exclude_self = exclude_self
-        self._corpus = corpus
-        self._queries = _find(path, "queries")
-        self._qrels_files = find_qrels(path)
-        self._negatives_files = find_hard_negatives(path)
-        self._subsample = _subsample(path)
-        if self._qrels_files and self._queries is None:
-            raise DataError("there are judgements but no queries.jsonl", path=path)
-        self._qrels: dict[str, Qrels] | None = None
-        self._counts: dict[str, int] = {}
-        self._said: set[str] = set()
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits that have a file of judgements."""
-        return tuple(self._qrels_files)
-
-    @property
-    def facts(self) -> Mapping[str, object]:
-        """The folder, what it is a sample of, and counts of what was broken but usable in what has been read so far."""
-        return {"path": str(self._corpus.parent), **self._subsample, **self._counts}
-
-    def documents(self) -> Iterator[Document]:
-        """The corpus, streamed. Raises `DataError` on a broken line, a missing field or a repeated id."""
-        seen: set[str] = set()
-        empty = 0
-        for line, record in json_lines(self._corpus):
-            doc_id = _id(record, seen, self._corpus, line)
-            title = _text(record, "title", self._corpus, line, optional=True)
-            text = _text(record, "text", self._corpus, line)
-            empty += not (title.strip() or text.strip())
-            yield Document(doc_id, text, title, _metadata(record))
-        self._note("empty_documents", empty, f"{self._corpus}: {empty} documents have no text; they are kept")
-
-    def queries(self, split: str = "test") -> Iterator[Query]:
-        """The judged queries of a split in the file's order, or every query for the split `all`."""
-        if split == EVERY_QUERY and split not in self.splits:
-            return self._every_query()
-        judged = self._judgements(split)
-        return (query for query in self._every_query() if query.query_id in judged)
-
-    def qrels(self, split: str = "test") -> Qrels:
-        """The judgements of a split, of queries and documents that are there."""
-        return {query_id: dict(judged) for query_id, judged in self._judgements(split).items()}
-
-    def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterator[TrainingPair]:
-        """Every query of a split with each of its relevant documents, and hard negatives where a file lists some."""
-        require_split(self.id, split, self.splits)
-        path = self._negatives_files.get(split)
-        if path is None or hard_negatives == 0:
-            return pairs_from_qrels(self, split)
-        listed = read_hard_negatives(path)
-        return pairs_from_qrels(self, split, {query_id: ids[:hard_negatives] for query_id, ids in listed.items()})
-
-    def _every_query(self) -> Iterator[Query]:
-        if self._queries is None:
-            return
-        seen: set[str] = set()
-        for line, record in json_lines(self._queries):
-            query_id = _id(record, seen, self._queries, line)
-            text = _text(record, "text", self._queries, line)
-            if not text.strip():
-                raise DataError(f"query {query_id!r} has no text", path=self._queries, line=line)
-            yield Query(query_id, text, _metadata(record))
-
-    def _judgements(self, split: str) -> Qrels:
-        """The judgements of a split; the first call reads all splits and passes once over the corpus."""
-        require_split(self.id, split, self.splits)
-        if self._qrels is None:
-            self._qrels = self._read_qrels()
-        return self._qrels[split]
-
-    def _read_qrels(self) -> dict[str, Qrels]:
-        notes: Counter[str] = Counter()
-        read = {split: read_qrels(path, notes) for split, path in self._qrels_files.items()}
-        wanted = {doc_id for qrels in read.values() for judged in qrels.values() for doc_id in judged}
-        documents = {document.doc_id for document in self.documents() if document.doc_id in wanted}
-        queries = {query.query_id for query in self._every_query()}
-        kept = {split: known_judgements(qrels, queries, documents, notes) for split, qrels in read.items()}
-        self._say(notes)
-        return kept
-
-    def _say(self, notes: Counter[str]) -> None:
-        where = self._corpus.parent / "qrels"
-        skipped = "name a {} that is not there and were skipped; check that the files belong together"
-        messages = {
-            "negative_scores": "scores are negative and taken as 0 (judged, not relevant)",
-            "judgements_of_unknown_queries": "judgements " + skipped.format("query"),
-            "judgements_of_unknown_documents": "judgements " + skipped.format("document"),
-        }
-        for name, message in messages.items():
-            self._note(name, notes[name], f"{where}: {notes[name]} {message}")
-
-    def _note(self, name: str, count: int, message: str) -> None:
-        """Keep a count in `facts`, and warn of it once."""
-        if count:
-            self._counts[name] = count
-            if name not in self._said:
-                self._said.add(name)
-                warnings.warn(message, DataWarning, stacklevel=2)
-
-
-class TextFolder:
-    """Documents only: every `.txt` and `.md` file below a folder, its relative path the doc_id.
-
-    A Markdown file's first line, when it is a heading, is the title.
-    """
-
-    group = GROUP
-    exclude_self = False
-
-    def __init__(self, collection_id: str, path: Path) -> None:
-        self.id = collection_id
-        self._path = path
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """None: nothing is judged."""
-        return ()
-
-    @property
-    def facts(self) -> Mapping[str, object]:
-        """The folder."""
-        return {"path": str(self._path)}
-
-    def documents(self) -> Iterator[Document]:
-        """One document a file, ordered by path; blanks in the path become `_` in the doc_id."""
-        seen: set[str] = set()
-        for path in _text_files(self._path):
-            name = path.relative_to(self._path).as_posix()
-            lines = [line for _, line in text_lines(path)]
-            title = ""
-            if path.suffix == ".md" and lines and lines[0].startswith("# "):
-                title = lines.pop(0)[2:].strip()
-            doc_id = "_".join(name.split())
-            if doc_id in seen:
-                raise DataError(f"another file has the doc_id {doc_id!r} too; rename one", path=path)
-            seen.add(doc_id)
-            yield Document(doc_id, "\n".join(lines).strip(), title, {"file": name})
-
-    def queries(self, split: str = "test") -> Iterator[Query]:
-        """There are none: raises `UnknownNameError`, except for the split `all`, which is empty."""
-        if split != EVERY_QUERY:
-            require_split(self.id, split, ())
-        return iter(())
-
-    def qrels(self, split: str = "test") -> Qrels:
-        """There are none: raises `UnknownNameError`."""
-        require_split(self.id, split, ())
-        return {}
-
-    def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterator[TrainingPair]:
-        """There are none: raises `UnknownNameError`; `pseudo_pairs(documents())` makes some."""
-        require_split(self.id, split, ())
-        return iter(())
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not number.is_integer():
+        raise DataError(f"the score must be a whole number, got {value!r}", path=where, line=line)
+    return int(number)
 
 
 def _subsample(folder: Path) -> dict[str, object]:
@@ -400,7 +521,8 @@ def _id(record: Mapping[str, Any], seen: set[str], path: Path, line: int) -> str
     return name
 
 
-def _text(record: Mapping[str, Any], name: str, path: Path, line: int, *, optional: bool = False) -> str:
+def text_of(record: Mapping[str, Any], name: str, path: Path, line: int, *, optional: bool = False) -> str:
+    """A field that is a text; where it is optional, empty if it is not there. Raises `DataError` for any other."""
     value = record.get(name)
     if value is None and optional:
         return ""
@@ -414,183 +536,3 @@ def _metadata(record: Mapping[str, Any]) -> dict[str, str]:
     """The record's metadata as texts."""
     metadata = record.get("metadata")
     return {str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, dict) else {}
-
-
-# A collection that another library reads: streamed from it at every call, checked as a folder's files are.
-
-
-SELF_RETRIEVING = frozenset({"arguana", "quora"})
-"""Sets whose queries are documents too, by the name they have everywhere."""
-
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "dev": "dev",
-    "development": "dev",
-    "valid": "dev",
-    "validation": "dev",
-    "val": "dev",
-    "test": "test",
-}
-"""What others call a split -> what it is called here."""
-
-
-def whole(value: object, where: str) -> int:
-    """A grade as a whole number: 1 of 1, 1.0 or "1". Raises `DataError` for any other."""
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not number.is_integer():
-        raise DataError(f"{where}: the score must be a whole number, got {value!r}")
-    return int(number)
-
-
-class Source(Protocol):
-    """What is read: every method starts anew at each call."""
-
-    def documents(self) -> Iterator[Document]:
-        """The corpus, ids unchecked."""
-        ...
-
-    def queries(self) -> Iterator[Query]:
-        """Every query, judged or not, ids unchecked."""
-        ...
-
-    def judgements(self, split: str, notes: Counter[str]) -> Iterable[tuple[str, str, int]]:
-        """`(query_id, doc_id, relevance)` of a split; pairs may repeat and name what is not there.
-
-        What it mends itself it counts in `notes`.
-        """
-        ...
-
-
-class StreamedCollection:
-    """A `Collection` over a `Source`; ids and judgements are all that is held.
-
-    What is broken but usable is counted in `facts` and said once: judgements of a query or document that is not
-    there (skipped), a pair judged twice (the higher grade counts), negative grades (0), documents without text.
-    """
-
-    def __init__(
-        self,
-        collection_id: str,
-        group: str,
-        source: Source,
-        splits: Sequence[str],
-        *,
-        facts: Mapping[str, object],
-        exclude_self: bool = False,
-    ) -> None:
-        self.id, self.group, self.exclude_self = collection_id, group, exclude_self
-        self._source = source
-        self._splits = tuple(splits)
-        self._facts = dict(facts)
-        self._qrels: dict[str, Qrels] | None = None
-        self._counts: dict[str, int] = {}
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits with judgements."""
-        return self._splits
-
-    @property
-    def facts(self) -> Mapping[str, object]:
-        """Where it comes from, and counts of what was broken in what has been read so far."""
-        return {**self._facts, **self._counts}
-
-    def documents(self) -> Iterator[Document]:
-        """The corpus, streamed. Raises `DataError` for an id that is empty, has blanks or repeats."""
-        seen: set[str] = set()
-        empty = 0
-        for document in self._source.documents():
-            self._check_id("document", document.doc_id)
-            if document.doc_id in seen:
-                raise DataError(f"{self.id}: document {document.doc_id!r} comes twice; ids must be unique")
-            seen.add(document.doc_id)
-            empty += not document.content.strip()
-            yield document
-        self._note("empty_documents", empty, "documents have no text; they are kept")
-
-    def queries(self, split: str = "test") -> Iterator[Query]:
-        """The judged queries of a split, or every query for the split `all`."""
-        if split == EVERY_QUERY and split not in self.splits:
-            return self._every_query()
-        judged = self._judgements(split)
-        return (query for query in self._every_query() if query.query_id in judged)
-
-    def qrels(self, split: str = "test") -> Qrels:
-        """The judgements of a split, of queries and documents that are there."""
-        return {query_id: dict(judged) for query_id, judged in self._judgements(split).items()}
-
-    def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterator[TrainingPair]:
-        """Every query of a split with each of its relevant documents; there are no hard negatives."""
-        require_split(self.id, split, self.splits)
-        return pairs_from_qrels(self, split)
-
-    def _every_query(self) -> Iterator[Query]:
-        texts: dict[str, str] = {}
-        repeated = 0
-        for query in self._source.queries():
-            self._check_id("query", query.query_id)
-            if not query.text.strip():
-                raise DataError(f"{self.id}: query {query.query_id!r} has no text")
-            known = texts.get(query.query_id)
-            if known is None:
-                texts[query.query_id] = query.text
-                yield query
-            elif known == query.text:
-                repeated += 1
-            else:
-                raise DataError(f"{self.id}: query {query.query_id!r} comes twice, with two texts")
-        self._note("repeated_queries", repeated, "queries are listed again with the same text; each counts once")
-
-    def _check_id(self, what: str, name: str) -> None:
-        if name.split() != [name]:
-            message = f"expected an id without blanks (TREC's files cannot hold them), got {name!r}"
-            raise DataError(f"{self.id}: {what}: {message}")
-
-    def _judgements(self, split: str) -> Qrels:
-        """The judgements of a split; the first call reads all splits and passes once over the corpus."""
-        require_split(self.id, split, self.splits)
-        if self._qrels is None:
-            self._qrels = self._read_qrels()
-        return self._qrels[split]
-
-    def _read_qrels(self) -> dict[str, Qrels]:
-        notes: Counter[str] = Counter()
-        read = {split: self._read_split(split, notes) for split in self.splits}
-        wanted = {doc_id for qrels in read.values() for judged in qrels.values() for doc_id in judged}
-        documents = {document.doc_id for document in self.documents() if document.doc_id in wanted}
-        queries = {query.query_id for query in self._every_query()}
-        kept = {split: known_judgements(qrels, queries, documents, notes) for split, qrels in read.items()}
-        self._say(notes)
-        return kept
-
-    def _read_split(self, split: str, notes: Counter[str]) -> Qrels:
-        qrels: Qrels = {}
-        for query_id, doc_id, grade in self._source.judgements(split, notes):
-            if grade < 0:
-                notes["negative_scores"] += 1
-            judged = qrels.setdefault(query_id, {})
-            if doc_id in judged and judged[doc_id] != max(grade, 0):
-                notes["judged_twice"] += 1
-            judged[doc_id] = max(grade, 0, judged.get(doc_id, 0))
-        return qrels
-
-    def _say(self, notes: Counter[str]) -> None:
-        messages = {
-            "negative_scores": "scores are negative and taken as 0 (judged, not relevant)",
-            "judged_twice": "judgements are repeated with another score; the higher one counts",
-            "judgements_of_unknown_queries": "judgements name a query that is not there and were skipped",
-            "judgements_of_unknown_documents": "judgements name a document that is not there and were skipped",
-        }
-        for name, message in messages.items():
-            self._note(name, notes[name], message)
-
-    def _note(self, name: str, count: int, message: str) -> None:
-        """Keep a count in `facts`, and warn of it once."""
-        if count:
-            if name not in self._counts:
-                warnings.warn(f"{self.id}: {count} {message}", DataWarning, stacklevel=2)
-            self._counts[name] = count

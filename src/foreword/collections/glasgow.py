@@ -1,23 +1,24 @@
 """`glasgow/<name>`: cranfield, cisi, medline, cacm, npl, lisa in their own formats, downloaded or from a folder.
 
 Only test judgements exist, so these are targets, not sources. File names, counts and quirks are facts in
-`data/glasgow.json`; the formats are read by `glasgow_formats`.
+`data/glasgow.json`.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from foreword.collections.collection import Collection, DataWarning, Document, Entry, MemoryCollection, Qrels, Query
-from foreword.collections.views import ExcludingCollection, Texts
+from foreword.collections.family import Family
 from foreword.downloads.fetch import fetch_folder
 from foreword.downloads.places import DEFAULT, Resource, Transport, data_folder
-from foreword.errors import DataError, UnknownNameError
+from foreword.errors import DataError
 from foreword.files import read_json
 
 # The formats of the Glasgow test collections: SMART records, NPL's and LISA's, and their judgements.
@@ -212,53 +213,32 @@ def lisa_qrels(path: Path) -> Qrels:
 
 
 GROUP = "glasgow"
-_DATA = Path(__file__).parent / "data" / "glasgow.json"
 _LIMIT = 200_000_000
 """Bytes that an archive may unpack to; the largest known has a few million."""
 
 
+@cache
 def facts() -> dict[str, Any]:
     """What `data/glasgow.json` holds: `home`, `licence` and `collections` by name."""
-    loaded: dict[str, Any] = read_json(_DATA)
+    loaded: dict[str, Any] = read_json(Path(__file__).parent / "data" / "glasgow.json")
     return loaded
 
 
-def load(name: str, *, data: Path | None = None, exclude: Iterable[Collection] = ()) -> Collection:
-    """One of the six collections.
+class Glasgow(Family):
+    """The six collections."""
 
-    Args:
-        name: e.g. `cranfield`.
-        data: a folder with its files, or one that holds a folder of its name (`cranfield`, `cran`) or what
-            `download` made; without it, the data folder (see `foreword.downloads.data_folder`).
-        exclude: collections whose texts must not occur in this one.
+    name = GROUP
 
-    Raises:
-        UnknownNameError: no such collection.
-        DataError: files are missing or broken; the message says which, and how they may be had.
-    """
-    known = facts()
-    about = _about(name, known)
-    root = data_folder(data)
-    found = _find(about, root)
-    if found is None:
-        raise DataError(_missing(name, about, known["home"], root))
-    collection: Collection = _read(name, about, found, known)
-    excluded = Texts.of(exclude)
-    return ExcludingCollection(collection, excluded) if excluded else collection
+    def names(self) -> Mapping[str, Any]:
+        """The facts of each collection."""
+        known: Mapping[str, Any] = facts()["collections"]
+        return known
 
-
-def knows(name: str) -> bool:
-    """Whether it is one of the six."""
-    return name in facts()["collections"]
-
-
-def entries(data: Path | None = None) -> list[Entry]:
-    """The six, each with whether its files are in the data folder."""
-    known = facts()
-    root = data_folder(data)
-    return [
-        Entry(
-            f"{GROUP}/{name}",
+    def entry(self, name: str, root: Path) -> Entry:
+        """The catalogue's line of a collection."""
+        about, known = self.about(name), facts()
+        return Entry(
+            self.id(name),
             GROUP,
             about["description"],
             ("test",),
@@ -268,52 +248,52 @@ def entries(data: Path | None = None) -> list[Entry]:
             documents=about["documents"],
             queries={"test": about["judged_queries"]},
         )
-        for name, about in known["collections"].items()
-    ]
 
+    def open(self, name: str, data: Path | None) -> Collection:
+        """One of the six.
 
-def download(name: str, data: Path, transport: Transport = DEFAULT) -> Path:
-    """Get a collection's files into the data folder, unless they are there.
+        Args:
+            name: e.g. `cranfield`.
+            data: a folder with its files, or one that holds a folder of its name (`cranfield`, `cran`) or what
+                `download` made; without it, the data folder (see `foreword.downloads.data_folder`).
 
-    Args:
-        name: e.g. `cranfield`.
-        data: the data folder; the archive is unpacked into `glasgow/<name>` below it.
-        transport: see `foreword.downloads`.
+        Raises:
+            UnknownNameError: no such collection.
+            DataError: files are missing or broken; the message says which, and how they may be had.
+        """
+        about, root = self.about(name), data_folder(data)
+        found = _find(about, root)
+        if found is None:
+            raise DataError(
+                f"{self.id(name)} needs the files {_needed(about)}; not found in {root} or its folder "
+                f"{about['folders'][0]}. `foreword download {self.id(name)}` gets them from "
+                f"{facts()['home']}{about['archive']}; or say data=FOLDER (--data FOLDER, FOREWORD_DATA) where you "
+                "have them"
+            )
+        return _read(name, about, found)
 
-    Returns:
-        The folder with the files.
-
-    Raises:
-        UnknownNameError: no such collection.
-        DataError: the archive cannot be had or unpacked, or lacks a file.
-    """
-    known = facts()
-    about = _about(name, known)
-    found = _find(about, data)
-    if found is None:
-        folder = Path(data) / GROUP / name
-        fetch_folder(resource(name), data, folder, transport, limit=_LIMIT)
+    def download(self, name: str, data: Path, transport: Transport = DEFAULT) -> Path:
+        """Get a collection's files into `glasgow/<name>` below the data folder, unless they are there."""
+        about = self.about(name)
         found = _find(about, data)
         if found is None:
-            raise DataError(f"lacks one of the files {_needed(about)}; delete it to unpack again", path=folder)
-    return found["documents"][0].parent
+            folder = Path(data) / GROUP / name
+            fetch_folder(self.resource(name), data, folder, transport, limit=_LIMIT)
+            found = _find(about, data)
+            if found is None:
+                raise DataError(f"lacks one of the files {_needed(about)}; delete it to unpack again", path=folder)
+        return found["documents"][0].parent
+
+    def resource(self, name: str) -> Resource:
+        """The archive of one of the six at its home site."""
+        archive = self.about(name)["archive"]
+        return Resource(f"{GROUP}/{PurePosixPath(archive).name}", (facts()["home"] + archive,))
 
 
-def resource(name: str) -> Resource:
-    """The archive of one of the six at its home site."""
-    known = facts()
-    archive = _about(name, known)["archive"]
-    return Resource(f"{GROUP}/{PurePosixPath(archive).name}", (known["home"] + archive,))
+GLASGOW = Glasgow()
 
 
-def _about(name: str, known: dict[str, Any]) -> dict[str, Any]:
-    if name not in known["collections"]:
-        raise UnknownNameError(f"no collection {GROUP}/{name}; known: {', '.join(known['collections'])}")
-    about: dict[str, Any] = known["collections"][name]
-    return about
-
-
-def _find(about: dict[str, Any], root: Path) -> dict[str, list[Path]] | None:
+def _find(about: Mapping[str, Any], root: Path) -> dict[str, list[Path]] | None:
     """The files of each role, in the folder itself or in one of the collection's usual names below it."""
     names: list[str] = about["folders"]
     below = [*names, *(f"{GROUP}/{name}" for name in names)]
@@ -349,19 +329,11 @@ def _matches(name: str, pattern: str) -> bool:
     )
 
 
-def _needed(about: dict[str, Any]) -> str:
+def _needed(about: Mapping[str, Any]) -> str:
     return ", ".join(patterns[0] for patterns in about["files"].values())
 
 
-def _missing(name: str, about: dict[str, Any], home: str, root: Path) -> str:
-    return (
-        f"glasgow/{name} needs the files {_needed(about)}; not found in {root} or its folder {about['folders'][0]}. "
-        f"`foreword download glasgow/{name}` gets them from {home}{about['archive']}; or say data=FOLDER "
-        "(--data FOLDER, FOREWORD_DATA) where you have them"
-    )
-
-
-def _read(name: str, about: dict[str, Any], files: dict[str, list[Path]], known: dict[str, Any]) -> MemoryCollection:
+def _read(name: str, about: Mapping[str, Any], files: Mapping[str, list[Path]]) -> MemoryCollection:
     repeated: list[str] = []
     documents = tuple(_documents(about["format"], files["documents"], repeated))
     ids = {document.doc_id for document in documents}
@@ -374,15 +346,15 @@ def _read(name: str, about: dict[str, Any], files: dict[str, list[Path]], known:
         "empty_documents": sum(not document.content for document in documents),
         "repeated_documents": len(repeated),
         "expected": {"documents": about["documents"], "judged_queries": about["judged_queries"]},
-        "licence": known["licence"],
-        "home": known["home"],
+        "licence": facts()["licence"],
+        "home": facts()["home"],
     }
     _check_counts(name, about, len(documents), len(judged))
     kept = tuple(query for query in queries if query.query_id in judged)
     return MemoryCollection(f"{GROUP}/{name}", GROUP, documents, {"test": kept}, {"test": judged}, counts)
 
 
-def _check_counts(name: str, about: dict[str, Any], documents: int, judged: int) -> None:
+def _check_counts(name: str, about: Mapping[str, Any], documents: int, judged: int) -> None:
     """Warn when there is less than the collection is known to have: its files are cut, or a selection."""
     for what, got, expected in (
         ("documents", documents, about["documents"]),
@@ -409,7 +381,7 @@ def _documents(form: str, paths: list[Path], repeated: list[str]) -> Iterator[Do
                 raise DataError(f"document {record.number} comes twice", path=path, line=record.line)
 
 
-def _queries(about: dict[str, Any], path: Path) -> Iterator[Query]:
+def _queries(about: Mapping[str, Any], path: Path) -> Iterator[Query]:
     """The queries: title (where there is one) and text; numbered by position where the judgements are."""
     read = {"smart": smart, "npl": npl, "lisa": lisa_queries}[about["format"]]
     seen: set[str] = set()
@@ -422,7 +394,7 @@ def _queries(about: dict[str, Any], path: Path) -> Iterator[Query]:
         yield Query(record.number, f"{record.title} {record.text}".strip())
 
 
-def _qrels(about: dict[str, Any], path: Path) -> Qrels:
+def _qrels(about: Mapping[str, Any], path: Path) -> Qrels:
     if about["format"] == "npl":
         return npl_qrels(path)
     if about["format"] == "lisa":

@@ -11,14 +11,14 @@ import re
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from foreword.collections.collection import SPLITS, Collection, DataWarning, Document, Entry, Query, json_lines
-from foreword.collections.folder import SELF_RETRIEVING, SPLIT_NAMES, StreamedCollection, read_qrels, whole
-from foreword.collections.views import ExcludingCollection, Texts
-from foreword.downloads import Transport, data_folder, locked
+from foreword.collections.family import Family
+from foreword.collections.folder import SELF_RETRIEVING, SPLIT_NAMES, StreamedCollection, read_qrels, text_of, whole
+from foreword.downloads.places import DEFAULT, Transport, data_folder, locked
 from foreword.errors import DataError
 from foreword.files import read_json, write_json
 
@@ -107,7 +107,7 @@ def judgements(path: Path, notes: Counter[str]) -> Iterator[tuple[str, str, int]
         return
     for number, row in rows(path):
         query_id, doc_id = identifier(row, "query-id", path, number), identifier(row, "corpus-id", path, number)
-        yield query_id, doc_id, whole(row.get("score"), f"{path}:{number}")
+        yield query_id, doc_id, whole(row.get("score"), path, number)
 
 
 def identifier(row: Mapping[str, Any], name: str, path: Path, number: int) -> str:
@@ -174,88 +174,85 @@ _TABLES = ("*.parquet", "*.jsonl", "*.jsonl.gz", "*.tsv", "README.md")
 _REPOSITORY = re.compile(r"(?:[\w-][\w.-]*/)?[\w-][\w.-]*")
 
 
-def load(
-    name: str,
-    *,
-    data: Path | None = None,
-    exclude: Iterable[Collection] = (),
-    revision: str | None = None,
-    exclude_self: bool | None = None,
-) -> Collection:
-    """A retrieval set of the hub that `download` brought, or one in any folder in that layout.
+class HubDatasets(Family):
+    """Any retrieval set of the hub."""
 
-    Without judgements it is a collection of documents only.
+    name = GROUP
 
-    Args:
-        name: `<namespace>/<name>`, or with `@<revision>` behind it; or a folder's path (relative to `data`).
-        data: the data folder.
-        exclude: collections whose texts must not occur in this one.
-        revision: branch, tag or commit that was downloaded; None: the one in the name, or the main branch.
-        exclude_self: a query's own document never counts as a hit; by default for `arguana` and `quora`.
+    def knows(self, name: str) -> bool:
+        """Any repository or folder may be asked for; `open` says when it is not there."""
+        return bool(name)
 
-    Raises:
-        DataError: it is not there, or its files are broken or in another layout.
-    """
-    folder = _find(name, data, revision)
-    if folder is None:
-        where = _place(data_folder(data), *_parse(name, revision))
-        raise DataError(f"{GROUP}:{name} is not there (looked for {where}); say `foreword download {GROUP}:{name}`")
-    source = _Source(folder)
-    tail = folder.name.partition("@")[0].casefold()
-    own = tail in SELF_RETRIEVING if exclude_self is None else exclude_self
-    facts = {"path": str(folder), **_origin(folder)}
-    splits = tuple(source.qrels)
-    collection: Collection = StreamedCollection(f"{GROUP}:{name}", GROUP, source, splits, facts=facts, exclude_self=own)
-    excluded = Texts.of(exclude)
-    return ExcludingCollection(collection, excluded) if excluded else collection
+    def entries(self, data: Path | None = None) -> list[Entry]:
+        """The form in which its sets are named; `data` is not used."""
+        what = "a retrieval set of the Hugging Face hub in BEIR's or MTEB's layout, or a folder in that layout"
+        home = "https://huggingface.co/datasets"
+        return [Entry(f"{GROUP}:NAMESPACE/NAME", GROUP, what, ("train", "dev", "test"), True, home=home)]
 
+    def open(
+        self, name: str, data: Path | None, *, revision: str | None = None, exclude_self: bool | None = None
+    ) -> Collection:
+        """A retrieval set of the hub that `download` brought, or one in any folder in that layout.
 
-def knows(name: str) -> bool:
-    """Any repository or folder may be asked for; `load` says when it is not there."""
-    return bool(name)
+        Without judgements it is a collection of documents only.
 
+        Args:
+            name: `<namespace>/<name>`, or with `@<revision>` behind it; or a folder's path (relative to `data`).
+            data: the data folder.
+            revision: branch, tag or commit that was downloaded; None: the one in the name, or the main branch.
+            exclude_self: a query's own document never counts as a hit; by default for `arguana` and `quora`.
 
-def entries(data: Path | None = None) -> list[Entry]:
-    """The form in which its sets are named; `data` is not used."""
-    what = "a retrieval set of the Hugging Face hub in BEIR's or MTEB's layout, or a folder in that layout"
-    home = "https://huggingface.co/datasets"
-    return [Entry(f"{GROUP}:NAMESPACE/NAME", GROUP, what, ("train", "dev", "test"), True, home=home)]
+        Raises:
+            DataError: it is not there, or its files are broken or in another layout.
+        """
+        folder, place = Path(data or "", name).expanduser(), _place(data_folder(data), *_parse(name, revision))
+        if revision is not None or not folder.is_dir():
+            folder = place
+        if not folder.is_dir():
+            raise DataError(f"{GROUP}:{name} is not there (looked for {place}); say `foreword download {GROUP}:{name}`")
+        source = _Tables(folder)
+        tail = folder.name.partition("@")[0].casefold()
+        own = tail in SELF_RETRIEVING if exclude_self is None else exclude_self
+        facts = {"path": str(folder), **_origin(folder)}
+        return StreamedCollection(f"{GROUP}:{name}", GROUP, source, tuple(source.qrels), facts=facts, exclude_self=own)
 
+    def download(self, name: str, data: Path, transport: Transport = DEFAULT, revision: str | None = None) -> Path:
+        """Bring a repository's tables, and those of `<name>-qrels` where it has no judgements of its own.
 
-def download(name: str, data: Path, transport: Transport, revision: str | None = None) -> Path:
-    """Bring a repository's tables, and those of `<name>-qrels` where it has no judgements of its own.
+        Args:
+            name: `<namespace>/<name>`, or with `@<revision>` behind it.
+            data: the data folder; the tables come below its `hf`.
+            transport: whether the network may be asked, and whether a progress bar is shown.
+            revision: branch, tag or commit; None: the one in the name, or the main branch.
 
-    Args:
-        name: `<namespace>/<name>`, or with `@<revision>` behind it.
-        data: the data folder; the tables come below its `hf`.
-        transport: whether the network may be asked, and whether a progress bar is shown.
-        revision: branch, tag or commit; None: the one in the name, or the main branch.
+        Returns:
+            The folder with its tables.
 
-    Returns:
-        The folder with its tables.
-
-    Raises:
-        DataError: no such repository, it cannot be had, or it is in another layout.
-    """
-    repository, revision = _parse(name, revision)
-    if not _REPOSITORY.fullmatch(repository):
-        raise DataError(f"expected a repository's name such as mteb/scifact, got {name!r}")
-    folder = _place(Path(data), repository, revision)
-    with locked(Path(data), folder.relative_to(data).as_posix()):
-        if not folder.is_dir() and not _snapshot(repository, revision, folder, transport):
-            raise DataError(f"the hub has no dataset {repository!r} (or it is private, and you are not logged in)")
-        table_files(folder, "corpus")  # raises when it is in another layout
-        has_judgements = bool(judgement_files(folder))
-        if not has_judgements and not transport.is_offline:
-            has_judgements = _snapshot(f"{repository}-qrels", None, qrels_folder(folder), transport)
-    if not has_judgements:
-        message = f"{GROUP}:{name} has no judgements; it is a collection of documents only"
-        warnings.warn(message, DataWarning, stacklevel=2)
-    return folder
+        Raises:
+            DataError: no such repository, it cannot be had, or it is in another layout.
+        """
+        repository, revision = _parse(name, revision)
+        if not _REPOSITORY.fullmatch(repository):
+            raise DataError(f"expected a repository's name such as mteb/scifact, got {name!r}")
+        folder = _place(Path(data), repository, revision)
+        with locked(Path(data), folder.relative_to(data).as_posix()):
+            if not folder.is_dir() and not _snapshot(repository, revision, folder, transport):
+                raise DataError(f"the hub has no dataset {repository!r} (or it is private, and you are not logged in)")
+            table_files(folder, "corpus")  # raises when it is in another layout
+            has_judgements = bool(judgement_files(folder))
+            if not has_judgements and not transport.is_offline:
+                has_judgements = _snapshot(f"{repository}-qrels", None, qrels_folder(folder), transport)
+        if not has_judgements:
+            message = f"{GROUP}:{name} has no judgements; it is a collection of documents only"
+            warnings.warn(message, DataWarning, stacklevel=2)
+        return folder
 
 
-class _Source:
-    """The tables of a folder as a `streamed.Source`."""
+HUB_DATASETS = HubDatasets()
+
+
+class _Tables:
+    """The tables of a folder as a `Source`."""
 
     def __init__(self, folder: Path) -> None:
         self._corpus = table_files(folder, "corpus")
@@ -265,13 +262,13 @@ class _Source:
     def documents(self) -> Iterator[Document]:
         for path in self._corpus:
             for number, row in rows(path):
-                title = _text(row, "title", path, number, optional=True)
-                yield Document(identifier(row, "_id", path, number), _text(row, "text", path, number), title)
+                title = text_of(row, "title", path, number, optional=True)
+                yield Document(identifier(row, "_id", path, number), text_of(row, "text", path, number), title)
 
     def queries(self) -> Iterator[Query]:
         for path in self._queries:
             for number, row in rows(path):
-                yield Query(identifier(row, "_id", path, number), _text(row, "text", path, number))
+                yield Query(identifier(row, "_id", path, number), text_of(row, "text", path, number))
 
     def judgements(self, split: str, notes: Counter[str]) -> Iterator[tuple[str, str, int]]:
         for path in self.qrels[split]:
@@ -288,14 +285,6 @@ def _place(data: Path, repository: str, revision: str | None) -> Path:
     """Where a repository's tables are kept."""
     suffix = f"@{revision.replace('/', '_')}" if revision else ""
     return data / GROUP / f"{repository}{suffix}"
-
-
-def _find(name: str, data: Path | None, revision: str | None) -> Path | None:
-    own = Path(data or "", name).expanduser()
-    if revision is None and own.is_dir():
-        return own
-    place = _place(data_folder(data), *_parse(name, revision))
-    return place if place.is_dir() else None
 
 
 def _origin(folder: Path) -> dict[str, Any]:
@@ -340,13 +329,3 @@ def _restart_unless(commit: str, part: Path) -> None:
         shutil.rmtree(part)
     part.mkdir(parents=True, exist_ok=True)
     note.write_text(commit, "utf-8")
-
-
-def _text(row: Mapping[str, Any], name: str, path: Path, number: int, *, optional: bool = False) -> str:
-    value = row.get(name)
-    if value is None and optional:
-        return ""
-    if not isinstance(value, str):
-        got = "nothing" if value is None else type(value).__name__
-        raise DataError(f"expected {name!r}, a text; got {got}", path=path, line=number)
-    return value

@@ -9,15 +9,15 @@ from __future__ import annotations
 import difflib
 import importlib.util
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 from foreword.collections.collection import Collection, Document, Entry, Query, TrainingPair, require_split
+from foreword.collections.family import Family
 from foreword.collections.folder import SELF_RETRIEVING, SPLIT_NAMES, StreamedCollection, whole
-from foreword.collections.views import ExcludingCollection, Texts
 from foreword.errors import DataError, UnknownNameError
 
 GROUP = "ir_datasets"
@@ -26,59 +26,55 @@ _NO_TEXT = frozenset({"doc_id", "query_id", "title", "url"})
 """Fields that are no part of a document's text where the library does not say itself what its text is."""
 
 
-def load(
-    name: str,
-    *,
-    data: Path | None = None,
-    exclude: Iterable[Collection] = (),
-    docpairs: bool | None = None,
-    exclude_self: bool | None = None,
-) -> Collection:
-    """A data set of ir_datasets.
+class IrDatasets(Family):
+    """Any data set of the library."""
 
-    Without judgements (and docpairs) it is a collection of documents only.
+    name = GROUP
 
-    Args:
-        name: the library's id, e.g. `beir/scifact/test` or `msmarco-passage/train/triples-small`. The last part
-            that is a split's name says which split it is; without one it is `test`.
-        data: not used; the library has its own folder.
-        exclude: collections whose texts must not occur in this one.
-        docpairs: for training, take the data set's pairs of a relevant and another document, which become hard
-            negatives; None: if it has such pairs and no judgements.
-        exclude_self: a query's own document never counts as a hit; by default for ids with arguana or quora.
+    def knows(self, name: str) -> bool:
+        """Any id may be asked for; `open` says when the library does not know it."""
+        return bool(name)
 
-    Raises:
-        UnknownNameError: the library knows no such id.
-        DataError: the library is not installed, the data set has no documents, or docpairs that it has not.
-    """
-    dataset = _dataset(name)
-    if not dataset.has_docs():
-        raise DataError(f"{GROUP}:{name} has no documents; take an id that has them")
-    has_pairs = dataset.has_queries() and dataset.has_docpairs()
-    if docpairs and not has_pairs:
-        raise DataError(f"{GROUP}:{name} has no docpairs; leave docpairs out")
-    judged = dataset.has_queries() and dataset.has_qrels()
-    by_docpairs = has_pairs and split_of_id(name) == "train" and not judged if docpairs is None else docpairs
-    splits = (split_of_id(name),) if judged or by_docpairs else ()
-    own = bool(SELF_RETRIEVING & set(name.split("/"))) if exclude_self is None else exclude_self
-    kind = _WithDocpairs if by_docpairs else StreamedCollection
-    facts = {"ir_datasets": _version(), "training_pairs": "docpairs" if by_docpairs else "judgements"}
-    source = _Source(f"{GROUP}:{name}", dataset, judged=judged)
-    collection: Collection = kind(f"{GROUP}:{name}", GROUP, source, splits, facts=facts, exclude_self=own)
-    excluded = Texts.of(exclude)
-    return ExcludingCollection(collection, excluded) if excluded else collection
+    def entries(self, data: Path | None = None) -> list[Entry]:
+        """The form in which its data sets are named; `data` is not used."""
+        there = importlib.util.find_spec("ir_datasets") is not None
+        what = "a data set of the ir_datasets library" + ("" if there else " (pip install foreword[ir-datasets])")
+        return [Entry(f"{GROUP}:ID", GROUP, what, ("train", "dev", "test"), there, home="https://ir-datasets.com/")]
+
+    def open(
+        self, name: str, data: Path | None, *, docpairs: bool | None = None, exclude_self: bool | None = None
+    ) -> Collection:
+        """A data set of ir_datasets. Without judgements (and docpairs) it is a collection of documents only.
+
+        Args:
+            name: the library's id, e.g. `beir/scifact/test` or `msmarco-passage/train/triples-small`. The last part
+                that is a split's name says which split it is; without one it is `test`.
+            data: not used; the library has its own folder.
+            docpairs: for training, take the data set's pairs of a relevant and another document, which become hard
+                negatives; None: if it has such pairs and no judgements.
+            exclude_self: a query's own document never counts as a hit; by default for ids with arguana or quora.
+
+        Raises:
+            UnknownNameError: the library knows no such id.
+            DataError: the library is not installed, the data set has no documents, or docpairs that it has not.
+        """
+        dataset = _dataset(name)
+        if not dataset.has_docs():
+            raise DataError(f"{GROUP}:{name} has no documents; take an id that has them")
+        has_pairs = dataset.has_queries() and dataset.has_docpairs()
+        if docpairs and not has_pairs:
+            raise DataError(f"{GROUP}:{name} has no docpairs; leave docpairs out")
+        judged = dataset.has_queries() and dataset.has_qrels()
+        by_docpairs = has_pairs and split_of_id(name) == "train" and not judged if docpairs is None else docpairs
+        splits = (split_of_id(name),) if judged or by_docpairs else ()
+        own = bool(SELF_RETRIEVING & set(name.split("/"))) if exclude_self is None else exclude_self
+        kind = _WithDocpairs if by_docpairs else StreamedCollection
+        facts = {"ir_datasets": _version(), "training_pairs": "docpairs" if by_docpairs else "judgements"}
+        source = _Dataset(f"{GROUP}:{name}", dataset, judged=judged)
+        return kind(f"{GROUP}:{name}", GROUP, source, splits, facts=facts, exclude_self=own)
 
 
-def knows(name: str) -> bool:
-    """Any id may be asked for; `load` says when the library does not know it."""
-    return bool(name)
-
-
-def entries(data: Path | None = None) -> list[Entry]:
-    """The form in which its data sets are named; `data` is not used."""
-    there = importlib.util.find_spec("ir_datasets") is not None
-    what = "a data set of the ir_datasets library" + ("" if there else " (pip install foreword[ir-datasets])")
-    return [Entry(f"{GROUP}:ID", GROUP, what, ("train", "dev", "test"), there, home="https://ir-datasets.com/")]
+IR_DATASETS = IrDatasets()
 
 
 def split_of_id(name: str) -> str:
@@ -86,8 +82,8 @@ def split_of_id(name: str) -> str:
     return next((SPLIT_NAMES[part] for part in reversed(name.split("/")) if part in SPLIT_NAMES), "test")
 
 
-class _Source:
-    """The library's data set as a `streamed.Source`."""
+class _Dataset:
+    """The library's data set as a `Source`."""
 
     def __init__(self, collection_id: str, dataset: Any, *, judged: bool) -> None:
         self.id, self.dataset, self._judged = collection_id, dataset, judged
@@ -122,7 +118,7 @@ class _Source:
 class _WithDocpairs(StreamedCollection):
     """Training pairs are the library's docpairs, in its order; their texts are looked up in its document store."""
 
-    _source: _Source
+    _source: _Dataset
 
     def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterator[TrainingPair]:
         """A pair for each run of docpairs with one query and relevant document, the others its hard negatives.
@@ -148,7 +144,8 @@ class _WithDocpairs(StreamedCollection):
             lost += sum(other not in found for other in wanted)
             negatives = tuple(found[other] for other in wanted if other in found)
             yield TrainingPair(query_id, texts[query_id], doc_id, found[doc_id], negatives)
-        self._note("docpairs_of_unknown_texts", lost, "docpairs name a query or document that is not there")
+        message = f"{self.id}: {lost} docpairs name a query or document that is not there"
+        self._note("docpairs_of_unknown_texts", lost, message)
 
 
 def _dataset(name: str) -> Any:

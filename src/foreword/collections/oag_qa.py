@@ -1,7 +1,8 @@
 """`oag-qa/<topic>`: questions from forums and the papers that answer them, 10,000 papers a topic, 87 topics.
 
-The data has no splits of its own, so questions are split here by a hash of their text. Topics, files and the
-archive are facts in `data/oag_qa.json`.
+`oag-qa-disciplines/<discipline>` is the union of a discipline's topics. The data has no splits of its own, so
+questions are split here by a hash of their text. Topics, files and the archive are facts in `data/oag_qa.json`.
+Results are compared by Success@20: the share of questions with a right paper among 20.
 """
 
 from __future__ import annotations
@@ -36,168 +37,20 @@ from foreword.collections.collection import (
     normalise,
     split_of,
 )
-from foreword.collections.views import ExcludingCollection, Texts
-from foreword.downloads import Resource, Transport, data_folder, extract, fetch, fetch_folder, locked
+from foreword.collections.family import Family
+from foreword.downloads.archives import extract
+from foreword.downloads.fetch import fetch, fetch_folder
+from foreword.downloads.places import DEFAULT, Resource, Transport, data_folder, locked
 from foreword.errors import DataError, UnknownNameError
 from foreword.files import read_json
-
-# The two files of an OAG-QA topic: questions with the titles of their papers, and the papers.
-#
-# Both are tab separated with quotes as Python's csv and pandas write them: a field in quotes may hold tabs and
-# line ends. The lists of titles are Python literals; they are read as such, never run.
-
-
-_PAPER_COLUMNS = ("id", "abstract", "title")
-_LONGEST_FIELD = 1 << 30  # characters; csv's own limit of 131,072 is below some abstracts' length
-_LONGEST_LIST = 1 << 20  # characters of one list of titles
-
-_STRING = r"""(?:'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+")"""
-_LIST_OF_STRINGS = re.compile(rf"\s*\[\s*(?:{_STRING}\s*(?:,\s*{_STRING}\s*)*+,?\s*)?\]\s*")
-
-_csv_limit = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One question; `query_id` is `q` and its position in the file, from 1."""
-
-    query_id: str
-    text: str
-    titles: tuple[str, ...]
-    """Of the papers that answer it."""
-
-
-def read_questions(path: Path) -> list[Question]:
-    """The questions of a topic, in the file's order.
-
-    Raises:
-        DataError: not two columns, an empty question, or a list that is no flat list of texts.
-    """
-    questions: list[Question] = []
-    for line, row in tsv_rows(path):
-        if len(row) < 2:
-            raise DataError("1 column; expected a question and a list of titles", path=path, line=line)
-        text = row[0].strip()
-        if not text:
-            raise DataError("the question is empty", path=path, line=line)
-        questions.append(Question(f"q{len(questions) + 1}", text, literal_titles(row[1], path, line)))
-    return questions
-
-
-def read_papers(path: Path, notes: Counter[str]) -> list[Document]:
-    """The papers of a topic, in the file's order; of an id that comes again the first is kept.
-
-    Args:
-        path: columns id, abstract, title, or those that a first row beginning with `id` names.
-        notes: `repeated_documents` counts the rows left out.
-
-    Raises:
-        DataError: fewer columns, or an id that is empty or has blanks.
-    """
-    papers: dict[str, Document] = {}
-    places = {name: place for place, name in enumerate(_PAPER_COLUMNS)}
-    for number, (line, row) in enumerate(tsv_rows(path)):
-        if number == 0 and row[0].strip() == "id":
-            places = _header(row, path, line)
-            continue
-        if len(row) <= max(places.values()):
-            message = f"{len(row)} columns; expected {', '.join(_PAPER_COLUMNS)}"
-            raise DataError(message, path=path, line=line)
-        doc_id = row[places["id"]].strip()
-        if doc_id.split() != [doc_id]:
-            raise DataError(f"expected an id without blanks, got {doc_id!r}", path=path, line=line)
-        if doc_id in papers:
-            notes["repeated_documents"] += 1
-            continue
-        papers[doc_id] = Document(doc_id, row[places["abstract"]], row[places["title"]])
-    return list(papers.values())
-
-
-def literal_titles(text: str, path: Path, line: int) -> tuple[str, ...]:
-    """The texts of a Python list literal such as `['A title', "another's"]`.
-
-    Anything else (a call, a name, a nested list, texts without a comma between them) is a `DataError`.
-    """
-    expected = "expected a Python list of texts, such as ['A title', 'another']"
-    if len(text) > _LONGEST_LIST:
-        message = f"the list of titles has {len(text)} characters, more than {_LONGEST_LIST}"
-        raise DataError(message, path=path, line=line)
-    if not _LIST_OF_STRINGS.fullmatch(text):  # so the parser meets no depth, and nothing but texts
-        shown = text if len(text) <= 80 else text[:77] + "..."
-        raise DataError(f"{expected}; got {shown!r}", path=path, line=line)
-    try:
-        titles = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError) as error:  # e.g. a broken \x escape
-        raise DataError(f"{expected}; {error}", path=path, line=line) from error
-    return tuple(titles)
-
-
-def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a tab separated UTF-8 file with the number of each one's first line; empty ones are passed over.
-
-    Raises:
-        DataError: it cannot be read, is not UTF-8, or a quote is not closed.
-    """
-    end = "\x00end"  # a last line of our own: an open quote would swallow it
-    line = 1
-
-    def lines() -> Iterator[str]:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            last = ""
-            for last in file:
-                yield last
-        if last and not last.endswith(("\n", "\r")):
-            yield "\n"
-        yield end
-
-    try:
-        with _long_fields():
-            reader = csv.reader(lines(), delimiter="\t")
-            rows = []
-            for row in reader:
-                rows.append((line, row))
-                line = reader.line_num + 1
-    except UnicodeDecodeError as error:
-        message = "not UTF-8; convert the file, e.g. iconv -f latin1 -t utf-8"
-        raise DataError(message, path=path) from error
-    except csv.Error as error:
-        raise DataError(f"broken table ({error})", path=path, line=line) from error
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
-    start, last_row = rows.pop()
-    if last_row != [end]:
-        raise DataError("a quote that opens in this row is never closed", path=path, line=start)
-    yield from ((number, row) for number, row in rows if any(field.strip() for field in row))
-
-
-def _header(row: list[str], path: Path, line: int) -> dict[str, int]:
-    """`name -> place` of the three columns that a header names."""
-    names = [name.strip() for name in row]
-    missing = [name for name in _PAPER_COLUMNS if name not in names]
-    if missing:
-        message = f"the header {names} has no {' or '.join(missing)}; expected {', '.join(_PAPER_COLUMNS)}"
-        raise DataError(message, path=path, line=line)
-    return {name: names.index(name) for name in _PAPER_COLUMNS}
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """Let csv read long fields meanwhile; its limit is one for the whole process and is put back."""
-    with _csv_limit:
-        before = csv.field_size_limit(_LONGEST_FIELD)
-        try:
-            yield
-        finally:
-            csv.field_size_limit(before)
-
-
-# Where OAG-QA's files are, and how they get there: one archive on Google Drive, or the user's own copy.
-
 
 log = logging.getLogger(__name__)
 
 FOLDER = "oag-qa"
-"""Below the data folder."""
+"""The topics' family, and the folder below the data folder."""
+
+TITLES = ("exact", "normalised")
+"""How a listed title finds its papers: character by character, or after `normalise`."""
 
 
 @cache
@@ -205,6 +58,181 @@ def facts() -> dict[str, Any]:
     """What `data/oag_qa.json` holds: `home`, `archive`, `files` and the topics of the `disciplines`."""
     loaded: dict[str, Any] = read_json(Path(__file__).parent / "data" / "oag_qa.json")
     return loaded
+
+
+class OagQa(Family):
+    """Collections made of topics."""
+
+    noun: str
+    """What one of them is called."""
+
+    def names(self) -> Mapping[str, Sequence[str]]:
+        """The topics of each collection."""
+        raise NotImplementedError
+
+    def description(self, name: str) -> str:
+        """What a collection is, for the catalogue."""
+        raise NotImplementedError
+
+    def about(self, name: str) -> Sequence[str]:
+        """A collection's topics. Raises `UnknownNameError` when there is no such collection."""
+        if not self.knows(name):
+            raise UnknownNameError(f"no {self.noun} {name!r} in OAG-QA; known: {', '.join(self.names())}")
+        return self.names()[name]
+
+    def entry(self, name: str, root: Path) -> Entry:
+        """The catalogue's line of a collection; the size is that of the one archive with all of them."""
+        about = facts()
+        return Entry(
+            self.id(name),
+            self.name,
+            self.description(name),
+            SPLITS,
+            find(self.about(name), root) is not None,
+            about["licence"] or "",
+            about["home"],
+            size=about["archive"]["size"],
+            citation=about["citation"],
+        )
+
+    def open(self, name: str, data: Path | None, *, titles: str = "exact", seed: int = 0) -> Collection:
+        """The questions and papers of a collection's topics.
+
+        A title finds its papers in all of the topics: the same paper may be in two topics' files.
+
+        Args:
+            name: e.g. `geometry`.
+            data: the data folder, or one that holds the tables.
+            titles: `exact` or `normalised`: how a listed title finds its papers.
+            seed: of the split into train, dev and test.
+
+        Raises:
+            UnknownNameError: no such topic or discipline, or another value of `titles`.
+            DataError: files are missing or broken; the message says which.
+        """
+        topics, collection_id = self.about(name), self.id(name)
+        if titles not in TITLES:
+            raise UnknownNameError(f"titles is one of {', '.join(TITLES)}; got {titles!r}")
+        folder = require(collection_id, topics, data)
+        notes: Counter[str] = Counter()
+        papers, questions = self._read(topics, folder, notes)
+        relevant = _match(questions, papers, normalised=titles == "normalised", notes=notes)
+        notes["documents"], notes["questions"] = len(papers), len(questions)
+        notes["empty_documents"] = sum(not paper.content.strip() for paper in papers)
+        split = {"by": "hash of the question's normalised text", "seed": seed, "shares": dict(FRACTIONS)}
+        counts = {"path": str(folder), "titles": titles, "split": split, **dict(sorted(notes.items()))}
+        _say(collection_id, notes, titles)
+        queries: dict[str, list[Query]] = {split: [] for split in SPLITS}
+        qrels: dict[str, Qrels] = {split: {} for split in SPLITS}
+        for question in questions:
+            if question.query_id in relevant:
+                part = split_of(question.text, seed)
+                queries[part].append(Query(question.query_id, question.text))
+                qrels[part][question.query_id] = relevant[question.query_id]
+        present = [split for split in SPLITS if qrels[split]]
+        return MemoryCollection(
+            collection_id,
+            self.name,
+            tuple(papers),
+            {split: tuple(queries[split]) for split in present},
+            {split: qrels[split] for split in present},
+            counts,
+        )
+
+    def _read(self, topics: Sequence[str], folder: Path, notes: Counter[str]) -> tuple[list[Document], list[Question]]:
+        """The papers and questions of topics; outside of the topics' own family, ids are `<topic>/<id>`."""
+        papers: list[Document] = []
+        questions: list[Question] = []
+        for topic in topics:
+            question_file, paper_file = topic_files(topic)
+            prefix = "" if self.noun == "topic" else f"{topic}/"
+            about = {"topic": topic} if prefix else {}
+            for paper in read_papers(folder / paper_file, notes):
+                papers.append(replace(paper, doc_id=prefix + paper.doc_id, metadata=about))
+            questions += [replace(q, query_id=prefix + q.query_id) for q in read_questions(folder / question_file)]
+        return papers, questions
+
+    def download(self, name: str, data: Path, transport: Transport = DEFAULT, source: Path | None = None) -> Path:
+        """The folder with a collection's files; the one archive brings those of all topics.
+
+        Args:
+            name: the topic or discipline.
+            data: the data folder.
+            transport: of the download.
+            source: the user's own copy, instead of a download: a folder, which is linked to from the data folder
+                (copied where links cannot be made), or a zip or tar archive, which is unpacked.
+
+        Raises:
+            DataError: gdown is missing or fails, the source does not exist, or lacks the files.
+        """
+        return obtain(self.id(name), self.about(name), Path(data), transport, source)
+
+
+class Topics(OagQa):
+    """The 87 topics, in alphabetical order."""
+
+    name, noun = FOLDER, "topic"
+
+    def names(self) -> Mapping[str, Sequence[str]]:
+        """Each topic, of itself."""
+        return {topic: (topic,) for topic in sorted(t for listed in facts()["disciplines"].values() for t in listed)}
+
+    def description(self, name: str) -> str:
+        """What a topic is, for the catalogue."""
+        return f"forum questions on {name.replace('_', ' ')}, papers for answers"
+
+
+class Disciplines(OagQa):
+    """The 22 disciplines, each the union of its topics; a question is in the same split as in its topic."""
+
+    name, noun = "oag-qa-disciplines", "discipline"
+
+    def names(self) -> Mapping[str, Sequence[str]]:
+        """The topics of each discipline."""
+        listed: Mapping[str, Sequence[str]] = facts()["disciplines"]
+        return listed
+
+    def description(self, name: str) -> str:
+        """What a discipline is, for the catalogue."""
+        return f"OAG-QA's {', '.join(self.about(name)).replace('_', ' ')}"
+
+
+TOPICS, DISCIPLINES = Topics(), Disciplines()
+
+
+def _match(
+    questions: Iterable[Question], papers: Iterable[Document], *, normalised: bool, notes: Counter[str]
+) -> dict[str, dict[str, int]]:
+    """`query_id -> doc_id -> 1`: every paper with one of the listed titles; questions without any are left out."""
+    by_title: dict[str, list[str]] = defaultdict(list)
+    for paper in papers:
+        by_title[normalise(paper.title) if normalised else paper.title].append(paper.doc_id)
+    by_title.pop("", None)  # papers without a title answer nothing
+    relevant: dict[str, dict[str, int]] = {}
+    for question in questions:
+        found = [by_title.get(normalise(title) if normalised else title, []) for title in question.titles]
+        notes["titles_listed"] += len(found)
+        notes["titles_without_paper"] += found.count([])
+        judged = {doc_id: 1 for doc_ids in found for doc_id in doc_ids}
+        if judged:
+            relevant[question.query_id] = judged
+        else:
+            notes["questions_without_paper"] += 1
+    return relevant
+
+
+def _say(collection_id: str, notes: Counter[str], titles: str) -> None:
+    lost = notes["questions_without_paper"]
+    if lost:
+        other = "" if titles == "normalised" else '; titles="normalised" compares without case and punctuation'
+        message = f"{collection_id}: {lost} of {notes['questions']} questions list no title of any paper here"
+        warnings.warn(f"{message}; they are left out{other}", DataWarning, stacklevel=4)
+    if notes["repeated_documents"]:
+        message = f"{collection_id}: {notes['repeated_documents']} rows repeat a paper's id; the first one is kept"
+        warnings.warn(message, DataWarning, stacklevel=4)
+
+
+# Where the files are, and how they get there: one archive on Google Drive, or the user's own copy.
 
 
 def topic_files(topic: str) -> tuple[str, str]:
@@ -391,186 +419,151 @@ def _has(folder: Path, names: Sequence[str]) -> bool:
     return all((folder / name).is_file() for name in names)
 
 
-GROUP = FOLDER
-HEADLINE = "Success@20"
-"""The measure that results on OAG-QA are compared by: the share of questions with a right paper among 20."""
-
-TITLES = ("exact", "normalised")
-"""How a listed title finds its papers: character by character, or after `splits.normalise`."""
+# The two files of an OAG-QA topic: questions with the titles of their papers, and the papers.
+#
+# Both are tab separated with quotes as Python's csv and pandas write them: a field in quotes may hold tabs and
+# line ends. The lists of titles are Python literals; they are read as such, never run.
 
 
-def load(
-    name: str,
-    *,
-    data: Path | None = None,
-    exclude: Iterable[Collection] = (),
-    titles: str = "exact",
-    seed: int = 0,
-) -> Collection:
-    """The questions and papers of a topic.
+_PAPER_COLUMNS = ("id", "abstract", "title")
+_LONGEST_FIELD = 1 << 30  # characters; csv's own limit of 131,072 is below some abstracts' length
+_LONGEST_LIST = 1 << 20  # characters of one list of titles
 
-    Args:
-        name: e.g. `geometry`.
-        data: the data folder, or one that holds the tables; see `downloads.data_folder`.
-        exclude: collections whose texts must not occur in this one.
-        titles: `exact` or `normalised`: how a listed title finds its papers.
-        seed: of the split into train, dev and test.
+_STRING = r"""(?:'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+")"""
+_LIST_OF_STRINGS = re.compile(rf"\s*\[\s*(?:{_STRING}\s*(?:,\s*{_STRING}\s*)*+,?\s*)?\]\s*")
 
-    Raises:
-        UnknownNameError: no such topic, or another value of `titles`.
-        DataError: files are missing or broken; the message says which.
-    """
-    if not knows(name):
-        raise UnknownNameError(f"no topic {name!r} in OAG-QA; known: {', '.join(topics())}")
-    return assemble(f"{GROUP}/{name}", GROUP, (name,), data=data, exclude=exclude, titles=titles, seed=seed)
+_csv_limit = threading.Lock()
 
 
-def topics() -> tuple[str, ...]:
-    """The 87 topics, in alphabetical order."""
-    return tuple(sorted(topic for listed in facts()["disciplines"].values() for topic in listed))
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question; `query_id` is `q` and its position in the file, from 1."""
+
+    query_id: str
+    text: str
+    titles: tuple[str, ...]
+    """Of the papers that answer it."""
 
 
-def knows(name: str) -> bool:
-    """Whether it is one of the topics."""
-    return name in topics()
-
-
-def entries(data: Path | None = None) -> list[Entry]:
-    """The topics, each with whether its files are there."""
-    return [
-        entry(
-            f"{GROUP}/{name}", GROUP, f"forum questions on {name.replace('_', ' ')}, papers for answers", [name], data
-        )
-        for name in topics()
-    ]
-
-
-def entry(collection_id: str, group: str, description: str, names: Sequence[str], data: Path | None) -> Entry:
-    """The catalogue's line of a collection made of some topics."""
-    about = facts()
-    return Entry(
-        collection_id,
-        group,
-        description,
-        SPLITS,
-        find(names, data) is not None,
-        about["licence"] or "",
-        about["home"],
-        size=about["archive"]["size"],
-        citation=about["citation"],
-    )
-
-
-def download(name: str, data: Path, transport: Transport, source: Path | None = None) -> Path:
-    """The folder with a topic's files; the one archive brings those of all topics.
-
-    Args:
-        name: the topic.
-        data: the data folder.
-        transport: of the download.
-        source: the user's own copy, instead of a download: a folder or an archive.
+def read_questions(path: Path) -> list[Question]:
+    """The questions of a topic, in the file's order.
 
     Raises:
-        DataError: the download failed, or brought other files.
+        DataError: not two columns, an empty question, or a list that is no flat list of texts.
     """
-    return obtain(f"{GROUP}/{name}", (name,), data, transport, source)
-
-
-def assemble(
-    collection_id: str,
-    group: str,
-    names: Sequence[str],
-    *,
-    data: Path | None,
-    exclude: Iterable[Collection],
-    titles: str,
-    seed: int,
-) -> Collection:
-    """The collection of some topics; outside of the topics' own group, ids are `<topic>/<id>`.
-
-    A title finds its papers in all of the topics: the same paper may be in two topics' files.
-    """
-    if titles not in TITLES:
-        raise UnknownNameError(f"titles is one of {', '.join(TITLES)}; got {titles!r}")
-    folder = require(collection_id, names, data)
-    notes: Counter[str] = Counter()
-    papers: list[Document] = []
     questions: list[Question] = []
-    for name in names:
-        question_file, paper_file = topic_files(name)
-        prefix = "" if group == GROUP else f"{name}/"
-        about = {"topic": name} if prefix else {}
-        for paper in read_papers(folder / paper_file, notes):
-            papers.append(replace(paper, doc_id=prefix + paper.doc_id, metadata=about))
-        questions += [replace(q, query_id=prefix + q.query_id) for q in read_questions(folder / question_file)]
-    relevant = _match(questions, papers, normalised=titles == "normalised", notes=notes)
-    notes["documents"], notes["questions"] = len(papers), len(questions)
-    notes["empty_documents"] = sum(not paper.content.strip() for paper in papers)
-    counts = {"path": str(folder), "titles": titles, **_split_facts(seed), **dict(sorted(notes.items()))}
-    _say(collection_id, notes, titles)
-    collection = _collection(collection_id, group, papers, questions, relevant, seed, counts)
-    excluded = Texts.of(exclude)
-    return ExcludingCollection(collection, excluded) if excluded else collection
+    for line, row in tsv_rows(path):
+        if len(row) < 2:
+            raise DataError("1 column; expected a question and a list of titles", path=path, line=line)
+        text = row[0].strip()
+        if not text:
+            raise DataError("the question is empty", path=path, line=line)
+        questions.append(Question(f"q{len(questions) + 1}", text, literal_titles(row[1], path, line)))
+    return questions
 
 
-def _match(
-    questions: Iterable[Question], papers: Iterable[Document], *, normalised: bool, notes: Counter[str]
-) -> dict[str, dict[str, int]]:
-    """`query_id -> doc_id -> 1`: every paper with one of the listed titles; questions without any are left out."""
-    by_title: dict[str, list[str]] = defaultdict(list)
-    for paper in papers:
-        by_title[normalise(paper.title) if normalised else paper.title].append(paper.doc_id)
-    by_title.pop("", None)  # papers without a title answer nothing
-    relevant: dict[str, dict[str, int]] = {}
-    for question in questions:
-        found = [by_title.get(normalise(title) if normalised else title, []) for title in question.titles]
-        notes["titles_listed"] += len(found)
-        notes["titles_without_paper"] += found.count([])
-        judged = {doc_id: 1 for doc_ids in found for doc_id in doc_ids}
-        if judged:
-            relevant[question.query_id] = judged
-        else:
-            notes["questions_without_paper"] += 1
-    return relevant
+def read_papers(path: Path, notes: Counter[str]) -> list[Document]:
+    """The papers of a topic, in the file's order; of an id that comes again the first is kept.
+
+    Args:
+        path: columns id, abstract, title, or those that a first row beginning with `id` names.
+        notes: `repeated_documents` counts the rows left out.
+
+    Raises:
+        DataError: fewer columns, or an id that is empty or has blanks.
+    """
+    papers: dict[str, Document] = {}
+    places = {name: place for place, name in enumerate(_PAPER_COLUMNS)}
+    for number, (line, row) in enumerate(tsv_rows(path)):
+        if number == 0 and row[0].strip() == "id":
+            places = _header(row, path, line)
+            continue
+        if len(row) <= max(places.values()):
+            message = f"{len(row)} columns; expected {', '.join(_PAPER_COLUMNS)}"
+            raise DataError(message, path=path, line=line)
+        doc_id = row[places["id"]].strip()
+        if doc_id.split() != [doc_id]:
+            raise DataError(f"expected an id without blanks, got {doc_id!r}", path=path, line=line)
+        if doc_id in papers:
+            notes["repeated_documents"] += 1
+            continue
+        papers[doc_id] = Document(doc_id, row[places["abstract"]], row[places["title"]])
+    return list(papers.values())
 
 
-def _split_facts(seed: int) -> dict[str, object]:
-    return {"split": {"by": "hash of the question's normalised text", "seed": seed, "shares": dict(FRACTIONS)}}
+def literal_titles(text: str, path: Path, line: int) -> tuple[str, ...]:
+    """The texts of a Python list literal such as `['A title', "another's"]`.
+
+    Anything else (a call, a name, a nested list, texts without a comma between them) is a `DataError`.
+    """
+    expected = "expected a Python list of texts, such as ['A title', 'another']"
+    if len(text) > _LONGEST_LIST:
+        message = f"the list of titles has {len(text)} characters, more than {_LONGEST_LIST}"
+        raise DataError(message, path=path, line=line)
+    if not _LIST_OF_STRINGS.fullmatch(text):  # so the parser meets no depth, and nothing but texts
+        shown = text if len(text) <= 80 else text[:77] + "..."
+        raise DataError(f"{expected}; got {shown!r}", path=path, line=line)
+    try:
+        titles = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError) as error:  # e.g. a broken \x escape
+        raise DataError(f"{expected}; {error}", path=path, line=line) from error
+    return tuple(titles)
 
 
-def _say(collection_id: str, notes: Counter[str], titles: str) -> None:
-    lost = notes["questions_without_paper"]
-    if lost:
-        other = "" if titles == "normalised" else '; titles="normalised" compares without case and punctuation'
-        message = f"{collection_id}: {lost} of {notes['questions']} questions list no title of any paper here"
-        warnings.warn(f"{message}; they are left out{other}", DataWarning, stacklevel=4)
-    if notes["repeated_documents"]:
-        message = f"{collection_id}: {notes['repeated_documents']} rows repeat a paper's id; the first one is kept"
-        warnings.warn(message, DataWarning, stacklevel=4)
+def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a tab separated UTF-8 file with the number of each one's first line; empty ones are passed over.
+
+    Raises:
+        DataError: it cannot be read, is not UTF-8, or a quote is not closed.
+    """
+    end = "\x00end"  # a last line of our own: an open quote would swallow it
+    line = 1
+
+    def lines() -> Iterator[str]:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            last = ""
+            for last in file:
+                yield last
+        if last and not last.endswith(("\n", "\r")):
+            yield "\n"
+        yield end
+
+    try:
+        with _long_fields():
+            reader = csv.reader(lines(), delimiter="\t")
+            rows = []
+            for row in reader:
+                rows.append((line, row))
+                line = reader.line_num + 1
+    except UnicodeDecodeError as error:
+        message = "not UTF-8; convert the file, e.g. iconv -f latin1 -t utf-8"
+        raise DataError(message, path=path) from error
+    except csv.Error as error:
+        raise DataError(f"broken table ({error})", path=path, line=line) from error
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
+    start, last_row = rows.pop()
+    if last_row != [end]:
+        raise DataError("a quote that opens in this row is never closed", path=path, line=start)
+    yield from ((number, row) for number, row in rows if any(field.strip() for field in row))
 
 
-def _collection(
-    collection_id: str,
-    group: str,
-    papers: Sequence[Document],
-    questions: Iterable[Question],
-    relevant: Mapping[str, dict[str, int]],
-    seed: int,
-    counts: Mapping[str, object],
-) -> MemoryCollection:
-    queries: dict[str, list[Query]] = {split: [] for split in SPLITS}
-    qrels: dict[str, Qrels] = {split: {} for split in SPLITS}
-    for question in questions:
-        if question.query_id in relevant:
-            split = split_of(question.text, seed)
-            queries[split].append(Query(question.query_id, question.text))
-            qrels[split][question.query_id] = relevant[question.query_id]
-    present = [split for split in SPLITS if qrels[split]]
-    return MemoryCollection(
-        collection_id,
-        group,
-        tuple(papers),
-        {split: tuple(queries[split]) for split in present},
-        {split: qrels[split] for split in present},
-        counts,
-    )
+def _header(row: list[str], path: Path, line: int) -> dict[str, int]:
+    """`name -> place` of the three columns that a header names."""
+    names = [name.strip() for name in row]
+    missing = [name for name in _PAPER_COLUMNS if name not in names]
+    if missing:
+        message = f"the header {names} has no {' or '.join(missing)}; expected {', '.join(_PAPER_COLUMNS)}"
+        raise DataError(message, path=path, line=line)
+    return {name: names.index(name) for name in _PAPER_COLUMNS}
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Let csv read long fields meanwhile; its limit is one for the whole process and is put back."""
+    with _csv_limit:
+        before = csv.field_size_limit(_LONGEST_FIELD)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)

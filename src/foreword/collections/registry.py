@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import difflib
-import importlib
-import inspect
+import pkgutil
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from foreword.collections.collection import Collection, Entry
+from foreword.collections.family import Family
 from foreword.collections.supervision import FoldCollection, split_fold
 from foreword.collections.views import Templated
 from foreword.errors import UnknownNameError
 from foreword.files import kept_json, read_json
 
 FAMILIES = {
-    "pydoc": "pydoc.collection",
-    "glasgow": "glasgow",
-    "dpr": "dpr",
-    "beir": "beir",
-    "cqadupstack": "cqadupstack",
-    "oag-qa": "oag_qa",
-    "oag-qa-disciplines": "oag_qa_disciplines",
-    "folder": "folder",
-    "ir_datasets": "ir_datasets_source",
-    "hf": "hub_datasets",
+    "pydoc": "pydoc.collection:PYDOC",
+    "glasgow": "glasgow:GLASGOW",
+    "dpr": "dpr:DPR",
+    "beir": "beir:BEIR",
+    "cqadupstack": "beir:CQADUPSTACK",
+    "oag-qa": "oag_qa:TOPICS",
+    "oag-qa-disciplines": "oag_qa:DISCIPLINES",
+    "folder": "folder:FOLDER",
+    "ir_datasets": "ir_datasets_source:IR_DATASETS",
+    "hf": "hub_datasets:HUB_DATASETS",
 }
-"""Family -> its module here, with `load(name, ...)`, `entries(data)` and `knows(name)`, imported when needed.
-
-A module that also has `download(name, data, transport)` can be downloaded.
-"""
+"""Each `Family` by its name: its module here and its name there, imported when needed."""
 
 _WITH_COLON = ("folder", "ir_datasets", "hf")
 """Families of any name at all: `folder:PATH`. The others' ids have a slash: `pydoc/torch`."""
@@ -61,22 +58,21 @@ def load(
         exclude: collections whose texts must not occur in this one: the target that it will be a source for.
         document_template: what is embedded of a document, e.g. `{title} {text}`, which is also the default.
         query_template: what is embedded of a query, e.g. `{text}`, which is also the default.
-        options: of the family; see `load` in its module.
+        options: of the family; see `open` of its class.
 
     Raises:
         UnknownNameError: no such collection (the message lists near matches) or option.
         DataError: its files are missing or broken.
     """
     base, fold = split_fold(full_id(collection_id, data))
-    module = family_of(base)
-    family, name = split_id(base)
-    family_load: Callable[..., Collection] = module.load
-    known = set(inspect.signature(family_load).parameters) - {"name", "data", "exclude"}
+    family = family_of(base)
+    known = family.options()
     for option in options:
         if option not in known:
             have = f"it has {', '.join(sorted(known))}" if known else "it has none"
-            raise UnknownNameError(f"{family} has no option {option!r}; {have}")
-    collection = family_load(name, data=None if data is None else Path(data), exclude=tuple(exclude), **options)
+            raise UnknownNameError(f"{family.name} has no option {option!r}; {have}")
+    folder = None if data is None else Path(data)
+    collection = family.load(split_id(base)[1], data=folder, exclude=tuple(exclude), **options)
     if fold is not None:
         collection = FoldCollection(collection, fold)
     if document_template or query_template:
@@ -99,15 +95,18 @@ def full_id(name: str, data: Path | None = None) -> str:
     return f"folder:{found}{'' if fold is None else fold.suffix}"
 
 
-def family_of(collection_id: str) -> Any:
-    """The module of a collection's family. Raises `UnknownNameError` when there is no such collection."""
+def family_of(collection_id: str) -> Family:
+    """A collection's family. Raises `UnknownNameError` when there is no such collection."""
     family, name = split_id(collection_id)
-    if family not in FAMILIES or not name:
+    if family not in FAMILIES or not name or not (found := family_named(family)).knows(name):
         raise UnknownNameError(_unknown(collection_id))
-    module = importlib.import_module(f"foreword.collections.{FAMILIES[family]}")
-    if not module.knows(name):
-        raise UnknownNameError(_unknown(collection_id))
-    return module
+    return found
+
+
+def family_named(name: str) -> Family:
+    """The family of a name in `FAMILIES`."""
+    found: Family = pkgutil.resolve_name(f"foreword.collections.{FAMILIES[name]}")
+    return found
 
 
 def catalogue(data: Path | None = None) -> list[Entry]:
@@ -116,8 +115,7 @@ def catalogue(data: Path | None = None) -> list[Entry]:
     Args:
         data: the folder to look for files in; None: FOREWORD_DATA, else the cache.
     """
-    modules = [importlib.import_module(f"foreword.collections.{module}") for module in FAMILIES.values()]
-    return [entry for module in modules for entry in module.entries(data)]
+    return [entry for name in FAMILIES for entry in family_named(name).entries(data)]
 
 
 def split_id(collection_id: str) -> tuple[str, str]:
@@ -187,8 +185,8 @@ def members(group: str, data: Path | None = None) -> tuple[str, ...]:
         raise UnknownNameError(f"no group {group!r}; {hint}")
     about = known[group]
     if "family" in about:
-        family = importlib.import_module(f"foreword.collections.{FAMILIES[about['family']]}")
-        return tuple(entry.id for entry in family.entries(data) if group not in INSTALLED or entry.available)
+        entries = family_named(about["family"]).entries(data)
+        return tuple(entry.id for entry in entries if group not in INSTALLED or entry.available)
     ids = [name for other in about.get("includes", ()) for name in members(other, data)] + about.get("members", [])
     return tuple(dict.fromkeys(name for name in ids if name not in about.get("without", ())))
 
@@ -225,14 +223,14 @@ def parts(collection_id: str) -> frozenset[str]:
     """The collections that one is made of; of most, itself alone. A fold, and a sample, counts as its collection."""
     base = split_fold(canonical(collection_id))[0]
     if base == "beir/cqadupstack":
-        from foreword.collections.beir import facts
+        from foreword.collections.beir import CQADUPSTACK
 
-        return frozenset(f"cqadupstack/{forum}" for forum in facts()["forums"])
+        return frozenset(CQADUPSTACK.id(forum) for forum in CQADUPSTACK.names())
     family, _, name = base.partition("/")
     if family == "oag-qa-disciplines":
-        from foreword.collections.oag_qa_disciplines import disciplines
+        from foreword.collections.oag_qa import DISCIPLINES
 
-        return frozenset(f"oag-qa/{topic}" for topic in disciplines().get(name, ()))
+        return frozenset(f"oag-qa/{topic}" for topic in DISCIPLINES.names().get(name, ()))
     source = _source(base)
     return frozenset({base}) if source is None else frozenset({base, *parts(source)})
 

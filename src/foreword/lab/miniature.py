@@ -13,16 +13,15 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foreword.collections import beir, cqadupstack, dpr
-from foreword.collections import oag_qa as oag_qa_places
+from foreword.collections import dpr, oag_qa
+from foreword.collections.beir import BEIR, CQADUPSTACK
 from foreword.collections.collection import Document, Query
-from foreword.collections.pydoc import collection as pydoc
-from foreword.collections.registry import family_of, split_id
+from foreword.collections.registry import family_of, load, split_id
 from foreword.collections.supervision import RECORD
 from foreword.downloads import Transport
 from foreword.downloads.fetch import measure
@@ -91,13 +90,14 @@ def prepare(ids: Sequence[str], folder: Path, documents: int) -> Path:
 
 
 def _bring(name: str, data: Path, transport: Transport, archives: Path, hashes: Mapping[str, str]) -> None:
-    family, module = split_id(name)[0], family_of(name)
+    family = split_id(name)[0]
     own: dict[str, Any] = {}
-    if family in (beir.GROUP, cqadupstack.GROUP):
+    if family in (BEIR.name, CQADUPSTACK.name):
         own = {"md5": hashes[_archive_of(name)]}
     elif family.startswith("oag-qa"):  # the public archive is behind a web page; this is the way of one's own copy
         own = {"source": archives / _archive_of(name)}
-    module.download(split_id(name)[1], data, transport, **own)
+    download: Callable[..., Path] = family_of(name).download
+    download(split_id(name)[1], data, transport, **own)
 
 
 def _archive_of(name: str) -> str:
@@ -105,9 +105,9 @@ def _archive_of(name: str) -> str:
     family, rest = split_id(name)
     if family == "dpr":
         return f"biencoder-{dpr.facts()['collections'][rest]['file']}-train.json.gz"
-    if family == cqadupstack.GROUP:
-        return f"{cqadupstack.GROUP}.zip"
-    return f"{rest}.zip" if family == beir.GROUP else str(oag_qa_places.facts()["archive"]["name"])
+    if family == CQADUPSTACK.name:
+        return f"{CQADUPSTACK.name}.zip"
+    return f"{rest}.zip" if family == BEIR.name else str(oag_qa.facts()["archive"]["name"])
 
 
 def _mark(data: Path) -> None:
@@ -124,16 +124,16 @@ def _write_archives(ids: Sequence[str], folder: Path, documents: int) -> dict[st
     """Write every archive that the collections need; returns their MD5 by name."""
     topics = [name for name in ids if name.startswith("oag-qa/")]
     for name in (n for n in ids if n.startswith("oag-qa-disciplines/")):
-        listed = oag_qa_places.facts()["disciplines"][split_id(name)[1]]
+        listed = oag_qa.facts()["disciplines"][split_id(name)[1]]
         topics += [f"oag-qa/{topic}" for topic in listed]
     for name in ids:
         family, rest = split_id(name)
         if family == "dpr":
             _write_dpr(rest, _items(name, documents), folder)
-        elif family == beir.GROUP:
-            splits = beir.about_set(rest)["splits"]
+        elif family == BEIR.name:
+            splits = BEIR.about(rest)["splits"]
             _write_zip(folder / f"{rest}.zip", _beir_files(rest, _items(name, documents), splits))
-    if any(name.startswith(f"{cqadupstack.GROUP}/") for name in ids):
+    if any(name.startswith(f"{CQADUPSTACK.name}/") for name in ids):
         _write_forums(folder, documents)
     if topics:
         _write_oag(list(dict.fromkeys(topics)), folder, documents)
@@ -144,7 +144,7 @@ def _items(name: str, documents: int) -> list[_Item]:
     """A seeded draw from the documentation that stands for a collection, in the order of the draw."""
     if name not in PACKAGES:
         raise UnknownNameError(f"there is no miniature of {name}; there are: {', '.join(PACKAGES)}")
-    collection = pydoc.load(PACKAGES[name])
+    collection = load(f"pydoc/{PACKAGES[name]}")
     answers = {
         query.query_id: next(iter(collection.qrels(split)[query.query_id]))
         for split in collection.splits
@@ -180,12 +180,12 @@ def _beir_files(prefix: str, items: Sequence[_Item], splits: Iterable[str]) -> d
 
 def _write_forums(folder: Path, documents: int) -> None:
     """CQADupStack: one zip with 12 sub-folders, the documentation dealt out to them."""
-    forums, splits = list(beir.facts()["forums"]), beir.about_set(cqadupstack.GROUP)["splits"]
-    items = _items(cqadupstack.GROUP, documents * len(forums))
+    forums, splits = list(CQADUPSTACK.names()), BEIR.about(CQADUPSTACK.name)["splits"]
+    items = _items(CQADUPSTACK.name, documents * len(forums))
     files: dict[str, str] = {}
     for number, forum in enumerate(forums):
-        files |= _beir_files(f"{cqadupstack.GROUP}/{forum}", items[number :: len(forums)], splits)
-    _write_zip(folder / f"{cqadupstack.GROUP}.zip", files)
+        files |= _beir_files(f"{CQADUPSTACK.name}/{forum}", items[number :: len(forums)], splits)
+    _write_zip(folder / f"{CQADUPSTACK.name}.zip", files)
 
 
 def _write_dpr(name: str, items: Sequence[_Item], folder: Path) -> None:
@@ -223,11 +223,11 @@ def _context(item: _Item, score: float) -> dict[str, Any]:
 
 def _write_oag(names: Sequence[str], folder: Path, documents: int) -> None:
     """OAG-QA: a zip with two tables a topic, the titles as Python's list literals."""
-    archive = oag_qa_places.facts()["archive"]
+    archive = oag_qa.facts()["archive"]
     files: dict[str, str] = {}
     for name in names:
         items = _items(name, documents)
-        questions, papers = oag_qa_places.topic_files(split_id(name)[1])
+        questions, papers = oag_qa.topic_files(split_id(name)[1])
         files[f"{archive['folder']}/{questions}"] = _table([item.query, repr([item.doc_id])] for item in items)
         rows = [[f"p{number}", item.text, item.doc_id] for number, item in enumerate(items)]
         files[f"{archive['folder']}/{papers}"] = _table([["id", "abstract", "title"], *rows])

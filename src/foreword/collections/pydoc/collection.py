@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from foreword.collections.collection import (
     SPLITS,
@@ -30,6 +31,7 @@ from foreword.collections.collection import (
     normalise,
     split_of,
 )
+from foreword.collections.family import Family
 from foreword.collections.pydoc.docstrings import clean, summary_and_rest, take_signature
 from foreword.collections.pydoc.names import is_public, source_docs
 from foreword.collections.pydoc.source import STDLIB, Installed, RawDoc, is_installed, locate
@@ -258,58 +260,70 @@ class _Item:
         return Document(self.raw.name, text, self.raw.name if with_name else "", metadata)
 
 
-def load(
-    name: str,
-    *,
-    data: Path | None = None,
-    exclude: Iterable[Collection] = (),
-    method: str = "auto",
-    with_names: bool = False,
-    cache: bool = True,
-    timeout: float = 120,
-) -> Collection:
-    """The documentation of package `name`, or of the standard library for `stdlib`.
+class Pydoc(Family):
+    """Every installed package; the catalogue names the well documented ones."""
 
-    Args:
-        name: a top-level package, as it is imported.
-        data: not used: the package is found as Python finds it.
-        exclude: collections whose texts (queries and documents) must not occur in this one.
-        method: `source` (nothing is executed), `import` (in a child process) or `auto`.
-        with_names: put the qualified name into the document's title, so that it is embedded too.
-        cache: keep the extraction on disk (`FOREWORD_CACHE`, else the user's cache folder).
-        timeout: seconds that an import in a child process may take.
+    name = GROUP
 
-    Raises:
-        UnknownNameError: no such package, or an unknown method.
-        DataError: the package has no documentation that gives a single query.
-    """
-    installed = locate(name)
-    if installed is None:
-        raise UnknownNameError(f"no installed package {name!r}; install it with: pip install {name}")
-    extraction = extract(installed, method, cache=cache_folder() if cache else None, timeout=timeout)
-    dropped: Counter[str] = Counter()
-    items = distinct(_items(extraction.docs, dropped), lambda item: item.rest_key, dropped)
-    excluded = Texts.of(exclude)
-    if excluded:
-        items = list(without(items, excluded, dropped))
-    if not items:
-        raise DataError(f"{name} has no docstring with a summary and more; {sum(dropped.values())} were looked at")
-    return _collection(extraction, items, dropped, with_names=with_names)
+    def knows(self, name: str) -> bool:
+        """Whether there is such a package here."""
+        return is_installed(name)
+
+    def entries(self, data: Path | None = None) -> list[Entry]:
+        """The standard library and the well documented packages that are installed here; `data` is not used."""
+        found = [Entry(f"{GROUP}/{STDLIB}", GROUP, "Python's standard library", SPLITS, True, "PSF-2.0")]
+        for package, facts in known_packages().items():
+            if is_installed(package):
+                licence = _licence(facts.get("distribution", package))
+                found.append(Entry(f"{GROUP}/{package}", GROUP, facts["description"], SPLITS, True, licence))
+        return found
+
+    def load(
+        self, name: str, *, data: Path | None = None, exclude: Iterable[Collection] = (), **options: Any
+    ) -> Collection:
+        """As `open`; a docstring is left out whole when its query or its document is in an excluded collection."""
+        return self.open(name, data, exclude, **options)
+
+    def open(
+        self,
+        name: str,
+        data: Path | None,
+        exclude: Iterable[Collection] = (),
+        *,
+        method: str = "auto",
+        with_names: bool = False,
+        cache: bool = True,
+        timeout: float = 120,
+    ) -> Collection:
+        """The documentation of package `name`, or of the standard library for `stdlib`.
+
+        Args:
+            name: a top-level package, as it is imported.
+            data: not used: the package is found as Python finds it.
+            exclude: collections whose texts (queries and documents) must not occur in this one.
+            method: `source` (nothing is executed), `import` (in a child process) or `auto`.
+            with_names: put the qualified name into the document's title, so that it is embedded too.
+            cache: keep the extraction on disk (`FOREWORD_CACHE`, else the user's cache folder).
+            timeout: seconds that an import in a child process may take.
+
+        Raises:
+            UnknownNameError: no such package, or an unknown method.
+            DataError: the package has no documentation that gives a single query.
+        """
+        installed = locate(name)
+        if installed is None:
+            raise UnknownNameError(f"no installed package {name!r}; install it with: pip install {name}")
+        extraction = extract(installed, method, cache=cache_folder() if cache else None, timeout=timeout)
+        dropped: Counter[str] = Counter()
+        items = distinct(_items(extraction.docs, dropped), lambda item: item.rest_key, dropped)
+        if excluded := Texts.of(exclude):
+            items = list(without(items, excluded, dropped))
+        if not items:
+            raise DataError(f"{name} has no docstring with a summary and more; {sum(dropped.values())} were looked at")
+        return _collection(extraction, items, dropped, with_names=with_names)
 
 
-def knows(name: str) -> bool:
-    """Whether there is such a package here."""
-    return is_installed(name)
-
-
-def entries(data: Path | None = None) -> list[Entry]:
-    """The standard library and the well documented packages that are installed here; `data` is not used."""
-    found = [Entry(f"{GROUP}/{STDLIB}", GROUP, "Python's standard library", SPLITS, True, "PSF-2.0")]
-    for package, facts in known_packages().items():
-        if is_installed(package):
-            licence = _licence(facts.get("distribution", package))
-            found.append(Entry(f"{GROUP}/{package}", GROUP, facts["description"], SPLITS, True, licence))
-    return found
+PYDOC = Pydoc()
 
 
 def _licence(distribution: str) -> str:
