@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from foreword.collections import beir
 from foreword.collections.beir import BEIR
 from foreword.collections.registry import catalogue, load
 from foreword.downloads import Transport

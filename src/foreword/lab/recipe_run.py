@@ -260,7 +260,7 @@ class RecipeRun(Experiment):
         failed = []
         for name in ids:
             try:
-                family_of(name).download(split_id(name)[1], self.data, self.transport)
+                family_of(name).download(split_id(name)[1], data_folder(self.data), self.transport)
             except (ForewordError, OSError) as error:
                 failed.append(f"\n  {name}: {error}")
         if failed:
