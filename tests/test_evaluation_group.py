@@ -125,14 +125,12 @@ def test_the_encoder_comes_back_as_it_was(
 def test_prompts_of_the_query_side_share_the_pass_over_the_documents(
     toys: dict[str, MemoryCollection], encoder: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from foreword.evaluation import candidates as together
-
     for number, side in enumerate(("query", "query", "shared")):
         prompt = random_prompt(encoder, PromptSpec("gated", 3, sides=side), number)  # type: ignore[arg-type]
         save_prompt(tmp_path / f"p{number}", prompt, encoder, f"p{number}")
     passes = []
-    whole = together.document_blocks
-    monkeypatch.setattr(together, "document_blocks", lambda *a, **k: passes.append(1) or whole(*a, **k))
+    whole = score.document_blocks
+    monkeypatch.setattr(score, "document_blocks", lambda *a, **k: passes.append(1) or whole(*a, **k))
     systems = [BASE, *(System(f"p{n}", "prompt", tmp_path / f"p{n}") for n in range(3))]
     result = group(toys, tmp_path / "out", encoder, systems, ids=["toy/one"])
     assert len(passes) == 2
@@ -394,8 +392,8 @@ def test_a_row_is_taken_back_only_for_the_whole_corpus(
 ) -> None:
     monkeypatch.setattr(score, "_FIRST_DOCUMENTS", 5)
     passes: list[int] = []
-    whole = score.Corpus.documents
-    monkeypatch.setattr(score.Corpus, "documents", lambda corpus: passes.append(1) or whole(corpus))
+    whole = score.Subject.documents
+    monkeypatch.setattr(score.Subject, "documents", lambda subject: passes.append(1) or whole(subject))
     config, collection = GroupConfig(measures=("nDCG@10", "P@1", "MRR@10")), toy_collection("toy/one")
 
     def rows(now: MemoryCollection) -> list[list[str]]:

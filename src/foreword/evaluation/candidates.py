@@ -1,11 +1,10 @@
-"""The prompts that a group is evaluated with, known by their cards until one is needed."""
+"""Stored prompts, known by their cards until an encoder carries one, and what tells their vectors apart."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,11 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from foreword.collections.collection import Collection, Document, Query
 from foreword.collections.registry import canonical, overlap
 from foreword.collections.supervision import split_fold
-from foreword.errors import ForewordError, PromptError
-from foreword.prompts.encoder import encode, transformer_of
+from foreword.errors import PromptError
+from foreword.files import json_digest
+from foreword.prompts.encoder import transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import OWN, Default, Route, plain_weight, route_of_side
 from foreword.prompts.store import (
@@ -32,18 +31,15 @@ from foreword.prompts.store import (
 )
 from foreword.prompts.store import MIXTURE_CARD as MIXTURE_CARD
 from foreword.prompts.transformer import PromptedTransformer
-from foreword.retrieval.runs import Run
-from foreword.retrieval.search import document_blocks, exact_search
-from foreword.settings import Precision, Side
-
-# What encodes a side, as one number: vectors of one backbone and one fingerprint can be compared.
+from foreword.settings import Side
 
 
 def side_fingerprint(encoder: SentenceTransformer, side: Side, route: Route | Default = OWN) -> str | None:
     """SHA-256 over the prompts, and their weights, that encode `side`; None where the base model does.
 
-    Names do not count, nor how a thing is said: a prompt, a copy of it and the mixture of it alone have one
-    fingerprint, and so have a weight and a list of it for every layer.
+    Vectors of one backbone and one fingerprint can be compared. Names do not count, nor how a thing is said: a prompt,
+    a copy of it and the mixture of it alone have one fingerprint, and so have a weight and a list of it for every
+    layer.
 
     Args:
         encoder: that carries the prompts of the route.
@@ -61,7 +57,7 @@ def side_fingerprint(encoder: SentenceTransformer, side: Side, route: Route | De
             entries.append([digest, share])
     if not entries:
         return None
-    return hashlib.sha256(json.dumps(sorted(entries, key=str)).encode()).hexdigest()
+    return json_digest(sorted(entries, key=str))
 
 
 def _part_digest(transformer: PromptedTransformer, prompt: Prompt, side: Side) -> str | None:
@@ -113,7 +109,7 @@ def read_candidate(folder: Path) -> Candidate:
     if is_mixture(folder):
         card = read_mixture_card(folder)
         values = {key: card.get(key) for key in ("weights", "document", "sources")}
-        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        digest = json_digest(values)
         cards = [read_card(path) for path in sorted((folder / SOURCES).glob("*"))]
     else:
         card = read_card(folder)
@@ -201,142 +197,3 @@ def document_key(encoder: SentenceTransformer, route: Route) -> str:
     """Equal for routes that give documents equal vectors, whatever they do to queries."""
     limit = transformer_of(encoder).max_seq_length  # an input prompt leaves less room for the text, of documents too
     return f"{limit} {side_fingerprint(encoder, 'document', route)}"
-
-
-# Several prompts on one corpus in as few passes over its documents as can be.
-
-
-_BETWEEN = "\x1f"  # parts a job's name from the query's id, which holds no control characters
-
-
-@dataclass(frozen=True)
-class Job:
-    """Queries to be searched for by one prompt (None: the base model)."""
-
-    name: str
-    candidate: Candidate | None
-    queries: Sequence[Query]
-
-
-@dataclass
-class Done:
-    """What came of a job."""
-
-    run: Run
-    seconds: float
-    """For its queries."""
-    shared: tuple[int, float] = (0, 0.0)
-    """The number of its pass over the documents, and the seconds of that; other jobs may have the same."""
-    error: Exception | None = None
-    """Why there is no run."""
-
-
-class Corpus:
-    """A collection's documents, counted and hashed as they pass by."""
-
-    def __init__(self, collection: Collection) -> None:
-        self.id, self._collection = collection.id, collection
-        self.documents_seen, self.fingerprint = 0, ""
-
-    def documents(self) -> Iterator[Document]:
-        """The documents; when they are through, `documents_seen` and `fingerprint` (SHA-256) hold."""
-        digest, count = hashlib.sha256(), 0
-        for doc in self._collection.documents():
-            count += 1
-            digest.update(_line(doc))
-            yield doc
-        self.documents_seen, self.fingerprint = count, digest.hexdigest()
-
-
-def _line(doc: Document) -> bytes:
-    return f"{doc.doc_id}\x1f{doc.title}\x1f{doc.text}\x1e".encode("utf-8", "surrogatepass")
-
-
-def search_together(
-    encoder: SentenceTransformer,
-    corpus: Corpus,
-    jobs: Sequence[Job],
-    *,
-    k: int,
-    exclude_self: bool,
-    query_length: int | None = None,
-    document_length: int | None = None,
-    precision: Precision = "float32",
-    batch_size: int = 64,
-    quiet: bool = False,
-) -> Iterator[tuple[str, Done]]:
-    """The k nearest documents of each job's queries; jobs that agree on the documents' vectors share a pass.
-
-    So the base model and every prompt of the query side alone cost one pass between them. At any time one prompt
-    is carried, and one block of documents, the queries' vectors and their best hits are held.
-
-    Args:
-        encoder: without prompts; comes back without.
-        corpus: what to search.
-        jobs: by distinct names. One that fails does not stop the others.
-        k: hits a query.
-        exclude_self: never return a document whose id is the query's.
-        query_length: tokens a query is cut to; None: the encoder's limit.
-        document_length: tokens a document is cut to; None: the encoder's limit.
-        precision: of the forward passes.
-        batch_size: texts in one forward pass.
-        quiet: no progress bars.
-
-    Yields:
-        Each job's name with what came of it, as soon as its pass is done.
-    """
-    how: dict[str, Any] = {"precision": precision, "batch_size": batch_size, "quiet": quiet}
-    passes: dict[str, list[_Encoded]] = {}
-    for job in jobs:
-        began = time.perf_counter()
-        try:
-            with carrying(encoder, job.candidate) as route:
-                texts = [query.text for query in job.queries]
-                what = f"queries of {corpus.id}"
-                vectors = encode(encoder, texts, "query", route=route, max_length=query_length, what=what, **how)
-                key = document_key(encoder, route)
-        except (ForewordError, OSError) as error:
-            yield job.name, Done({}, 0.0, error=error)
-            continue
-        passes.setdefault(key, []).append(_Encoded(job, vectors, time.perf_counter() - began))
-    for number, sharing in enumerate(passes.values()):
-        began = time.perf_counter()
-        try:
-            runs = _pass(encoder, corpus, sharing, k, exclude_self, document_length, how)
-        except (ForewordError, OSError) as error:
-            yield from ((one.job.name, Done({}, one.seconds, error=error)) for one in sharing)
-            continue
-        took = time.perf_counter() - began
-        for one in sharing:
-            yield one.job.name, Done(runs[one.job.name], one.seconds, (number, took))
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    job: Job
-    vectors: Any
-    seconds: float
-
-
-def _pass(
-    encoder: SentenceTransformer,
-    corpus: Corpus,
-    sharing: Sequence[_Encoded],
-    k: int,
-    exclude_self: bool,
-    document_length: int | None,
-    how: dict[str, Any],
-) -> dict[str, Run]:
-    import numpy as np
-
-    places = [(one.job.name, query.query_id) for one in sharing for query in one.job.queries]
-    names = [f"{job}{_BETWEEN}{query_id}" for job, query_id in places]
-    exclude = {name: (query_id,) for name, (_, query_id) in zip(names, places, strict=True)} if exclude_self else None
-    vectors = np.concatenate([one.vectors for one in sharing])
-    with carrying(encoder, sharing[0].job.candidate) as route:
-        blocks = document_blocks(encoder, corpus, route=route, max_length=document_length, **how)  # type: ignore[arg-type]
-        found = exact_search(vectors, names, blocks, k, exclude=exclude, device=str(encoder.device))
-    runs: dict[str, Run] = {one.job.name: {} for one in sharing}
-    for name, (job, query_id) in zip(names, places, strict=True):
-        runs[job][query_id] = found[name]
-    return runs

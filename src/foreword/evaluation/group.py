@@ -1,13 +1,13 @@
 """Evaluate systems on a group of collections: one table, one mean, one collection in memory at a time.
 
-Each result is written as it comes, `<output>/<collection>/<system>.json` beside the TREC run `<system>.trec`, so
-that a cut evaluation goes on where it was; `<output>/group.json` holds the whole.
+A row of the table is a collection, the k folds of one, or the mean of several. Each result is written as it comes,
+`<output>/<collection>/<system>.json` beside the TREC run `<system>.trec`, so that a cut evaluation goes on where it
+was; `<output>/group.json` holds the whole.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import time
 from collections import deque
@@ -19,299 +19,31 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from foreword.collections.collection import Collection, Qrels, Query
+import numpy as np
+
+from foreword.collections.collection import Collection, Document, Qrels, Query
 from foreword.collections.registry import group_names, members
 from foreword.collections.supervision import Fold, split_fold
 from foreword.errors import DataError, ForewordError, PromptError
-from foreword.evaluation.candidates import (
-    Candidate,
-    Corpus,
-    Done,
-    Job,
-    bare,
-    read_bank,
-    read_candidate,
-    search_together,
-)
+from foreword.evaluation.candidates import Candidate, bare, carrying, document_key, read_bank, read_candidate
 from foreword.evaluation.evaluate import judged_queries
 from foreword.evaluation.measures import depth, evaluate_run, largest_cutoff, parse_measures
 from foreword.evaluation.published import means_of, row_of_means, seen
-from foreword.files import write_json
-from foreword.prompts.encoder import resolve_precision
+from foreword.files import as_json, kept_json, read_json, write_json
+from foreword.prompts.encoder import encode, resolve_precision
 from foreword.prompts.store import describe_backbone
 from foreword.retrieval.bm25 import BM25
 from foreword.retrieval.runs import Run, write_run
+from foreword.retrieval.search import document_blocks, exact_search
 from foreword.settings import Count, Precision, Settings, Tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-
-# What the rows of a group's table are made of: collections, k folds of one, or the mean of several.
-
-
-@cache
-def _headlines() -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "headlines.json").read_text("utf-8"))
-    return loaded
-
-
-HEADLINE_SPLITS: Mapping[str, str] = _headlines()["splits"]
-"""The split that a collection is reported on, where that is not `test`: MS MARCO's test judgements are few."""
-
-
-def headline_measure(group: str) -> str:
-    """The measure that a group is compared by."""
-    return str(_headlines()["measures"].get(group, "nDCG@10"))
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """One collection to be scored: loaded by its id, or put together from its k folds."""
-
-    id: str
-    ids: tuple[str, ...]
-    """What is loaded: the id itself, or the folds' ids in order."""
-    split: str
-    folds: int = 0
-    """k; 0: not in folds."""
-    seed: int = 0
-    """Of the folds."""
-    missing: tuple[str, ...] = ()
-    """The ids of folds that were not given."""
-
-    @property
-    def folder(self) -> str:
-        """The name of its folder in the results: the id, with `/` written `-`, and how it is cut into folds."""
-        cut = f"#{self.folds}folds{f'@{self.seed}' if self.seed else ''}" if self.folds else ""
-        return f"{self.id}{cut}".replace("/", "-")
-
-
-@dataclass(frozen=True)
-class Member:
-    """One row of the group: a leaf, or the unweighted mean of several (CQADupStack of its 12 forums)."""
-
-    id: str
-    leaves: tuple[Leaf, ...]
-    is_mean: bool = False
-
-
-def plan(ids: Sequence[str], splits: Mapping[str, str] | None = None) -> list[Member]:
-    """The rows that a list of collection ids gives, in order; the folds of one collection become one row.
-
-    Args:
-        ids: a fold is `<id>#fold<i>of<k>`, i from 1, optionally `@<seed>`.
-        splits: id -> the split to score on, over `HEADLINE_SPLITS`; what is in neither is scored on `test`.
-
-    Raises:
-        ForewordError: there are none, or a collection is given whole and in folds, or in folds of two kinds.
-        UnknownNameError: a fold that cannot be.
-        ForewordError: folds are to be scored on another split than `test`.
-    """
-    chosen = {**HEADLINE_SPLITS, **(splits or {})}
-    given: dict[str, dict[Fold | None, None]] = {}
-    for name in ids:
-        base, fold = split_fold(name)
-        given.setdefault(base, {})[fold] = None
-        asked = {(splits or {}).get(key, "test") for key in (name, base)}
-        if fold is not None and asked != {"test"}:
-            other = min(asked - {"test"})
-            raise ForewordError(f"{name} is to be scored on {other!r}; a fold offers its test queries alone for that")
-    if not given:
-        raise ForewordError("the group holds no collection to evaluate")
-    return [_member(base, tuple(folds), chosen) for base, folds in given.items()]
-
-
-def union_of(name: str) -> str | None:
-    """The collection whose score is a mean over this one among others, e.g. beir/cqadupstack of a forum; or None."""
-    means = _headlines()["means"].items()
-    return next((str(whole) for whole, parts in means if parts in group_names() and name in members(parts)), None)
-
-
-def _member(base: str, given: Sequence[Fold | None], splits: Mapping[str, str]) -> Member:
-    split = splits.get(base, "test")
-    folds = [fold for fold in given if fold is not None]
-    if not folds:
-        parts = _headlines()["means"].get(base)
-        if parts in group_names():
-            leaves = tuple(Leaf(name, (name,), splits.get(name, split)) for name in members(parts))
-            return Member(base, leaves, is_mean=True)
-        return Member(base, (Leaf(base, (base,), split),))
-    first = folds[0]
-    if len(folds) < len(given) or len({(fold.folds, fold.seed) for fold in folds}) > 1:
-        raise ForewordError(f"{base} is given in two ways; give it whole, or in the folds of one division")
-    names = {i: base + replace(first, fold=i).suffix for i in range(1, first.folds + 1)}
-    there = {fold.fold for fold in folds}
-    here, missing = (tuple(name for i, name in names.items() if (i in there) is wanted) for wanted in (True, False))
-    return Member(base, (Leaf(base, here, "test", first.folds, first.seed, missing),))
-
-
-# Score systems on one collection, whole or put together from its folds.
-
+FORMAT = "foreword-group/1"
 
 _FIRST_DOCUMENTS = 1000  # that the quick identity of a collection looks at
-
-
-class Subject:
-    """The judged queries of a collection by fold (one, when it is whole), over one corpus."""
-
-    def __init__(self, leaf: Leaf, parts: Iterable[Collection]) -> None:
-        """Read the queries and judgements of each part, and keep the first for its documents, which are all alike.
-
-        Raises:
-            UnknownNameError: a part has no such split.
-            DataError: a part has no judgements, or a query is in two folds.
-        """
-        self.first: Collection
-        self.leaf = leaf
-        self.queries: list[list[Query]] = []
-        self.qrels: Qrels = {}
-        for number, part in enumerate(parts):
-            if number == 0:
-                self.first = part
-            self.queries.append(judged_queries(part, leaf.split))
-            qrels = part.qrels(leaf.split)
-            if twice := sorted(set(qrels) & set(self.qrels)):
-                raise DataError(f"{part.id}: query {twice[0]!r} is in another fold, too; folds must not overlap")
-            self.qrels |= qrels
-        self._identity: dict[str, Any] | None = None
-        self._corpus_sha256: str | None = None
-
-    def every_query(self) -> list[Query]:
-        """The queries of all folds."""
-        return [query for queries in self.queries for query in queries]
-
-    def identity(self) -> dict[str, Any]:
-        """What tells this collection from another without a pass over its documents: 1000 of them are looked at."""
-        if self._identity is None:
-            digest = hashlib.sha256()
-            for fields in self._lines():
-                digest.update(("\x1f".join(fields) + "\x1e").encode("utf-8", "surrogatepass"))
-            self._identity = {
-                "id": self.leaf.id,
-                "split": self.leaf.split,
-                "folds": [self.leaf.folds, self.leaf.seed],
-                "facts": json.loads(json.dumps(self.first.facts, default=str)),
-                "exclude_self": self.first.exclude_self,
-                "sha256": digest.hexdigest(),
-            }
-        return self._identity
-
-    def corpus_sha256(self) -> str:
-        """The digest of every document, as a row holds it, by one pass, once; empty if they cannot be read."""
-        if self._corpus_sha256 is None:
-            corpus = Corpus(self.first)
-            with suppress(ForewordError, OSError):  # no row holds "", and the scoring meets the error and says so
-                deque(corpus.documents(), maxlen=0)
-            self._corpus_sha256 = corpus.fingerprint
-        return self._corpus_sha256
-
-    def _lines(self) -> Iterator[tuple[str, ...]]:
-        for doc in islice(self.first.documents(), _FIRST_DOCUMENTS):
-            yield "d", doc.doc_id, doc.title, doc.text
-        for fold, queries in enumerate(self.queries):
-            yield from (("q", str(fold), query.query_id, query.text) for query in queries)
-        for query_id, judged in self.qrels.items():
-            yield from (("j", query_id, doc_id, str(relevance)) for doc_id, relevance in judged.items())
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A system's run on a collection and the part of its row that follows from it."""
-
-    row: dict[str, Any]
-    run: Run
-
-
-class Scorer:
-    """Runs systems on one collection after another under one configuration."""
-
-    def __init__(self, encoder: SentenceTransformer | None, *, measures: Sequence[str], k: int, **how: Any) -> None:
-        """Keep the configuration; `how` goes to `search_together`."""
-        self.encoder, self.measures, self.k, self.how = encoder, measures, k, how
-
-    def score(
-        self, subject: Subject, wanted: Mapping[str, Sequence[Candidate | None]], kinds: Mapping[str, str]
-    ) -> Iterator[tuple[str, Scored | Exception]]:
-        """Score systems, BM25 first; the others as the passes over the documents end.
-
-        Args:
-            subject: the collection.
-            wanted: for each system its candidate, or one for each fold (None: the base model).
-            kinds: `bm25`, or any other for what the encoder does.
-
-        Yields:
-            A system's name with its score, or with the error that it met.
-        """
-        corpus = Corpus(subject.first)
-        for name in wanted:
-            if kinds[name] == "bm25":
-                yield name, self._bm25(subject, corpus)
-        dense = {name: found for name, found in wanted.items() if kinds[name] != "bm25"}
-        if dense:
-            yield from self._dense(subject, corpus, dense)
-
-    def _bm25(self, subject: Subject, corpus: Corpus) -> Scored | Exception:
-        began = time.perf_counter()
-        try:
-            index = BM25(corpus.documents())
-            run = index.search(subject.every_query(), self.k, exclude_self=subject.first.exclude_self)
-        except (ForewordError, OSError) as error:
-            return error
-        return self._scored(subject, corpus, run, time.perf_counter() - began)
-
-    def _dense(
-        self, subject: Subject, corpus: Corpus, wanted: Mapping[str, Sequence[Candidate | None]]
-    ) -> Iterator[tuple[str, Scored | Exception]]:
-        assert self.encoder is not None
-        jobs = {
-            name: [
-                Job(f"{name} {number}", candidate, queries)
-                for number, (candidate, queries) in enumerate(
-                    zip(found, subject.queries, strict=True) if len(found) > 1 else [(found[0], subject.every_query())]
-                )
-            ]
-            for name, found in wanted.items()
-        }
-        done: dict[str, Done] = {}
-        together = search_together(
-            self.encoder,
-            corpus,
-            [job for own in jobs.values() for job in own],
-            k=self.k,
-            exclude_self=subject.first.exclude_self,
-            **self.how,
-        )
-        for job_name, one in together:
-            done[job_name] = one
-            for name in [name for name, own in jobs.items() if all(job.name in done for job in own)]:
-                yield name, self._put_together(subject, corpus, [done[job.name] for job in jobs.pop(name)])
-
-    def _put_together(self, subject: Subject, corpus: Corpus, done: Sequence[Done]) -> Scored | Exception:
-        if errors := [one.error for one in done if one.error is not None]:
-            return errors[0]
-        run = {query_id: hits for one in done for query_id, hits in one.run.items()}
-        seconds = sum(one.seconds for one in done) + sum(dict(one.shared for one in done).values())
-        return self._scored(subject, corpus, run, seconds)
-
-    def _scored(self, subject: Subject, corpus: Corpus, run: Run, seconds: float) -> Scored | Exception:
-        try:
-            evaluation = evaluate_run(run, subject.qrels, self.measures)
-        except ForewordError as error:
-            return error
-        row = {
-            "queries": evaluation.queries,
-            "documents": corpus.documents_seen,
-            "measures": evaluation.values,
-            "unanswered": evaluation.unanswered,
-            "seconds": round(seconds, 3),
-            "subsample": subject.first.facts.get("subsample"),
-            "corpus_sha256": corpus.fingerprint,
-        }
-        return Scored(json.loads(json.dumps(row, default=str)), run)
-
-
-# What a group is evaluated with, and how.
+_BETWEEN = "\x1f"  # parts a search's number from the query's id, which holds no control characters
 
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
@@ -364,11 +96,6 @@ class GroupConfig(Settings):
     splits: Mapping[str, str] = field(default_factory=dict)
 
 
-FORMAT = "foreword-group/1"
-
-__all__ = ["GroupConfig", "GroupResult", "System", "evaluate_group"]
-
-
 @dataclass(frozen=True)
 class GroupResult:
     """The table of a group.
@@ -400,7 +127,7 @@ class GroupResult:
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON values, what `group.json` holds and the tables are written from."""
-        return {"format": FORMAT, **{name: json.loads(json.dumps(value)) for name, value in vars(self).items()}}
+        return {"format": FORMAT, **as_json(vars(self))}
 
 
 def evaluate_group(
@@ -453,9 +180,195 @@ def evaluate_group(
     with nullcontext() if encoder is None else bare(encoder):
         for leaf in dict.fromkeys(leaf for member in members for leaf in member.leaves):
             evaluation.add(leaf)
-    result = _result(group, members, names, headline, measures, evaluation)
+    result = evaluation.result(group, members, headline)
     write_json(Path(output) / "group.json", result.as_dict())
     return result
+
+
+# -- rows ---------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _headlines() -> dict[str, Any]:
+    loaded: dict[str, Any] = read_json(Path(__file__).parent / "data" / "headlines.json")
+    return loaded
+
+
+HEADLINE_SPLITS: Mapping[str, str] = _headlines()["splits"]
+"""The split that a collection is reported on, where that is not `test`: MS MARCO's test judgements are few."""
+
+
+def headline_measure(group: str) -> str:
+    """The measure that a group is compared by."""
+    return str(_headlines()["measures"].get(group, "nDCG@10"))
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One collection to be scored: loaded by its id, or put together from its k folds."""
+
+    id: str
+    ids: tuple[str, ...]
+    """What is loaded: the id itself, or the folds' ids in order."""
+    split: str
+    folds: int = 0
+    """k; 0: not in folds."""
+    seed: int = 0
+    """Of the folds."""
+    missing: tuple[str, ...] = ()
+    """The ids of folds that were not given."""
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder in the results: the id, with `/` written `-`, and how it is cut into folds."""
+        cut = f"#{self.folds}folds{f'@{self.seed}' if self.seed else ''}" if self.folds else ""
+        return f"{self.id}{cut}".replace("/", "-")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One row of the group: a leaf, or the unweighted mean of several (CQADupStack of its 12 forums)."""
+
+    id: str
+    leaves: tuple[Leaf, ...]
+    is_mean: bool = False
+
+    @classmethod
+    def of(cls, base: str, given: Sequence[Fold | None], splits: Mapping[str, str]) -> Member:
+        """The row of a collection that is given whole (None) or in folds. Raises `ForewordError`, as `plan`."""
+        split = splits.get(base, "test")
+        folds = [fold for fold in given if fold is not None]
+        if not folds:
+            parts = _headlines()["means"].get(base)
+            if parts in group_names():
+                leaves = tuple(Leaf(name, (name,), splits.get(name, split)) for name in members(parts))
+                return cls(base, leaves, is_mean=True)
+            return cls(base, (Leaf(base, (base,), split),))
+        first = folds[0]
+        if len(folds) < len(given) or len({(fold.folds, fold.seed) for fold in folds}) > 1:
+            raise ForewordError(f"{base} is given in two ways; give it whole, or in the folds of one division")
+        names = {i: base + replace(first, fold=i).suffix for i in range(1, first.folds + 1)}
+        there = {fold.fold for fold in folds}
+        here, missing = (tuple(name for i, name in names.items() if (i in there) is wanted) for wanted in (True, False))
+        return cls(base, (Leaf(base, here, "test", first.folds, first.seed, missing),))
+
+
+def plan(ids: Sequence[str], splits: Mapping[str, str] | None = None) -> list[Member]:
+    """The rows that a list of collection ids gives, in order; the folds of one collection become one row.
+
+    Args:
+        ids: a fold is `<id>#fold<i>of<k>`, i from 1, optionally `@<seed>`.
+        splits: id -> the split to score on, over `HEADLINE_SPLITS`; what is in neither is scored on `test`.
+
+    Raises:
+        ForewordError: there are none, or a collection is given whole and in folds, or in folds of two kinds.
+        UnknownNameError: a fold that cannot be.
+        ForewordError: folds are to be scored on another split than `test`.
+    """
+    chosen = {**HEADLINE_SPLITS, **(splits or {})}
+    given: dict[str, dict[Fold | None, None]] = {}
+    for name in ids:
+        base, fold = split_fold(name)
+        given.setdefault(base, {})[fold] = None
+        asked = {(splits or {}).get(key, "test") for key in (name, base)}
+        if fold is not None and asked != {"test"}:
+            other = min(asked - {"test"})
+            raise ForewordError(f"{name} is to be scored on {other!r}; a fold offers its test queries alone for that")
+    if not given:
+        raise ForewordError("the group holds no collection to evaluate")
+    return [Member.of(base, tuple(folds), chosen) for base, folds in given.items()]
+
+
+def union_of(name: str) -> str | None:
+    """The collection whose score is a mean over this one among others, e.g. beir/cqadupstack of a forum; or None."""
+    means = _headlines()["means"].items()
+    return next((str(whole) for whole, parts in means if parts in group_names() and name in members(parts)), None)
+
+
+# -- one collection -------------------------------------------------------------------------------------------------
+
+
+class Subject:
+    """The judged queries of a collection by fold (one, when it is whole), over one corpus."""
+
+    def __init__(self, leaf: Leaf, parts: Iterable[Collection]) -> None:
+        """Read the queries and judgements of each part, and keep the first for its documents, which are all alike.
+
+        Raises:
+            UnknownNameError: a part has no such split.
+            DataError: a part has no judgements, or a query is in two folds.
+        """
+        self.first: Collection
+        self.leaf = leaf
+        self.queries: list[list[Query]] = []
+        self.qrels: Qrels = {}
+        for number, part in enumerate(parts):
+            if number == 0:
+                self.first = part
+            self.queries.append(judged_queries(part, leaf.split))
+            qrels = part.qrels(leaf.split)
+            if twice := sorted(set(qrels) & set(self.qrels)):
+                raise DataError(f"{part.id}: query {twice[0]!r} is in another fold, too; folds must not overlap")
+            self.qrels |= qrels
+        self.documents_seen = 0
+        self._sha256: str | None = None
+
+    def every_query(self) -> list[Query]:
+        """The queries of all folds."""
+        return [query for queries in self.queries for query in queries]
+
+    def documents(self) -> Iterator[Document]:
+        """The documents, counted and hashed: when they are through, `documents_seen` and `corpus_sha256` hold."""
+        digest, count = hashlib.sha256(), 0
+        for doc in self.first.documents():
+            count += 1
+            digest.update(f"{doc.doc_id}\x1f{doc.title}\x1f{doc.text}\x1e".encode("utf-8", "surrogatepass"))
+            yield doc
+        self.documents_seen, self._sha256 = count, digest.hexdigest()
+
+    def corpus_sha256(self) -> str:
+        """The digest of every document, as a row holds it, by one pass, once; empty if they cannot be read."""
+        if self._sha256 is None:
+            self._sha256 = ""
+            with suppress(ForewordError, OSError):  # no row holds "", and the scoring meets the error and says so
+                deque(self.documents(), maxlen=0)
+        return self._sha256
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this collection from another without a pass over its documents: 1000 of them are looked at."""
+        digest = hashlib.sha256()
+        for fields in self._lines():
+            digest.update(("\x1f".join(fields) + "\x1e").encode("utf-8", "surrogatepass"))
+        return {
+            "id": self.leaf.id,
+            "split": self.leaf.split,
+            "folds": [self.leaf.folds, self.leaf.seed],
+            "facts": as_json(self.first.facts),
+            "exclude_self": self.first.exclude_self,
+            "sha256": digest.hexdigest(),
+        }
+
+    def _lines(self) -> Iterator[tuple[str, ...]]:
+        for doc in islice(self.first.documents(), _FIRST_DOCUMENTS):
+            yield "d", doc.doc_id, doc.title, doc.text
+        for fold, queries in enumerate(self.queries):
+            yield from (("q", str(fold), query.query_id, query.text) for query in queries)
+        for query_id, judged in self.qrels.items():
+            yield from (("j", query_id, doc_id, str(relevance)) for doc_id, relevance in judged.items())
+
+
+@dataclass
+class _Job:
+    """Queries to be searched for by one prompt (None: the base model), and what came of it."""
+
+    candidate: Candidate | None
+    queries: Sequence[Query]
+    vectors: Any = None
+    seconds: float = 0.0
+    """For its queries."""
+    shared: tuple[int, float] = (0, 0.0)
+    """The number of its pass over the documents, and the seconds of that; other jobs may have the same."""
+    outcome: Run | Exception | None = None
 
 
 class _Evaluation:
@@ -473,21 +386,12 @@ class _Evaluation:
     ) -> None:
         self.systems, self.output, self.load = systems, output, load
         self.encoder, self.config, self.on_row = encoder, config, on_row
+        self.how: dict[str, Any] = {"precision": config.precision, "batch_size": config.batch_size, "quiet": quiet}
         self.backbone = {} if encoder is None else describe_backbone(encoder)
         self.rows: dict[tuple[str, str], dict[str, Any]] = {}
         self.failures: list[dict[str, str]] = []
         self.banks = {s.name: read_bank(s.path) for s in systems if s.kind == "bank" and s.path is not None}
         self.single = {s.name: read_candidate(s.path) for s in systems if s.kind == "prompt" and s.path is not None}
-        self.scorer = Scorer(
-            encoder,
-            measures=config.measures,
-            k=config.k or 0,
-            query_length=config.query_length,
-            document_length=config.document_length,
-            precision=config.precision,
-            batch_size=config.batch_size,
-            quiet=quiet,
-        )
 
     def add(self, leaf: Leaf) -> None:
         """Score every system on a collection, or take what is there."""
@@ -496,42 +400,38 @@ class _Evaluation:
                 raise ForewordError(f"{', '.join(leaf.missing)} not given: a mean over fewer folds is no score")
             subject = Subject(leaf, (self.load(name) for name in leaf.ids))
         except (ForewordError, OSError) as error:
-            self._fail(leaf, self.systems, error)
+            self._fail(leaf, [system.name for system in self.systems], error)
             return
-        wanted: dict[str, list[Candidate | None]] = {}  # one for each fold, or one alone
-        for system in self.systems:
-            try:
-                wanted[system.name] = self._candidates(system, leaf)
-            except PromptError as error:
-                self._fail(leaf, [system], error)
-        identities = {name: self._identity(name, subject, found) for name, found in wanted.items()}
+        collection = subject.identity()
+        wanted: dict[str, Sequence[Candidate | None]] = {}  # for each fold, or one alone
+        identities: dict[str, dict[str, Any]] = {}
         about: dict[str, dict[str, Any]] = {}
-        for name, found in list(wanted.items()):
+        for system in self.systems:
+            name = system.name
             try:
-                about[name] = self._about(name, leaf, found)
+                found = self._candidates(system, leaf)
+                about[name] = self._about(system, leaf, found)
             except PromptError as error:
-                self._fail(leaf, [s for s in self.systems if s.name == name], error)
-                del wanted[name]
-        todo = {name: wanted[name] for name in wanted if not self._take(subject, name, identities[name], about[name])}
-        for name, scored in self.scorer.score(subject, todo, self._kinds()):
+                self._fail(leaf, [name], error)
+                continue
+            identities[name] = as_json({"collection": collection, **self._identity(system, found)})
+            if not self._take(subject, name, identities[name], about[name]):
+                wanted[name] = found
+        for name, run, seconds in self._runs(subject, wanted):
             try:
-                if isinstance(scored, Exception):
-                    raise scored
-                self._write(leaf, name, identities[name], about[name] | scored.row, scored.run)
+                if isinstance(run, Exception):
+                    raise run
+                row = about[name] | self._score(subject, run, seconds)
+                path = self.output / leaf.folder / f"{name}.json"
+                path.unlink(missing_ok=True)  # of another configuration; the run below is not its own
+                write_run(path.with_name(f"{name}.trec"), run, name)
+                write_json(path, {"format": FORMAT, "identity": identities[name], "row": row})
+                self._keep(leaf, name, row)
             except (ForewordError, OSError) as error:
-                self._fail(leaf, [s for s in self.systems if s.name == name], error)
-
-    def _write(self, leaf: Leaf, name: str, identity: Mapping[str, Any], row: dict[str, Any], run: Run) -> None:
-        folder = self.output / leaf.folder
-        (folder / f"{name}.json").unlink(missing_ok=True)  # of another configuration; the run below is not its own
-        write_run(folder / f"{name}.trec", run, name)
-        write_json(folder / f"{name}.json", {"format": FORMAT, "identity": identity, "row": row})
-        self._keep(leaf, name, row)
-
-    def _kinds(self) -> dict[str, str]:
-        return {system.name: system.kind for system in self.systems}
+                self._fail(leaf, [name], error)
 
     def _candidates(self, system: System, leaf: Leaf) -> list[Candidate | None]:
+        """The prompt of each fold, or one alone for all (None: the base model). Raises `PromptError`."""
         if system.kind == "bank":
             bank = self.banks[system.name]
             found = [bank.get(name) or bank.get(union_of(name) or name) for name in leaf.ids]
@@ -540,14 +440,30 @@ class _Evaluation:
             return found
         return [self.single.get(system.name)]
 
-    def _identity(self, name: str, subject: Subject, candidates: Sequence[Candidate | None]) -> dict[str, Any]:
-        """Everything that a row follows from, as JSON reads it back."""
-        identity: dict[str, Any] = {
-            "collection": subject.identity(),
-            "measures": self.config.measures,
-            "k": self.config.k,
+    def _about(self, system: System, leaf: Leaf, candidates: Sequence[Candidate | None]) -> dict[str, Any]:
+        """What a row says besides its score. Raises `PromptError` for a prompt that has seen the test labels."""
+        prompts = [found for found in candidates if found is not None]
+        dense = system.kind != "bm25"
+        scored_on = leaf.ids if len(prompts) == len(leaf.ids) else (leaf.id,) * len(prompts)
+        used = [p for p, own in zip(prompts, scored_on, strict=True) if p.has_used(own, leaf.split)]
+        if used and leaf.split == "test":
+            raise PromptError(f"{used[0].path} was trained on test queries of {leaf.id}; score it on its own fold")
+        return {
+            "collection": leaf.id,
+            "split": leaf.split,
+            "system": system.name,
+            "supervision": "none" if not prompts else "k-fold" if len(prompts) > 1 else prompts[0].supervision,
+            "seen_by_backbone": seen(str(self.backbone["name"]), leaf.id) if dense else False,
+            "backbone": self.backbone["name"] if dense else None,
+            "prompts": [found.digest for found in prompts],
+            "folds": leaf.folds or None,
+            "notes": [f"its prompt was trained on, or chosen by, the {leaf.split} split"] if used else [],
         }
-        if self.encoder is not None and self._kinds()[name] != "bm25":
+
+    def _identity(self, system: System, candidates: Sequence[Candidate | None]) -> dict[str, Any]:
+        """Everything that a row follows from besides the collection."""
+        identity: dict[str, Any] = {"measures": self.config.measures, "k": self.config.k}
+        if self.encoder is not None and system.kind != "bm25":
             identity |= {
                 "backbone": {key: value for key, value in self.backbone.items() if key not in ("name", "revision")},
                 "query_length": self.config.query_length,
@@ -556,16 +472,12 @@ class _Evaluation:
                 "precision": resolve_precision(self.config.precision, self.encoder.device),
                 "prompts": [found and found.digest for found in candidates],
             }
-        read_back: dict[str, Any] = json.loads(json.dumps(identity))
-        return read_back
+        return identity
 
     def _take(self, subject: Subject, name: str, identity: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
         """Keep the row that an earlier evaluation left, if it is of this identity; what is known of it is today's."""
         path = self.output / subject.leaf.folder / f"{name}.json"
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # none, or not ours: it is computed and written over
-            return False
+        stored = kept_json(path)  # None or not ours: it is computed and written over
         same = isinstance(stored, dict) and stored.get("identity") == identity and stored.get("format") == FORMAT
         whole = same and path.with_suffix(".trec").is_file()
         if not whole or (row := stored["row"])["corpus_sha256"] != subject.corpus_sha256():
@@ -574,64 +486,143 @@ class _Evaluation:
         self._keep(subject.leaf, name, {**row, "measures": measures, **about})
         return True
 
-    def _about(self, name: str, leaf: Leaf, candidates: Sequence[Candidate | None]) -> dict[str, Any]:
-        """What a row says besides its score."""
-        prompts = [found for found in candidates if found is not None]
-        methods = {found.supervision for found in prompts}
-        dense = self._kinds()[name] != "bm25"
-        scored_on = leaf.ids if len(prompts) == len(leaf.ids) else (leaf.id,) * len(prompts)
-        used = [p for p, own in zip(prompts, scored_on, strict=True) if p.has_used(own, leaf.split)]
-        if used and leaf.split == "test":
-            raise PromptError(f"{used[0].path} was trained on test queries of {leaf.id}; score it on its own fold")
-        return {
-            "collection": leaf.id,
-            "split": leaf.split,
-            "system": name,
-            "supervision": "none" if not prompts else "k-fold" if len(prompts) > 1 else methods.pop(),
-            "seen_by_backbone": seen(str(self.backbone["name"]), leaf.id) if dense else False,
-            "backbone": self.backbone["name"] if dense else None,
-            "prompts": [found.digest for found in prompts],
-            "folds": leaf.folds or None,
-            "notes": [f"its prompt was trained on, or chosen by, the {leaf.split} split"] if used else [],
+    def _runs(
+        self, subject: Subject, wanted: Mapping[str, Sequence[Candidate | None]]
+    ) -> Iterator[tuple[str, Run | Exception, float]]:
+        """Each system's run, or the error that it met, and its seconds: BM25 first, others as their passes end.
+
+        Jobs that agree on the documents' vectors share a pass over them: the base model and every prompt of the query
+        side alone cost one between them. At any time one prompt is carried, and one block of documents, the queries'
+        vectors and their best hits are held.
+        """
+        jobs: dict[str, list[_Job]] = {}
+        for system in self.systems:
+            found = wanted.get(system.name)
+            if found and system.kind == "bm25":
+                began = time.perf_counter()
+                run: Run | Exception
+                try:
+                    index = BM25(subject.documents())
+                    asked, exclude_self = subject.every_query(), subject.first.exclude_self
+                    run = index.search(asked, self.config.k or 0, exclude_self=exclude_self)
+                except (ForewordError, OSError) as error:
+                    run = error
+                yield system.name, run, time.perf_counter() - began
+            elif found:
+                by_fold = subject.queries if len(found) > 1 else [subject.every_query()]
+                jobs[system.name] = [_Job(*pair) for pair in zip(found, by_fold, strict=True)]
+        passes = self._passes([job for own in jobs.values() for job in own], subject.first.id)
+        yield from _ended(jobs)
+        for number, sharing in enumerate(passes):
+            began = time.perf_counter()
+            try:
+                self._pass(subject, sharing)
+            except (ForewordError, OSError) as error:
+                for job in sharing:
+                    job.outcome = error
+            for job in sharing:
+                job.shared = number, time.perf_counter() - began
+            yield from _ended(jobs)
+
+    def _passes(self, jobs: Sequence[_Job], collection: str) -> list[list[_Job]]:
+        """The jobs by what their prompts make of documents, their queries encoded; one that fails is in none."""
+        passes: dict[str, list[_Job]] = {}
+        for job in jobs:
+            assert self.encoder is not None
+            began = time.perf_counter()
+            try:
+                with carrying(self.encoder, job.candidate) as route:
+                    texts, length = [query.text for query in job.queries], self.config.query_length
+                    how = {"route": route, "max_length": length, "what": f"queries of {collection}", **self.how}
+                    job.vectors = encode(self.encoder, texts, "query", **how)
+                    passes.setdefault(document_key(self.encoder, route), []).append(job)
+            except (ForewordError, OSError) as error:
+                job.outcome = error
+            job.seconds = time.perf_counter() - began
+        return list(passes.values())
+
+    def _pass(self, subject: Subject, sharing: Sequence[_Job]) -> None:
+        """Search for the queries of some jobs at once."""
+        assert self.encoder is not None
+        asked = [(place, query.query_id) for place, job in enumerate(sharing) for query in job.queries]
+        names = [f"{place}{_BETWEEN}{query_id}" for place, query_id in asked]
+        exclude = None
+        if subject.first.exclude_self:
+            exclude = {name: (query_id,) for name, (_, query_id) in zip(names, asked, strict=True)}
+        vectors = np.concatenate([job.vectors for job in sharing])
+        with carrying(self.encoder, sharing[0].candidate) as route:
+            how = {"route": route, "max_length": self.config.document_length, **self.how}
+            blocks = document_blocks(self.encoder, subject.first, subject.documents(), **how)
+            device = str(self.encoder.device)
+            found = exact_search(vectors, names, blocks, self.config.k or 0, exclude=exclude, device=device)
+        runs: list[Run] = [{} for _ in sharing]
+        for name, (place, query_id) in zip(names, asked, strict=True):
+            runs[place][query_id] = found[name]
+        for job, run in zip(sharing, runs, strict=True):
+            job.outcome = run
+
+    def _score(self, subject: Subject, run: Run, seconds: float) -> dict[str, Any]:
+        """The part of a row that follows from a run."""
+        scored = evaluate_run(run, subject.qrels, self.config.measures)
+        row = {
+            "queries": scored.queries,
+            "documents": subject.documents_seen,
+            "measures": scored.values,
+            "unanswered": scored.unanswered,
+            "seconds": round(seconds, 3),
+            "subsample": subject.first.facts.get("subsample"),
+            "corpus_sha256": subject.corpus_sha256(),
         }
+        as_read: dict[str, Any] = as_json(row)
+        return as_read
 
     def _keep(self, leaf: Leaf, name: str, row: dict[str, Any]) -> None:
         self.rows[leaf.id, name] = row
         if self.on_row is not None:
             self.on_row(row)
 
-    def _fail(self, leaf: Leaf, systems: Sequence[System], error: Exception) -> None:
-        self.failures += [{"collection": leaf.id, "system": s.name, "error": str(error)} for s in systems]
+    def _fail(self, leaf: Leaf, systems: Sequence[str], error: Exception) -> None:
+        self.failures += [{"collection": leaf.id, "system": name, "error": str(error)} for name in systems]
+
+    def result(self, group: str, members: Sequence[Member], headline: str) -> GroupResult:
+        """The table of the rows."""
+        systems, measures = [system.name for system in self.systems], self.config.measures
+        rows: dict[tuple[str, str], Mapping[str, Any]] = {}
+        parts: list[Mapping[str, Any]] = []
+        for member in members:
+            for system in systems:
+                own = [self.rows.get((leaf.id, system)) for leaf in member.leaves]
+                present = [row for row in own if row is not None]
+                parts += present if member.is_mean else []
+                if len(present) == len(own):  # a mean over fewer would look like the whole
+                    mean = row_of_means(member.id, present, measures) if member.is_mean else present[0]
+                    rows[member.id, system] = mean
+        ids = [member.id for member in members]
+        means, common = means_of(rows, ids, systems, measures)
+        return GroupResult(
+            group,
+            tuple(ids),
+            {member.id: member.leaves[0].split for member in members},
+            tuple(systems),
+            headline,
+            tuple(rows[key] for key in ((i, s) for i in ids for s in systems) if key in rows),
+            tuple(parts),
+            tuple(self.failures),
+            tuple(means),
+            tuple(common),
+        )
 
 
-def _result(
-    group: str,
-    members: Sequence[Member],
-    systems: Sequence[str],
-    headline: str,
-    measures: Sequence[str],
-    evaluation: _Evaluation,
-) -> GroupResult:
-    rows: dict[tuple[str, str], Mapping[str, Any]] = {}
-    parts: list[Mapping[str, Any]] = []
-    for member in members:
-        for system in systems:
-            own = [evaluation.rows.get((leaf.id, system)) for leaf in member.leaves]
-            present = [row for row in own if row is not None]
-            parts += present if member.is_mean else []
-            if len(present) == len(own):  # a mean over fewer would look like the whole
-                rows[member.id, system] = row_of_means(member.id, present, measures) if member.is_mean else present[0]
-    ids = [member.id for member in members]
-    means, common = means_of(rows, ids, systems, measures)
-    return GroupResult(
-        group,
-        tuple(ids),
-        {member.id: member.leaves[0].split for member in members},
-        tuple(systems),
-        headline,
-        tuple(rows[key] for key in ((i, s) for i in ids for s in systems) if key in rows),
-        tuple(parts),
-        tuple(evaluation.failures),
-        tuple(means),
-        tuple(common),
-    )
+def _ended(jobs: dict[str, list[_Job]]) -> Iterator[tuple[str, Run | Exception, float]]:
+    """Take the systems from `jobs` whose jobs are all done, put together; a pass that several share counts once."""
+    for name in [name for name, own in jobs.items() if all(job.outcome is not None for job in own)]:
+        done = jobs.pop(name)
+        run: Run = {}
+        errors = []
+        for job in done:
+            if isinstance(job.outcome, dict):
+                run |= job.outcome
+            elif job.outcome is not None:
+                errors.append(job.outcome)
+        seconds = sum(job.seconds for job in done) + sum(dict(job.shared for job in done).values())
+        yield name, errors[0] if errors else run, seconds
