@@ -38,4 +38,4 @@ def parsers_of(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]
 
 
 def _section(parser: argparse.ArgumentParser) -> str:
-    return f"## {parser.prog}\n\n```text\n{parser.format_help().strip()}\n```"
+    return f"## {parser.prog}\n\n```text\n{parser.format_all().strip()}\n```"

@@ -259,7 +259,7 @@ def test_the_evidence_is_what_advise_reads(place: Path, cells: list[BenchmarkCel
 
 
 def test_the_command_shows_the_plan_and_reports(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["benchmark", "transfer", "--plan", str(place / "plan.toml"), "--output", str(place / "out")]
+    options = ["benchmark", str(place / "plan.toml"), "--output", str(place / "out")]
     main([*options, "--dry-run", "--seeds", "3"])
     assert json.loads(capsys.readouterr().out)["plan"]["seeds"] == [3]
     main([*options, "--report-only"])

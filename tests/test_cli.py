@@ -19,9 +19,7 @@ from foreword.prompts.store import folder_name, save_prompt
 COMMANDS = (
     "collections",
     "download",
-    "subsample",
     "mine",
-    "pretrain",
     "train",
     "transfer",
     "advise",
@@ -34,10 +32,7 @@ COMMANDS = (
     "import",
     "push",
     "serve",
-    "recipe",
     "benchmark",
-    "words",
-    "report",
     "demo",
 )
 
@@ -68,10 +63,10 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["nothing"],
         ["train", "pydoc/torch"],
         ["train", "pydoc/torch", "--output", "x", "--steps", "many"],
+        ["train", "pydoc/torch", "--output", "x", "--dtype", "int8"],
         ["train", "pydoc/torch", "--output", "x", "--train_dastaset", "y"],
         ["evaluate", "pydoc/torch", "--split", "all"],
         ["transfer", "pydoc/torch"],
@@ -93,7 +88,7 @@ def test_dry_runs_print_the_resolved_configuration(shell: Shell, tmp_path: Path)
     assert trained["training"]["side"] == "query"
     assert trained["training"]["seed"] == 3
     assert trained["prompt"]["kind"] == "prefix"
-    multitask = dry("pretrain", "a", "b", "--target", "c", "--output", tmp_path / "x", "--start-from", "p")
+    multitask = dry("train", "a", "b", "--multitask", "--target", "c", "--output", tmp_path / "x", "--start", "p")
     assert multitask["collections"] == ["a", "b"]
     assert multitask["excluded"] == ["c"]
     assert multitask["training"]["side"] == "both"
@@ -120,10 +115,9 @@ def test_dry_runs_print_the_resolved_configuration(shell: Shell, tmp_path: Path)
         (["evaluate", "folder:/no/such/folder"], "no such folder"),
         (["evaluate", "folder:/no/such/folder", "--measures", "nCDG@10"], "nDCG"),
         (["train", "folder:/no/such/folder", "--output", "x", "--steps", "0"], "steps is 0; it is at least 1"),
-        (["train", "folder:/no/such/folder", "--output", "x", "--dtype", "int8"], "dtype is 'int8'"),
         (["train", "folder:/no/such/folder", "--output", "x", "--length", "0", "--dry-run"], "length is 0"),
         (["collections", "--group", "none"], "no group 'none'; there are: beir, beir-full"),
-        (["report", "/no/such/results.json"], "no such file"),
+        (["explain", "/no/such/results.json"], "no such file"),
         (["transfer", "folder:/no/such/folder", "--bank", "x", "--temperature", "0"], ""),
     ],
 )
@@ -148,7 +142,7 @@ def test_errors_of_backbones_and_prompts(shell: Shell, beir: Path, tmp_path: Pat
     ):
         assert str(tmp_path / "file") in shell.fails(*arguments)
     (tmp_path / "results.json").write_text("[]")
-    assert "is not a results file" in shell.fails("report", tmp_path / "results.json")
+    assert "is not a results file" in shell.fails("explain", tmp_path / "results.json")
 
 
 # -- collections and evaluation ------------------------------------------------------------------------------------
@@ -265,9 +259,18 @@ def test_own_document_vectors(shell: Shell, beir: Path, tiny_bert: Path, tmp_pat
     assert not [line for line in shell.printed.err.splitlines() if "warning" in line]
 
 
-def test_pretrain_and_pseudo_queries(shell: Shell, beir: Path, tiny_bert: Path, tmp_path: Path) -> None:
+def test_one_prompt_for_several_and_pseudo_queries(shell: Shell, beir: Path, tiny_bert: Path, tmp_path: Path) -> None:
     summary = shell.json(
-        *("pretrain", f"folder:{beir}", f"folder:{beir}/../toy", "--backbone", tiny_bert, "--output", tmp_path / "m"),
+        *(
+            "train",
+            f"folder:{beir}",
+            f"folder:{beir}/../toy",
+            "--multitask",
+            "--backbone",
+            tiny_bert,
+            "--output",
+            tmp_path / "m",
+        ),
         *("--steps", 4, "--batch-size", 8, "--pseudo-queries", "first-sentence", "--precision", "float32"),
     )
     assert summary["domain"] == "multitask"

@@ -60,8 +60,8 @@ class TestBash:
             (("evaluate", "--group", "beir"), {"beir", "beir-full", "beir-expanded"}),
             (("download", "dpr/n"), {"dpr/nq"}),
             (("download", "cqa"), {"cqadupstack", *members("cqadupstack")}),
-            (("recipe", ""), set(recipe_names())),
-            (("help", "ex"), {"explain", "export"}),
+            (("benchmark", ""), {"transfer", *recipe_names()}),
+            (("ex",), {"explain", "export"}),
             (("completion", ""), {"bash", "zsh", "fish"}),
         ],
     )  # fmt: skip

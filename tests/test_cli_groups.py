@@ -148,7 +148,7 @@ def test_mined_negatives_train_and_a_sample_says_so(shell: Shell, beir: Path, ti
         *("--backbone", tiny_bert, "--device", "cpu", "--output", tmp_path / "it", "--batch-size", 8),
     )
     assert trained["supervision"]["method"] == "train"
-    sample = shell.json("subsample", f"folder:{beir}", "--documents", 5, "--output", tmp_path / "sample")
+    sample = shell.json("download", f"folder:{beir}", "--sample", 5, "--output", tmp_path / "sample")
     assert sample["of"] == 60
     scored = shell.json("evaluate", f"folder:{tmp_path / 'sample'}", "--system", "bm25", "--measures", "AP")
     assert scored["subsample"] == sample
@@ -159,14 +159,14 @@ def test_words_of_an_input_prompt(shell: Shell, tiny_bert: Path, tmp_path: Path)
     encoder = load_encoder(str(tiny_bert), device="cpu")
     for name, spec in (("a", PromptSpec("input", 3, sides="untied")), ("b", PromptSpec("gated", 2))):
         save_prompt(tmp_path / name, random_prompt(encoder, spec), encoder, name)
-    record = shell.json("words", tmp_path, "--backbone", tiny_bert, "--device", "cpu", "--count", 2)
+    record = shell.json("explain", "--bank", tmp_path, "--backbone", tiny_bert, "--device", "cpu", "--words", 2)
     assert [(entry["domain"], entry["part"], len(entry["rows"])) for entry in record["words"]] == [
         ("a", "query", 3),
         ("a", "document", 3),
     ]
     assert record["left_out"] == {"b": "gated"}
-    assert "nearest words" in shell("words", tmp_path / "a", "--backbone", tiny_bert, "--device", "cpu")
-    assert "input" in shell.fails("words", tmp_path / "b", "--backbone", tiny_bert, "--device", "cpu")
+    assert "nearest words" in shell("explain", "--prompt", tmp_path / "a", "--backbone", tiny_bert, "--device", "cpu")
+    assert "input" in shell.fails("explain", "--prompt", tmp_path / "b", "--backbone", tiny_bert, "--device", "cpu")
 
 
 def test_download(shell: Shell, tmp_path: Path) -> None:
@@ -240,10 +240,10 @@ def test_labels_are_followed_through_what_a_prompt_started_from(
     quick = ("--steps", 2, "--evaluate-every", 2, "--batch-size", 4)
     first = tmp_path / "first"
     shell("train", f"{name}#fold1of2", "--output", first, *common, *quick)
-    refused = ("train", f"{name}#fold2of2", "--start-from", first, "--output", tmp_path / "no", *common, *quick)
+    refused = ("train", f"{name}#fold2of2", "--start", first, "--output", tmp_path / "no", *common, *quick)
     assert shell(*refused, code=1) == ""
     assert "trained on test queries of cqadupstack/gis#fold2of2" in shell.printed.err
-    shell("train", f"folder:{beir}", "--start-from", first, "--output", tmp_path / "second", *common, *quick)
+    shell("train", f"folder:{beir}", "--start", first, "--output", tmp_path / "second", *common, *quick)
     assert read_card(tmp_path / "second")["start"]["trained_on"] == {f"{name}#fold1of2": "k-fold"}
     said = shell.fails("evaluate", name, "--prompt", tmp_path / "second", *common, "--measures", "AP")
     assert "was trained on test queries" in said
@@ -257,11 +257,11 @@ def test_a_folder_by_another_path_is_the_same(
     common = ("--backbone", tiny_bert, "--device", "cpu", "--precision", "float32")
     quick = ("--steps", 2, "--evaluate-every", 2, "--batch-size", 4)
     shell("train", "folder:mine#fold1of2", "--output", "p", *common, *quick)
-    shell("subsample", "folder:mine", "--documents", 5, "--output", "sample")
+    shell("download", "folder:mine", "--sample", 5, "--output", "sample")
     for other in ("folder:mine", "folder:./mine/", f"folder:{tmp_path}/mine", "folder:sample"):
         said = shell.fails("evaluate", other, "--prompt", "p", *common, "--measures", "AP")
         assert "was trained on test queries" in said
-    said = shell.fails("subsample", "folder:mine#fold1of2", "--documents", 5, "--output", "other")
+    said = shell.fails("download", "folder:mine#fold1of2", "--sample", 5, "--output", "other")
     assert "is a fold" in said
 
 

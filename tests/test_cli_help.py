@@ -9,7 +9,7 @@ from shell import Shell
 from test_cli import COMMANDS
 
 from foreword.cli import main
-from foreword.cli.grammar import EXIT_CODES, CommandParser, did_you_mean
+from foreword.cli.grammar import EXIT_CODES, Commands, Parser, did_you_mean
 from foreword.cli.main import GROUPS, build_parser
 
 
@@ -24,8 +24,8 @@ def said_by(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) 
 
 def test_every_command_is_in_one_group(capsys: pytest.CaptureFixture[str]) -> None:
     listed = [name for names in GROUPS.values() for name in names]
-    assert sorted(listed) == sorted([*COMMANDS, "help", "completion"])
-    help_text = said_by(capsys, "--help")
+    assert sorted(listed) == sorted([*COMMANDS, "completion"])
+    help_text = said_by(capsys, "--help-all")
     places = [help_text.index(f"\n{title}:\n") for title in [*GROUPS, "options", "exit codes", "environment"]]
     assert places == sorted(places)
     assert "other commands" not in help_text
@@ -38,14 +38,41 @@ def test_a_command_without_a_group_is_listed_all_the_same() -> None:
     assert text.index("\nfirst:\n  search") < text.index("\nother commands:\n") < text.index("\n  train ")
 
 
-@pytest.mark.parametrize("words", [("train",), ("index", "search"), ("help",)])
-def test_help_of_a_command_is_its_own(capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
-    assert said_by(capsys, "help", *words) == said_by(capsys, *words, "--help")
+def every_parser() -> list[Parser]:
+    found = [build_parser()]
+    for parser in found:
+        found += [
+            below for action in parser._actions if isinstance(action, Commands) for below in action.choices.values()
+        ]
+    return found
 
 
-def test_help_alone_lists_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    assert said_by(capsys, "help") == said_by(capsys, "--help")
-    assert "did you mean train?" in said_by(capsys, "help", "trian", code=2)
+def test_help_is_a_screen_and_help_all_has_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    for parser in every_parser():
+        assert parser.format_help().count("\n") <= 40, parser.prog
+        whole = parser.format_all()
+        for action in parser._get_optional_actions():
+            assert action.option_strings[-1] in whole, (parser.prog, action.option_strings)
+
+
+def test_the_program_alone_lists_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said_by(capsys) == said_by(capsys, "--help")
+    assert "did you mean train?" in said_by(capsys, "trian", code=2)
+
+
+def test_options_stand_where_they_like() -> None:
+    parse = build_parser().parse_args
+    for words in (
+        ["search", "x", "--k", "2", "a query", "--system", "bm25"],
+        ["search", "--k", "2", "--system", "bm25", "x", "a query"],
+        ["search", "x", "a query", "--k", "2", "--system", "bm25"],
+    ):
+        options = parse(words)
+        assert (options.collection, options.queries, options.k, options.system) == ("x", ["a query"], 2, "bm25")
+    assert parse(["search", "x", "--k", "2", "--", "-5 degrees", "--k"]).queries == ["-5 degrees", "--k"]
+    assert parse(["index", "search", "--k", "2", "n.db", "--where", "y", "q"]).queries == ["q"]
+    assert parse(["train", "a", "--steps", "2", "b", "--output", "o"]).collections == ["a", "b"]
 
 
 @pytest.mark.parametrize("columns", [50, 90])
@@ -56,7 +83,7 @@ def test_texts_wrap_to_the_terminal(
     text = said_by(capsys, "benchmark", "--help")
     about = text.split("\n\n")[1]
     assert " ".join(about.split()) == (
-        "Leave each domain of a group out, and measure what the others' prompts give it."
+        "What transfer is worth on held-out domains, and the experiments of earlier systems."
     )
     assert max(map(len, about.splitlines())) <= columns
     assert "\n  foreword benchmark transfer --parts primary far\n" in text  # an example is to be copied whole
@@ -72,7 +99,7 @@ def test_texts_wrap_to_the_terminal(
         (["train", "x", "--ouput", "p"], "for --ouput, did you mean --output"),  # though --output is missing too
         (["search", "x", "--sistem=bm25"], "for --sistem, did you mean --system?"),
         (["search", "x", "--system", "bm52"], "invalid choice: 'bm52'; did you mean bm25?"),
-        (["index", "search", "n.db", "--fusoin", "min-max"], "for --fusoin, did you mean --fusion?"),
+        (["index", "search", "n.db", "--sytsem", "min-max"], "for --sytsem, did you mean --system?"),
     ],
 )
 def test_misspelt_words(shell: Shell, arguments: list[str], said: str) -> None:
@@ -102,7 +129,7 @@ def test_usage_of_the_command_at_fault(shell: Shell) -> None:
 
 
 def test_parsers_take_whole_names_alone() -> None:
-    parser = CommandParser(prog="p")
+    parser = Parser(prog="p")
     parser.add_argument("--precision")
     assert parser.parse_args(["--precision", "x"]).precision == "x"
     with pytest.raises(SystemExit):
@@ -111,7 +138,7 @@ def test_parsers_take_whole_names_alone() -> None:
 
 def test_exit_codes_are_documented(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(EXIT_CODES) == [0, 1, 2, 130]
-    text = said_by(capsys, "--help")
+    text = said_by(capsys, "--help-all")
     module = sys.modules[main.__module__]
     for code, meaning in EXIT_CODES.items():
         assert f"  {code}" in text

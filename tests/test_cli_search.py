@@ -210,7 +210,9 @@ def test_an_index_answers_in_the_same_forms(
         Path("notes", f"{name}.txt").write_text(text)
     shell("index", "build", "n.db", "folder:notes", "--backbone", tiny_bert)
     typed(monkeypatch, "51\tferns\n52\tkeys by the door\n")
-    run = [line.split() for line in shell("index", "search", "n.db", "--mode", "bm25", "--format", "trec").splitlines()]
+    run = [
+        line.split() for line in shell("index", "search", "n.db", "--system", "bm25", "--format", "trec").splitlines()
+    ]
     assert [(one[0], one[2], one[3], one[5]) for one in run] == [
         ("51", "ferns.txt", "1", "bm25"),
         ("52", "keys.txt", "1", "bm25"),

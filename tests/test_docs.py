@@ -63,7 +63,7 @@ NOT_RUN = (
     (r"", r"docs/findings\.md", "hours; tests/test_benchmark_run.py runs a small one"),
     (r"foreword benchmark transfer --(parts|report-only)", r"docs/researchers\.md", "hours, and their cells"),
     (r"(cqadupstack|glasgow)", r"docs/researchers\.md", "downloads; tests/test_cli_groups.py runs such groups"),
-    (r"foreword recipe .*(--output|--data)", r"docs/recipes\.md", "a GPU for days; --miniature is run"),
+    (r"foreword benchmark .*(--output|--data)", r"docs/recipes\.md", "a GPU for days; --miniature is run"),
     (r"torchrun .*beir/nq", r"docs/scale\.md", "eight GPUs; tests/test_training_processes.py runs two processes"),
 )
 """Commands that no test runs as they stand: a pattern of the line, one of the page, and why."""
@@ -92,8 +92,8 @@ def test_every_command_parses(name: str, capsys: pytest.CaptureFixture[str]) -> 
             options = build_parser().parse_args(arguments)
         except SystemExit:
             pytest.fail(f"{command.line}\n{capsys.readouterr().err}")
-        if arguments[0] == "recipe" and arguments[1:]:
-            assert options.name in recipe_names(), command.line
+        if arguments[0] == "benchmark" and arguments[1:] and not options.name.endswith(".toml"):
+            assert options.name in ("transfer", *recipe_names()), command.line
         assert getattr(options, "group", None) in (None, *group_names()), command.line
 
 

@@ -34,7 +34,7 @@ SLOW = os.environ.get("FOREWORD_SLOW") == "1"
 SLOW_LINES = ("benchmarks/serve.py", "benchmarks/index.py", "--miniature")
 """Lines that take a minute whatever the backbone: run with FOREWORD_SLOW=1."""
 
-QUICK = {"train": ["--steps", "4", "--evaluate-every", "2"], "pretrain": ["--steps", "4", "--evaluate-every", "2"]}
+QUICK = {"train": ["--steps", "4", "--evaluate-every", "2"]}
 
 NOTES = {
     "receipts.txt": "Receipts are kept for ten years, letters of the tax office too.",
@@ -113,8 +113,8 @@ def prompts(*domains: str, sides: Any = "shared") -> None:
 def multitask(walk: Walk) -> None:
     """The bank of no-labels.md."""
     labelled("support", "manuals", "wiki")
-    walk.shell("pretrain", "folder:support", "folder:manuals", "folder:wiki", "--sides", "untied",
-               "--output", "bank/multitask", *QUICK["pretrain"])  # fmt: skip
+    walk.shell("train", "folder:support", "folder:manuals", "folder:wiki", "--multitask", "--untied",
+               "--output", "bank/multitask", *QUICK["train"])  # fmt: skip
 
 
 def for_readme(walk: Walk) -> None:

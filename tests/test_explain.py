@@ -365,12 +365,12 @@ def test_the_command(
     scored = shell.json("evaluate", folder, "--backbone", tiny_bert, "--prompt", prompt)
     got = {row["measure"]: row["value"] for row in found["rows"] if row["system"] == "[own]"}
     assert got == pytest.approx(scored["measures"])
-    told = shell(*arguments, "--output", tmp_path / "out", "--queries", 1, "--influence", 1)
+    told = shell(*arguments, "--output", tmp_path / "out", "--max-queries", 1, "--influence", 1)
     assert found["headline"] in told
     for said in ("some words", "[own]", "acts most on a query in layer", "PT-Retrieval", "fitted on the 12 queries"):
         assert said in told
     monkeypatch.chdir(tmp_path)
-    dry = json.loads(shell("explain", "pydoc/torch", "--prompt", "prompts/x", "--queries", 3, "--dry-run"))
+    dry = json.loads(shell("explain", "pydoc/torch", "--prompt", "prompts/x", "--max-queries", 3, "--dry-run"))
     assert (dry["output"], dry["split"], dry["queries"]) == ("runs/explain/pydoc-torch-x", "test", 3)
     assert not Path("runs").exists()
     assert "name a prompt" in shell.fails("explain", folder)

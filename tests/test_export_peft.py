@@ -246,7 +246,6 @@ def test_the_commands(models: Path, tmp_path: Path, shell: Any) -> None:
     assert (said["domain"], said["kind"], said["length"], said["parameters"]) == ("d", "prefix", 3, 384)
     assert "positions moved by its length" in shell.printed.err
     assert load_prompt(tmp_path / "back", encoder).prompt.digest() == prompt.digest()
-    assert "holds one adapter" in shell.fails(
-        "import", tmp_path / "adapter", *how, "--sides", "untied", "--output", tmp_path / "no"
-    )
+    with pytest.raises(PromptError, match="holds one adapter"):
+        import_peft(tmp_path / "adapter", encoder, tmp_path / "no", "d", sides="untied")
     assert "holds a prompt already" in shell.fails("import", tmp_path / "adapter", *how, "--output", tmp_path / "back")

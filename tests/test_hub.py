@@ -359,8 +359,7 @@ def test_a_dry_run_lists_the_files_and_asks_nothing(
 
 RUN_PAGE = """
 import contextlib, io, json, shlex, sys
-from foreword.cli.export import bring
-from foreword.cli.main import build_parser
+from foreword.cli.main import build_parser, resolve
 
 for language, block in json.load(sys.stdin):
     if language == "python":
@@ -371,7 +370,7 @@ for language, block in json.load(sys.stdin):
     for line in block.splitlines():
         arguments, _, target = line.partition(" > ")
         options = build_parser().parse_args(shlex.split(arguments)[1:])
-        bring(options)
+        resolve(options)
         if target:
             with open(target, "w") as file, contextlib.redirect_stdout(file):
                 options.run(options)

@@ -54,7 +54,7 @@ def test_commands(shell: Shell, here: Path, tiny_bert: Path, monkeypatch: pytest
     assert said.startswith("folder:notes: 1 changed, 1 unchanged, 1 removed; 2 documents in n.db, ")
     assert "3 documents" in shell("index", "add", "n.db", "folder:more-notes", "--domain", "folder:notes", *backbone)
 
-    ((answer),) = shell.json("index", "search", "n.db", "ferns", "--mode", "bm25")
+    ((answer),) = shell.json("index", "search", "n.db", "ferns", "--system", "bm25")
     assert answer["query"] == "ferns"
     (hit,) = answer["hits"]
     assert hit == {
@@ -68,7 +68,7 @@ def test_commands(shell: Shell, here: Path, tiny_bert: Path, monkeypatch: pytest
     }
     monkeypatch.setattr("sys.stdin", StringIO("ferns\n\nkeys\n"))
     assert [found["query"] for found in shell.json("index", "search", "n.db", *backbone)] == ["ferns", "keys"]
-    table = shell("index", "search", "n.db", "keys", "--mode", "hybrid", "--k", "1", *backbone)
+    table = shell("index", "search", "n.db", "keys", "--system", "min-max", "--k", "1", *backbone)
     assert "keys.txt" in table
 
     stats = shell.json("index", "stats", "n.db")
@@ -97,7 +97,7 @@ def test_errors(shell: Shell, here: Path, tiny_bert: Path, encoder: SentenceTran
     )
     said = shell.fails("index", "search", "n.db", "x", "--domain", "folder:manuals", *backbone)
     assert "take the prompt that embedded them (--prompt)" in said
-    bad = ("index", "search", "n.db", "x", "--domain", "folder:notes", "--mode", "bm25", "--where", "meta ==")
+    bad = ("index", "search", "n.db", "x", "--domain", "folder:notes", "--system", "bm25", "--where", "meta ==")
     assert "expected literal" in shell.fails(*bad)
     assert "--all for the whole domain" in shell.fails("index", "delete", "n.db")
     for wrong in (("index",), ("index", "drop", "n.db"), ("index", "search"), ("index", "search", "n.db", "--k", "1 ")):
@@ -122,7 +122,7 @@ def test_the_guide(shell: Shell, here: Path, minilm: SentenceTransformer, monkey
     for command in commands_of_the_guide():
         if "http://milvus.example:19530" in command:
             continue
-        if "--mode" in command:  # a section above removed the domain
+        if "--system" in command:  # a section above removed the domain
             shell("index", "build", "notes.db", "folder:notes", "--domain", "notes")
         said.append(shell(*command))
     found = "\n".join(said)

@@ -72,7 +72,7 @@ def test_each_says_what_it_must(name: str) -> None:
     assert recipe.title
     assert recipe.description.strip()
     assert recipe.source
-    assert recipe.command.startswith(f"foreword recipe {name} ")
+    assert recipe.command.startswith(f"foreword benchmark {name} ")
     assert all(recipe.differences.values())
     for miniature in (False, True):
         ids = {i for stage in stages(recipe, "as-took-effect", miniature=miniature) for i in stage.ids}

@@ -77,11 +77,11 @@ def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
 
 def test_the_command_puts_them_beside_the_page(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps(results()))
-    alone = shell.json("report", tmp_path / "results.json", "--no-plots")
+    alone = shell.json("explain", tmp_path / "results.json", "--no-plots")
     assert alone == {"report": str(tmp_path / "report.html"), "plots": []}
     assert not (tmp_path / "plots").exists()
-    made = shell.json("report", tmp_path / "results.json", "--output", tmp_path / "page" / "p.html")
-    assert made["report"] == str(tmp_path / "page" / "p.html")
+    made = shell.json("explain", tmp_path / "results.json", "--output", tmp_path / "page")
+    assert made["report"] == str(tmp_path / "page" / "report.html")
     assert len(made["plots"]) == 10
     assert sorted(map(str, (tmp_path / "page" / "plots").iterdir())) == sorted(made["plots"])
 

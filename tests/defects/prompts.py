@@ -150,28 +150,38 @@ def ignore_what_is_asked_of_the_head(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_reloaded_prompt_overrides_tied(bench: Bench) -> None:
-    """`--sides untied` and a prompt with one part for both: refused, not ignored."""
+    """`--untied` and a prompt with one part for both: refused, not ignored."""
     encoder = bench.encoder()
     save_prompt(bench.tmp / "tied", random_prompt(encoder, PromptSpec("gated", 3)), encoder, "it")
     collection = f"folder:{write_beir(bench.tmp / 'toy')}"
-    command = ("pretrain", collection, "--output", bench.tmp / "out", "--steps", 2, "--start-from", bench.tmp / "tied")
-    code, _, said = bench.shell(*command, *bench.on_the_tiny_model(), "--sides", "untied")
-    assert code == 1, f"--sides is ignored: {said}"
-    assert "--sides untied is asked for" in said
+    command = (
+        "train",
+        collection,
+        "--multitask",
+        "--output",
+        bench.tmp / "out",
+        "--steps",
+        2,
+        "--start",
+        bench.tmp / "tied",
+    )
+    code, _, said = bench.shell(*command, *bench.on_the_tiny_model(), "--untied")
+    assert code == 1, f"--untied is ignored: {said}"
+    assert "--untied is asked for" in said
     assert not (bench.tmp / "out" / "prompt.json").exists()
 
 
 def take_the_stored_structure(patch: pytest.MonkeyPatch) -> None:
     """The reloaded prompt decides, whatever the options say."""
-    patch.setattr(training_command, "_start", lambda options, encoder: load_prompt(options.start_from, encoder))
+    patch.setattr(training_command, "_start", lambda options, encoder: load_prompt(options.start, encoder))
 
 
 def the_side_that_is_trained_overrides_tied(bench: Bench) -> None:
-    """`--sides untied` where the query side alone is trained: refused, not made a prompt without a document part."""
-    command = ("train", "pydoc/torch", "--output", bench.tmp, "--sides", "untied", "--dry-run")
+    """`--untied` where the query side alone is trained: refused, not made a prompt without a document part."""
+    command = ("train", "pydoc/torch", "--output", bench.tmp, "--untied", "--dry-run")
     code, _, said = bench.shell(*command)
-    assert code == 1, "--sides is ignored"
-    assert "--sides untied has a part for documents" in said
+    assert code == 1, "--untied is ignored"
+    assert "--untied has a part for documents" in said
     code, printed, _ = bench.shell(*command, "--side", "both")
     assert code == 0
     assert json.loads(printed)["prompt"]["sides"] == "untied"
@@ -316,8 +326,8 @@ CASES = [
         ignore_what_is_asked_of_the_head,
         "pooling is asked for, and the stored one is used",
     ),
-    Case(a_reloaded_prompt_overrides_tied, take_the_stored_structure, "--sides is ignored"),
-    Case(the_side_that_is_trained_overrides_tied, take_whatever_sides, "--sides is ignored"),
+    Case(a_reloaded_prompt_overrides_tied, take_the_stored_structure, "--untied is ignored"),
+    Case(the_side_that_is_trained_overrides_tied, take_whatever_sides, "--untied is ignored"),
     Case(
         a_new_prompt_begins_with_placeholders_of_the_vocabulary,
         start_from_the_first_ids,

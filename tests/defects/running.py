@@ -20,7 +20,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from tiny import random_prompt, toy_collection
 
-from foreword.cli.grammar import CommandParser
+from foreword.cli.grammar import Parser
 from foreword.collections.beir import BeirCollection
 from foreword.collections.collection import Collection, Document, MemoryCollection, Query
 from foreword.collections.registry import load
@@ -333,7 +333,7 @@ def ignore_unknown_options(patch: pytest.MonkeyPatch) -> None:
     def known(self: argparse.ArgumentParser, arguments: Any = None, namespace: Any = None) -> Any:
         return self.parse_known_args(arguments, namespace)[0]
 
-    patch.setattr(CommandParser, "parse_known_args", argparse.ArgumentParser.parse_known_args)
+    patch.setattr(Parser, "parse_known_args", argparse.ArgumentParser.parse_known_args)
     patch.setattr(argparse.ArgumentParser, "parse_args", known)
 
 

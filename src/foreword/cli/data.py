@@ -1,20 +1,24 @@
-"""`foreword collections`, `download`, `subsample` and `mine`: collections and their files."""
+"""`foreword collections`, `download` and `mine`: collections and their files."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from foreword.cli.grammar import (
-    Add,
+    COLLECTION,
+    Command,
     Options,
+    Parser,
     chosen_prompt,
     data_options,
     encoder_options,
     load_collection,
     load_encoder,
+    needs,
     print_json,
     print_table,
     say,
@@ -24,19 +28,15 @@ from foreword.errors import ForewordError, UnknownNameError
 from foreword.tables import byte_size
 
 
-def add(command: Add) -> None:
-    """The grammar of these commands."""
-    parser = command("collections", collections, "list the collections there are", "foreword collections --group beir")
+def collections_options(parser: Parser) -> None:
+    """What is listed."""
     data_options(parser)
     parser.add_argument("--group", metavar="GROUP", help="only this one, e.g. beir, cqadupstack, oag-qa, dpr, pydoc")
     parser.add_argument("--seen", action="store_true", help="list which backbones were trained on which collections")
 
-    parser = command(
-        "download",
-        download,
-        "download collections, verified and resumable",
-        "foreword download beir/nfcorpus cqadupstack --data ~/collections",
-    )
+
+def download_options(parser: Parser) -> None:
+    """What is downloaded, from where; and what is drawn from it."""
     parser.add_argument("names", nargs="+", metavar="NAME", help="collections or groups: beir/nfcorpus, dpr, glasgow")
     data_options(parser)
     parser.add_argument("--mirror", action="append", default=[], metavar="URL", help="tried first (may be repeated)")
@@ -44,26 +44,15 @@ def add(command: Add) -> None:
     parser.add_argument(
         "--from", dest="source", type=Path, metavar="PATH", help="your own copy of OAG-QA: a folder or an archive"
     )
+    group = parser.add_argument_group("a sample of one large collection, as a collection of its own")
+    group.add_argument("--sample", type=int, metavar="N", help="documents to draw, beside the judged ones")
+    group.add_argument("--output", type=Path, metavar="DIR", help="a new folder for the sample")
+    group.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
 
-    parser = command(
-        "subsample",
-        subsample,
-        "write a sample of a large collection to a folder of its own",
-        "foreword subsample beir/fever --documents 100000 --output fever-100k",
-    )
-    parser.add_argument("collection", metavar="COLLECTION")
-    data_options(parser)
-    parser.add_argument("--documents", type=int, required=True, metavar="N", help="to draw, beside the judged ones")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder; use it as folder:DIR")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
 
-    parser = command(
-        "mine",
-        mine,
-        "find hard negatives with BM25 or a prompt, for training",
-        "foreword mine beir/fiqa --output fiqa-negatives.jsonl --relative-margin 0.05",
-    )
-    parser.add_argument("collection", metavar="COLLECTION")
+def mine_options(parser: Parser) -> None:
+    """Where negatives are looked for, and which are taken."""
+    parser.add_argument("collection", metavar=COLLECTION)
     data_options(parser)
     template_options(parser)
     parser.add_argument(
@@ -142,13 +131,17 @@ def expand(names: list[str], data: Path | None) -> list[str]:
 
 
 def download(options: Options) -> None:
-    """Download collections."""
+    """Download collections, or write a sample of one."""
+    needs(options, "output seed", options.sample is not None, "is of a sample; say with --sample of how many documents")
     from foreword.collections.registry import catalogue
     from foreword.downloads import Transport, data_folder
 
     data = data_folder(options.data)
     transport = Transport(offline=options.offline, mirrors=tuple(options.mirror), quiet=options.json)
     known = {entry.id: entry for entry in catalogue(data)}
+    if options.sample is not None:
+        _sample(options, transport, there={name for name, entry in known.items() if entry.available})
+        return
     done: list[dict[str, Any]] = []
     failed: list[str] = []
     for name in expand(options.names, data):
@@ -185,16 +178,20 @@ def _download(name: str, data: Path, transport: Any, source: Path | None) -> Pat
     return folder
 
 
-def subsample(options: Options) -> None:
-    """Write a sample of a collection."""
+def _sample(options: Options, transport: Any, *, there: Collection[str]) -> None:
+    """Write a sample of a collection, which is downloaded where it is not there."""
     import json
 
-    from foreword.collections.supervision import RECORD
-    from foreword.collections.supervision import subsample as draw
+    from foreword.collections.registry import family_of, full_id
+    from foreword.collections.supervision import RECORD, subsample
+    from foreword.downloads import data_folder
 
-    folder = draw(
-        load_collection(options, options.collection), options.output, documents=options.documents, seed=options.seed
-    )
+    if len(options.names) > 1 or options.output is None:
+        raise ForewordError("a sample is of one collection, and goes to a folder of its own: --output DIR")
+    name = full_id(options.names[0], options.data)
+    if name not in there and hasattr(family_of(name), "download"):
+        _download(name, data_folder(options.data), transport, options.source)
+    folder = subsample(load_collection(options, name), options.output, documents=options.sample, seed=options.seed)
     record = json.loads((folder / RECORD).read_text("utf-8"))
     if options.json:
         print_json(record)
@@ -232,3 +229,20 @@ def mine(options: Options) -> None:
     for name, count in mined.counts.items():
         if name not in ("negatives", "queries") and count:
             print(f"  {name.replace('_', ' ')}: {count:,}")
+
+
+COMMANDS = {
+    "collections": Command(collections, collections_options, "foreword collections --group beir"),
+    "download": Command(
+        download,
+        download_options,
+        "foreword download beir/nfcorpus cqadupstack --data ~/collections\n"
+        "  foreword download beir/fever --sample 100000 --output fever-100k",
+    ),
+    "mine": Command(
+        mine,
+        mine_options,
+        "foreword mine beir/fiqa --output fiqa-negatives.jsonl --relative-margin 0.05",
+        shown="system prompt split depth skip count margin relative-margin data",
+    ),
+}

@@ -1,11 +1,22 @@
-"""`foreword export` and `foreword import`: prompts in the forms of other tools."""
+"""`foreword export`, `foreword import` and `foreword push`: prompts in the forms of other tools, and on the hub."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from foreword.cli.grammar import Add, Options, dry_run_option, encoder_options, load_encoder, print_json, say
+from foreword.cli.grammar import (
+    BANK,
+    PROMPT,
+    Command,
+    Options,
+    Parser,
+    dry_run_option,
+    encoder_options,
+    load_encoder,
+    print_json,
+    say,
+)
 from foreword.errors import ForewordError, PromptError
 from foreword.tables import byte_size
 
@@ -18,16 +29,14 @@ if TYPE_CHECKING:
 FORMS = ("sentence-transformers", "plain", "peft", "onnx")
 
 
-def add_export(command: Add) -> None:
-    """The grammar of these commands."""
-    parser = command(
-        "export",
-        export,
-        "write prompts in another tool's form: sentence-transformers, PEFT or ONNX",
-        "foreword export prompts/torch --to onnx --output torch-onnx",
-    )
+def export_options(parser: Parser) -> None:
+    """Which prompts, in which form."""
     parser.add_argument(
-        "prompts", nargs="+", type=Path, metavar="PROMPT|BANK", help="folders of prompts, of banks, or one mixture"
+        "prompts",
+        nargs="+",
+        type=Path,
+        metavar=f"{PROMPT}|{BANK}",
+        help="folders of prompts, of banks, or one mixture",
     )
     parser.add_argument(
         "--to",
@@ -45,21 +54,33 @@ def add_export(command: Add) -> None:
     parser.add_argument("--max-length", type=int, metavar="TOKENS", help="texts are cut to (default: the backbone's)")
     encoder_options(parser, prompt=False)
 
-    parser = command(
-        "import",
-        import_prompt,
-        "store a PEFT adapter (prompt tuning or prefix tuning) as a prompt",
-        "foreword import my-adapter --domain my-domain --output prompts/my-domain",
-    )
+
+def import_options(parser: Parser) -> None:
+    """Which adapter, and where to."""
     parser.add_argument("adapter", type=Path, metavar="DIR", help="with adapter_config.json, or query/ and document/")
     parser.add_argument("--domain", metavar="NAME", help="the name it goes by (default: the output folder's)")
-    parser.add_argument("--output", type=Path, required=True, metavar="PROMPT", help="the stored prompt's folder")
+    parser.add_argument("--output", type=Path, required=True, metavar=PROMPT, help="the stored prompt's folder")
     parser.add_argument(
-        "--sides",
-        choices=["shared", "query", "untied"],
-        help="of a folder with one adapter: does it encode documents too (default: shared)",
+        "--side",
+        choices=["both", "query"],
+        help="of a folder with one adapter: does it encode documents too (default: both)",
     )
     encoder_options(parser, prompt=False)
+
+
+def push_options(parser: Parser) -> None:
+    """What is pushed, where to, and what its card says."""
+    parser.add_argument("folder", type=Path, metavar=PROMPT, help="the folder of a prompt, a mixture or a bank")
+    parser.add_argument("repository", metavar="USER/NAME", help="the repository; it is made when missing")
+    parser.add_argument("--private", action="store_true", help="only you see it")
+    parser.add_argument("--revision", metavar="BRANCH", help="made when missing (default: main)")
+    parser.add_argument("--license", metavar="ID", help="of the prompt, as the hub names it, e.g. apache-2.0")
+    parser.add_argument(
+        "--results", nargs="+", type=Path, default=[], metavar="FILE", help="what foreword evaluate --json printed"
+    )
+    parser.add_argument("--no-card", action="store_true", help="leave README.md on the hub as it is")
+    parser.add_argument("--message", metavar="TEXT", help="of the commit")
+    dry_run_option(parser)
 
 
 def export(options: Options) -> None:
@@ -109,7 +130,9 @@ def import_prompt(options: Options) -> None:
     _refuse_precision(options)
     encoder = load_encoder(options)
     domain = options.domain or options.output.name
-    stored = import_peft(options.adapter, encoder, options.output, domain, sides=options.sides)
+    stored = import_peft(
+        options.adapter, encoder, options.output, domain, sides="query" if options.side == "query" else None
+    )
     spec = stored.prompt.spec
     summary = {
         "prompt": str(options.output),
@@ -181,34 +204,6 @@ def carrying(options: Options, folders: list[Path], mixture: bool) -> SentenceTr
     return encoder
 
 
-# `foreword push`, and prompts that other commands take from the hub.
-
-
-_FROM_HUB = ("prompt", "prompts", "bank", "start_from", "multitask")
-"""Options whose value is the folder of a prompt, a mixture or a bank, or a list of such."""
-
-
-def add_hub(command: Add) -> None:
-    """The grammar of the command."""
-    parser = command(
-        "push",
-        push,
-        "put a prompt, a mixture or a bank on the Hugging Face hub, with a model card",
-        "foreword push prompts/torch me/torch-docs-prompt --license apache-2.0 --dry-run",
-    )
-    parser.add_argument("folder", type=Path, metavar="PROMPT", help="the folder of a prompt, a mixture or a bank")
-    parser.add_argument("repository", metavar="USER/NAME", help="the repository; it is made when missing")
-    parser.add_argument("--private", action="store_true", help="only you see it")
-    parser.add_argument("--revision", metavar="BRANCH", help="made when missing (default: main)")
-    parser.add_argument("--license", metavar="ID", help="of the prompt, as the hub names it, e.g. apache-2.0")
-    parser.add_argument(
-        "--results", nargs="+", type=Path, default=[], metavar="FILE", help="what foreword evaluate --json printed"
-    )
-    parser.add_argument("--no-card", action="store_true", help="leave README.md on the hub as it is")
-    parser.add_argument("--message", metavar="TEXT", help="of the commit")
-    dry_run_option(parser)
-
-
 def push(options: Options) -> None:
     """Push a prompt. The token is HF_TOKEN's, or what `hf auth login` stored: a command line is read by others."""
     from foreword.hub.push import plan_push
@@ -256,19 +251,22 @@ def _print_plan(options: Options, plan: Upload) -> None:
         print(f"\nREADME.md:\n\n{plan.card}", end="")
 
 
-def bring(options: Options) -> None:
-    """Replace `hf:user/name`, where an option takes a prompt's folder, by the folder that comes from the hub.
-
-    With --dry-run nothing is asked of the network, and the name stays.
-    """
-    if getattr(options, "dry_run", False):
-        return
-    from foreword.hub.contents import from_hub, is_on_hub
-
-    def brought(value: Any) -> Any:
-        return from_hub(str(value)) if is_on_hub(value) else value
-
-    for name in _FROM_HUB:
-        value = getattr(options, name, None)
-        if value is not None:
-            setattr(options, name, [brought(one) for one in value] if isinstance(value, list) else brought(value))
+COMMANDS = {
+    "export": Command(
+        export,
+        export_options,
+        "foreword export prompts/torch --to onnx --output torch-onnx",
+        shown="default max-length backbone",
+    ),
+    "import": Command(
+        import_prompt,
+        import_options,
+        "foreword import my-adapter --domain my-domain --output prompts/my-domain",
+        shown="domain side backbone",
+    ),
+    "push": Command(
+        push,
+        push_options,
+        "foreword push prompts/torch me/torch-docs-prompt --license apache-2.0 --dry-run",
+    ),
+}

@@ -1,6 +1,7 @@
-"""How commands are read: a parser that guesses what a misspelt word meant, and help that wraps to the terminal.
+"""How commands are read: parsers that are made when they are asked for, guess what a misspelt word meant, and print a
+screen of help; what the commands share: options, printing, loading what options name, and how they end.
 
-Nothing of the package is imported here, so that help comes at once.
+Nothing heavy is imported here, so that help comes at once.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from foreword.settings import DEFAULT_BACKBONE
+from foreword.errors import ForewordError
+from foreword.settings import DEFAULT_BACKBONE, Precision, choices, hints, meanings, number_or_text
 from foreword.terminal import console, harmless, table_width
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
     from foreword.collections.collection import Collection
 
+Options = argparse.Namespace
 
 _NEAR = 0.7  # share of letters in common from which a word is offered in place of another
 
@@ -42,8 +47,16 @@ class HelpFormatter(argparse.HelpFormatter):
         )
 
 
-class CommandParser(argparse.ArgumentParser):
-    """A parser whose errors, with exit code 2, say what a misspelt command, option or choice may have meant."""
+class Parser(argparse.ArgumentParser):
+    """A parser that takes options before, between and after the arguments.
+
+    Its errors, with exit code 2, say what a misspelt command, option or choice may have meant.
+
+    Attributes:
+        shown: names of the options that `--help` shows, in this order; `--help-all` shows all. None: there are few.
+    """
+
+    shown: Sequence[str] | None = None
 
     def __init__(self, **settings: Any) -> None:
         """Take argparse's settings, with the package's help and whole option names."""
@@ -56,10 +69,35 @@ class CommandParser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse as argparse does, but refuse what is not known here, where the command's own usage can be shown."""
         self._asked = list(sys.argv[1:] if args is None else args)
-        found, rest = super().parse_known_args(self._asked, namespace)
+        self.usage = self.usage or self._short_usage()
+        if self._subparsers is None:
+            found, rest = self._options_then_arguments(namespace)
+        else:
+            found, rest = super().parse_known_args(self._asked, namespace)
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         return found, rest
+
+    def _options_then_arguments(self, namespace: Any) -> tuple[Any, list[str]]:
+        """The options first, from wherever they stand; then the arguments, from what they leave."""
+        end = self._asked.index("--") if "--" in self._asked else len(self._asked)
+        arguments = self._get_positional_actions()
+        settings = [(action.nargs, action.default) for action in arguments]
+        try:
+            for action in arguments:
+                action.nargs = action.default = argparse.SUPPRESS
+            found, rest = super().parse_known_args(self._asked[:end], namespace)
+        finally:
+            for action, (nargs, default) in zip(arguments, settings, strict=True):
+                action.nargs, action.default = nargs, default
+        needed = [action for action in self._get_optional_actions() if action.required]
+        try:
+            for action in needed:
+                action.required = False
+            return super().parse_known_args([*rest, *self._asked[end:]], found)
+        finally:
+            for action in needed:
+                action.required = True
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and for options that are not known, which may be meant; exit code 2."""
@@ -81,53 +119,125 @@ class CommandParser(argparse.ArgumentParser):
         said = f"invalid choice: {value!r}{f'; {hint}' if hint else ''} (choose from {', '.join(choices)})"
         raise argparse.ArgumentError(action, said)
 
-
-class GroupedParser(CommandParser):
-    """The parser of the program itself, whose help lists its commands by what they are for.
-
-    Attributes:
-        groups: title -> names of commands; commands in none of them come last.
-    """
-
-    groups: Mapping[str, Sequence[str]] = {}
-
     def format_help(self) -> str:
-        """The help, with a section for each group."""
-        commands = {one.dest: one for action in self._actions for one in _listed(action)}
-        named = {name for names in self.groups.values() for name in names}
-        others = [name for name in commands if name not in named]
+        """A screen of help: the arguments, what is needed, and the options in `shown`."""
+        if self.shown is None:
+            return self.format_all()
+        options = [action for action in self._get_optional_actions() if action.required]
+        options += [self._option_string_actions[f"--{name}"] for name in self.shown]
+        sections = {"arguments": self._get_positional_actions(), "options": options}
+        return self._formatted({title: (None, actions) for title, actions in sections.items()})
+
+    def format_all(self) -> str:
+        """The whole help."""
+        return self._formatted({str(g.title): (g.description, g._group_actions) for g in self._action_groups})
+
+    def _formatted(self, sections: Mapping[str, tuple[str | None, Iterable[argparse.Action]]]) -> str:
         formatter = self._get_formatter()
-        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_usage(self.usage or self._short_usage(), (), ())
         formatter.add_text(self.description)
-        for title, names in {**self.groups, "other commands": others}.items():
+        for title, (text, actions) in sections.items():
             formatter.start_section(title)
-            formatter.add_arguments([commands[name] for name in names if name in commands])
+            formatter.add_text(text)
+            formatter.add_arguments(actions)
             formatter.end_section()
-        formatter.start_section("options")
-        formatter.add_arguments([action for action in self._actions if action.option_strings])
-        formatter.end_section()
         formatter.add_text(self.epilog)
         return formatter.format_help()
 
+    def _short_usage(self) -> str:
+        """The arguments and the options that are needed; the others have their place in the help."""
+        needed = [action for action in self._get_optional_actions() if action.required]
+        formatter = self._get_formatter()
+        parts = [formatter._format_actions_usage(each, []) for each in (self._get_positional_actions(), needed)]
+        return " ".join(word for word in (self.prog, *parts, "[options]") if word).replace("%", "%%")
 
-Commands: TypeAlias = "argparse._SubParsersAction[CommandParser]"
-"""What `add_subparsers` gives."""
+
+class _HelpAll(argparse.Action):
+    """Prints the whole help."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        assert isinstance(parser, Parser)
+        print(parser.format_all(), end="")
+        parser.exit()
 
 
-def add_command(commands: Commands, name: str, run: Callable[..., None], summary: str, epilog: str) -> CommandParser:
-    """Add a command to a parser's.
+def help_all_option(parser: Parser, help: str) -> None:
+    """`--help-all`."""
+    parser.add_argument("--help-all", action=_HelpAll, nargs=0, default=argparse.SUPPRESS, help=help)
 
-    Args:
-        commands: what `add_subparsers` gave.
-        name: of the command.
+
+# -- commands ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes:
         run: what runs it.
-        summary: one line, without a capital or a stop: the list's entry, and the first of the command's own help.
-        epilog: the end of its help.
+        options: adds its arguments and options to its parser.
+        example: of its use, the end of its help.
+        shown: names of the options that its `--help` shows; all of them where there are no names.
     """
-    about = summary[0].upper() + summary[1:] + "."
-    added = commands.add_parser(name, help=summary, description=about, epilog=epilog)
-    added.set_defaults(run=run)
-    return added
+
+    run: Callable[[Options], None]
+    options: Callable[[Parser], None]
+    example: str
+    shown: str = ""
+
+
+class _Made(Mapping[str, Parser]):
+    """Parsers by name, each made when it is asked for."""
+
+    def __init__(self) -> None:
+        self.makers: dict[str, Callable[[], Parser]] = {}
+
+    def __getitem__(self, name: str) -> Parser:
+        return self.makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.makers)
+
+    def __len__(self) -> int:
+        return len(self.makers)
+
+
+class Commands(argparse._SubParsersAction):  # type: ignore[type-arg]  # generic in typeshed alone
+    """The commands of a parser. A command's own parser is made, and its module imported, when it is asked for."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        """Take what argparse gives."""
+        super().__init__(*arguments, **settings)
+        self._made = _Made()
+        self._name_parser_map = self.choices = self._made  # type: ignore[assignment]  # it needs a Mapping
+
+    def add(self, name: str, summary: str, find: Callable[[], Command]) -> None:
+        """Add a command.
+
+        Args:
+            name: of the command.
+            summary: one line, without a capital or a stop: the list's entry, and the first of the command's own help.
+            find: gives what it does, when it is needed.
+        """
+        prog = f"{self._prog_prefix} {name}"
+        inner = prog.count(" ") > 1  # where the command above has --json too
+
+        @cache
+        def made() -> Parser:
+            command = find()
+            about = summary[0].upper() + summary[1:] + "."
+            parser = Parser(prog=prog, description=about, epilog=f"example:\n  {command.example}")
+            parser.set_defaults(run=command.run, command=name, parser=parser)
+            usual = argparse.SUPPRESS if inner else False
+            parser.add_argument("--json", action="store_true", default=usual, help="print JSON instead of text")
+            if command.shown:
+                parser.shown = [*command.shown.split(), "json", "help", "help-all"]
+                help_all_option(parser, "show every option")
+            command.options(parser)
+            return parser
+
+        self._made.makers[name] = made
+        self._choices_actions.append(self._ChoicesPseudoAction(name, (), summary))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -146,20 +256,6 @@ def _number(kind: type[int] | type[float]) -> Callable[[str], float]:
         return kind(text)
 
     return read
-
-
-def _listed(action: argparse.Action) -> list[argparse.Action]:
-    """The commands that an action holds, as help lists them."""
-    return list(action._get_subactions()) if isinstance(action, argparse._SubParsersAction) else []
-
-
-# What the commands share: printing, the options of several of them, and loading what the options name.
-
-
-Options = argparse.Namespace
-Parser = CommandParser
-Add = Callable[[str, Callable[[Options], None], str, str], Parser]
-"""Adds a command: its name, what runs it, a summary and an example."""
 
 
 # -- printing --------------------------------------------------------------------------------------------------
@@ -190,6 +286,64 @@ def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]
 
 
 # -- options ---------------------------------------------------------------------------------------------------
+
+
+PSEUDO_QUERIES = ("auto", "title", "first-sentence", "span", "key-phrases", "mixed")
+
+COLLECTION, PROMPT, BANK = "COLLECTION", "PROMPT", "BANK"
+"""What an argument or option names, as help shows it: a collection's id or folder, a prompt's folder or one on the hub
+(`hf:USER/NAME`), a folder of prompts. By these words shells complete them, and they are resolved before a command
+runs."""
+
+
+def settings_options(
+    parser: Parser | argparse._ArgumentGroup, settings: type[Any], names: Iterable[str] = (), **usual: Any
+) -> None:
+    """Options for fields of settings: kind, choices, meaning and default are the field's own.
+
+    A command's options hold None for what was not given.
+
+    Args:
+        parser: the command's, or a group of its options.
+        settings: the class.
+        names: its fields (none: all).
+        usual: defaults to show in place of the class's.
+    """
+    usual = {field.name: field.default for field in fields(settings)} | usual
+    for name in names or usual:
+        hint = hints(settings)[name]  # type: ignore[arg-type]  # mypy: a class that cannot be hashed
+        meant = meanings(settings)[name].replace("`", "").rstrip(".")  # type: ignore[arg-type]
+        shown = ("yes" if usual[name] else "no") if isinstance(usual[name], bool) else usual[name]
+        text = meant if "None:" in meant else f"{meant} (default: {shown})"
+        kind = number_or_text(hint)
+        how: dict[str, Any] = (
+            {"action": argparse.BooleanOptionalAction}
+            if kind is bool
+            else {"type": kind, "metavar": "NAME" if kind is str else "N"}
+        )
+        if values := choices(hint):
+            how = {"choices": values}
+        parser.add_argument(f"--{name.replace('_', '-')}", help=text.replace("%", "%%"), **how)
+
+
+def given(options: Options, settings: type[Any]) -> dict[str, Any]:
+    """The fields of settings that options were given for."""
+    found = {field.name: getattr(options, field.name, None) for field in fields(settings)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def needs(options: Options, names: str, there: bool, what: str) -> None:
+    """Raise `ForewordError` for options that were given without what they need.
+
+    Args:
+        options: the command's.
+        names: of the options, as attributes.
+        there: whether what they need is there.
+        what: the end of the message, `is for a --group`.
+    """
+    for action in options.parser._actions:
+        if not there and action.dest in names.split() and getattr(options, action.dest) != action.default:
+            raise ForewordError(f"{action.option_strings[-1]} {what}")
 
 
 def data_options(parser: Parser) -> None:
@@ -230,13 +384,13 @@ def encoder_options(parser: Parser, *, prompt: bool = True, precision: str = "fl
     group.add_argument("--device", metavar="DEVICE", help="as torch names it (default: an accelerator if there is one)")
     group.add_argument(
         "--precision",
-        choices=["float32", "bfloat16", "float16", "auto"],
+        choices=choices(Precision),
         default=precision,
         help="of forward passes; auto: bfloat16 where the processor has it (default: %(default)s)",
     )
     if prompt:
         group.add_argument(
-            "--prompt", default="none", metavar="PATH", help="a prompt's or mixture's folder, or none (default)"
+            "--prompt", default="none", metavar=PROMPT, help="a prompt's or mixture's folder, or none (default)"
         )
         group.add_argument(
             "--max-length", type=int, metavar="TOKENS", help="texts are cut to (default: the backbone's)"

@@ -1,58 +1,151 @@
-"""`foreword benchmark`: what transfer is worth, measured on held-out domains."""
+"""`foreword demo` and `foreword benchmark`: whole experiments."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from foreword.cli.grammar import (
-    Add,
+    BANK,
+    PROMPT,
+    Command,
     Options,
+    Parser,
     data_options,
     dry_run_option,
-    encoder_options,
-    load_encoder,
+    needs,
     print_json,
     print_table,
     say,
 )
-from foreword.errors import DataError, ForewordError
+from foreword.errors import DataError, UnknownNameError
 from foreword.lab import PARTS
 from foreword.settings import DEFAULT_BACKBONE
 
+if TYPE_CHECKING:
+    from foreword.lab.recipe import Recipe
+    from foreword.lab.records import Plan
 
-def add_benchmark(command: Add) -> None:
-    """The grammar of the command."""
-    parser = command(
-        "benchmark",
-        benchmark,
-        "leave each domain of a group out, and measure what the others' prompts give it",
-        "foreword benchmark transfer --parts primary far",
-    )
-    parser.add_argument("what", choices=["transfer"], help="the benchmark")
-    parser.add_argument("--group", metavar="NAME", help="domains that are sources and targets (default: the plan's)")
-    parser.add_argument("--plan", type=Path, metavar="TOML", help="settings (default: the committed ones)")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="(default: all)")
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="instead of the plan's")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="(default: runs/benchmark-transfer)")
-    parser.add_argument("--backbone", default=DEFAULT_BACKBONE, metavar="NAME", help="(default: %(default)s)")
-    parser.add_argument(
-        "--report-only", action="store_true", help="run nothing; tables, plots and page from the cells that are there"
-    )
+
+def demo_options(parser: Parser) -> None:
+    """How much, and where to."""
+    parser.add_argument("--quick", action="store_true", help="fewer sources and steps: under 4 minutes on two cores")
+    parser.add_argument("--output", type=Path, default=Path("runs/demo"), metavar="DIR", help="(default: %(default)s)")
     data_options(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of every random choice (default: %(default)s)")
     dry_run_option(parser)
 
 
-def benchmark(options: Options) -> None:
-    """Run the benchmark, or what is missing of it, and say where its results are."""
-    from foreword.lab.records import chosen, load_plan
+def demo(options: Options) -> None:
+    """Run the demo."""
+    from foreword.lab.demo import DemoConfig
 
+    config = DemoConfig.quick() if options.quick else DemoConfig()
+    config = replace(config, seed=options.seed)
+    if options.dry_run:
+        print_json(config.as_dict())
+        return
+    from foreword.lab.demo import run_demo
+
+    results = run_demo(config, options.output, data=options.data, quiet=options.json)
+    if options.json:
+        print_json({key: results[key] for key in ("configuration", "rows")})
+
+
+# -- benchmarks: of transfer, and the experiments of earlier systems ------------------------------------------------
+
+TRANSFER = "transfer"
+
+
+def benchmark_options(parser: Parser) -> None:
+    """Which one, and how much of it."""
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="transfer, a recipe of an earlier system, e.g. beir-domains, or your own plan or recipe, a .toml file "
+        "(none: list them)",
+    )
+    parser.add_argument("--parts", nargs="+", metavar="PART", help="only these (default: all; --dry-run lists them)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="(default: runs/benchmark-transfer, runs/NAME)")
+    data_options(parser)
+    dry_run_option(parser)
+    group = parser.add_argument_group("transfer")
+    group.add_argument("--group", metavar="GROUP", help="domains that are sources and targets (default: the plan's)")
+    group.add_argument("--seeds", nargs="+", type=int, metavar="N", help="instead of the plan's")
+    group.add_argument("--backbone", default=DEFAULT_BACKBONE, metavar="NAME", help="(default: %(default)s)")
+    group.add_argument(
+        "--report-only", action="store_true", help="run nothing; tables, plots and page from the cells that are there"
+    )
+    group = parser.add_argument_group("recipes")
+    group.add_argument("--miniature", action="store_true", help="the same recipe on small data made here, in a minute")
+    group.add_argument(
+        "--values",
+        choices=["as-written", "as-took-effect"],
+        default="as-took-effect",
+        help="the original's settings, where the two differ (default: %(default)s)",
+    )
+    group.add_argument("--start", type=Path, metavar=PROMPT, help="a multitask prompt to start from")
+    group.add_argument("--bank", type=Path, metavar=BANK, help="prompts of the domains, instead of training them")
+    group.add_argument("--mirror", action="append", default=[], metavar="URL", help="of downloads (may be repeated)")
+    group.add_argument("--offline", action="store_true", help="ask no network; say what is missing")
+
+
+def benchmark(options: Options) -> None:
+    """Run an experiment, show it, or list them all."""
+    from foreword.lab.recipe import Recipe, load_recipe, recipe_names
+
+    if options.name is None:
+        found = [load_recipe(name) for name in recipe_names()]
+        rows = [(TRANSFER, "What transfer gives held-out domains", f"foreword benchmark {TRANSFER}")]
+        rows += [(recipe.name, recipe.title, recipe.command) for recipe in found]
+        if options.json:
+            print_json([{"name": name, "title": title, "command": command} for name, title, command in rows])
+        else:
+            print_table("", ("name", "what", "command"), rows)
+        return
+    chosen = _chosen(options)
+    recipe = isinstance(chosen, Recipe)
+    needs(options, "group seeds backbone report_only", not recipe, "is for the benchmark of transfer")
+    needs(options, "miniature values start bank mirror offline", recipe, "is for recipes")
+    if isinstance(chosen, Recipe):
+        _run_recipe(options, chosen)
+    else:
+        _run_transfer(options, chosen)
+
+
+def _chosen(options: Options) -> Plan | Recipe:
+    """The plan or the recipe that the name stands for."""
+    import tomllib
+
+    from foreword.lab.recipe import load_recipe, read_recipe
+    from foreword.lab.records import load_plan
+
+    path = Path(options.name)
+    if options.name == TRANSFER:
+        return load_plan(group=options.group)
+    if path.suffix != ".toml":
+        return load_recipe(options.name)
+    try:
+        is_recipe = "step" in tomllib.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise DataError(f"is no TOML: {error}", path=path) from error
+    return read_recipe(path) if is_recipe else load_plan(path, group=options.group)
+
+
+def _run_transfer(options: Options, plan: Plan) -> None:
+    """Run the benchmark of transfer, or what is missing of it, and say where its results are."""
+    from foreword.lab.records import chosen
+
+    parts = options.parts or list(PARTS)
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise UnknownNameError(f"no part {', '.join(unknown)}; there are: {', '.join(PARTS)}")
     seeds = None if options.seeds is None else tuple(options.seeds)
-    plan = chosen(load_plan(options.plan, group=options.group), seeds=seeds)
+    plan = chosen(plan, seeds=seeds)
     output = options.output or Path("runs") / "benchmark-transfer"
     if options.dry_run:
-        print_json({"plan": plan.as_dict(), "parts": options.parts, "output": str(output)})
+        print_json({"plan": plan.as_dict(), "parts": parts, "output": str(output)})
         return
     from foreword.lab.benchmark import run_benchmark, write_results
 
@@ -60,7 +153,7 @@ def benchmark(options: Options) -> None:
         page = write_results(plan, output)
     else:
         how = {"data": options.data, "backbone": options.backbone, "quiet": options.json}
-        page = run_benchmark(plan, output, parts=options.parts, **how)
+        page = run_benchmark(plan, output, parts=parts, **how)
     if options.json:
         print((output / "results.json").read_text(encoding="utf-8"))
         return
@@ -68,53 +161,20 @@ def benchmark(options: Options) -> None:
     say(f"{page}: the same with plots; {output / 'cells'} and {output / 'runs'} hold what it was made from")
 
 
-# `foreword recipe`: the settings of earlier systems, run.
+def _run_recipe(options: Options, chosen: Recipe) -> None:
+    """Run a recipe, or show it."""
+    from foreword.lab.recipe import describe
 
-
-def add_recipe(command: Add) -> None:
-    """The grammar of the command."""
-    parser = command(
-        "recipe",
-        recipe,
-        "run a recipe of the original system, or list them",
-        "foreword recipe dpr-multitask --miniature",
+    needs(
+        options,
+        "mirror",
+        not options.miniature,
+        "does nothing here: a miniature downloads nothing, it makes its own data",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="e.g. beir-domains (none: list them)")
-    parser.add_argument("--miniature", action="store_true", help="the same recipe on small data made here, in a minute")
-    parser.add_argument(
-        "--values",
-        choices=["as-written", "as-took-effect"],
-        default="as-took-effect",
-        help="the original's settings, where the two differ (default: %(default)s)",
-    )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="(default: runs/NAME, or runs/NAME-miniature)")
-    data_options(parser)
-    parser.add_argument("--steps", nargs="+", metavar="STEP", help="only these; --dry-run lists them")
-    parser.add_argument("--multitask", type=Path, metavar="PROMPT", help="a multitask prompt to start from")
-    parser.add_argument("--bank", type=Path, metavar="DIR", help="prompts of the domains, instead of training them")
-    parser.add_argument("--mirror", action="append", default=[], metavar="URL", help="of downloads (may be repeated)")
-    parser.add_argument("--offline", action="store_true", help="ask no network; say what is missing")
-    dry_run_option(parser)
-
-
-def recipe(options: Options) -> None:
-    """Run a recipe, show it, or list them all."""
-    from foreword.lab.recipe import describe, load_recipe, recipe_names
-
-    if options.name is None:
-        found = [load_recipe(name) for name in recipe_names()]
-        if options.json:
-            print_json([{"name": r.name, "title": r.title, "command": r.command} for r in found])
-            return
-        print_table("", ("recipe", "what", "command"), [(r.name, r.title, r.command) for r in found])
-        return
-    chosen = load_recipe(options.name)
-    if options.miniature and options.mirror:
-        raise ForewordError("--mirror: a miniature downloads nothing, it makes its own data")
     from foreword.lab.recipe_run import plan, run_recipe
 
-    given = {"values": options.values, "miniature": options.miniature, "steps": options.steps}
-    given |= {"multitask": options.multitask, "bank": options.bank, "data": options.data}
+    given = {"values": options.values, "miniature": options.miniature, "steps": options.parts}
+    given |= {"multitask": options.start, "bank": options.bank, "data": options.data}
     if options.dry_run:
         resolved = plan(chosen, **given)
         print_json(resolved) if options.json else print(describe(chosen))
@@ -134,103 +194,11 @@ def recipe(options: Options) -> None:
     print(f"{output}: done in {results['seconds']['all']:.0f} s; {output / 'recipe.json'} holds it all")
 
 
-# `foreword words`, `report` and `demo`: what was learnt, to look at.
-
-
-def add_show(command: Add) -> None:
-    """The grammar of these commands."""
-    parser = command(
-        "words",
-        words,
-        "the vocabulary words nearest to the vectors of an input prompt, or of a bank's",
-        "foreword words prompts/pydoc-torch",
-    )
-    parser.add_argument("prompt", type=Path, metavar="PROMPT", help="a prompt's folder, or a bank's")
-    parser.add_argument("--count", type=int, default=5, help="words a vector (default: %(default)s)")
-    encoder_options(parser, prompt=False)
-
-    parser = command(
-        "report",
-        report,
-        "write the HTML report of a results.json, and its plots",
-        "foreword report runs/demo/results.json --output report.html",
-    )
-    parser.add_argument("results", type=Path, metavar="RESULTS.json", help="as foreword demo writes it")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="(default: report.html beside it)")
-    parser.add_argument("--no-plots", action="store_true", help="the page alone, without plots/ beside it")
-
-    parser = command(
-        "demo",
-        demo,
-        "the whole job on the documentation of installed packages, in minutes",
-        "foreword demo --quick",
-    )
-    parser.add_argument("--quick", action="store_true", help="fewer sources and steps: under 4 minutes on two cores")
-    parser.add_argument("--output", type=Path, default=Path("runs/demo"), metavar="DIR", help="(default: %(default)s)")
-    data_options(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of every random choice (default: %(default)s)")
-    dry_run_option(parser)
-
-
-def words(options: Options) -> None:
-    """Show the words nearest to a prompt's vectors."""
-    from foreword.prompts.inspect import bank_words
-    from foreword.prompts.store import CARD, load_bank, load_prompt
-
-    encoder = load_encoder(options)
-    if (options.prompt / CARD).exists():
-        stored = load_prompt(options.prompt)
-        bank = {stored.domain: stored}
-    else:
-        bank = load_bank(options.prompt)
-    found = bank_words(encoder, bank, count=options.count)
-    for domain, kind in found.left_out.items():
-        say(f"{domain}: left out, its prompt is of kind {kind}; only input prompts have words")
-    if options.json:
-        print_json({"words": found.records, "left_out": found.left_out})
-        return
-    for record in found.records:
-        print(f"{record['domain']} ({record['part']}): {', '.join(entry['word'] for entry in record['summary'])}")
-        rows = [
-            (str(number), " ".join(f"{near['word']} {near['similarity']:.2f}" for near in row))
-            for number, row in enumerate(record["rows"], start=1)
-        ]
-        print_table("", ("vector", "nearest words, cosine"), rows)
-
-
-def report(options: Options) -> None:
-    """Write the HTML report of a results file."""
-    from foreword.report import write_plots, write_report
-    from foreword.report.plots import FOLDER
-
-    try:
-        results = json.loads(options.results.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError("no such file; foreword demo writes one", path=options.results) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"cannot be read as JSON: {error}", path=options.results) from error
-    if not isinstance(results, dict) or "rows" not in results:
-        raise DataError("is not a results file: an object with 'rows'", path=options.results)
-    output = options.output or options.results.with_name("report.html")
-    write_report(output, results)
-    plots = [] if options.no_plots else write_plots(output.parent / FOLDER, results)
-    if options.json:
-        print_json({"report": str(output), "plots": [str(file) for plot in plots for file in (plot.png, plot.svg)]})
-        return
-    print(f"report: {output}" + (f"; {len(plots)} plots in {output.parent / FOLDER}" if plots else ""))
-
-
-def demo(options: Options) -> None:
-    """Run the demo."""
-    from foreword.lab.demo import DemoConfig
-
-    config = DemoConfig.quick() if options.quick else DemoConfig()
-    config = replace(config, seed=options.seed)
-    if options.dry_run:
-        print_json(config.as_dict())
-        return
-    from foreword.lab.demo import run_demo
-
-    results = run_demo(config, options.output, data=options.data, quiet=options.json)
-    if options.json:
-        print_json({key: results[key] for key in ("configuration", "rows")})
+COMMANDS = {
+    "demo": Command(demo, demo_options, "foreword demo --quick"),
+    "benchmark": Command(
+        benchmark,
+        benchmark_options,
+        "foreword benchmark transfer --parts primary far\n  foreword benchmark dpr-multitask --miniature",
+    ),
+}

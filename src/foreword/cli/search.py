@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from foreword.cli.grammar import (
-    Add,
+    COLLECTION,
+    Command,
     Options,
     Parser,
     chosen_prompt,
@@ -58,7 +59,7 @@ def query_options(parser: Parser) -> None:
     group = parser.add_argument_group("answers")
     group.add_argument("--k", type=int, help=f"hits a query (default: {_HITS}; in a TREC run, {_RUN_HITS})")
     group.add_argument(
-        "--format", choices=["table", "trec", "jsonl"], help="trec: a run; jsonl: an object a query (default: table)"
+        "--format", choices=["text", "trec", "jsonl"], help="trec: a run; jsonl: an object a query (default: text)"
     )
     group.add_argument("--output", type=Path, metavar="FILE", help="a run (.trec) or JSON lines (.jsonl), when whole")
 
@@ -196,7 +197,7 @@ def _text(data: bytes) -> str:
 
 
 def form_of(options: Options) -> str:
-    """How answers are written: `table`, `trec`, `jsonl` or `json`.
+    """How answers are written: `text`, `trec`, `jsonl` or `json`.
 
     Raises:
         ForewordError: the options contradict each other, or the output's name does not say.
@@ -208,7 +209,7 @@ def form_of(options: Options) -> str:
         form = form or _ENDINGS.get(options.output.suffix)
         if form not in ("trec", "jsonl"):
             raise ForewordError(f"--output {options.output} takes a run or JSON lines: --format trec, or jsonl")
-    return form or "table"
+    return form or "text"
 
 
 def hits_of(options: Options) -> int:
@@ -275,16 +276,9 @@ def shorten(text: str, width: int = 160) -> str:
     return line if len(line) <= width else line[: width - 1].rsplit(" ", 1)[0] + "…"
 
 
-def add(command: Add) -> None:
-    """The grammar of the command."""
-    parser = command(
-        "search",
-        search,
-        "search a collection, or a folder of your own",
-        'foreword search pydoc/torch "stop gradients from flowing" --prompt prompts/pydoc-torch\n'
-        "  foreword search folder:notes --format trec < queries.tsv > notes.trec",
-    )
-    parser.add_argument("collection", metavar="COLLECTION", help="e.g. pydoc/torch, folder:PATH")
+def search_options(parser: Parser) -> None:
+    """What is searched, and by what."""
+    parser.add_argument("collection", metavar=COLLECTION, help="e.g. pydoc/torch, or a folder")
     query_options(parser)
     data_options(parser)
     parser.add_argument("--system", choices=["dense", "bm25"], default="dense", help="(default: %(default)s)")
@@ -361,3 +355,14 @@ def _vectors(encoder: SentenceTransformer, collection: Collection, how: dict[str
     if not blocks:
         raise DataError(f"{collection.id} has no documents, so there is nothing to search")
     return [doc_id for ids, _ in blocks for doc_id in ids], np.concatenate([rows for _, rows in blocks])
+
+
+COMMANDS = {
+    "search": Command(
+        search,
+        search_options,
+        'foreword search pydoc/torch "stop gradients from flowing" --prompt prompts/pydoc-torch\n'
+        "  foreword search my-notes --format trec < queries.tsv > notes.trec",
+        shown="k prompt system format output backbone data",
+    ),
+}

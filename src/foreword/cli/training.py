@@ -1,25 +1,30 @@
-"""`foreword pretrain` and `foreword train`."""
+"""`foreword train`."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from foreword.cli.data import expand
 from foreword.cli.grammar import (
-    Add,
+    COLLECTION,
+    PROMPT,
+    PSEUDO_QUERIES,
+    Command,
     Options,
     Parser,
     data_options,
     dry_run_option,
     encoder_options,
+    given,
     load_collection,
     load_encoder,
+    needs,
     print_json,
     say,
+    settings_options,
     template_options,
 )
 from foreword.errors import DataError, ForewordError
@@ -32,58 +37,23 @@ if TYPE_CHECKING:
     from foreword.training.config import StartConfig, TrainingConfig
     from foreword.training.train import Outcome
 
-_NUMBERS = (
-    ("steps", int, "optimizer steps"),
-    ("epochs", float, "passes over the training pairs, instead of steps"),
-    ("batch-size", int, "queries a step, on each device"),
-    ("learning-rate", float, "at its peak"),
-    ("schedule", str, "of the learning rate, as transformers names it"),
-    ("warmup", float, "share of the steps"),
-    ("temperature", float, "of the softmax over similarities; 1 for inner products of vectors of any length"),
-    ("hard-negatives", int, "a query, at most"),
-    ("mini-batch-size", int, "texts embedded at once; below the batch size: GradCache"),
-    ("corpus-negatives", int, "documents scored a step (query side)"),
-    ("query-length", int, "tokens"),
-    ("document-length", int, "tokens"),
-    ("domain-temperature", float, "of the choice between domains"),
-    ("evaluate-every", int, "steps between evaluations on dev, and checkpoints"),
-    ("patience", int, "evaluations without gain before stopping; 0: never"),
-    ("dev-queries", int, "queries in an evaluation, at most"),
-    ("dev-documents", int, "documents searched in an evaluation, beside the relevant ones"),
-    ("dtype", str, "of the stored prompt: float16, bfloat16, float32"),
-    ("log-every", int, "steps between two records of the loss"),
-    ("report-to", str, "trackers, as transformers names them: tensorboard, wandb, ... (default: none)"),
-    ("seed", int, "of every random choice"),
-)
 
+def train_options(parser: Parser) -> None:
+    """The collections, the prompt and the training."""
+    from foreword.prompts.spec import PromptSpec
+    from foreword.training.config import TrainingConfig
 
-def add(command: Add) -> None:
-    """The grammar of these commands."""
-    parser = command(
-        "pretrain",
-        pretrain,
-        "train one multitask prompt on several collections",
-        "foreword pretrain pydoc/numpy pydoc/scipy pydoc/pandas --target pydoc/torch --output prompts/multitask",
-    )
-    _options(parser, several=True)
-    parser = command(
-        "train",
-        train,
-        "train a prompt for one collection, or one for each of a group",
-        "foreword train pydoc/torch --start-from prompts/multitask --output prompts/pydoc-torch",
-    )
-    _options(parser, several=False)
-
-
-def _options(parser: Parser, *, several: bool) -> None:
-    parser.add_argument("collections", nargs="*", metavar="COLLECTION", help="e.g. pydoc/torch, beir/fiqa, folder:PATH")
+    parser.add_argument("collections", nargs="*", metavar=COLLECTION, help="e.g. pydoc/torch, beir/fiqa, a folder")
     parser.add_argument("--group", metavar="GROUP", help="all collections of a group, e.g. beir")
+    parser.add_argument(
+        "--multitask", action="store_true", help="one prompt for all collections, where others start from"
+    )
     parser.add_argument(
         "--output",
         type=Path,
         required=True,
         metavar="DIR",
-        help="the prompt's folder; of a group, that of all",
+        help="the prompt's folder; of several prompts, that of all",
     )
     data_options(parser)
     template_options(parser)
@@ -91,43 +61,27 @@ def _options(parser: Parser, *, several: bool) -> None:
         "--target",
         action="append",
         default=[],
-        metavar="COLLECTION",
+        metavar=COLLECTION,
         help="drop this one's texts from the training data (may be repeated)",
     )
-    if not several:
-        parser.add_argument("--folds", type=int, metavar="K", help="of collections with test labels alone: K prompts")
-    parser.add_argument("--name", metavar="DOMAIN", help="the prompt's name (default: the collection, or multitask)")
+    parser.add_argument("--folds", type=int, metavar="K", help="of collections with test labels alone: K prompts")
+    parser.add_argument("--domain", metavar="NAME", help="the prompt's name (default: the collection, or multitask)")
     parser.add_argument(
         "--no-resume", action="store_true", help="begin anew, whatever the folder holds (it is overwritten)"
     )
     dry_run_option(parser)
     encoder_options(parser, prompt=False, precision="auto")
-    _prompt_options(parser)
-    _training_options(parser, several=several)
-
-
-def _prompt_options(parser: Parser) -> None:
     prompt = parser.add_argument_group("prompt")
-    prompt.add_argument("--start-from", type=Path, metavar="PROMPT", help="begin with another prompt's values")
-    prompt.add_argument("--kind", choices=["gated", "prefix", "input"], help="(default: gated)")
-    prompt.add_argument("--length", type=int, help="vectors (default: 16 a layer)")
-    prompt.add_argument("--top-layers", type=int, metavar="K", help="only the top K layers (default: all)")
-    prompt.add_argument("--sides", choices=["shared", "untied", "query"], help="(default: shared)")
-    prompt.add_argument("--placement", choices=["after-cls", "before"], help="of input vectors")
     prompt.add_argument(
         "--start",
-        choices=["words", "text", "noise", "first-ids"],
-        help="of a new prompt (default: words)",
+        metavar=PROMPT,
+        help="begin with another prompt's values, or of a new prompt with those of words, text, noise or first-ids "
+        "(default: words)",
     )
-
-
-def _training_options(parser: Parser, *, several: bool) -> None:
-    training = parser.add_argument_group("training", "what is not given depends on the side; --dry-run prints it")
-    training.add_argument(
-        "--side",
-        choices=["both", "query"],
-        default="both" if several else "query",
-        help="query: documents keep the base model's vectors (default: %(default)s)",
+    prompt.add_argument("--untied", action="store_true", help="one prompt for queries and another for documents")
+    settings_options(prompt, PromptSpec, ("kind", "length", "top_layers", "placement"))
+    training = parser.add_argument_group(
+        "training", "with --side both, and with --multitask, some defaults are others; --dry-run prints all"
     )
     training.add_argument(
         "--supervision",
@@ -137,15 +91,10 @@ def _training_options(parser: Parser, *, several: bool) -> None:
     )
     training.add_argument(
         "--pseudo-queries",
-        choices=["auto", "title", "first-sentence", "span", "key-phrases", "mixed"],
+        choices=PSEUDO_QUERIES,
         help="train on pseudo-queries of the documents instead of labels, made so",
     )
     training.add_argument("--negatives", type=Path, metavar="FILE", help="hard negatives that foreword mine wrote")
-    training.add_argument(
-        "--document-side",
-        choices=["base", "start"],
-        help="query side: what embeds documents once, the base model (default) or the prompt of --start-from",
-    )
     training.add_argument(
         "--documents",
         type=Path,
@@ -153,109 +102,100 @@ def _training_options(parser: Parser, *, several: bool) -> None:
         help="query side: your document vectors, .npy (with --ids) or .parquet",
     )
     training.add_argument("--ids", type=Path, metavar="FILE", help="document ids of a .npy, one a line")
-    training.add_argument(
-        "--gather-negatives",
-        action=argparse.BooleanOptionalAction,
-        help="several processes: negatives from all of them (default: yes)",
-    )
-    for option, kind, text in _NUMBERS:
-        training.add_argument(f"--{option}", type=kind, help=text)
-
-
-def pretrain(options: Options) -> None:
-    """Train a multitask prompt."""
-    names = _names(options)
-    _refuse_idle(options)
-    _run(options, names, several=True)
+    names = [field.name for field in fields(TrainingConfig) if field.name != "precision"]
+    settings_options(training, TrainingConfig, names, **TrainingConfig.usual("query"))
 
 
 def train(options: Options) -> None:
-    """Train a domain's prompt, or those of a group."""
-    names = _names(options)
-    _refuse_idle(options)
-    if len(names) == 1 and options.group is None and options.folds is None:
-        _run(options, names, several=False)
-        return
-    _run_group(options, names)
-
-
-def _names(options: Options) -> list[str]:
+    """Train one prompt, or one for each of several collections."""
+    options.side = options.side or ("both" if options.multitask else "query")
     names = [*options.collections, *(expand([options.group], options.data) if options.group else [])]
+    names = list(dict.fromkeys(names))
     if not names:
         raise ForewordError("no collection to train on; name one, e.g. pydoc/torch, or a --group")
-    return list(dict.fromkeys(names))
+    _refuse_idle(options)
+    if options.multitask or (len(names) == 1 and options.group is None and options.folds is None):
+        _train_one(options, names)
+    else:
+        _train_each(options, names)
 
 
 def _refuse_idle(options: Options) -> None:
     """Refuse options that would do nothing with the others."""
-    query = options.side == "query"
-    for name, idle, needs in (
-        ("negatives", query, "--side both (the query side has the whole corpus as negatives)"),
-        ("hard_negatives", query, "--side both (the query side has the whole corpus as negatives)"),
-        ("gather_negatives", query, "--side both"),
-        ("mini_batch_size", query, "--side both"),
-        ("negatives", options.pseudo_queries is not None, "labels, not --pseudo-queries"),
-        ("corpus_negatives", not query, "--side query"),
-        ("document_side", not query, "--side query"),
-        ("documents", not query, "--side query"),
-        ("pseudo_queries", options.supervision in ("train", "dev"), f"no --supervision {options.supervision}"),
-    ):
-        if idle and getattr(options, name) is not None:
-            raise ForewordError(f"--{name.replace('_', '-')} would do nothing here; it needs {needs}")
+    query, idle = options.side == "query", "would do nothing here; it needs"
+    needs(
+        options,
+        "negatives hard_negatives",
+        not query,
+        f"{idle} --side both (the query side has the whole corpus as negatives)",
+    )
+    needs(options, "gather_negatives mini_batch_size", not query, f"{idle} --side both")
+    needs(options, "negatives", options.pseudo_queries is None, f"{idle} labels, not --pseudo-queries")
+    needs(options, "corpus_negatives document_side documents", query, f"{idle} --side query")
+    labels = options.supervision in ("train", "dev")
+    needs(options, "pseudo_queries", not labels, f"{idle} no --supervision {options.supervision}")
+    needs(options, "folds", not options.multitask, f"{idle} a prompt for each collection, not --multitask")
+    needs(options, "ids", options.documents is not None, "names the rows of --documents, which is missing")
 
 
-def training_config(options: Options, *, several: bool) -> TrainingConfig:
+def training_config(options: Options) -> TrainingConfig:
     """The settings that the options give, the defaults of the side elsewhere."""
     from foreword.training.config import TrainingConfig
 
-    names = [f.name for f in fields(TrainingConfig) if f.name != "side"]
-    given = {name: getattr(options, name, None) for name in names}
-    changes = {name: value for name, value in given.items() if value is not None}
-    return TrainingConfig.default(options.side, several=several, **changes)
+    return TrainingConfig.default(several=options.multitask, **given(options, TrainingConfig))
 
 
 def _structure(options: Options) -> dict[str, Any]:
     """What the options say of a prompt's structure."""
-    given = {name: getattr(options, name) for name in ("kind", "length", "top_layers", "sides", "placement")}
-    return {name: value for name, value in given.items() if value is not None}
+    from foreword.prompts.spec import PromptSpec
+
+    return given(options, PromptSpec) | ({"sides": "untied"} if options.untied else {})
+
+
+def _source(options: Options) -> Path | None:
+    """The prompt that --start names; None: a new one begins with words, noise, ..."""
+    from foreword.prompts.spec import Start
+
+    return None if options.start in (None, *get_args(Start)) else Path(options.start)
 
 
 def _start_config(options: Options) -> StartConfig:
     from foreword.prompts.spec import PromptSpec
     from foreword.training.config import StartConfig
 
-    if options.side == "query" and options.sides in ("shared", "untied") and options.document_side != "start":
+    if options.side == "query" and options.untied and options.document_side != "start":
         raise ForewordError(
-            f"--sides {options.sides} has a part for documents, which --side query does not train; ask for --side "
-            "both, or leave --sides out"
+            "--untied has a part for documents, which --side query does not train; ask for --side both, or leave "
+            "--untied out"
         )
     return StartConfig(PromptSpec(**_structure(options)), options.start or "words", options.seed or 0)
 
 
 def _start(options: Options, encoder: SentenceTransformer) -> StoredPrompt | StartConfig:
-    """What training begins with. Raises `ForewordError` for options that the prompt of --start-from contradicts."""
+    """What training begins with. Raises `ForewordError` for options that the prompt of --start contradicts."""
     from foreword.prompts.store import load_prompt
 
-    if options.start_from is None:
+    source = _source(options)
+    if source is None:
         return _start_config(options)
-    if options.start is not None:
-        raise ForewordError(f"--start {options.start} is of a new prompt; --start-from begins with another's values")
-    stored = load_prompt(options.start_from, encoder)
+    stored = load_prompt(source, encoder)
     own = stored.prompt.spec.as_dict()
     for name, value in _structure(options).items():
         if value != own[name]:
-            option = f"--{name.replace('_', '-')}"
+            option = "--untied" if name == "sides" else f"--{name.replace('_', '-')}"
+            asked = option if name == "sides" else f"{option} {value}"
             raise ForewordError(
-                f"{option} {value} is asked for, but {options.start_from} has {own[name]}; leave {option} out, or "
-                "train a new prompt without --start-from"
+                f"{asked} is asked for, but {source} has {own[name]}; leave {option} out, or train a new prompt "
+                "without --start"
             )
     return stored
 
 
 def _encoder(options: Options) -> SentenceTransformer:
-    """The encoder; with --start-from, with the pooling and length that the prompt was made for."""
-    encoder = load_encoder(options, prompt=options.start_from)
-    if options.start_from is not None:
+    """The encoder; with --start PROMPT, with the pooling and length that the prompt was made for."""
+    source = _source(options)
+    encoder = load_encoder(options, prompt=source)
+    if source is not None:
         from foreword.prompts.encoder import transformer_of
 
         transformer_of(encoder).remove_all()
@@ -263,12 +203,13 @@ def _encoder(options: Options) -> SentenceTransformer:
 
 
 def _resolved(options: Options, names: list[str], config: TrainingConfig) -> dict[str, Any]:
+    source = _source(options)
     return {
         "collections": names,
         "output": str(options.output),
         "backbone": options.backbone,
-        "start_from": str(options.start_from) if options.start_from else None,
-        "prompt": None if options.start_from else _start_config(options).spec.as_dict(),
+        "start_from": None if source is None else str(source),
+        "prompt": _start_config(options).spec.as_dict() if source is None else None,
         "supervision": options.supervision,
         "pseudo_queries": options.pseudo_queries,
         "excluded": options.target,
@@ -289,16 +230,15 @@ def _supervised(options: Options, name: str, exclude: Iterable[Collection]) -> C
     return supervise(collection, method=method, seed=options.seed or 0, pseudo=options.pseudo_queries or "auto")
 
 
-def _run(options: Options, names: list[str], *, several: bool) -> None:
-    config = training_config(options, several=several)
+def _train_one(options: Options, names: list[str]) -> None:
+    """One prompt, for one collection or for several."""
+    config = training_config(options)
     if options.dry_run:
         print_json(_resolved(options, names, config))
         return
     from foreword.training.train import train as run
     from foreword.training.vectors import read_vectors
 
-    if options.ids is not None and options.documents is None:
-        raise ForewordError("--ids names the rows of --documents, which is missing")
     if options.negatives is not None and len(names) > 1:
         raise ForewordError("--negatives are those of one collection")
     targets = [load_collection(options, name) for name in options.target]
@@ -315,7 +255,7 @@ def _run(options: Options, names: list[str], *, several: bool) -> None:
         encoder,
         sources,
         options.output,
-        domain=options.name or ("multitask" if several else None),
+        domain=options.domain or ("multitask" if options.multitask else None),
         config=config,
         start=_start(options, encoder),
         documents=documents,
@@ -331,11 +271,10 @@ def _say_supervision(collection: Collection) -> None:
         say(f"{collection.id}: trained by its {found['method']}")
 
 
-def _run_group(options: Options, names: list[str]) -> None:
-    config = training_config(options, several=False)
-    for option in ("documents", "negatives", "name"):
-        if getattr(options, option) is not None:
-            raise ForewordError(f"--{option} is of one collection; train it alone")
+def _train_each(options: Options, names: list[str]) -> None:
+    """A prompt for each collection, or each fold of one."""
+    config = training_config(options)
+    needs(options, "documents negatives domain", False, "is of one collection; train it alone")
     if options.folds is not None:
         names = folded(names, options.folds, options.seed or 0, lambda name: load_collection(options, name))
     if options.dry_run:
@@ -411,3 +350,15 @@ def _print_trained(options: Options, stored: StoredPrompt) -> None:
     if dev:
         gain = f"dev nDCG@10 {dev['start']:.3f} -> {dev['best']:.3f} (step {summary['best_step']}); "
     print(f"{options.output}: {gain}{card['parameters']:,} parameters, {card['bytes']:,} bytes")
+
+
+COMMANDS = {
+    "train": Command(
+        train,
+        train_options,
+        "foreword train pydoc/torch --start prompts/multitask --output prompts/pydoc-torch\n"
+        "  foreword train pydoc/numpy pydoc/scipy --multitask --target pydoc/torch --output prompts/multitask",
+        shown="multitask group side start untied supervision pseudo-queries negatives steps epochs batch-size "
+        "learning-rate seed backbone data dry-run",
+    ),
+}

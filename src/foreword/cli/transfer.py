@@ -1,4 +1,4 @@
-"""`foreword transfer`."""
+"""`foreword transfer` and `foreword advise`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foreword.cli.grammar import (
-    Add,
+    BANK,
+    COLLECTION,
+    PSEUDO_QUERIES,
+    Command,
     Options,
+    Parser,
     data_options,
     dry_run_option,
     encoder_options,
@@ -37,33 +41,16 @@ if TYPE_CHECKING:
     from foreword.transferring.trial import Advice, Compared
 
 
-def add_transfer(command: Add) -> None:
-    """The grammar of the command."""
-    parser = command(
-        "transfer",
-        transfer,
-        "combine a bank's prompts for a collection without labels, or advise against it",
-        "foreword transfer pydoc/torch --bank prompts --output transferred/pydoc-torch",
-    )
-    parser.add_argument("collection", metavar="TARGET", help="only its documents are looked at")
-    parser.add_argument("--bank", type=Path, required=True, metavar="DIR", help="folder of prompts")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="store the result here, for --prompt")
-    data_options(parser)
-    template_options(parser)
+def transfer_options(parser: Parser) -> None:
+    """The target, the bank, and how its prompts are combined."""
+    parser.add_argument("collection", metavar=COLLECTION, help="the target; only its documents are looked at")
+    bank_options(parser)
     parser.add_argument(
         "--method",
         choices=["auto", "adapted", "fitted", "uniform", "similarity", "best-single", "average"],
         default="auto",
         help="adapted: the bank's prompt of several domains, half-way trained on the target's text; the others mix the "
         "bank's prompts (default: adapted where the bank has such a prompt, else fitted)",
-    )
-    parser.add_argument("--only", nargs="+", metavar="DOMAIN", help="use only these prompts of the bank")
-    parser.add_argument(
-        "--exclude",
-        nargs="+",
-        default=[],
-        metavar="DOMAIN",
-        help="use all but these (the target itself is never used)",
     )
     parser.add_argument("--similarity", choices=["mean", "pairwise"], default="mean", help="(default: %(default)s)")
     parser.add_argument(
@@ -79,12 +66,7 @@ def add_transfer(command: Add) -> None:
         default=0.1,
         help="of the softmax over similarities (default: %(default)s)",
     )
-    parser.add_argument(
-        "--pseudo-queries",
-        choices=["auto", "title", "first-sentence", "span", "key-phrases", "mixed"],
-        default="auto",
-        help="(default: %(default)s)",
-    )
+    parser.add_argument("--pseudo-queries", choices=PSEUDO_QUERIES, default="auto", help="(default: %(default)s)")
     parser.add_argument(
         "--reach",
         action=argparse.BooleanOptionalAction,
@@ -103,11 +85,27 @@ def add_transfer(command: Add) -> None:
     parser.add_argument(
         "--distil",
         action="store_true",
-        help="distil the mixture into one prompt on the target's text, which costs a query no more than any prompt",
+        help="make one prompt of the mixture on the target's text, which costs a query no more than any prompt",
     )
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     dry_run_option(parser)
     encoder_options(parser, prompt=False, precision="auto")
+
+
+def bank_options(parser: Parser) -> None:
+    """The prompts to choose from, and where the result goes."""
+    parser.add_argument("--bank", type=Path, required=True, metavar=BANK, help="folder of prompts")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="store the result here, for --prompt")
+    parser.add_argument("--only", nargs="+", metavar="DOMAIN", help="use only these prompts of the bank")
+    parser.add_argument(
+        "--exclude",
+        nargs="+",
+        default=[],
+        metavar="DOMAIN",
+        help="use all but these (the target itself is never used)",
+    )
+    data_options(parser)
+    template_options(parser)
 
 
 def transfer(options: Options) -> None:
@@ -281,30 +279,19 @@ def store_transfer(
 # `foreword advise`.
 
 
-def add_advise(command: Add) -> None:
-    """The grammar of the command."""
-    parser = command(
-        "advise",
-        advise,
-        "say whether to train, to transfer or to stay at the base model for your texts, and what to expect",
-        "foreword advise my-texts --bank bank",
-    )
+def advise_options(parser: Parser) -> None:
+    """The texts, the bank, and how much is looked at."""
     parser.add_argument(
         "collection",
-        metavar="FOLDER|COLLECTION",
+        metavar=COLLECTION,
         help="a folder of .txt or .md files or in BEIR's layout, or any collection, e.g. pydoc/torch",
     )
-    parser.add_argument("--bank", type=Path, required=True, metavar="DIR", help="folder of prompts")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="store the best transfer here, for --prompt")
-    data_options(parser)
-    template_options(parser)
+    bank_options(parser)
     parser.add_argument(
         "--labels",
         choices=["dev", "train", "none"],
         help="split (qrels/SPLIT.tsv) that candidates are compared on; never test (default: dev, else train)",
     )
-    parser.add_argument("--only", nargs="+", metavar="DOMAIN", help="use only these prompts of the bank")
-    parser.add_argument("--exclude", nargs="+", default=[], metavar="DOMAIN", help="use all but these")
     parser.add_argument(
         "--seconds",
         type=float,
@@ -322,7 +309,6 @@ def advise(options: Options) -> None:
     from foreword.transferring.advise import advise as run
     from foreword.transferring.config import AdviceConfig, FitConfig
 
-    name = collection_id(options)
     config = AdviceConfig(
         labels=options.labels,
         seconds=options.seconds,
@@ -330,9 +316,9 @@ def advise(options: Options) -> None:
         fit=FitConfig(precision=options.precision, seed=options.seed),
     )
     if options.dry_run:
-        print_json({"target": name, "bank": str(options.bank), "advice": config.as_dict()})
+        print_json({"target": options.collection, "bank": str(options.bank), "advice": config.as_dict()})
         return
-    target = load_collection(options, name)
+    target = load_collection(options, options.collection)
     encoder = load_encoder(options)
     used = usable(options, load_bank(options.bank, encoder), target.id)
     features = reach_features(options, encoder, used)
@@ -347,17 +333,6 @@ def advise(options: Options) -> None:
     print(f"next: {command}")
     if options.output is not None:
         print(f"stored: use it with --prompt {options.output}")
-
-
-def collection_id(options: Options) -> str:
-    """The collection that the argument names; a folder may be given by its path alone."""
-    from foreword.collections.registry import FAMILIES, split_id
-
-    name: str = options.collection
-    if split_id(name)[0] in FAMILIES or not Path(name).expanduser().is_dir():
-        return name
-    # --data is where `folder:` starts from, a bare path starts from here
-    return f"folder:{Path(name).expanduser().resolve() if options.data else name}"
 
 
 # -- the next command ----------------------------------------------------------------------------------------------
@@ -400,7 +375,7 @@ def _start(found: Advice, used: Mapping[str, StoredPrompt]) -> list[str]:
     path, sides = used[best].path, used[best].prompt.spec.sides
     within = found.found is not None and found.found.within
     usable_start = within and many[best] > 1 and path is not None and sides != "query"
-    return ["--side", "both", *(["--start-from", str(path)] if usable_start else [])]
+    return ["--side", "both", *(["--start", str(path)] if usable_start else [])]
 
 
 def _place(folder: str, target: str) -> str:
@@ -461,3 +436,19 @@ def _cells(one: Compared) -> tuple[str, str, str, str]:
         cells.append("" if value is None else f"{value:.3f}")
         cells.append("" if gain is None else f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})")
     return cells[0], cells[1], cells[2], cells[3]
+
+
+COMMANDS = {
+    "transfer": Command(
+        transfer,
+        transfer_options,
+        "foreword transfer pydoc/torch --bank prompts --output transferred/pydoc-torch",
+        shown="output method only exclude distil reach pseudo-queries seed backbone data dry-run",
+    ),
+    "advise": Command(
+        advise,
+        advise_options,
+        "foreword advise my-texts --bank bank",
+        shown="output labels only exclude seconds seed backbone data dry-run",
+    ),
+}

@@ -489,7 +489,7 @@ def whole(value: object, where: Path | str, line: int | None = None) -> int:
 
 
 def _subsample(folder: Path) -> dict[str, object]:
-    """What `foreword subsample` wrote about itself, so that results name it."""
+    """What `foreword download --sample` wrote about itself, so that results name it."""
     path = folder / "subsample.json"
     if not path.is_file():
         return {}

@@ -518,7 +518,7 @@ _EFFECTIVE = "as-took-effect"
 
 def describe(recipe: Recipe) -> str:
     """What a recipe is, for a terminal."""
-    miniature = f"foreword recipe {recipe.name} --miniature --output runs/{recipe.name}-miniature"
+    miniature = f"foreword benchmark {recipe.name} --miniature --output runs/{recipe.name}-miniature"
     blocks = [
         f"{recipe.name}: {recipe.title}",
         _wrapped(recipe.description),

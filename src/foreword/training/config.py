@@ -92,7 +92,7 @@ class TrainingConfig(Settings):
             )
 
     @classmethod
-    def default(cls, side: Trained, *, several: bool = False, **changes: Any) -> Self:
+    def default(cls, side: Trained = "query", *, several: bool = False, **changes: Any) -> Self:
         """The settings for a side that measured well on MiniLM, with `changes`.
 
         Args:
@@ -100,12 +100,14 @@ class TrainingConfig(Settings):
             several: for one prompt on several collections, which transfers better at a lower learning rate.
             changes: other settings, by name.
         """
-        chosen: dict[str, Any] = {"evaluate_every": 50}
-        if side == "both":
-            chosen = {"steps": 110, "evaluate_every": 55}
+        return cls(side=side, **(cls.usual(side, several=several) | changes))
+
+    @staticmethod
+    def usual(side: Trained, *, several: bool = False) -> dict[str, Any]:
+        """What `default` sets otherwise than the fields' own defaults."""
         if several:
-            chosen |= {"steps": 60, "evaluate_every": 30, "learning_rate": 0.03}
-        return replace(cls(side=side), **(chosen | changes))
+            return {"steps": 60, "evaluate_every": 30, "learning_rate": 0.03}
+        return {"steps": 110, "evaluate_every": 55} if side == "both" else {"evaluate_every": 50}
 
     def with_steps(self, pairs: int, processes: int = 1) -> Self:
         """The steps that `epochs` asks for on so many training pairs and processes; unchanged without epochs."""

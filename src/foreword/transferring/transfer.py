@@ -406,7 +406,7 @@ def _by_adapting(
     if name is None:
         raise PromptError(
             "adapting needs a prompt that was trained on several domains and encodes queries and documents "
-            "(foreword pretrain makes one); this bank has none, so choose another method, e.g. fitted"
+            "(foreword train --multitask makes one); this bank has none, so choose another method, e.g. fitted"
         )
     result: dict[str, Any] = {"weights": {name: 1.0}, "advice": "transfer"}
     try:
