@@ -185,7 +185,7 @@ def test_json_names_queries_too(shell: Shell, beir: Path, monkeypatch: pytest.Mo
 def test_forms_that_contradict_each_other(shell: Shell, beir: Path, tmp_path: Path) -> None:
     search = ("search", f"folder:{beir}", "words", "--system", "bm25")
     assert "give one of them" in shell.fails(*search, "--json", "--format", "trec")
-    for output in (("run.txt",), ("run.trec", "--json"), ("run.trec", "--format", "table")):
+    for output in (("run.txt",), ("run.trec", "--json"), ("run.trec", "--format", "text")):
         assert "takes a run or JSON lines" in shell.fails(*search, "--output", tmp_path / output[0], *output[1:])
     assert list(tmp_path.iterdir()) == []
 

@@ -42,27 +42,27 @@ GROUPS = {
         "mine": ("data", "find hard negatives with BM25 or a prompt, for training"),
     },
     "prompts": {
-        "train": ("training", "train a prompt for a collection, one for each of several, or one for all of them"),
-        "transfer": ("transfer", "combine a bank's prompts for a collection without labels, or advise against it"),
+        "train": ("training", "train a prompt for a collection, one for each of several, or one for all"),
+        "transfer": ("transfer", "combine a bank's prompts for a collection without labels"),
         "advise": (
             "transfer",
-            "say whether to train, to transfer or to stay at the base model for your texts, and what to expect",
+            "say whether to train, to transfer or to stay at the base model for your texts",
         ),
     },
     "searching and measuring": {
         "search": ("search", "search a collection, or a folder of your own"),
         "evaluate": (
             "evaluate",
-            "evaluate a prompt, the base model, BM25 or a run on a collection, or systems on a group",
+            "evaluate a prompt, the base model, BM25 or a run on a collection, or a group",
         ),
         "explain": (
             "explain",
-            "what a prompt does on a collection: measures, calibration, searches, words, layers and heads",
+            "what a prompt does on a collection: measures, searches, words, layers and heads",
         ),
     },
     "prompts at work elsewhere": {
         "index": ("serve", "keep documents of many domains in Milvus (a file, or a server), and search them"),
-        "serve": ("serve", "answer requests for embeddings (OpenAI's API) and searches, and show a page to search on"),
+        "serve": ("serve", "answer requests for embeddings (OpenAI's API) and searches, with a page"),
         "encode": ("encode", "write the vectors of documents or queries to a file, for an index elsewhere"),
         "export": ("export", "write prompts in another tool's form: sentence-transformers, PEFT or ONNX"),
         "import": ("export", "store a PEFT adapter (prompt tuning or prefix tuning) as a prompt"),
@@ -119,7 +119,7 @@ def build_parser() -> Program:
         prog="foreword",
         usage="foreword COMMAND ...",
         description="Dense retrieval with one frozen encoder and one small learned prompt per domain.",
-        epilog="foreword COMMAND --help shows a command's options and an example. Start with: foreword demo --quick",
+        epilog="foreword COMMAND --help shows a command's options. Start with: foreword demo --quick",
     )
     program.add_argument("--version", action="version", version=_version())
     help_all_option(program, "exit codes and the environment's variables too")
@@ -267,6 +267,7 @@ def _arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.
     """Every option and argument of every command, with the command's last word."""
     for action in parser._actions:
         if isinstance(action, Commands):
+            action.choices = dict(action.choices)  # shtab takes it for commands when it is a dictionary
             for below in action.choices.values():
                 yield from _arguments(below)
         else:
