@@ -140,7 +140,7 @@ def download(options: Options) -> None:
     transport = Transport(offline=options.offline, mirrors=tuple(options.mirror), quiet=options.json)
     known = {entry.id: entry for entry in catalogue(data)}
     if options.sample is not None:
-        _sample(options, transport, there={name for name, entry in known.items() if entry.available})
+        _sample(options, transport, missing={name for name, entry in known.items() if not entry.available})
         return
     done: list[dict[str, Any]] = []
     failed: list[str] = []
@@ -178,18 +178,18 @@ def _download(name: str, data: Path, transport: Any, source: Path | None) -> Pat
     return folder
 
 
-def _sample(options: Options, transport: Any, *, there: Collection[str]) -> None:
+def _sample(options: Options, transport: Any, *, missing: Collection[str]) -> None:
     """Write a sample of a collection, which is downloaded where it is not there."""
     import json
 
-    from foreword.collections.registry import family_of, full_id
+    from foreword.collections.registry import full_id
     from foreword.collections.supervision import RECORD, subsample
     from foreword.downloads import data_folder
 
     if len(options.names) > 1 or options.output is None:
         raise ForewordError("a sample is of one collection, and goes to a folder of its own: --output DIR")
     name = full_id(options.names[0], options.data)
-    if name not in there and hasattr(family_of(name), "download"):
+    if name in missing:
         _download(name, data_folder(options.data), transport, options.source)
     folder = subsample(load_collection(options, name), options.output, documents=options.sample, seed=options.seed)
     record = json.loads((folder / RECORD).read_text("utf-8"))
