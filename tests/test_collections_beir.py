@@ -17,7 +17,6 @@ from foreword.collections import DataWarning, beir, fingerprint
 from foreword.collections.beir import BEIR, CQADUPSTACK
 from foreword.collections.collection import Document, Query
 from foreword.collections.registry import load
-from foreword.collections.supervision import documents_for
 from foreword.downloads import Transport
 from foreword.errors import DataError, UnknownNameError
 
@@ -290,12 +289,12 @@ def test_nq_has_a_train_split_with_its_own_corpus(site, tmp_path):
     assert pairs[1].document == "Title 3 of nq-train Café 3 – nq-train."
     assert [q.text for q in collection.queries("train")] == ["nq-train train question 0", "nq-train train question 1"]
     assert collection.qrels("train")["train0"] == {"nq-train/doc0": 2, "nq-train/doc3": 1}
-    own = {d.doc_id: d for d in documents_for(collection, "train")}
+    own = {d.doc_id: d for d in collection.documents_for("train")}
     assert len(own) == 7
     assert own["nq-train/doc6"].text == "Café 6 – nq-train."
     assert collection.qrels("test") == {"test0": {"doc0": 2, "doc3": 1}, "test1": {"doc6": 1}}
     assert [p.document for p in collection.pairs("test")][-1] == "Title 6 of nq Café 6 – nq."
-    assert [d.text for d in documents_for(collection, "test")] == [d.text for d in collection.documents()]
+    assert [d.text for d in collection.documents_for("test")] == [d.text for d in collection.documents()]
     assert collection.facts["train"]["path"] == str(tmp_path / "beir" / "nq-train")
     assert len(fingerprint(collection)) == 64
 

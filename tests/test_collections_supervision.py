@@ -13,7 +13,6 @@ from foreword.collections.registry import load
 from foreword.collections.supervision import (
     Fold,
     FoldCollection,
-    documents_for,
     held_out,
     position,
     require_reported,
@@ -74,7 +73,7 @@ def check(view, reported):
         assert {(p.query_id, p.doc_id) for p in pairs} == {
             (q, d) for q, judged in view.qrels(split).items() for d, grade in judged.items() if grade > 0
         }
-        found = {doc.doc_id: doc.content for doc in documents_for(view, split)}
+        found = {doc.doc_id: doc.content for doc in view.documents_for(split)}
         assert all(found[pair.doc_id] == pair.document for pair in pairs)
     supervision = view.facts["supervision"]
     assert supervision["train_queries"] == len(ids(view, "train"))

@@ -19,10 +19,10 @@ from foreword.collections.collection import (
     Collection,
     Document,
     Entry,
+    OneCorpus,
     Qrels,
     Query,
     TrainingPair,
-    pairs_from_qrels,
     require_split,
 )
 from foreword.collections.family import Family
@@ -91,6 +91,7 @@ class NqCollection(BeirCollection):
         super().__init__(collection_id, path, about, group=group)
         self._prefix = about["train"]["folder"]
         self._train = None if train is None else FolderCollection(f"{collection_id}-train", train, group=group)
+        self.own_corpora = () if train is None else ("train",)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -132,7 +133,7 @@ class NqCollection(BeirCollection):
         return f"{self._prefix}/{doc_id}"
 
 
-class Forums:
+class Forums(OneCorpus):
     """Several collections as one, the name of each in front of its ids: `gaming/1043`. Test only.
 
     Args:
@@ -180,11 +181,6 @@ class Forums:
             for name, part in self._parts.items()
             for query_id, judged in part.qrels(split).items()
         }
-
-    def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterator[TrainingPair]:
-        """Every test query with each of its relevant documents; there are no hard negatives."""
-        require_split(self.id, split, self.splits)
-        return pairs_from_qrels(self, split)
 
 
 def known_facts(about: Mapping[str, Any]) -> dict[str, object]:

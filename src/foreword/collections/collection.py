@@ -97,8 +97,20 @@ class Collection(Protocol):
         """What a result should record besides: counts of dropped items, versions, licence."""
         ...
 
+    @property
+    def own_corpora(self) -> tuple[str, ...]:
+        """The splits whose judgements are about another corpus than `documents()`."""
+        ...
+
     def documents(self) -> Iterable[Document]:
         """The corpus."""
+        ...
+
+    def documents_for(self, split: str) -> Iterable[Document]:
+        """The corpus that a split's judgements are about: `documents()`, but for splits in `own_corpora`.
+
+        Natural Questions' train split has a corpus of its own; pseudo-queries are taken out of the documents.
+        """
         ...
 
     def queries(self, split: str = "test") -> Iterable[Query]:
@@ -188,9 +200,6 @@ def fingerprint(collection: Collection, splits: Iterable[str] | None = None) -> 
     return digest.hexdigest()
 
 
-# A collection whose documents fit in memory, as most do.
-
-
 def require_split(collection_id: str, split: str, splits: Sequence[str]) -> None:
     """Raise `UnknownNameError`, naming the splits there are, when `split` is not one of them."""
     if split not in splits:
@@ -198,8 +207,23 @@ def require_split(collection_id: str, split: str, splits: Sequence[str]) -> None
         raise UnknownNameError(f"{collection_id} has no split {split!r}; it has {have}")
 
 
+class OneCorpus:
+    """What is the same in collections whose judgements are all about one corpus, and that list no hard negatives."""
+
+    own_corpora: tuple[str, ...] = ()
+
+    def documents_for(self: Collection, split: str) -> Iterable[Document]:
+        """The corpus."""
+        return self.documents()
+
+    def pairs(self: Collection, split: str = "train", *, hard_negatives: int | None = None) -> Iterable[TrainingPair]:
+        """Every query of a split with each of its relevant documents; there are no hard negatives."""
+        require_split(self.id, split, self.splits)
+        return pairs_from_qrels(self, split)
+
+
 @dataclass(frozen=True)
-class MemoryCollection:
+class MemoryCollection(OneCorpus):
     """A `Collection` held in memory once; `judgements` maps a split to its qrels, queries to their texts.
 
     Args:
@@ -239,33 +263,9 @@ class MemoryCollection:
         require_split(self.id, split, self.splits)
         return {query_id: dict(judged) for query_id, judged in self.judgements[split].items()}
 
-    def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterator[TrainingPair]:
-        """Every query of a split with each of its relevant documents; there are no hard negatives."""
-        require_split(self.id, split, self.splits)
-        return pairs_from_qrels(self, split)
-
-
-# A collection seen differently: what views share. Everything not overridden is the source's own.
-
-
-def documents_for(collection: Collection, split: str) -> Iterable[Document]:
-    """The corpus that a split's judgements are about: the collection's, unless it says otherwise.
-
-    It does for Natural Questions' train split, which has a corpus of its own, and for pseudo-queries, whose text
-    is taken out of the documents.
-    """
-    own = getattr(collection, "documents_for", None)
-    found: Iterable[Document] = collection.documents() if own is None else own(split)
-    return found
-
-
-def own_corpora(collection: Collection) -> tuple[str, ...]:
-    """The splits whose judgements may be about another corpus than `documents()`."""
-    return collection.splits if hasattr(collection, "documents_for") else ()
-
 
 class View:
-    """A `Collection` that passes everything on to `source`."""
+    """A `Collection` seen differently: what a view does not override is the source's own."""
 
     source: Collection
 
@@ -294,13 +294,18 @@ class View:
         """The source's."""
         return self.source.facts
 
+    @property
+    def own_corpora(self) -> tuple[str, ...]:
+        """The source's."""
+        return self.source.own_corpora
+
     def documents(self) -> Iterable[Document]:
         """The source's."""
         return self.source.documents()
 
     def documents_for(self, split: str) -> Iterable[Document]:
         """The corpus that a split's judgements are about."""
-        return documents_for(self.source, split)
+        return self.source.documents_for(split)
 
     def queries(self, split: str = "test") -> Iterable[Query]:
         """The source's queries of a split."""

@@ -21,6 +21,7 @@ from foreword.collections.collection import (
     DataWarning,
     Document,
     Entry,
+    OneCorpus,
     Qrels,
     Query,
     TrainingPair,
@@ -58,7 +59,7 @@ _SYNONYMS = {"validation": "dev", "valid": "dev", "val": "dev", "development": "
 _TEXT_FILES = (".txt", ".md")
 
 
-class ReadCollection(ABC):
+class ReadCollection(OneCorpus, ABC):
     """A `Collection` read again at every call; ids and judgements are all that is held.
 
     What is broken but usable is counted in `facts` and said once: judgements of a query or document that is not
@@ -123,11 +124,6 @@ class ReadCollection(ABC):
     def qrels(self, split: str = "test") -> Qrels:
         """The judgements of a split, of queries and documents that are there."""
         return {query_id: dict(judged) for query_id, judged in self._judgements(split).items()}
-
-    def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterator[TrainingPair]:
-        """Every query of a split with each of its relevant documents; there are no hard negatives."""
-        require_split(self.id, split, self.splits)
-        return pairs_from_qrels(self, split)
 
     def _judgements(self, split: str) -> Qrels:
         """The judgements of a split; the first call reads all splits and passes once over the corpus."""

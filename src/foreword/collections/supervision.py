@@ -28,7 +28,6 @@ from foreword.collections.collection import (
     Query,
     TrainingPair,
     View,
-    documents_for,
     fingerprint,
     normalise,
     require_split,
@@ -113,9 +112,14 @@ class Resplit(View, ABC):
         own = self.supervision()
         return {**self.source.facts, "supervision": own}
 
+    @property
+    def own_corpora(self) -> tuple[str, ...]:
+        """All, when parts of the source's have corpora of their own."""
+        return self.splits if self.source.own_corpora else ()
+
     def documents_for(self, split: str) -> Iterable[Document]:
         """The corpus that a split's judgements are about."""
-        return documents_for(self.source, self._part(split).split)
+        return self.source.documents_for(self._part(split).split)
 
     def queries(self, split: str = "test") -> Iterator[Query]:
         """The queries of a split. Raises `UnknownNameError` for a split that is not there."""
@@ -330,9 +334,10 @@ class PseudoQueries(View):
         }
         return {**self.source.facts, "supervision": supervision}
 
-    def documents(self) -> Iterable[Document]:
-        """The source's, whole, as test queries search them; for dev see `documents_for`."""
-        return self.source.documents()
+    @property
+    def own_corpora(self) -> tuple[str, ...]:
+        """Train and dev: `documents()` is the source's, whole, as test queries search them."""
+        return ("train", "dev")
 
     def documents_for(self, split: str) -> Iterable[Document]:
         """For train and dev, the documents without the texts that became queries; for test, `documents()`."""

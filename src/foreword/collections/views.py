@@ -21,10 +21,8 @@ from foreword.collections.collection import (
     Query,
     TrainingPair,
     View,
-    documents_for,
     json_lines,
     normalise,
-    own_corpora,
     require_split,
 )
 from foreword.errors import DataError, ForewordError
@@ -89,7 +87,7 @@ class ExcludingCollection(View):
     def __post_init__(self) -> None:
         documents = frozenset(
             doc.doc_id
-            for corpus in (self.source.documents(), *(documents_for(self.source, s) for s in own_corpora(self.source)))
+            for corpus in (self.source.documents(), *map(self.source.documents_for, self.source.own_corpora))
             for doc in corpus
             if self.texts.has_document(doc)
         )
@@ -117,7 +115,7 @@ class ExcludingCollection(View):
 
     def documents_for(self, split: str) -> Iterator[Document]:
         """The same of the corpus that a split's judgements are about."""
-        return (d for d in documents_for(self.source, split) if not self.texts.has_document(d))
+        return (d for d in self.source.documents_for(split) if not self.texts.has_document(d))
 
     def queries(self, split: str = "test") -> Iterator[Query]:
         """The source's queries of a split but for the excluded ones."""
@@ -173,7 +171,7 @@ class Templated(View):
 
     def documents_for(self, split: str) -> Iterator[Document]:
         """The corpus that a split's judgements are about, written out."""
-        return map(self._written, documents_for(self.source, split))
+        return map(self._written, self.source.documents_for(split))
 
     def _written(self, doc: Document) -> Document:
         fields = {**doc.metadata, "title": doc.title, "text": doc.text}
@@ -194,7 +192,7 @@ class Templated(View):
         pairs = list(self.source.pairs(split, hard_negatives=hard_negatives))
         wanted = {text for pair in pairs for text in (pair.document, *pair.negatives)}
         texts: dict[str, str] = {}
-        for doc in documents_for(self.source, split):
+        for doc in self.source.documents_for(split):
             if doc.content in wanted:
                 texts[doc.content] = self._written(doc).text
         if missing := wanted - set(texts):
@@ -222,36 +220,19 @@ def _check(template: str) -> None:
         raise ForewordError(f"template {template!r} must name fields, e.g. {DOCUMENT!r}")
 
 
-# A collection of which only the documents are seen.
-
-
-class Unlabelled:
+class Unlabelled(View):
     """A collection without its queries and judgements, so that nothing can learn from, or be chosen by, labels."""
 
     splits: tuple[str, ...] = ()
     exclude_self = False
+    own_corpora: tuple[str, ...] = ()
 
     def __init__(self, collection: Collection) -> None:
-        self._collection = collection
+        self.source = collection
 
-    @property
-    def id(self) -> str:
-        """The collection's."""
-        return self._collection.id
-
-    @property
-    def group(self) -> str:
-        """The collection's."""
-        return self._collection.group
-
-    @property
-    def facts(self) -> Mapping[str, object]:
-        """The collection's."""
-        return self._collection.facts
-
-    def documents(self) -> Iterable[Document]:
+    def documents_for(self, split: str) -> Iterable[Document]:
         """The corpus."""
-        return self._collection.documents()
+        return self.documents()
 
     def queries(self, split: str = "test") -> Iterable[Query]:
         """None. Raises `DataError`."""
@@ -392,7 +373,7 @@ class WithNegatives(View):
             judged = qrels.get(query_id, {})
             chosen[query_id] = [doc_id for doc_id in doc_ids if judged.get(doc_id, 0) <= 0][:most]
         wanted = {doc_id for doc_ids in chosen.values() for doc_id in doc_ids}
-        texts = {doc.doc_id: doc.content for doc in documents_for(self.source, self.split) if doc.doc_id in wanted}
+        texts = {doc.doc_id: doc.content for doc in self.source.documents_for(self.split) if doc.doc_id in wanted}
         self._say(len(wanted) - len(texts))
         for pair in self.source.pairs(self.split, hard_negatives=0):
             listed = (doc_id for doc_id in chosen.get(pair.query_id, ()) if doc_id != pair.doc_id)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from foreword.collections.collection import Collection, Document, Qrels, Query, documents_for, normalise
+from foreword.collections.collection import Collection, Document, Qrels, Query, normalise
 from foreword.errors import DataError, ForewordError
 from foreword.retrieval.bm25 import BM25
 from foreword.retrieval.runs import Run, ranked
@@ -77,7 +77,7 @@ def mine(
     relative_margin: float | None = RELATIVE_MARGIN,
     **how: Any,
 ) -> Mined:
-    """Hard negatives for the queries of a split, from the corpus that its judgements are about (see `documents_for`).
+    """Hard negatives for the queries of a split, from the corpus that its judgements are about.
 
     A hit is no negative when it is judged relevant, is the query's own document (in collections where queries are
     documents), says the same as a relevant document or the query (equal after `normalise`), or scores too high
@@ -110,7 +110,7 @@ def mine(
     if how and (retriever is None or isinstance(retriever, Mapping)):
         raise ForewordError(f"{', '.join(how)}: for an encoder only, and BM25 or a run was given")
     guard = Guard(margin, relative_margin)
-    qrels, corpus = collection.qrels(split), partial(documents_for, collection, split)
+    qrels, corpus = collection.qrels(split), partial(collection.documents_for, split)
     queries = [query for query in collection.queries(split) if _relevant(qrels, query.query_id)]
     if isinstance(retriever, Mapping):
         given: Run = {query.query_id: retriever.get(query.query_id, {}) for query in queries}

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 
-from foreword.collections.collection import Collection, Document, Qrels, Query, documents_for
+from foreword.collections.collection import Collection, Document, Qrels, Query
 from foreword.evaluation.measures import evaluate_run
 from foreword.files import atomic_write, write_json
 from foreword.prompts.encoder import encode
@@ -77,7 +77,7 @@ class DevSet:
             kept = [Document(doc_id, "") for doc_id in vectors.doc_ids]
             return cls(found, qrels, kept, np.asarray(vectors.vectors))
         relevant = {doc_id for docs in qrels.values() for doc_id in docs}
-        corpus = partial(documents_for, collection, "dev")
+        corpus = partial(collection.documents_for, "dev")
         sample = _sample([doc.doc_id for doc in corpus()], documents, seed) | relevant
         return cls(found, qrels, [doc for doc in corpus() if doc.doc_id in sample], None)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from foreword.collections.collection import Collection, TrainingPair, documents_for, fingerprint
+from foreword.collections.collection import Collection, TrainingPair, fingerprint
 from foreword.errors import DataError
 from foreword.prompts.encoder import encode
 from foreword.prompts.routes import Route
@@ -174,11 +174,11 @@ def embed_documents(
 ) -> DocumentVectors:
     """Embed a collection's documents, in its order.
 
-    With `split`, those that its judgements are about (see `foreword.collections.collection.documents_for`); the other
+    With `split`, those that its judgements are about (see `Collection.documents_for`); the other
     arguments are `foreword.prompts.encoder.encode`'s.
     """
     doc_ids, texts = [], []
-    for doc in collection.documents() if split is None else documents_for(collection, split):
+    for doc in collection.documents() if split is None else collection.documents_for(split):
         doc_ids.append(doc.doc_id)
         texts.append(doc.content)
     vectors = encode(

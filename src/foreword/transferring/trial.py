@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from foreword.collections.collection import Collection, Document, MemoryCollection, documents_for, require_split
+from foreword.collections.collection import Collection, Document, MemoryCollection, require_split
 from foreword.collections.registry import overlap
 from foreword.collections.supervision import headline_split, position
 from foreword.errors import DataError, PromptError
@@ -404,7 +404,7 @@ def labelled_sample(target: Collection, split: str, queries: int, limit: int, se
     places = {query.query_id: (position(query.query_id, "labels", seed), query.query_id) for query in asked}
     chosen = set(heapq.nsmallest(queries, places, key=lambda query_id: places[query_id]))
     wanted = frozenset(doc_id for query_id in chosen for doc_id in relevant[query_id])
-    documents, count = _drawn(documents_for(target, split), limit, seed, wanted)
+    documents, count = _drawn(target.documents_for(split), limit, seed, wanted)
     there = {document.doc_id for document in documents}
     qrels = {
         query_id: kept
