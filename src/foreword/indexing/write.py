@@ -227,11 +227,6 @@ class DomainInfo:
     stamp: Stamp
 
     @property
-    def route(self) -> Any:
-        """What encoded, as JSON: a prompt's name, weights by name, `{"sides": ...}`, or None for the base model."""
-        return self.stamp.route
-
-    @property
     def prompt(self) -> str:
         """What embedded the documents, in a word: `base`, a prompt's name, or `mixture`."""
         if self.stamp.document_side == BASE:
@@ -245,11 +240,6 @@ class DomainInfo:
         return self.stamp.document_side
 
     @property
-    def backbone_fingerprint(self) -> str:
-        """SHA-256 of the backbone's weights."""
-        return str(self.stamp.backbone["fingerprint"])
-
-    @property
     def dimension(self) -> int:
         """Of its vectors."""
         return self.stamp.dimension
@@ -261,8 +251,8 @@ class DomainInfo:
             "complete": self.complete,
             "prompt": self.prompt,
             "document_side": self.document_side,
-            "route": self.route,
-            "backbone": self.backbone_fingerprint,
+            "route": self.stamp.route,
+            "backbone": str(self.stamp.backbone["fingerprint"]),
             "dimension": self.dimension,
             "max_length": self.stamp.max_length,
         }

@@ -1,4 +1,4 @@
-"""`/v1/embeddings` and `/v1/models`, as OpenAI's API has them."""
+"""The endpoints of `/v1`, as OpenAI's API has them, of `/search` and `/domains`, and of `/bank`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from sentence_transformers import SentenceTransformer
 
 from foreword.errors import DataError, RequestError
 from foreword.evaluation.group import FORMAT as GROUP_FORMAT
-from foreword.indexing.index import IndexHit
+from foreword.indexing import IndexHit
 from foreword.prompts.inspect import bank_words
 from foreword.prompts.store import StoredPrompt, is_mixture, load_prompt
-from foreword.serving.batcher import Array
 from foreword.serving.config import Key
 from foreword.serving.prompts import BASE_MODEL, SIDES, Served, Way
 from foreword.serving.search import Searcher, check_where
@@ -33,8 +32,7 @@ from foreword.training.dev import MEASURE
 from foreword.transferring.reach import FILE as FEATURES
 from foreword.transferring.reach import bank_features, similarity, source_domains
 
-# The bodies of requests.
-
+# -- bodies; those of answers are for the documentation of the endpoints ---------------------------------------------
 
 EXAMPLE: dict[str, Any] = {"model": "base", "input": ["how to stop gradients"], "encoding_format": "float"}
 
@@ -50,54 +48,10 @@ class EmbeddingsBody(BaseModel):
     )
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(None, description="the backbone's width, if given; embeddings are not shortened")
-    input_type: Literal["query", "document"] | None = Field(
+    input_type: Side | None = Field(
         None, description="the side, where the model's name does not say it; not in OpenAI's API"
     )
     user: str | None = Field(None, description="passed over")
-
-
-class SearchBody(BaseModel):
-    """The request of `POST /search`: `query` or `queries`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    domain: StrictStr
-    query: StrictStr | None = None
-    queries: list[StrictStr] | None = None
-    systems: list[StrictStr] | None = Field(None, description="of the domain's; none: all of them")
-    k: StrictInt = Field(10, ge=1)
-    where: dict[str, Any] | None = Field(
-        None, description="a filter by metadata: field -> a value, or a list of values of which it has one"
-    )
-
-
-# The bodies of answers, for the documentation of the endpoints.
-
-
-class ErrorDetail(BaseModel):
-    """What went wrong: for people, and by `code` for programs."""
-
-    message: str
-    type: str
-    code: str
-    param: str | None
-
-
-class ErrorAnswer(BaseModel):
-    """Every error, on every endpoint."""
-
-    error: ErrorDetail
-
-
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    401: {"model": ErrorAnswer, "description": "No API key, or one that is not known"},
-    403: {"model": ErrorAnswer, "description": "The key may not use this domain"},
-    404: {"model": ErrorAnswer, "description": "No such model or domain"},
-    409: {"model": ErrorAnswer, "description": "The index was embedded anew since the prompts were read"},
-    413: {"model": ErrorAnswer, "description": "The request's body is too large"},
-    422: {"model": ErrorAnswer, "description": "A field is wrong, or there are too many texts or tokens"},
-    503: {"model": ErrorAnswer, "description": "Too many texts wait, or the service is being stopped"},
-}
 
 
 class EmbeddingAnswer(BaseModel):
@@ -140,6 +94,21 @@ class ModelsAnswer(BaseModel):
     data: list[ModelAnswer]
 
 
+class SearchBody(BaseModel):
+    """The request of `POST /search`: `query` or `queries`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    domain: StrictStr
+    query: StrictStr | None = None
+    queries: list[StrictStr] | None = None
+    systems: list[StrictStr] | None = Field(None, description="of the domain's; none: all of them")
+    k: StrictInt = Field(10, ge=1)
+    where: dict[str, Any] | None = Field(
+        None, description="a filter by metadata: field -> a value, or a list of values of which it has one"
+    )
+
+
 class HitAnswer(BaseModel):
     """One document that was found."""
 
@@ -167,20 +136,101 @@ class SearchAnswer(BaseModel):
     milliseconds: float
 
 
-# The names that models have in OpenAI's API.
-#
+class ErrorDetail(BaseModel):
+    """What went wrong: for people, and by `code` for programs."""
+
+    message: str
+    type: str
+    code: str
+    param: str | None
+
+
+class ErrorAnswer(BaseModel):
+    """Every error, on every endpoint."""
+
+    error: ErrorDetail
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorAnswer, "description": description}
+    for status, description in {
+        401: "No API key, or one that is not known",
+        403: "The key may not use this domain",
+        404: "No such model or domain",
+        409: "The index was embedded anew since the prompts were read",
+        413: "The request's body is too large",
+        422: "A field is wrong, or there are too many texts or tokens",
+        503: "Too many texts wait, or the service is being stopped",
+    }.items()
+}
+
+# -- `/v1` ---------------------------------------------------------------------------------------------------------
+
 # A domain's name is a model where queries and documents are encoded alike. Where they differ, `DOMAIN:query` and
 # `DOMAIN:document` are, so that a client that knows of no sides can ask for either, and `DOMAIN` alone is refused
-# unless
-# `input_type` says the side: a side that is guessed wrong would show in nothing but bad results.
+# unless `input_type` says the side: a side that is guessed wrong would show in nothing but bad results.
+
+
+def openai_router(service: Service) -> APIRouter:
+    """The endpoints `/v1/embeddings` and `/v1/models`."""
+    router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=REFUSALS)
+    created = int(time.time())
+
+    @router.post("/embeddings", response_model=EmbeddingsAnswer)
+    async def embeddings(body: EmbeddingsBody, request: Request) -> JSONResponse:
+        """Embed texts, as `foreword.encode` does."""
+        domain = check_allowed(request.state.key, body.model)
+        if body.dimensions is not None and body.dimensions != service.width:
+            message = f"dimensions is {body.dimensions}; these embeddings have {service.width} and cannot be shortened"
+            raise RequestError(message, 400, "dimensions_unsupported", "dimensions")
+        texts = await _texts(service, body.input)
+        async with service.keep() as state:
+            way = find_way(body.model, body.input_type, state.served, service.base)
+            rows = await service.rows(texts, way)
+            vectors = await service.embed(rows)
+        tokens = sum(row.tokens for row in rows)
+        service.metrics.texts.labels(domain).inc(len(texts))
+        service.metrics.tokens.labels(domain).inc(tokens)
+        written = vectors.tolist() if body.encoding_format == "float" else [_base64(vector) for vector in vectors]
+        data = [{"object": "embedding", "index": index, "embedding": one} for index, one in enumerate(written)]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return JSONResponse({"object": "list", "data": data, "model": body.model, "usage": usage})
+
+    def listed(key: Key) -> list[dict[str, Any]]:
+        names = model_names(service.state.served, service.base)
+        allowed = [name for name, domain in names if domain == BASE_MODEL or key.may_use(domain)]
+        return [{"id": name, "object": "model", "created": created, "owned_by": "foreword"} for name in allowed]
+
+    @router.get("/models", response_model=ModelsAnswer)
+    async def models(request: Request) -> JSONResponse:
+        """The models that the key may use: `base`, and each domain's prompt."""
+        return JSONResponse({"object": "list", "data": listed(request.state.key)})
+
+    @router.get("/models/{model:path}", response_model=ModelAnswer)
+    async def model(model: str, request: Request) -> JSONResponse:
+        """One of them."""
+        check_allowed(request.state.key, model)
+        found = next((entry for entry in listed(request.state.key) if entry["id"] == model), None)
+        if found is None:
+            raise RequestError(f"no model {model!r}; GET /v1/models lists them", 404, "model_not_found", "model")
+        return JSONResponse(found)
+
+    return router
 
 
 def split_model(model: str) -> tuple[str, Side | None]:
     """A model's domain and side: `("pydoc/torch", "query")` of `pydoc/torch:query`; None: it does not say."""
-    for side in SIDES:
-        if model.endswith(f":{side}"):
-            return model.removesuffix(f":{side}"), side
-    return model, None
+    domain, _, side = model.rpartition(":")
+    return next(((domain, known) for known in SIDES if known == side), (model, None))
+
+
+def model_names(served: Mapping[str, Served], base: Mapping[Side, Way]) -> list[tuple[str, str]]:
+    """The names to ask for, each with its domain."""
+    names: list[tuple[str, str]] = []
+    for domain, ways in ((BASE_MODEL, base), *((name, one.ways) for name, one in served.items())):
+        differ = ways["query"] != ways["document"]
+        names += [(f"{domain}:{side}", domain) for side in SIDES] if differ else [(domain, domain)]
+    return names
 
 
 def find_way(model: str, asked: Side | None, served: Mapping[str, Served], base: Mapping[Side, Way]) -> Way:
@@ -197,86 +247,21 @@ def find_way(model: str, asked: Side | None, served: Mapping[str, Served], base:
     """
     domain, side = split_model(model)
     if domain != BASE_MODEL and domain not in served:
-        known = [name for name, *_ in model_names(served, base)]
+        known = [name for name, _ in model_names(served, base)]
         message = f"no model {model!r}; there are: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}"
         raise RequestError(message, 404, "model_not_found", "model")
     if side is not None and asked is not None and side != asked:
-        raise RequestError(
-            f"model {model!r} is for a {side}, input_type says {asked}", 400, "side_conflict", "input_type"
-        )
+        message = f"model {model!r} is for a {side}, input_type says {asked}"
+        raise RequestError(message, 400, "side_conflict", "input_type")
     side = side or asked
     ways = base if domain == BASE_MODEL else served[domain].ways
     if side is None and ways["query"] != ways["document"]:
-        raise RequestError(
+        message = (
             f"{domain!r} encodes queries and documents differently: ask for model '{domain}:query' or "
-            f"'{domain}:document', or send input_type",
-            400,
-            "side_required",
-            "model",
+            f"'{domain}:document', or send input_type"
         )
+        raise RequestError(message, 400, "side_required", "model")
     return ways[side or "query"]
-
-
-def model_names(served: Mapping[str, Served], base: Mapping[Side, Way]) -> list[tuple[str, str]]:
-    """The names to ask for, each with its domain."""
-    names: list[tuple[str, str]] = []
-    for domain, ways in ((BASE_MODEL, base), *((name, one.ways) for name, one in served.items())):
-        differ = ways["query"] != ways["document"]
-        names += [(f"{domain}:{side}", domain) for side in SIDES] if differ else [(domain, domain)]
-    return names
-
-
-def openai_router(service: Service) -> APIRouter:
-    """The endpoints."""
-    router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=REFUSALS)
-    created = int(time.time())
-
-    @router.post("/embeddings", responses={200: {"model": EmbeddingsAnswer}}, response_model=None)
-    async def embeddings(body: EmbeddingsBody, request: Request) -> JSONResponse:
-        """Embed texts, as `foreword.encode` does."""
-        domain = check_allowed(request.state.key, body.model)
-        if body.dimensions is not None and body.dimensions != service.width:
-            raise RequestError(
-                f"dimensions is {body.dimensions}; these embeddings have {service.width} and cannot be shortened",
-                400,
-                "dimensions_unsupported",
-                "dimensions",
-            )
-        texts = await _texts(service, body.input)
-        async with service.keep() as state:
-            way = find_way(body.model, body.input_type, state.served, service.base)
-            rows = await service.rows(texts, way)
-            vectors = await service.embed(rows)
-        tokens = sum(row.tokens for row in rows)
-        service.metrics.texts.labels(domain).inc(len(texts))
-        service.metrics.tokens.labels(domain).inc(tokens)
-        data = [
-            {"object": "embedding", "index": index, "embedding": _written(vector, body.encoding_format)}
-            for index, vector in enumerate(vectors)
-        ]
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return JSONResponse({"object": "list", "data": data, "model": body.model, "usage": usage})
-
-    def listed(key: Key) -> list[dict[str, Any]]:
-        names = model_names(service.state.served, service.base)
-        allowed = [name for name, domain in names if domain == BASE_MODEL or key.may_use(domain)]
-        return [{"id": name, "object": "model", "created": created, "owned_by": "foreword"} for name in allowed]
-
-    @router.get("/models", responses={200: {"model": ModelsAnswer}}, response_model=None)
-    async def models(request: Request) -> JSONResponse:
-        """The models that the key may use: `base`, and each domain's prompt."""
-        return JSONResponse({"object": "list", "data": listed(request.state.key)})
-
-    @router.get("/models/{model:path}", responses={200: {"model": ModelAnswer}}, response_model=None)
-    async def model(model: str, request: Request) -> JSONResponse:
-        """One of them."""
-        check_allowed(request.state.key, model)
-        found = next((entry for entry in listed(request.state.key) if entry["id"] == model), None)
-        if found is None:
-            raise RequestError(f"no model {model!r}; GET /v1/models lists them", 404, "model_not_found", "model")
-        return JSONResponse(found)
-
-    return router
 
 
 def check_allowed(key: Key, model: str) -> str:
@@ -294,173 +279,20 @@ async def _texts(service: Service, given: str | list[str] | list[int] | list[lis
     if not inputs:
         raise RequestError("input is an empty list; send one text or more", code="empty_input", param="input")
     if len(inputs) > service.config.max_texts:
-        raise RequestError(
-            f"input has {len(inputs)} texts; {service.config.max_texts} are allowed in a request",
-            code="too_many_texts",
-            param="input",
-        )
+        message = f"input has {len(inputs)} texts; {service.config.max_texts} are allowed in a request"
+        raise RequestError(message, code="too_many_texts", param="input")
     if isinstance(inputs[0], str):
         return inputs
     texts: list[str] = await service.with_tokens(lambda tokens: tokens.decode(inputs))
     return texts
 
 
-def _written(vector: Array, form: str) -> Any:
-    """A vector as numbers, or as the base64 of its little-endian float32 bytes."""
-    if form == "float":
-        return vector.tolist()
+def _base64(vector: Any) -> str:
+    """Of a vector's little-endian float32 bytes."""
     return base64.b64encode(np.ascontiguousarray(vector, dtype="<f4").tobytes()).decode("ascii")
 
 
-# What `/bank` shows, from the files of the bank: names, similarity, figures, transfer, nearest words.
-
-
-EVALUATION = "evaluation/group.json"
-TRANSFER_MEASURE = "nDCG@10"
-
-
-def bank_view(encoder: SentenceTransformer, served: Mapping[str, Served], bank: Path | None) -> dict[str, Any]:
-    """The names, the similarity of the domains, the matrix of transfer, the figures, and the words near the prompts.
-
-    Args:
-        encoder: the backbone.
-        served: the prompts.
-        bank: their folder, which may hold `features.safetensors` (of `foreword advise`) and what `foreword evaluate
-            --group ... --systems each` wrote to its folder `evaluation`; None: there is none.
-
-    Raises:
-        ForewordError: a file is broken.
-    """
-    stored = {
-        name: load_prompt(one.candidate.path) for name, one in served.items() if not is_mixture(one.candidate.path)
-    }
-    figures = _of_cards(stored)
-    rows = [] if bank is None else _of_group(bank / EVALUATION)
-    return {
-        "names": list(served),
-        "similarity": None if bank is None else _similarity(encoder, stored, bank),
-        "transfer": _transfer(rows, served),
-        "figures": figures + rows,
-        "words": _words(encoder, stored),
-    }
-
-
-def of_allowed(view: Mapping[str, Any], allowed: Callable[[str], bool]) -> dict[str, Any]:
-    """The view without what a key may not see."""
-    names = [name for name in view["names"] if allowed(name)]
-    similarity, transfer = view["similarity"], view["transfer"]
-    if similarity is not None:
-        similarity = _cut(similarity, {"names": [allowed(name) for name in similarity["names"]]}, ("names", "names"))
-    if transfer is not None:
-        kept = {axis: [allowed(name) for name in transfer[axis]] for axis in ("sources", "targets")}
-        transfer = _cut(transfer, kept, ("sources", "targets"))
-    return {
-        "names": names,
-        "similarity": similarity,
-        "transfer": transfer,
-        "figures": [figure for figure in view["figures"] if allowed(figure["domain"])],
-        "words": {name: words for name, words in view["words"].items() if allowed(name)},
-    }
-
-
-def _cut(table: Mapping[str, Any], kept: Mapping[str, list[bool]], axes: tuple[str, str]) -> dict[str, Any] | None:
-    """A matrix without the rows and columns that are not kept; None: nothing is left."""
-    rows, columns = (kept[axis] for axis in axes)
-    cut: dict[str, Any] = {**table}
-    for axis, flags in kept.items():
-        cut[axis] = [name for name, keep in zip(table[axis], flags, strict=True) if keep]
-    cut["values"] = [
-        [value for value, keep in zip(row, columns, strict=True) if keep]
-        for row, keep in zip(table["values"], rows, strict=True)
-        if keep
-    ]
-    return cut if cut["values"] and cut["values"][0] else None
-
-
-# -- the parts -----------------------------------------------------------------------------------------------------
-
-
-def _similarity(encoder: SentenceTransformer, stored: Mapping[str, StoredPrompt], bank: Path) -> dict[str, Any] | None:
-    """The cosine of the domains' mean document embeddings; None: no features of two domains are kept in the bank."""
-    if not (bank / FEATURES).is_file():
-        return None
-
-    def absent(name: str) -> Any:
-        raise DataError(f"{name} has no features in {bank / FEATURES}")
-
-    features = bank_features(bank, encoder, source_domains(stored), absent, quiet=True).features
-    names = list(features)
-    if len(names) < 2:
-        return None
-    values = [[round(similarity(features[a], features[b]), 6) for b in names] for a in names]
-    return {"names": names, "values": values}
-
-
-def _of_cards(stored: Mapping[str, StoredPrompt]) -> list[dict[str, Any]]:
-    """The start's and the kept step's value on the dev split, where training looked at one."""
-    figures = []
-    for name, one in stored.items():
-        metrics = one.card.get("metrics")
-        history = metrics.get("dev") if isinstance(metrics, Mapping) else None
-        found = {entry.get("step"): entry.get("dev") for entry in history or [] if isinstance(entry, Mapping)}
-        best = metrics.get("best_step") if isinstance(metrics, Mapping) else None
-        for system, step in (("start", 0), ("prompt", best)):
-            if isinstance(found.get(step), int | float):
-                figures.append({"domain": name, "system": system, "measure": f"{MEASURE} (dev)", "value": found[step]})
-    return figures
-
-
-def _of_group(path: Path) -> list[dict[str, Any]]:
-    """The figures in an evaluation's `group.json`."""
-    if not path.is_file():
-        return []
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(table, dict) or table.get("format") != GROUP_FORMAT:
-            return []
-        return [
-            {"domain": row["collection"], "system": row["system"], "measure": measure, "value": float(value)}
-            for row in table["rows"]
-            for measure, value in row["measures"].items()
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"is not what foreword evaluate writes ({error!r})", path=path) from error
-
-
-def _transfer(figures: Sequence[Mapping[str, Any]], served: Mapping[str, Served]) -> dict[str, Any] | None:
-    """Which prompt gives what on which collection, where the evaluation's systems go by names of prompts."""
-    known = {**{name.replace("/", "-"): name for name in served}, **{name: name for name in served}}
-    found = {
-        (known[figure["system"]], figure["domain"]): figure["value"]
-        for figure in figures
-        if figure["measure"] == TRANSFER_MEASURE and figure["system"] in known
-    }
-    sources = [name for name in served if any(source == name for source, _ in found)]
-    targets = list(dict.fromkeys(target for _, target in found))
-    if not found:
-        return None
-    values = [[found.get((source, target)) for target in targets] for source in sources]
-    return {"sources": sources, "targets": targets, "values": values, "measure": TRANSFER_MEASURE}
-
-
-def _words(encoder: SentenceTransformer, stored: Mapping[str, StoredPrompt]) -> dict[str, list[list[Any]]]:
-    """The most telling words near each input prompt; prompts inside the layers have none."""
-    of_input = {name: one for name, one in stored.items() if one.prompt.spec.kind == "input"}
-    if not of_input:
-        return {}
-    found: dict[str, dict[str, float]] = {name: {} for name in of_input}
-    for record in bank_words(encoder, of_input).records:
-        own = found[record["domain"]]
-        for entry in record["summary"]:
-            own[entry["word"]] = max(entry["weight"], own.get(entry["word"], 0.0))
-    return {
-        name: [[word, weight] for word, weight in sorted(own.items(), key=lambda pair: (-pair[1], pair[0]))]
-        for name, own in found.items()
-    }
-
-
-# `/search`, `/domains` and `/bank`.
-
+# -- `/search`, `/domains` and `/bank` -------------------------------------------------------------------------------
 
 MOST_HITS = 100_000
 """Hits in one answer, each with its document's text: queries times systems times k."""
@@ -472,28 +304,33 @@ def search_router(service: Service) -> APIRouter:
     views: WeakKeyDictionary[State, dict[str, Any]] = WeakKeyDictionary()
     viewing = asyncio.Lock()
 
-    @router.post("/search", responses={200: {"model": SearchAnswer}}, response_model=None)
+    @router.post("/search", response_model=SearchAnswer)
     async def search(body: SearchBody, request: Request) -> JSONResponse:
         """Search a domain's documents by the base model, by the domain's prompt and by BM25."""
         began = time.monotonic()
         queries = _queries(body, service.config.max_texts)
-        _check_k(body.k, service.config.max_k)
+        if body.k > service.config.max_k:
+            raise RequestError(f"k is {body.k}; {service.config.max_k} hits a query are allowed", param="k")
         where = check_where(body.where)
         async with service.keep() as state:
             searcher, systems = _chosen(state, request.state.key, body)
-            _check_hits(len(queries), len(systems), body.k)
+            if len(queries) * len(systems) * body.k > MOST_HITS:
+                message = (
+                    f"{len(queries)} queries by {len(systems)} systems with {body.k} hits each; {MOST_HITS} hits are "
+                    "allowed in an answer: send fewer queries at a time, or a smaller k"
+                )
+                raise RequestError(message, code="too_many_hits", param="k")
             searches = [partial(searcher.search, queries, body.domain, name, body.k, where) for name in systems]
-            found = await _all(service, searches)
+            # where one has failed the others are waited for, since they need the prompts
+            found: list[Any] = await asyncio.gather(*map(service.in_thread, searches), return_exceptions=True)
+        for one in found:
+            if isinstance(one, BaseException):
+                raise one
         for system in systems:
             service.metrics.searches.labels(body.domain, system).inc(len(queries))
         results = [
-            {
-                "query": query,
-                "systems": {
-                    system: [_hit(hit) for hit in hits[i]] for system, hits in zip(systems, found, strict=True)
-                },
-            }
-            for i, query in enumerate(queries)
+            {"query": query, "systems": dict(zip(systems, map(_answers, hits), strict=True))}
+            for query, *hits in zip(queries, *found, strict=True)
         ]
         milliseconds = round((time.monotonic() - began) * 1000, 3)
         return JSONResponse({"domain": body.domain, "k": body.k, "results": results, "milliseconds": milliseconds})
@@ -531,31 +368,6 @@ def _queries(body: SearchBody, most: int) -> list[str]:
     return queries
 
 
-def _check_k(k: int, most: int) -> None:
-    if k > most:
-        raise RequestError(f"k is {k}; {most} hits a query are allowed", param="k")
-
-
-def _check_hits(queries: int, systems: int, k: int) -> None:
-    if queries * systems * k > MOST_HITS:
-        message = (
-            f"{queries} queries by {systems} systems with {k} hits each; {MOST_HITS} hits are allowed in an answer: "
-            "send fewer queries at a time, or a smaller k"
-        )
-        raise RequestError(message, code="too_many_hits", param="k")
-
-
-async def _all(service: Service, searches: Sequence[Callable[[], list[list[IndexHit]]]]) -> list[list[list[IndexHit]]]:
-    """What all the searches found; where one has failed the others are waited for, since they need the prompts."""
-    found = await asyncio.gather(*map(service.in_thread, searches), return_exceptions=True)
-    hits = []
-    for one in found:
-        if isinstance(one, BaseException):
-            raise one
-        hits.append(one)
-    return hits
-
-
 def _chosen(state: State, key: Key, body: SearchBody) -> tuple[Searcher, list[str]]:
     """Who searches the domain, and by which systems."""
     if not key.may_use(body.domain):
@@ -567,7 +379,7 @@ def _chosen(state: State, key: Key, body: SearchBody) -> tuple[Searcher, list[st
         message = f"{body.domain!r} has no documents here; there are: {', '.join(known[:20]) or 'none'}"
         raise RequestError(message, 404, "domain_not_found", "domain")
     have = searcher.domains()[body.domain].systems
-    systems = list(dict.fromkeys(body.systems)) if body.systems is not None else list(have)
+    systems = list(dict.fromkeys(have if body.systems is None else body.systems))
     unknown = [system for system in systems if system not in have]
     if unknown or not systems:
         message = f"{body.domain!r} is searched by {', '.join(have)}; got {', '.join(unknown) or 'none'}"
@@ -575,7 +387,142 @@ def _chosen(state: State, key: Key, body: SearchBody) -> tuple[Searcher, list[st
     return searcher, systems
 
 
-def _hit(hit: IndexHit) -> dict[str, Any]:
-    title = hit.title or str(hit.metadata.get("name", ""))
-    names = ("rank", "doc_id", "text", "score")
-    return {**{name: getattr(hit, name) for name in names}, "title": title, "metadata": dict(hit.metadata)}
+def _answers(hits: Sequence[IndexHit]) -> list[dict[str, Any]]:
+    return [
+        {
+            **{name: getattr(hit, name) for name in ("rank", "doc_id", "text", "score")},
+            "title": hit.title or str(hit.metadata.get("name", "")),
+            "metadata": dict(hit.metadata),
+        }
+        for hit in hits
+    ]
+
+
+# -- what `/bank` shows ------------------------------------------------------------------------------------------------
+
+EVALUATION = "evaluation/group.json"
+TRANSFER_MEASURE = "nDCG@10"
+
+
+def bank_view(encoder: SentenceTransformer, served: Mapping[str, Served], bank: Path | None) -> dict[str, Any]:
+    """The names, the similarity of the domains, the matrix of transfer, the figures, and the words near the prompts.
+
+    Args:
+        encoder: the backbone.
+        served: the prompts.
+        bank: their folder, which may hold `features.safetensors` (of `foreword advise`) and what `foreword evaluate
+            --group ... --systems each` wrote to its folder `evaluation`; None: there is none.
+
+    Raises:
+        ForewordError: a file is broken.
+    """
+    stored = {
+        name: load_prompt(one.candidate.path) for name, one in served.items() if not is_mixture(one.candidate.path)
+    }
+    rows = [] if bank is None else _of_group(bank / EVALUATION)
+    return {
+        "names": list(served),
+        "similarity": None if bank is None else _similarity(encoder, stored, bank),
+        "transfer": _transfer(rows, served),
+        "figures": _of_cards(stored) + rows,
+        "words": _words(encoder, stored),
+    }
+
+
+def of_allowed(view: Mapping[str, Any], allowed: Callable[[str], bool]) -> dict[str, Any]:
+    """The view without what a key may not see."""
+
+    def cut(table: Mapping[str, Any] | None, rows: str, columns: str) -> dict[str, Any] | None:
+        if table is None:
+            return None
+        kept = {axis: [i for i, name in enumerate(table[axis]) if allowed(name)] for axis in (rows, columns)}
+        values = [[table["values"][i][j] for j in kept[columns]] for i in kept[rows]]
+        named = {axis: [table[axis][i] for i in places] for axis, places in kept.items()}
+        return {**table, **named, "values": values} if all(kept.values()) else None
+
+    return {
+        "names": [name for name in view["names"] if allowed(name)],
+        "similarity": cut(view["similarity"], "names", "names"),
+        "transfer": cut(view["transfer"], "sources", "targets"),
+        "figures": [figure for figure in view["figures"] if allowed(figure["domain"])],
+        "words": {name: words for name, words in view["words"].items() if allowed(name)},
+    }
+
+
+def _similarity(encoder: SentenceTransformer, stored: Mapping[str, StoredPrompt], bank: Path) -> dict[str, Any] | None:
+    """The cosine of the domains' mean document embeddings; None: no features of two domains are kept in the bank."""
+    if not (bank / FEATURES).is_file():
+        return None
+
+    def absent(name: str) -> Any:
+        raise DataError(f"{name} has no features in {bank / FEATURES}")
+
+    features = bank_features(bank, encoder, source_domains(stored), absent, quiet=True).features
+    names = list(features)
+    if len(names) < 2:
+        return None
+    values = [[round(similarity(features[a], features[b]), 6) for b in names] for a in names]
+    return {"names": names, "values": values}
+
+
+def _of_cards(stored: Mapping[str, StoredPrompt]) -> list[dict[str, Any]]:
+    """The start's and the kept step's value on the dev split, where training looked at one."""
+    figures = []
+    for name, one in stored.items():
+        metrics = one.card.get("metrics")
+        metrics = metrics if isinstance(metrics, Mapping) else {}
+        history = [entry for entry in metrics.get("dev") or [] if isinstance(entry, Mapping)]
+        found = {entry.get("step"): entry.get("dev") for entry in history}
+        for system, step in (("start", 0), ("prompt", metrics.get("best_step"))):
+            if isinstance(found.get(step), int | float):
+                figures.append({"domain": name, "system": system, "measure": f"{MEASURE} (dev)", "value": found[step]})
+    return figures
+
+
+def _of_group(path: Path) -> list[dict[str, Any]]:
+    """The figures in an evaluation's `group.json`."""
+    if not path.is_file():
+        return []
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(table, dict) or table.get("format") != GROUP_FORMAT:
+            return []
+        return [
+            {"domain": row["collection"], "system": row["system"], "measure": measure, "value": float(value)}
+            for row in table["rows"]
+            for measure, value in row["measures"].items()
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"is not what foreword evaluate writes ({error!r})", path=path) from error
+
+
+def _transfer(figures: Sequence[Mapping[str, Any]], served: Mapping[str, Served]) -> dict[str, Any] | None:
+    """Which prompt gives what on which collection, where the evaluation's systems go by names of prompts."""
+    known = {**{name.replace("/", "-"): name for name in served}, **{name: name for name in served}}
+    found = {
+        (known[figure["system"]], figure["domain"]): figure["value"]
+        for figure in figures
+        if figure["measure"] == TRANSFER_MEASURE and figure["system"] in known
+    }
+    if not found:
+        return None
+    sources = [name for name in served if any(source == name for source, _ in found)]
+    targets = list(dict.fromkeys(target for _, target in found))
+    values = [[found.get((source, target)) for target in targets] for source in sources]
+    return {"sources": sources, "targets": targets, "values": values, "measure": TRANSFER_MEASURE}
+
+
+def _words(encoder: SentenceTransformer, stored: Mapping[str, StoredPrompt]) -> dict[str, list[list[Any]]]:
+    """The most telling words near each input prompt; prompts inside the layers have none."""
+    of_input = {name: one for name, one in stored.items() if one.prompt.spec.kind == "input"}
+    if not of_input:
+        return {}
+    found: dict[str, dict[str, float]] = {name: {} for name in of_input}
+    for record in bank_words(encoder, of_input).records:
+        own = found[record["domain"]]
+        for entry in record["summary"]:
+            own[entry["word"]] = max(entry["weight"], own.get(entry["word"], 0.0))
+    return {
+        name: [[word, weight] for word, weight in sorted(own.items(), key=lambda pair: (-pair[1], pair[0]))]
+        for name, own in found.items()
+    }

@@ -54,10 +54,10 @@ class _Job:
     """A request's texts: those that wait, the vectors so far, and who waits for them."""
 
     waiting: deque[tuple[int, Row]]
-    vectors: list[Array | None]
+    vectors: dict[int, Array]
+    texts: int
     done: asyncio.Future[list[Array]]
     arrived: float = field(default_factory=time.monotonic)
-    missing: int = 0
 
 
 class Batcher:
@@ -120,11 +120,9 @@ class Batcher:
         if self._closing:
             raise RequestError("the service is being stopped; ask again", 503, "stopping")
         if limited and self.waiting + len(rows) > self.queue_texts:
-            raise RequestError(
-                f"{self.waiting} texts wait already and {self.queue_texts} may; ask again later", 503, "queue_full"
-            )
-        job = _Job(deque(enumerate(rows)), [None] * len(rows), asyncio.get_running_loop().create_future())
-        job.missing = len(rows)
+            message = f"{self.waiting} texts wait already and {self.queue_texts} may; ask again later"
+            raise RequestError(message, 503, "queue_full")
+        job = _Job(deque(enumerate(rows)), {}, len(rows), asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         self.waiting += len(rows)
         self._came.set()
@@ -200,7 +198,6 @@ class Batcher:
             vectors = await self.between(lambda: self._encode(rows))
             for (job, place, _), vector in zip(taken, vectors, strict=True):
                 job.vectors[place] = vector
-                job.missing -= 1
         except Exception as error:  # each of these requests is told
             for job, _, _ in taken:
                 if not job.done.done():
@@ -208,15 +205,12 @@ class Batcher:
             return
         seconds = time.monotonic() - began
         for job, _, _ in taken:
-            if not job.missing and not job.done.done():
-                job.done.set_result([vector for vector in job.vectors if vector is not None])
+            if len(job.vectors) == job.texts and not job.done.done():
+                job.done.set_result([job.vectors[place] for place in range(job.texts)])
         if self._on_pass is not None:
             waited = began - min(job.arrived for job, _, _ in taken)
-            ways = len({row.way for row in rows})
-            self._on_pass(Pass(len(rows), sum(row.tokens for row in rows), ways, seconds, waited))
-
-
-# How many tokens texts have, and the texts that arrays of token ids stand for.
+            tokens, ways = sum(row.tokens for row in rows), len({row.way for row in rows})
+            self._on_pass(Pass(len(rows), tokens, ways, seconds, waited))
 
 
 REFUSE, BACKBONE = "refuse", "backbone"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +18,6 @@ from foreword.indexing.index import IndexHit
 from foreword.indexing.store import quoted
 from foreword.indexing.write import Stamp, described
 from foreword.retrieval.bm25 import BM25
-from foreword.retrieval.runs import Run
 from foreword.retrieval.search import exact_search
 from foreword.serving.batcher import Array
 from foreword.serving.prompts import Way
@@ -30,6 +30,12 @@ logger = logging.getLogger(__name__)
 
 Where = Mapping[str, Any]
 """A filter by metadata: field -> the value it has, or a list of which it has one."""
+
+Systems = Mapping[str, tuple[Way, Way]]
+"""Dense system -> what encodes queries and documents."""
+
+Hits = list[list[IndexHit]]
+"""Each query's documents, best first."""
 
 Embed = Callable[[Sequence[str], Way], Array]
 """Embeds texts, waiting for it; not to be called in the event loop."""
@@ -53,9 +59,7 @@ class Searcher(Protocol):
         """What can be searched."""
         ...
 
-    def search(
-        self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None
-    ) -> list[list[IndexHit]]:
+    def search(self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None) -> Hits:
         """The k best documents of each query.
 
         Args:
@@ -95,14 +99,17 @@ class Held:
 
     def matching(self, where: Where | None) -> list[int]:
         """The places of the documents with such metadata."""
-        return [i for i, doc in enumerate(self.documents.values()) if where is None or _matches(doc.metadata, where)]
+        wanted = {name: value if isinstance(value, list) else [value] for name, value in (where or {}).items()}
+        return [
+            place
+            for place, document in enumerate(self.documents.values())
+            if all(name in document.metadata and document.metadata[name] in values for name, values in wanted.items())
+        ]
 
-
-def _matches(metadata: Mapping[str, Any], where: Where) -> bool:
-    return all(
-        metadata.get(name) in (value if isinstance(value, list) else [value]) and name in metadata
-        for name, value in where.items()
-    )
+    def hit(self, doc_id: str, score: float, rank: int) -> IndexHit:
+        """A document as it is answered."""
+        document = self.documents[doc_id]
+        return IndexHit(doc_id, self.id, score, document.title, document.text, dict(document.metadata), rank)
 
 
 @dataclass(frozen=True)
@@ -118,55 +125,34 @@ class MemorySearcher:
 
     held: Mapping[str, Held]
     vectors: Mapping[str, Mapping[Way, Array]]
-    ways: Mapping[str, Mapping[str, tuple[Way, Way]]]
+    ways: Mapping[str, Systems]
     embed: Embed
 
     def domains(self) -> Mapping[str, Searchable]:
         """The collections; each by its dense systems and BM25."""
         return {name: Searchable(len(h.documents), (*self.ways[name], "bm25")) for name, h in self.held.items()}
 
-    def search(
-        self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None
-    ) -> list[list[IndexHit]]:
+    def search(self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None) -> Hits:
         """The k best documents of each query."""
         held = self.held[domain]
         places = held.matching(where)
         if not places:
             return [[] for _ in queries]
+        ids = [held.ids[place] for place in places]
         asked = [Query(str(number), text) for number, text in enumerate(queries)]
-        if system == "bm25":
-            run = held.bm25.search(asked, k) if where is None else self._words_among(held, asked, k, places)
-        else:
-            run = self._dense(held, domain, system, asked, k, places)
-        return [self._hits(held, run[query.query_id]) for query in asked]
-
-    @staticmethod
-    def _words_among(held: Held, asked: Sequence[Query], k: int, places: Sequence[int]) -> Run:
-        """BM25's best of some documents: a query at a time, since all of its hits are looked at."""
-        allowed = {held.ids[place] for place in places}
-        run: Run = {}
-        for query in asked:
-            hits = held.bm25.search([query], len(held.ids))[query.query_id]
-            run[query.query_id] = dict([hit for hit in hits.items() if hit[0] in allowed][:k])
-        return run
-
-    def _dense(
-        self, held: Held, domain: str, system: str, asked: Sequence[Query], k: int, places: Sequence[int]
-    ) -> Run:
-        query_way, document_way = self.ways[domain][system]
-        vectors, ids = self.vectors[domain][document_way], held.ids
-        if len(places) < len(ids):
-            vectors, ids = vectors[places], [ids[place] for place in places]
-        queries = self.embed([query.text for query in asked], query_way)
-        return exact_search(queries, [query.query_id for query in asked], vectors, k, document_ids=ids)
-
-    @staticmethod
-    def _hits(held: Held, hits: Mapping[str, float]) -> list[IndexHit]:
-        found = []
-        for rank, (doc_id, score) in enumerate(hits.items(), start=1):
-            document = held.documents[doc_id]
-            found.append(IndexHit(doc_id, held.id, score, document.title, document.text, dict(document.metadata), rank))
-        return found
+        if system != "bm25":
+            query_way, document_way = self.ways[domain][system]
+            vectors = self.vectors[domain][document_way]
+            chosen = vectors if len(ids) == len(vectors) else vectors[places]
+            run = exact_search(self.embed(queries, query_way), [q.query_id for q in asked], chosen, k, document_ids=ids)
+        elif where is None:
+            run = held.bm25.search(asked, k)
+        else:  # a query at a time, since all of its hits are looked at
+            allowed, run = set(ids), {}
+            for query in asked:
+                hits = held.bm25.search([query], len(held.ids))[query.query_id]
+                run[query.query_id] = dict([hit for hit in hits.items() if hit[0] in allowed][:k])
+        return [[held.hit(*pair, rank) for rank, pair in enumerate(run[q.query_id].items(), start=1)] for q in asked]
 
 
 def check_where(where: Any) -> Where | None:
@@ -186,14 +172,6 @@ def check_where(where: Any) -> Where | None:
 def _is_plain(value: Any) -> bool:
     """Whether it is a text, a truth value or a finite number."""
     return isinstance(value, str | int) or (isinstance(value, float) and isfinite(value))
-
-
-# Searching a Milvus index with the prompts that the service carries.
-
-
-indexed_logger = logging.getLogger(__name__)
-
-Systems = Mapping[str, tuple[Way, Way]]
 
 
 @dataclass(frozen=True)
@@ -232,14 +210,17 @@ class IndexSearcher:
         Raises:
             OtherEncoderError: the index is of another backbone.
         """
-        found, stamps, ways = {}, {}, {}
+        found, stamps = {}, {}
+        ways: dict[str, dict[str, tuple[Way, Way]]] = {}
         for domain, info in index.domains().items():
             index.check_backbone(encoder)
-            ways[domain] = {
-                name: pair for name, pair in systems(domain).items() if _fits(index, encoder, domain, pair[1])
-            }
+            ways[domain] = {}
+            for name, (queries, documents) in systems(domain).items():
+                with suppress(OtherEncoderError):
+                    index.check(encoder, domain, documents.name or documents.route or None)
+                    ways[domain][name] = queries, documents
             if not ways[domain]:
-                indexed_logger.warning(
+                logger.warning(
                     "%s is searched by words alone: %s embedded its documents, and is not what searches it here "
                     "(--bank, --prompt, --use)",
                     domain,
@@ -253,9 +234,7 @@ class IndexSearcher:
         """The index's domains."""
         return self.found
 
-    def search(
-        self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None
-    ) -> list[list[IndexHit]]:
+    def search(self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None) -> Hits:
         """The k best documents of each query.
 
         Raises:
@@ -269,15 +248,6 @@ class IndexSearcher:
             raise RequestError(message, 409, "index_changed", "domain")
         vectors = self.embed(queries, self.ways[domain][system][0])
         return self.index.search_vectors(vectors, domain, k, condition)
-
-
-def _fits(index: Index, encoder: SentenceTransformer, domain: str, documents: Way) -> bool:
-    route = documents.name if documents.name is not None else documents.route or None
-    try:
-        index.check(encoder, domain, route)
-    except OtherEncoderError:
-        return False
-    return True
 
 
 def expression(where: Where) -> str:

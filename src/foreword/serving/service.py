@@ -18,14 +18,14 @@ from sentence_transformers import SentenceTransformer
 
 from foreword.collections import registry
 from foreword.errors import RequestError
+from foreword.indexing import Index
 from foreword.prompts.encoder import encode, resolve_precision, transformer_of
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.store import describe_backbone
 from foreword.serving.batcher import Array, Batcher, Pass, Row, Tokens
 from foreword.serving.config import ServeConfig
 from foreword.serving.prompts import Served, Way, base_ways, candidates, read_prompts, release
-from foreword.serving.search import Held, MemorySearcher, Searchable, Searcher
-from foreword.settings import Precision
+from foreword.serving.search import Held, IndexSearcher, MemorySearcher, Searchable, Searcher
 
 logger = logging.getLogger(__name__)
 
@@ -74,13 +74,10 @@ class Metrics:
             "queue_seconds", "How long the oldest text of a forward pass had waited.", buckets=_SECONDS, **own
         )
         self.reloads = Counter("reloads", "Times that the prompts were read again, by outcome.", ["outcome"], **own)
-        self._gauges: list[Gauge] = []
 
     def watch(self, name: str, what: str, value: Callable[[], float]) -> None:
         """Add a value that is asked for whenever the metrics are read."""
-        gauge = Gauge(name, what, registry=self.registry, namespace="foreword")
-        gauge.set_function(value)
-        self._gauges.append(gauge)
+        Gauge(name, what, registry=self.registry, namespace="foreword").set_function(value)
 
     def on_pass(self, done: Pass) -> None:
         """Count a forward pass."""
@@ -115,11 +112,7 @@ class Service:
     """What the endpoints ask; made outside the event loop, started and stopped inside it."""
 
     def __init__(
-        self,
-        config: ServeConfig,
-        *,
-        load: Load | None = None,
-        encoder: SentenceTransformer | None = None,
+        self, config: ServeConfig, *, load: Load | None = None, encoder: SentenceTransformer | None = None
     ) -> None:
         """Load the backbone.
 
@@ -133,7 +126,7 @@ class Service:
         """
         self.config, self.began = config, time.monotonic()
         self.encoder = encoder if encoder is not None else load_backbone(config)
-        self.precision: Precision = resolve_precision(config.precision, self.encoder.device)  # type: ignore[arg-type]
+        self.precision = resolve_precision(config.precision, self.encoder.device)
         self.backbone = describe_backbone(self.encoder)
         self.base = base_ways(self.encoder)
         self.width = int(self.encoder.get_embedding_dimension() or 0)
@@ -169,10 +162,8 @@ class Service:
         )
         self.batcher.start()
         try:
-            self.held = await self.in_thread(self._hold)
+            self.held = await self.in_thread(lambda: {name: Held(self._load(name)) for name in config.collections})
             if config.index is not None:
-                from foreword.indexing import Index
-
                 uri, name, token = config.index, config.index_collection, config.index_token
                 self.index = await self.in_thread(lambda: Index.open(uri, name, token))
             await self._read_again()
@@ -198,10 +189,6 @@ class Service:
     async def with_tokens(self, act: Callable[[Tokens], Any]) -> Any:
         """Run what counts or decodes tokens; apart from searches, which may all wait for a slow index."""
         return await asyncio.get_running_loop().run_in_executor(self._counting, act, self.tokens)
-
-    def _hold(self) -> dict[str, Held]:
-        held = [Held(self._load(name)) for name in self.config.collections]
-        return dict(zip(self.config.collections, held, strict=True))
 
     # -- prompts -----------------------------------------------------------------------------------------------
 
@@ -241,14 +228,16 @@ class Service:
             self.state = State(served, searchers, needed)
             if before.users:
                 self._kept.append(before)
-            self._forget()
+            for name, held in self.held.items():
+                held.forget({way for _, way in self.systems(name, served).values()})
             await self._release()
         old, new = before.served, served
+        both = sorted(set(new) & set(old))
         return {
             "added": sorted(set(new) - set(old)),
-            "changed": sorted(name for name in set(new) & set(old) if new[name] != old[name]),
+            "changed": [name for name in both if new[name] != old[name]],
             "removed": sorted(set(old) - set(new)),
-            "unchanged": sorted(name for name in set(new) & set(old) if new[name] == old[name]),
+            "unchanged": [name for name in both if new[name] == old[name]],
         }
 
     def _searchers(self, served: Mapping[str, Served]) -> tuple[Searcher, ...]:
@@ -261,11 +250,7 @@ class Service:
             vectors = {name: dict(held.vectors) for name, held in self.held.items()}
             searchers.append(MemorySearcher(self.held, vectors, ways, self.embed_in_thread))
         if self.index is not None:
-            from foreword.serving.search import IndexSearcher
-
-            def systems(domain: str) -> dict[str, tuple[Way, Way]]:
-                return self.systems(domain, served)
-
+            systems = partial(self.systems, served=served)
             searchers.append(IndexSearcher.of(self.index, self.encoder, systems, self.embed_in_thread))
         return tuple(searchers)
 
@@ -295,11 +280,6 @@ class Service:
     async def _release_later(self) -> None:
         async with self._reloading:
             await self._release()
-
-    def _forget(self) -> None:
-        """Let go of documents' vectors that the present state does not search."""
-        for name, held in self.held.items():
-            held.forget({way for _, way in self.systems(name, self.state.served).values()})
 
     @asynccontextmanager
     async def keep(self) -> AsyncIterator[State]:
