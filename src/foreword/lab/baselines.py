@@ -1,9 +1,13 @@
-"""Train a baseline on the trainer, the data and the measure that prompts are trained with."""
+"""Baselines: other ways to train an encoder for a domain, on the trainer, the data and the measure of prompts.
+
+Full fine-tuning, LoRA, BitFit, adapters and a linear map of queries. A copy of the encoder is changed; what was
+trained is stored in a folder: `weights.safetensors`, `baseline.json`, and `run.json` for what varies from run to run.
+Shapes: B batch, T tokens, d width of the backbone, d' of the embeddings.
+"""
 
 from __future__ import annotations
 
 import copy
-import json
 import platform
 import shutil
 import time
@@ -21,124 +25,21 @@ from torch import Tensor, nn
 
 from foreword.collections.collection import Collection, TrainingPair
 from foreword.errors import BackboneError, ForewordError, OtherTrainingError, PromptError, UnknownNameError
-from foreword.files import atomic_write, sha256_file, write_json
+from foreword.files import as_json, atomic_write, sha256_file, write_json
 from foreword.prompts.backbone import read_json_card
 from foreword.prompts.encoder import state_digest, transformer_of
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import DTYPES, check_backbone, describe_backbone, library_versions
 from foreword.prompts.transformer import PromptedTransformer
-from foreword.settings import Side
+from foreword.settings import Count, Positive, Settings, Side
 from foreword.training.config import StartConfig, Trained, TrainingConfig
 from foreword.training.train import identity_of, text_settings
 from foreword.training.trainee import join, on_main, world_size
 from foreword.training.trainer import WORK, run_training
 from foreword.training.vectors import DocumentVectors, TrainingData
 
-# Modules that some methods add to a copy of the encoder.
-#
-# Shape legend: B batch, T tokens, d width of the backbone, d' of the embeddings.
-
-
-class Bottleneck(nn.Module):
-    """h -> h + U relu(D h + b) + c, with U and c 0 at the start, so that it changes nothing then."""
-
-    def __init__(self, width: int, bottleneck: int) -> None:
-        super().__init__()
-        self.down = nn.Linear(width, bottleneck)
-        self.up = nn.Linear(bottleneck, width)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(B, T, d) -> (B, T, d), in the type that comes in."""
-        change: Tensor = self.up(torch.relu(self.down(hidden.to(self.down.weight.dtype))))
-        return hidden + change.to(hidden.dtype)
-
-
-def add_bottlenecks(transformer: PromptedTransformer, bottleneck: int) -> list[nn.Parameter]:
-    """Put one on the output of each layer of the backbone; returns their parameters.
-
-    Raises:
-        BackboneError: its layers cannot be told.
-    """
-    model: Any = transformer.model
-    count = model.config.num_hidden_layers
-    layers = next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count), None)
-    if layers is None:
-        raise BackboneError(f"{type(model).__name__} has no list of its {count} layers; it takes no adapters")
-    device = next(model.parameters()).device
-    parameters: list[nn.Parameter] = []
-    for layer in layers:
-        adapter = Bottleneck(transformer.shape.width, bottleneck).to(device)
-        parameters += adapter.parameters()
-        layer.add_module("adapter", adapter)
-        layer.register_forward_hook(_adapted)
-    return parameters
-
-
-def _adapted(layer: Any, arguments: Any, output: Any) -> Any:
-    return (layer.adapter(output[0]), *output[1:]) if isinstance(output, tuple) else layer.adapter(output)
-
-
-class QueryAdapter(nn.Module):
-    """q -> W q for the embeddings of queries, W the identity at the start; documents pass as they are."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.eye(width))
-
-    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
-        """Replace `sentence_embedding` (B, d'); never in low precision, in which the identity would round."""
-        task = features.get("task")
-        if task is None:
-            raise PromptError("queries and documents are encoded differently here; call encode_query, encode_document")
-        if task == "query":
-            embeddings = features["sentence_embedding"]
-            with torch.autocast(embeddings.device.type, enabled=False):
-                features["sentence_embedding"] = embeddings.float() @ self.weight.T
-        return features
-
-
-def add_query_adapter(encoder: SentenceTransformer) -> QueryAdapter:
-    """Put one last, but before the normalisation."""
-    width = encoder.get_embedding_dimension()
-    if width is None:
-        raise BackboneError("the encoder does not say the width of its embeddings; it takes no linear adapter")
-    adapter = QueryAdapter(width).to(encoder.device)
-    name, last = list(encoder.named_children())[-1]
-    if isinstance(last, Normalize):
-        delattr(encoder, name)  # Sequential's own `del` renames what is left
-    encoder.add_module("query_adapter", adapter)
-    if isinstance(last, Normalize):
-        encoder.add_module(name, last)
-    return adapter
-
-
-def keep_documents(transformer: PromptedTransformer, base: nn.Module) -> None:
-    """Let the base model encode documents, so that an index that it built goes on working.
-
-    Args:
-        transformer: of the changed copy.
-        base: the backbone that was copied. It is borrowed for the time of a forward pass, not owned.
-    """
-    changed = transformer.model
-
-    def borrow(module: nn.Module, arguments: Any) -> None:
-        task = arguments[0].get("task")
-        if task is None:
-            raise PromptError("queries and documents are encoded differently here; call encode_query, encode_document")
-        if task == "document":
-            transformer._modules["model"] = base
-
-    def give_back(module: nn.Module, arguments: Any, output: Any) -> None:
-        transformer._modules["model"] = changed
-
-    transformer.register_forward_pre_hook(borrow)
-    transformer.register_forward_hook(give_back, always_call=True)
-
-
-# The methods, their structure and their usual settings.
-
+FORMAT = "foreword-baseline/1"
+WEIGHTS, CARD, RUN = "weights.safetensors", "baseline.json", "run.json"
 
 Method = Literal["full", "lora", "bitfit", "adapter", "linear-query"]
 
@@ -156,7 +57,7 @@ before any comparison: the method tuned least looks worst."""
 
 
 @dataclass(frozen=True)
-class BaselineSpec:
+class BaselineSpec(Settings):
     """What is trained, independent of any encoder.
 
     The defaults of `rank` and `bottleneck` train about as many numbers as the default prompt does.
@@ -174,19 +75,15 @@ class BaselineSpec:
     """
 
     method: Method
-    rank: int = 8
-    alpha: float | None = None
+    rank: Count = 8
+    alpha: Positive | None = None
     targets: tuple[str, ...] | str | None = None
-    bottleneck: int = 16
+    bottleneck: Count = 16
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
             raise UnknownNameError(f"no baseline {self.method!r}; there are: {', '.join(get_args(Method))}")
-        for name in ("rank", "bottleneck"):
-            if getattr(self, name) < 1:
-                raise ForewordError(f"{name} is {getattr(self, name)}; it is at least 1")
-        if self.alpha is not None and not self.alpha > 0:
-            raise ForewordError(f"alpha is {self.alpha}; it is above 0")
+        super().__post_init__()
 
     @property
     def scale(self) -> float:
@@ -247,6 +144,221 @@ def prompt_baseline(
     return start, TrainingConfig.default(side, **{"learning_rate": LEARNING_RATES[kind], **changes})
 
 
+@dataclass(frozen=True)
+class Baseline:
+    """A trained baseline.
+
+    Attributes:
+        encoder: a copy of the base model with the best step's values; give it to `foreword.evaluate` and to every
+            function that takes an encoder. `save_pretrained` refuses it: load it from `path` with `load_baseline`.
+        card: what `baseline.json` says; of equal runs equal.
+        run: what `run.json` says: times.
+        path: its folder.
+    """
+
+    encoder: SentenceTransformer
+    card: Mapping[str, Any]
+    run: Mapping[str, Any]
+    path: Path
+
+    @property
+    def parameters(self) -> int:
+        """Trained parameters, each of which embeddings depend on."""
+        return int(self.card["parameters"])
+
+    @property
+    def bytes(self) -> int:
+        """What is stored for the domain, beside the base model: the size of the weights' file."""
+        return int(self.card["bytes"])
+
+    @property
+    def history(self) -> Sequence[Mapping[str, Any]]:
+        """Evaluations on the dev split: `step`, `dev` (nDCG@10), `loss`; step 0 is the base model."""
+        history: Sequence[Mapping[str, Any]] = self.card["metrics"]["dev"]
+        return history
+
+    @property
+    def best_step(self) -> int:
+        """The step whose values were kept."""
+        return int(self.card["metrics"]["best_step"])
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps taken."""
+        return int(self.run["steps"])
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole training, with evaluations."""
+        return float(self.run["seconds"])
+
+    @property
+    def training_seconds(self) -> float:
+        """Of the training, without evaluations: what a time budget counts."""
+        return float(self.run["training_seconds"])
+
+
+def train_baseline(
+    encoder: SentenceTransformer,
+    collections: Collection | Sequence[Collection],
+    output: str | Path,
+    *,
+    method: Method,
+    rank: int = 8,
+    alpha: float | None = None,
+    targets: tuple[str, ...] | str | None = None,
+    bottleneck: int = 16,
+    domain: str | None = None,
+    config: TrainingConfig | None = None,
+    documents: Mapping[str, DocumentVectors] | None = None,
+    pairs: Mapping[str, Sequence[TrainingPair]] | None = None,
+    seconds: float | None = None,
+    resume: bool = True,
+    quiet: bool = False,
+) -> Baseline:
+    """Train one on the training split of one collection, or of several, and store it.
+
+    Batches, loss, lengths, precision, schedule, dev sets and the choice of the best step are those of
+    `foreword.training.train.train` with the same settings; the backbone's dropout is off, as there. A copy of the
+    encoder is trained. Differences that prompts do not have: nothing is kept to go on from after a cut.
+
+    Args:
+        encoder: from `foreword.load_encoder`; left as it is, its prompts play no part.
+        collections: what to train on.
+        output: the baseline's folder. A finished training of the same settings found there is returned.
+        method: see `BaselineSpec`, as for `rank`, `alpha`, `targets` and `bottleneck`.
+        rank: of LoRA's updates.
+        alpha: of LoRA.
+        targets: of LoRA.
+        bottleneck: width of an adapter.
+        domain: its name; None: the collection's id, or `multitask` for several.
+        config: the settings; None: `baseline_config(method)`. Its `side` says whether documents are changed too;
+            `query` alone for `linear-query`. Mind the learning rate: `TrainingConfig`'s own default is for prompts.
+        documents: as for `train`, like `pairs` and `seconds`.
+        pairs: training pairs by collection id.
+        seconds: the time budget.
+        resume: False: train anew, whatever is there.
+        quiet: no progress bars.
+
+    Raises:
+        DataError: a collection has no training pairs, or `documents` lack one of its documents.
+        BackboneError: the backbone has nothing of the kind.
+        OtherTrainingError: `output` holds a training of other settings.
+        ForewordError: settings that do not go together, LoRA without PEFT, or values that grew beyond all bounds.
+    """
+    spec = BaselineSpec(method, rank, alpha, targets, bottleneck)
+    config = config or baseline_config(method)
+    if method == "linear-query" and config.side != "query":
+        raise ForewordError(f"linear-query changes queries alone; its side is 'query', not {config.side!r}")
+    if config.document_side != "base":
+        raise ForewordError(
+            f"a baseline starts from the base model; document_side is 'base', not {config.document_side!r}"
+        )
+    if seconds is not None and not seconds > 0:
+        raise ForewordError(f"seconds is {seconds}; it is above 0")
+    sources = [collections] if not isinstance(collections, Sequence) else list(collections)
+    data = TrainingData.of(sources, config, pairs, documents)
+    domain = domain or data.domain
+    config = data.steps_of(config, world_size())
+    output = Path(output)
+    join(encoder.device)
+    identity = identity_of(encoder, data, domain, config, start={"from": "base"}, seconds=seconds)
+
+    def there() -> bool:
+        """Whether the finished training is; what a cut one left is removed: there is nothing in it to go on from."""
+        if not resume or not (output / CARD).exists():
+            shutil.rmtree(output / WORK, ignore_errors=True)
+            return False
+        card = read_baseline_card(output)
+        if all(card.get(key) == value for key, value in as_json({"baseline": spec.as_dict(), **identity}).items()):
+            return True
+        raise OtherTrainingError(
+            f"{output} holds a baseline trained with other settings or data; choose another folder, or resume=False"
+        )
+
+    if on_main(there):
+        return load_baseline(output, encoder)
+    began = time.time()
+    digest = state_digest(encoder)
+    made, change = changed_copy(encoder, spec, config.side, seed=config.seed)
+    course = run_training(
+        made, data, change, output / WORK, config, route=None, seconds=seconds, checkpoints=False, quiet=quiet
+    )
+    if state_digest(encoder) != digest:
+        raise ForewordError("the encoder changed while its copy was trained; this is a bug, please report it")
+    text = text_settings(encoder, config.query_length, config.document_length)
+    record = {**identity, "metrics": course.metrics(), "text": text}
+    finished = course.run(began)
+
+    def store() -> None:
+        change.assign(course.evaluator.best_tensors())
+        _save(output, change, spec, encoder, config.dtype, record, finished)
+        shutil.rmtree(output / WORK)
+
+    on_main(store)
+    return load_baseline(output, encoder)
+
+
+def _save(
+    folder: Path, change: Change, spec: BaselineSpec, encoder: SentenceTransformer, dtype: str,
+    record: Mapping[str, Any], run: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Store what was trained, rounded to `dtype`; the card, without which it is no baseline, is written last."""
+    (folder / CARD).unlink(missing_ok=True)
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in sorted(change.stored(DTYPES[dtype]).items())}
+    with atomic_write(folder / WEIGHTS, "wb") as file:
+        file.write(save(tensors))
+    card = {
+        "format": FORMAT,
+        "baseline": spec.as_dict(),
+        "parameters": change.count(),
+        "tensors": sorted(tensors),
+        "dtype": dtype,
+        "bytes": (folder / WEIGHTS).stat().st_size,
+        "sha256": sha256_file(folder / WEIGHTS),
+        "backbone": describe_backbone(encoder),
+        "versions": library_versions(),
+        **record,
+    }
+    write_json(folder / RUN, {"format": FORMAT, "host": platform.node(), **run})
+    write_json(folder / CARD, card)
+
+
+def load_baseline(folder: str | Path, encoder: SentenceTransformer) -> Baseline:
+    """Apply a stored baseline to a copy of its base model.
+
+    Raises:
+        PromptError: a file is missing, cut or altered, or it was made for another base model.
+    """
+    folder = Path(folder)
+    card, run = read_baseline_card(folder), {}
+    weights = folder / WEIGHTS
+    if not weights.is_file() or sha256_file(weights) != card["sha256"]:
+        raise PromptError(f"{weights} is missing, cut or altered; copy the folder again, whole")
+    check_backbone(card, encoder, folder)
+    if (folder / RUN).is_file():
+        run = read_json_card(folder / RUN, FORMAT, {})
+    try:
+        made, change = changed_copy(encoder, BaselineSpec.of(card["baseline"]), card["training"]["side"])
+        change.assign(change.restored(load_file(weights)))
+    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        raise PromptError(f"{folder} cannot be read: {error}") from error
+    return Baseline(made, card, run, folder)
+
+
+def read_baseline_card(folder: str | Path) -> dict[str, Any]:
+    """The contents of a baseline's `baseline.json`.
+
+    Raises:
+        PromptError: there is none, or it is not one.
+    """
+    fields = {"baseline": dict, "parameters": int, "bytes": int, "sha256": str, "backbone": dict, "training": dict}
+    try:
+        return read_json_card(Path(folder) / CARD, FORMAT, {**fields, "metrics": dict})
+    except FileNotFoundError:
+        raise PromptError(f"{folder} is no baseline: it has no {CARD} (a training that was cut leaves none)") from None
+
+
 # A copy of an encoder, and what is trained in it.
 
 
@@ -254,14 +366,14 @@ ATTENTION = {"distilbert": ("q_lin", "v_lin"), "mpnet": ("q", "v"), "modernbert"
 """The matrices of attention's queries and values where PEFT has no names for them."""
 
 
-class Values:
-    """Named tensors."""
+@dataclass(frozen=True)
+class RoundedValues:
+    """The values that a reader of a stored file gets."""
 
-    def __init__(self, values: Mapping[str, Tensor]) -> None:
-        self.values = dict(values)
+    values: dict[str, Tensor]
 
     def tensors(self) -> dict[str, Tensor]:
-        """The values by name."""
+        """By name."""
         return dict(self.values)
 
 
@@ -324,9 +436,9 @@ class Change:
             return values
         return {name: self._base[name] + value.to(self._base[name].device) for name, value in values.items()}
 
-    def rounded(self, dtype: torch.dtype) -> Values:
+    def rounded(self, dtype: torch.dtype) -> RoundedValues:
         """The values that a reader of the stored file gets."""
-        return Values(self.restored(self.stored(dtype)))
+        return RoundedValues(self.restored(self.stored(dtype)))
 
 
 def changed_copy(
@@ -416,255 +528,103 @@ def _reached(made: SentenceTransformer, candidates: set[int]) -> dict[str, nn.Pa
     return {name: p for (name, p), gradient in zip(chosen.items(), gradients, strict=True) if gradient is not None}
 
 
-# Baselines on disk: `weights.safetensors`, `baseline.json`, and `run.json` for what varies from run to run.
+# Modules that some methods add to a copy of the encoder.
 
 
-FORMAT = "foreword-baseline/1"
-WEIGHTS, CARD, RUN = "weights.safetensors", "baseline.json", "run.json"
+class Bottleneck(nn.Module):
+    """h -> h + U relu(D h + b) + c, with U and c 0 at the start, so that it changes nothing then."""
+
+    def __init__(self, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, bottleneck)
+        self.up = nn.Linear(bottleneck, width)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, T, d) -> (B, T, d), in the type that comes in."""
+        change: Tensor = self.up(torch.relu(self.down(hidden.to(self.down.weight.dtype))))
+        return hidden + change.to(hidden.dtype)
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """A trained baseline.
+def add_bottlenecks(transformer: PromptedTransformer, bottleneck: int) -> list[nn.Parameter]:
+    """Put one on the output of each layer of the backbone; returns their parameters.
 
-    Attributes:
-        encoder: a copy of the base model with the best step's values; give it to `foreword.evaluate` and to every
-            function that takes an encoder. `save_pretrained` refuses it: load it from `path` with `load_baseline`.
-        card: what `baseline.json` says; of equal runs equal.
-        run: what `run.json` says: times.
-        path: its folder.
+    Raises:
+        BackboneError: its layers cannot be told.
     """
+    model: Any = transformer.model
+    count = model.config.num_hidden_layers
+    layers = next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count), None)
+    if layers is None:
+        raise BackboneError(f"{type(model).__name__} has no list of its {count} layers; it takes no adapters")
 
-    encoder: SentenceTransformer
-    card: Mapping[str, Any]
-    run: Mapping[str, Any]
-    path: Path
+    def adapted(layer: Any, arguments: Any, output: Any) -> Any:
+        return (layer.adapter(output[0]), *output[1:]) if isinstance(output, tuple) else layer.adapter(output)
 
-    @property
-    def spec(self) -> BaselineSpec:
-        """What was trained."""
-        return BaselineSpec.of(self.card["baseline"])
-
-    @property
-    def parameters(self) -> int:
-        """Trained parameters, each of which embeddings depend on."""
-        return int(self.card["parameters"])
-
-    @property
-    def bytes(self) -> int:
-        """What is stored for the domain, beside the base model: the size of the weights' file."""
-        return int(self.card["bytes"])
-
-    @property
-    def history(self) -> Sequence[Mapping[str, Any]]:
-        """Evaluations on the dev split: `step`, `dev` (nDCG@10), `loss`; step 0 is the base model."""
-        history: Sequence[Mapping[str, Any]] = self.card["metrics"]["dev"]
-        return history
-
-    @property
-    def best_step(self) -> int:
-        """The step whose values were kept."""
-        return int(self.card["metrics"]["best_step"])
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps taken."""
-        return int(self.run["steps"])
-
-    @property
-    def seconds(self) -> float:
-        """Of the whole training, with evaluations."""
-        return float(self.run["seconds"])
-
-    @property
-    def training_seconds(self) -> float:
-        """Of the training, without evaluations: what a time budget counts."""
-        return float(self.run["training_seconds"])
+    device = next(model.parameters()).device
+    parameters: list[nn.Parameter] = []
+    for layer in layers:
+        adapter = Bottleneck(transformer.shape.width, bottleneck).to(device)
+        parameters += adapter.parameters()
+        layer.add_module("adapter", adapter)
+        layer.register_forward_hook(adapted)
+    return parameters
 
 
-def save_baseline(
-    folder: Path,
-    change: Change,
-    spec: BaselineSpec,
-    encoder: SentenceTransformer,
-    *,
-    dtype: str,
-    record: Mapping[str, Any],
-    run: Mapping[str, Any],
-) -> None:
-    """Store what was trained; the card is written last, and without it the folder is no baseline.
+class QueryAdapter(nn.Module):
+    """q -> W q for the embeddings of queries, W the identity at the start; documents pass as they are."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(width))
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        """Replace `sentence_embedding` (B, d'); never in low precision, in which the identity would round."""
+        if _task(features) == "query":
+            embeddings = features["sentence_embedding"]
+            with torch.autocast(embeddings.device.type, enabled=False):
+                features["sentence_embedding"] = embeddings.float() @ self.weight.T
+        return features
+
+
+def add_query_adapter(encoder: SentenceTransformer) -> QueryAdapter:
+    """Put one last, but before the normalisation."""
+    width = encoder.get_embedding_dimension()
+    if width is None:
+        raise BackboneError("the encoder does not say the width of its embeddings; it takes no linear adapter")
+    adapter = QueryAdapter(width).to(encoder.device)
+    name, last = list(encoder.named_children())[-1]
+    if isinstance(last, Normalize):
+        delattr(encoder, name)  # Sequential's own `del` renames what is left
+    encoder.add_module("query_adapter", adapter)
+    if isinstance(last, Normalize):
+        encoder.add_module(name, last)
+    return adapter
+
+
+def keep_documents(transformer: PromptedTransformer, base: nn.Module) -> None:
+    """Let the base model encode documents, so that an index that it built goes on working.
 
     Args:
-        folder: made when missing.
-        change: its values are rounded to `dtype`.
-        spec: its structure.
-        encoder: the base model.
-        dtype: of the file.
-        record: further entries of the card.
-        run: what varies from run to run.
+        transformer: of the changed copy.
+        base: the backbone that was copied. It is borrowed for the time of a forward pass, not owned.
     """
-    (folder / CARD).unlink(missing_ok=True)
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in sorted(change.stored(DTYPES[dtype]).items())}
-    with atomic_write(folder / WEIGHTS, "wb") as file:
-        file.write(save(tensors))
-    card = {
-        "format": FORMAT,
-        "baseline": spec.as_dict(),
-        "parameters": change.count(),
-        "tensors": sorted(tensors),
-        "dtype": dtype,
-        "bytes": (folder / WEIGHTS).stat().st_size,
-        "sha256": sha256_file(folder / WEIGHTS),
-        "backbone": describe_backbone(encoder),
-        "versions": library_versions(),
-        **record,
-    }
-    write_json(folder / RUN, {"format": FORMAT, "host": platform.node(), **run})
-    write_json(folder / CARD, card)
+    changed = transformer.model
+
+    def borrow(module: nn.Module, arguments: Any) -> None:
+        if _task(arguments[0]) == "document":
+            transformer._modules["model"] = base
+
+    def give_back(module: nn.Module, arguments: Any, output: Any) -> None:
+        transformer._modules["model"] = changed
+
+    transformer.register_forward_pre_hook(borrow)
+    transformer.register_forward_hook(give_back, always_call=True)
 
 
-def load_baseline(folder: str | Path, encoder: SentenceTransformer) -> Baseline:
-    """Apply a stored baseline to a copy of its base model.
-
-    Raises:
-        PromptError: a file is missing, cut or altered, or it was made for another base model.
-    """
-    folder = Path(folder)
-    card, run = read_baseline_card(folder), {}
-    weights = folder / WEIGHTS
-    if not weights.is_file() or sha256_file(weights) != card["sha256"]:
-        raise PromptError(f"{weights} is missing, cut or altered; copy the folder again, whole")
-    check_backbone(card, encoder, folder)
-    if (folder / RUN).is_file():
-        run = read_json_card(folder / RUN, FORMAT, {})
-    try:
-        made, change = changed_copy(encoder, BaselineSpec.of(card["baseline"]), card["training"]["side"])
-        change.assign(change.restored(load_file(weights)))
-    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        raise PromptError(f"{folder} cannot be read: {error}") from error
-    return Baseline(made, card, run, folder)
-
-
-def read_baseline_card(folder: str | Path) -> dict[str, Any]:
-    """The contents of a baseline's `baseline.json`.
-
-    Raises:
-        PromptError: there is none, or it is not one.
-    """
-    fields = {"baseline": dict, "parameters": int, "bytes": int, "sha256": str, "backbone": dict, "training": dict}
-    try:
-        return read_json_card(Path(folder) / CARD, FORMAT, {**fields, "metrics": dict})
-    except FileNotFoundError:
-        raise PromptError(f"{folder} is no baseline: it has no {CARD} (a training that was cut leaves none)") from None
-
-
-def train_baseline(
-    encoder: SentenceTransformer,
-    collections: Collection | Sequence[Collection],
-    output: str | Path,
-    *,
-    method: Method,
-    rank: int = 8,
-    alpha: float | None = None,
-    targets: tuple[str, ...] | str | None = None,
-    bottleneck: int = 16,
-    domain: str | None = None,
-    config: TrainingConfig | None = None,
-    documents: Mapping[str, DocumentVectors] | None = None,
-    pairs: Mapping[str, Sequence[TrainingPair]] | None = None,
-    seconds: float | None = None,
-    resume: bool = True,
-    quiet: bool = False,
-) -> Baseline:
-    """Train one on the training split of one collection, or of several, and store it.
-
-    Batches, loss, lengths, precision, schedule, dev sets and the choice of the best step are those of
-    `foreword.training.train.train` with the same settings; the backbone's dropout is off, as there. A copy of the
-    encoder is trained. Differences that prompts do not have: nothing is kept to go on from after a cut.
-
-    Args:
-        encoder: from `foreword.load_encoder`; left as it is, its prompts play no part.
-        collections: what to train on.
-        output: the baseline's folder. A finished training of the same settings found there is returned.
-        method: see `BaselineSpec`, as for `rank`, `alpha`, `targets` and `bottleneck`.
-        rank: of LoRA's updates.
-        alpha: of LoRA.
-        targets: of LoRA.
-        bottleneck: width of an adapter.
-        domain: its name; None: the collection's id, or `multitask` for several.
-        config: the settings; None: `baseline_config(method)`. Its `side` says whether documents are changed too;
-            `query` alone for `linear-query`. Mind the learning rate: `TrainingConfig`'s own default is for prompts.
-        documents: for query-side training, vectors by collection id, instead of embedding its documents.
-        pairs: training pairs by collection id, instead of the collection's own training split.
-        seconds: stop after so many, even before the steps end, evaluations on the dev split not counted; the
-            learning rate's schedule ends with them. None: no limit.
-        resume: False: train anew, whatever is there.
-        quiet: no progress bars.
-
-    Raises:
-        DataError: a collection has no training pairs, or `documents` lack one of its documents.
-        BackboneError: the backbone has nothing of the kind.
-        OtherTrainingError: `output` holds a training of other settings.
-        ForewordError: settings that do not go together, LoRA without PEFT, or values that grew beyond all bounds.
-    """
-    spec = BaselineSpec(method, rank, alpha, targets, bottleneck)
-    config = config or baseline_config(method)
-    _check(spec, config, seconds)
-    sources = [collections] if not isinstance(collections, Sequence) else list(collections)
-    data = TrainingData.of(sources, config, pairs, documents)
-    domain = domain or data.domain
-    config = data.steps_of(config, world_size())
-    output = Path(output)
-    join(encoder.device)
-    identity = identity_of(encoder, data, domain, config, start={"from": "base"}, seconds=seconds)
-    if on_main(lambda: _claim(output, {"baseline": spec.as_dict(), **identity}, resume)):
-        return load_baseline(output, encoder)
-    began = time.time()
-    digest = state_digest(encoder)
-    made, change = changed_copy(encoder, spec, config.side, seed=config.seed)
-    course = run_training(
-        made, data, change, output / WORK, config,
-        route=None, seconds=seconds, checkpoints=False, quiet=quiet,
-    )  # fmt: skip
-    if state_digest(encoder) != digest:
-        raise ForewordError("the encoder changed while its copy was trained; this is a bug, please report it")
-    record = {
-        **identity,
-        "metrics": course.metrics(),
-        "text": text_settings(encoder, config.query_length, config.document_length),
-    }
-    finished = course.run(began)
-
-    def store() -> None:
-        change.assign(course.evaluator.best_tensors())
-        save_baseline(output, change, spec, encoder, dtype=config.dtype, record=record, run=finished)
-        shutil.rmtree(output / WORK)
-
-    on_main(store)
-    return load_baseline(output, encoder)
-
-
-def _check(spec: BaselineSpec, config: TrainingConfig, seconds: float | None) -> None:
-    if spec.method == "linear-query" and config.side != "query":
-        raise ForewordError(f"linear-query changes queries alone; its side is 'query', not {config.side!r}")
-    if config.document_side != "base":
-        raise ForewordError(
-            f"a baseline starts from the base model; document_side is 'base', not {config.document_side!r}"
-        )
-    if seconds is not None and not seconds > 0:
-        raise ForewordError(f"seconds is {seconds}; it is above 0")
-
-
-def _claim(output: Path, identity: Mapping[str, Any], resume: bool) -> bool:
-    """Whether `output` holds the finished training; else it is made ready."""
-    if (output / CARD).exists() and resume:
-        card = read_baseline_card(output)
-        # As JSON reads it back, so that tuples and lists compare equal.
-        if all(card.get(key) == value for key, value in json.loads(json.dumps(identity)).items()):
-            return True
-        raise OtherTrainingError(
-            f"{output} holds a baseline trained with other settings or data; choose another folder, or resume=False"
-        )
-    if (output / WORK).exists():  # cut; there is nothing in it to go on from
-        shutil.rmtree(output / WORK)
-    return False
+def _task(features: Mapping[str, Any]) -> str:
+    task: str | None = features.get("task")
+    if task is None:
+        raise PromptError("queries and documents are encoded differently here; call encode_query, encode_document")
+    return task

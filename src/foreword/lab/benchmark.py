@@ -243,13 +243,7 @@ def adapted(
     stage: Stage, target: str, start: StoredPrompt, seed: int, labelled: Sequence[TrainingPair] = ()
 ) -> tuple[StoredPrompt, bool]:
     """The multitask prompt adapted to a target's text, or as it is where there is too little text; and which."""
-    config = AdaptConfig(
-        query_length=stage.plan.query_length,
-        document_length=stage.plan.document_length,
-        precision=stage.precision,
-        seed=seed,
-        **stage.plan.transfer,
-    )
+    config = AdaptConfig(**stage.common(seed), **stage.plan.transfer)
     with_labels = f"-labels{len(labelled)}" if labelled else ""
     stage.say(f"adapting to {target}{with_labels}, seed {seed}")
     folder = stage.output / "prompts" / f"adapted{with_labels}-seed{seed}" / folder_name(target)

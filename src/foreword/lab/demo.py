@@ -13,8 +13,8 @@ from foreword.collections.collection import Collection
 from foreword.collections.registry import catalogue, load
 from foreword.evaluation.influence import compare_searches
 from foreword.evaluation.measures import first_relevant_ranks, paired_randomization
-from foreword.files import atomic_write, write_json
-from foreword.lab.experiment import Experiment, learning_curve, seconds_of
+from foreword.files import as_json, atomic_write, write_json
+from foreword.lab.experiment import Experiment, seconds_of
 from foreword.prompts.encoder import resolve_precision
 from foreword.prompts.routes import Route
 from foreword.prompts.spec import PromptSpec
@@ -89,13 +89,10 @@ class DemoConfig(Settings):
             similarity_documents=100,
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """The fields, as JSON values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in super().as_dict().items()}
-
 
 MULTITASK = "multitask"
 BANK, PROMPTS, RUNS = "bank", "prompts", "runs"
+"""Folders of the output. The sources' bank lies apart, so that it can be used for transfer."""
 BASELINE, AFTER = "base", "supervised-both"
 SHOWN = 3  # hits of each search that is shown
 TRANSFERS = {
@@ -111,7 +108,7 @@ class Demo(Experiment):
 
     def __init__(self, config: DemoConfig, output: Path, data: Path | None, quiet: bool) -> None:
         super().__init__(output, data=data, quiet=quiet)
-        self.config, self.query_length = config, config.query_length
+        self.config, self.query_length, self.document_length = config, config.query_length, config.training_length
         self.say(f"loading {len(config.sources)} sources and the held-out {config.target}")
         self.target = self.collection(config.target)
         self.others = [self.collection(name) for name in config.others]
@@ -127,7 +124,6 @@ class Demo(Experiment):
         self.per_query: dict[str, dict[str, Any]] = {}
         self.bank: dict[str, StoredPrompt] = {}
         self.vectors: dict[tuple[str, str], DocumentVectors] = {}
-        self.curves: list[dict[str, Any]] = []
         self.transfers: list[tuple[str, Transfer]] = []
         self.features: dict[str, Array] = {}
 
@@ -141,24 +137,9 @@ class Demo(Experiment):
             evaluate_every=-(-steps // 3) if side == "query" else -(-steps // 2),
             dev_queries=300 if side == "query" else dev,
             dev_documents=2 * dev,  # embedded anew at each evaluation of both sides
-            query_length=self.config.query_length,
-            document_length=self.config.training_length,
-            precision=self.precision,
-            seed=self.config.seed,
+            **self.common(self.config.seed),
             **changes,
         )
-
-    def learnt(
-        self, place: str, name: str, collections: Collection | Sequence[Collection], config: TrainingConfig,
-        start: StoredPrompt | StartConfig, **how: Any,
-    ) -> StoredPrompt:  # fmt: skip
-        """A prompt trained into `<place>/<name>`, its learning curve kept.
-
-        The bank of sources lies apart from the target's own prompts, so that it can be used for transfer.
-        """
-        stored = self.trained(f"{place}/{folder_name(name)}", collections, name, config, start, **how)
-        self.curves.append(learning_curve(name, stored))
-        return stored
 
     def documents(self, collection: Collection, route: str | None) -> DocumentVectors:
         """Document vectors by the base model (None) or a prompt, embedded once."""
@@ -236,14 +217,15 @@ class Demo(Experiment):
         """The multitask prompt, and each source's own query-side prompt over the documents that it embeds."""
         start = StartConfig(PromptSpec(length=self.config.length, sides="untied"), seed=self.config.seed)
         config = self.settings("both", self.config.multitask_steps, several=True)
-        multitask = self.learnt(BANK, MULTITASK, self.sources, config, start)
+        multitask = self.trained(f"{BANK}/{MULTITASK}", self.sources, MULTITASK, config, start)
         self.bank[MULTITASK] = multitask
         self.carry(MULTITASK, multitask)
         rate = self.config.source_rate
         config = self.settings("query", self.config.source_steps, document_side="start", learning_rate=rate)
         for source in self.sources:
             vectors = {source.id: self.documents(source, MULTITASK)}
-            self.bank[source.id] = self.learnt(BANK, source.id, source, config, multitask, documents=vectors)
+            folder = f"{BANK}/{folder_name(source.id)}"
+            self.bank[source.id] = self.trained(folder, source, source.id, config, multitask, documents=vectors)
         return seconds_of(multitask)
 
     def similarities(self) -> dict[str, Any]:
@@ -252,15 +234,10 @@ class Demo(Experiment):
         held_out = [self.target, *self.others, *self.far]
         for collection in held_out:
             self.features[collection.id] = unit_rows(self.documents(collection, None).vectors)
+        how: dict[str, Any] = {"limit": self.config.similarity_documents, "max_length": self.document_length}
+        how |= {"precision": self.precision, "quiet": self.quiet}
         for source in self.sources:
-            self.features[source.id] = document_features(
-                self.encoder,
-                source,
-                limit=self.config.similarity_documents,
-                precision=self.precision,
-                max_length=self.config.training_length,
-                quiet=self.quiet,
-            )
+            self.features[source.id] = document_features(self.encoder, source, **how)
         return {
             "method": "cosine of mean base embeddings of the documents",
             "domains": [c.id for c in self.sources],
@@ -283,13 +260,7 @@ class Demo(Experiment):
 
     def combine(self, system: str, method: Any, collection: Collection, bank: Mapping[str, StoredPrompt]) -> None:
         """The row of one way of combining a bank's prompts."""
-        fit = FitConfig(
-            query_length=self.config.query_length,
-            document_length=self.config.training_length,
-            precision=self.precision,
-            seed=self.config.seed,
-        )
-        config = TransferConfig(method=method, fit=fit)
+        config = TransferConfig(method=method, fit=FitConfig(**self.common(self.config.seed)))
         result = transfer(self.encoder, collection, bank, config, features=self.features, quiet=self.quiet)
         # Every source's document side is the multitask prompt's, so one embedding of the documents serves all.
         run, taken = self.timed(collection, result.route, MULTITASK if result.weights else None)
@@ -303,13 +274,7 @@ class Demo(Experiment):
         """The rows of prompts trained on the target: on its text, and on its labels."""
         multitask, target = self.bank[MULTITASK], self.target
         self.say(f"adapting to the text of {target.id}, {self.config.adapt_steps} steps")
-        adaptation = AdaptConfig(
-            steps=self.config.adapt_steps,
-            query_length=self.config.query_length,
-            document_length=self.config.training_length,
-            precision=self.precision,
-            seed=self.config.seed,
-        )
+        adaptation = AdaptConfig(steps=self.config.adapt_steps, **self.common(self.config.seed))
         asked = TransferConfig("adapted", adapt=adaptation)
         folder = self.output / PROMPTS / "transfer-adapted"
         how: dict[str, Any] = {"features": self.features, "output": folder, "quiet": self.quiet}
@@ -320,20 +285,19 @@ class Demo(Experiment):
         self.row("transfer-adapted", target, run, result.seconds + taken, prompts=used)
         self.transfers.append(("transfer-adapted", result))
 
-        vectors = {target.id: self.documents(target, None)}
-        config = self.settings("query", self.config.query_steps)
         start = StartConfig(PromptSpec(length=self.config.length, sides="query"), seed=self.config.seed)
-        stored = self.learnt(PROMPTS, "supervised-query", target, config, start, documents=vectors)
-        self.tuned("supervised-query", stored, None)
-
+        config = self.settings("query", self.config.query_steps)
+        self.tuned("supervised-query", config, start, None, documents={target.id: self.documents(target, None)})
         config = self.settings("both", self.config.both_steps, dev=150)
-        stored = self.learnt(PROMPTS, "supervised-both", target, config, multitask)
-        self.tuned("supervised-both", stored, "supervised-both")
+        self.tuned("supervised-both", config, multitask, "supervised-both")
 
-    def tuned(self, system: str, stored: StoredPrompt, documents: str | None) -> None:
-        """The row of a prompt of the target's own."""
+    def tuned(
+        self, system: str, config: TrainingConfig, start: StoredPrompt | StartConfig, route: str | None, **how: Any
+    ) -> None:
+        """The row of a prompt trained on the target's labels, among documents that the prompt `route` embeds."""
+        stored = self.trained(f"{PROMPTS}/{system}", self.target, system, config, start, **how)
         self.carry(system, stored)
-        run, taken = self.timed(self.target, system, documents)
+        run, taken = self.timed(self.target, system, route)
         self.row(system, self.target, run, seconds_of(stored) + taken, prompts=[stored])
 
     # -- results -----------------------------------------------------------------------------------------------
@@ -344,7 +308,7 @@ class Demo(Experiment):
         return {
             "title": f"Foreword demo: {self.target.id}",
             "configuration": {
-                **self.config.as_dict(),
+                **as_json(self.config.as_dict()),
                 "backbone": self.bank[MULTITASK].card["backbone"],
                 "precision": self.precision,
                 "collections": {c.id: dict(c.facts) for c in [*self.sources, self.target, *self.others, *self.far]},
@@ -356,7 +320,7 @@ class Demo(Experiment):
             "rows": self.rows,
             "similarity": similarities,
             "per_query": self.per_query,
-            "curves": self.curves,
+            "curves": list(self.curves.values()),
             "weights": [
                 {"target": result.target, "system": system, "weights": dict(result.weights)}
                 for system, result in self.transfers

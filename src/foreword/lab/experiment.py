@@ -38,15 +38,18 @@ class Experiment:
     """A folder, collections and encoders loaded once, and what is trained, searched and scored with them.
 
     Attributes:
-        encoder: that trains and searches; set by each kind of experiment from `loaded`, as are the next two.
+        encoder: that trains and searches; set by each kind of experiment from `loaded`, as are the next three.
         precision: of the forward passes.
-        query_length: tokens a query is cut to when it is searched with.
+        query_length: tokens a query is cut to.
+        document_length: tokens a document is cut to in training.
         states: encoder's name, pooling and normalisation -> the digest of its weights when it was loaded.
+        curves: folder -> the learning curve of what was trained into it.
     """
 
     encoder: SentenceTransformer
     precision: Precision
     query_length: int
+    document_length: int
     training_bars: ClassVar[bool] = True
     """Whether trainings show their progress, unless the experiment is quiet."""
 
@@ -54,6 +57,7 @@ class Experiment:
         """`output` is made when something is written; `data` is the folder of collections."""
         self.output, self.data, self.quiet = Path(output), data, quiet
         self.states: dict[tuple[Any, ...], str] = {}
+        self.curves: dict[str, dict[str, Any]] = {}
         self._began = time.perf_counter()
         self._encoders: dict[tuple[Any, ...], SentenceTransformer] = {}
         self._collections: dict[str, Collection] = {}
@@ -89,6 +93,11 @@ class Experiment:
         transformer_of(self.encoder).add(name, stored.prompt)
         return name
 
+    def common(self, seed: int) -> dict[str, Any]:
+        """The settings that trainings, fits and adaptations share."""
+        lengths = {"query_length": self.query_length, "document_length": self.document_length}
+        return {**lengths, "precision": self.precision, "seed": seed}
+
     def trained(
         self,
         folder: str,
@@ -114,9 +123,11 @@ class Experiment:
         if not (place / CARD).exists():
             self.say(f"training {folder}, {config.steps} steps")
         try:
-            return train(self.encoder, collections, place, **how)
+            stored = train(self.encoder, collections, place, **how)
         except OtherTrainingError:
-            return train(self.encoder, collections, place, resume=False, **how)
+            stored = train(self.encoder, collections, place, resume=False, **how)
+        self.curves[folder] = learning_curve(name, stored)
+        return stored
 
     def embedded(
         self, collection: Collection, route: Route, length: int, *, encoder: SentenceTransformer | None = None

@@ -82,39 +82,20 @@ def prepare(ids: Sequence[str], folder: Path, documents: int) -> Path:
     mirror = (partial / ARCHIVES).resolve().as_uri()
     transport = Transport(offline=True, mirrors=(mirror,), quiet=True)
     for name in ids:
-        _bring(name, partial / DATA, transport, partial / ARCHIVES, hashes)
-    _mark(partial / DATA)
+        family, rest = split_id(name)
+        own: dict[str, Any] = {}
+        if family in (BEIR.name, CQADUPSTACK.name):
+            own = {"md5": hashes[f"{CQADUPSTACK.name if family == CQADUPSTACK.name else rest}.zip"]}
+        elif family.startswith("oag-qa"):  # the public archive is behind a web page; this is the way of one's own copy
+            own = {"source": partial / ARCHIVES / oag_qa.facts()["archive"]["name"]}
+        download: Callable[..., Path] = family_of(name).download
+        download(rest, partial / DATA, transport, **own)
+    for corpus in sorted((partial / DATA).glob("*/**/corpus.jsonl")):  # no result passes for one on the real collection
+        record = {"source": "documentation of Python packages: a miniature, not the collection"}
+        write_json(corpus.with_name(RECORD), record)
     write_json(partial / MANIFEST, {"ids": sorted(ids), "documents": documents})
     partial.rename(folder)
     return folder / DATA
-
-
-def _bring(name: str, data: Path, transport: Transport, archives: Path, hashes: Mapping[str, str]) -> None:
-    family = split_id(name)[0]
-    own: dict[str, Any] = {}
-    if family in (BEIR.name, CQADUPSTACK.name):
-        own = {"md5": hashes[_archive_of(name)]}
-    elif family.startswith("oag-qa"):  # the public archive is behind a web page; this is the way of one's own copy
-        own = {"source": archives / _archive_of(name)}
-    download: Callable[..., Path] = family_of(name).download
-    download(split_id(name)[1], data, transport, **own)
-
-
-def _archive_of(name: str) -> str:
-    """The base name of the archive that a collection is in; of DPR's two files, the training one."""
-    family, rest = split_id(name)
-    if family == "dpr":
-        return f"biencoder-{dpr.facts()['collections'][rest]['file']}-train.json.gz"
-    if family == CQADUPSTACK.name:
-        return f"{CQADUPSTACK.name}.zip"
-    return f"{rest}.zip" if family == BEIR.name else str(oag_qa.facts()["archive"]["name"])
-
-
-def _mark(data: Path) -> None:
-    """Say in every folder that it is a sample, so that no result passes for one on the collection it stands for."""
-    folders = {path.parent for path in data.glob("*/**/corpus.jsonl")}
-    for folder in sorted(folders):
-        write_json(folder / RECORD, {"source": "documentation of Python packages: a miniature, not the collection"})
 
 
 # -- archives ------------------------------------------------------------------------------------------------------
@@ -133,8 +114,15 @@ def _write_archives(ids: Sequence[str], folder: Path, documents: int) -> dict[st
         elif family == BEIR.name:
             splits = BEIR.about(rest)["splits"]
             _write_zip(folder / f"{rest}.zip", _beir_files(rest, _items(name, documents), splits))
-    if any(name.startswith(f"{CQADUPSTACK.name}/") for name in ids):
-        _write_forums(folder, documents)
+    if any(
+        name.startswith(f"{CQADUPSTACK.name}/") for name in ids
+    ):  # one zip, the documentation dealt out to 12 forums
+        forums, splits = list(CQADUPSTACK.names()), BEIR.about(CQADUPSTACK.name)["splits"]
+        items = _items(CQADUPSTACK.name, documents * len(forums))
+        files: dict[str, str] = {}
+        for number, forum in enumerate(forums):
+            files |= _beir_files(f"{CQADUPSTACK.name}/{forum}", items[number :: len(forums)], splits)
+        _write_zip(folder / f"{CQADUPSTACK.name}.zip", files)
     if topics:
         _write_oag(list(dict.fromkeys(topics)), folder, documents)
     return {path.name: measure(path, path.name, "").md5 for path in sorted(folder.iterdir())}
@@ -176,16 +164,6 @@ def _beir_files(prefix: str, items: Sequence[_Item], splits: Iterable[str]) -> d
         judged = "".join(f"q:{item.doc_id}\t{item.doc_id}\t1\n" for item in part)
         files[f"{prefix}/qrels/{split}.tsv"] = f"query-id\tcorpus-id\tscore\n{judged}"
     return files
-
-
-def _write_forums(folder: Path, documents: int) -> None:
-    """CQADupStack: one zip with 12 sub-folders, the documentation dealt out to them."""
-    forums, splits = list(CQADUPSTACK.names()), BEIR.about(CQADUPSTACK.name)["splits"]
-    items = _items(CQADUPSTACK.name, documents * len(forums))
-    files: dict[str, str] = {}
-    for number, forum in enumerate(forums):
-        files |= _beir_files(f"{CQADUPSTACK.name}/{forum}", items[number :: len(forums)], splits)
-    _write_zip(folder / f"{CQADUPSTACK.name}.zip", files)
 
 
 def _write_dpr(name: str, items: Sequence[_Item], folder: Path) -> None:

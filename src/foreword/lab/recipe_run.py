@@ -20,7 +20,7 @@ from foreword.errors import ForewordError, PromptError, UnknownNameError
 from foreword.evaluation.candidates import read_bank
 from foreword.evaluation.group import GroupConfig, System, evaluate_group
 from foreword.evaluation.table import format_group
-from foreword.files import atomic_write, write_json
+from foreword.files import as_json, atomic_write, kept_json, write_json
 from foreword.lab.experiment import Experiment, learning_curve
 from foreword.lab.miniature import DATA, prepare
 from foreword.lab.recipe import MULTITASK, STEPS, Recipe, Step, TrainingValues, TransferValues, stages
@@ -134,12 +134,9 @@ def run_recipe(
 
 def _keep(path: Path, results: dict[str, Any]) -> None:
     """Add what an earlier run of the same configuration recorded of the steps that were not done this time."""
-    try:
-        before = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):  # none, or not ours: it is written over
-        return
+    before = kept_json(path) or {}
     same = ("format", "recipe", "values", "miniature", "configuration", "evaluation", "report")
-    if any(before.get(name) != results[name] for name in same):
+    if any(before.get(name) != results[name] for name in same):  # none, or not ours: it is written over
         return
     for name, keys in (("prompts", ("domain",)), ("transfers", ("target",)), ("checks", ("prompt", "what"))):
         there = {tuple(entry[key] for key in keys) for entry in results[name]}
@@ -192,8 +189,7 @@ def plan(
         "report": {group: list(ids) for group, ids in recipe.report(miniature=miniature).items()},
         "documents": recipe.miniature.documents if miniature else None,
     }
-    as_read_back: dict[str, Any] = json.loads(json.dumps(resolved))  # lists for tuples
-    return as_read_back
+    return dict(as_json(resolved))
 
 
 class RecipeRun(Experiment):
@@ -289,6 +285,10 @@ class RecipeRun(Experiment):
         except PromptError as error:
             raise PromptError(f"{error}. The step pretrain makes it, or say where it is (multitask=FOLDER)") from error
         start = starting_prompt(encoder, values, begun)
+
+        def said(one: Outcome) -> None:
+            self.say(f"{one.collection}: {one.status}{f': {one.error}' if one.error else ''} ({one.seconds:.0f} s)")
+
         found = train_group(
             encoder,
             self.stages["train"].ids,
@@ -297,13 +297,10 @@ class RecipeRun(Experiment):
             config=values.training(),
             start=values.beginning() if begun is None else StoredPrompt(start, begun.card),
             quiet=self.quiet,
-            on_trained=self._trained,
+            on_trained=said,
         )
         self.failures += failures(found)
         self.prompts += [Made(load_prompt(one.prompt, encoder), start) for one in found if one.status != "failed"]
-
-    def _trained(self, one: Outcome) -> None:
-        self.say(f"{one.collection}: {one.status}{f': {one.error}' if one.error else ''} ({one.seconds:.0f} s)")
 
     def transfer(self) -> None:
         """For each collection, the prompts of the others combined."""

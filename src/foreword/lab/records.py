@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import tomllib
@@ -15,7 +14,7 @@ from typing import Any
 
 from foreword.collections.registry import members
 from foreword.errors import DataError, ForewordError
-from foreword.files import write_json
+from foreword.files import json_digest, write_json
 from foreword.retrieval.runs import trec_name
 from foreword.settings import Count, Settings
 
@@ -108,7 +107,7 @@ class Plan(Settings):
         """16 hexadecimal digits of the settings that every system depends on, and of the fields named."""
         shared = ("domains", "folds", "query_length", "document_length", "prompt")
         chosen = {name: self.as_dict()[name] for name in (*shared, *names)}
-        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
+        return json_digest(chosen)[:16]
 
 
 def load_plan(path: Path | str | None = None, *, group: str | None = None) -> Plan:

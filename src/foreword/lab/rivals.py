@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from itertools import islice
 
 import numpy as np
 from torch import Tensor
 
-from foreword.collections.collection import Document, TrainingPair
+from foreword.collections.collection import TrainingPair
 from foreword.collections.pseudo import frequencies_for, pseudo_pairs
 from foreword.collections.views import Unlabelled
 from foreword.errors import ForewordError, PromptError
@@ -39,204 +39,9 @@ from foreword.transferring.fit import embed_pair_documents, fit_weights, pseudo_
 from foreword.transferring.reach import similarity, softmax_weights
 from foreword.transferring.transfer import average_prompts, uniform_weights
 
-# The query-side prompts that rivals combine: every domain's own, from one start, over the base model's documents.
-
-
+SINGLE = "single:"
 PILOT_QUERIES = 150
 """Training queries of each source that say which expert is best for what."""
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What a fold's targets share: the sources' prompts, their start, and the pilots, made when first asked for."""
-
-    bank: Mapping[str, StoredPrompt]
-    start: StoredPrompt
-    pilots: Callable[[], tuple[PilotLibrary, float]]
-
-
-def pilots(stage: Stage, bank: Mapping[str, StoredPrompt], seed: int) -> tuple[PilotLibrary, float]:
-    """RouterRetriever's pilot embeddings of a bank, and the seconds that they took."""
-    began = time.perf_counter()
-    library = build_pilots(
-        stage.encoder, bank, {name: stage.source(name) for name in bank}, seed=seed, limit=PILOT_QUERIES,
-        precision=stage.precision, documents={name: stage.documents(name, None, "base") for name in bank},
-        query_length=stage.plan.query_length, document_length=stage.plan.document_length, quiet=True,
-    )  # fmt: skip
-    return library, time.perf_counter() - began
-
-
-def shared_start(stage: Stage, seed: int) -> StoredPrompt:
-    """The one prompt that all sources start from."""
-    folder = stage.output / "prompts" / f"sources-seed{seed}" / "start"
-    if not (folder / "prompt.json").exists():
-        spec = stage.new_start(seed, sides="query").spec
-        texts = [doc.content for name in stage.plan.domains for doc in _first(stage, name, 8)]
-        made = new_prompt(stage.encoder, spec, start="words", texts=texts, seed=seed)
-        save_prompt(folder, made, stage.encoder, "start", record={"start": {"from": "words", "seed": seed}})
-    return load_prompt(folder, stage.encoder)
-
-
-def _first(stage: Stage, name: str, count: int) -> list[Document]:
-    return list(islice(stage.source(name).documents(), count))
-
-
-def source_prompt(stage: Stage, name: str, start: StoredPrompt, seed: int) -> StoredPrompt:
-    """A domain's own query-side prompt, over the base model's document vectors."""
-    every = stage.documents(name, None, "base")
-    source = stage.source(name)
-    kept = {document.doc_id for document in source.documents()}
-    rows = [row for row, doc_id in enumerate(every.doc_ids) if doc_id in kept]
-    vectors = DocumentVectors([every.doc_ids[row] for row in rows], every.vectors[rows])
-    config = stage.settings("query", seed, stage.plan.source)
-    folder = f"prompts/sources-seed{seed}/{folder_name(name)}"
-    return stage.trained(folder, source, name, config, start, documents={name: vectors})
-
-
-# Combinations of parameters instead of functions: task arithmetic and greedy soups.
-#
-# Both are for prompts trained from one start (see `foreword.transferring.transfer.average_prompts`, which refuses
-# others). Where all sources share one document part, so does what is made of them, up to rounding: route the documents
-# by the source that `shared_document_source` names, and their vectors serve for every combination.
-
-
-def task_vectors(
-    bank: Mapping[str, StoredPrompt], start: Prompt | StoredPrompt, weights: Mapping[str, float], scale: float = 1.0
-) -> Prompt:
-    """`start + scale * sum_i w_i (P_i - start)`: how the sources moved from the start, added to it.
-
-    Task arithmetic (Ilharco et al. 2023, 2212.04089), of prompts as in Belanec et al. 2024 (2408.01119). With weights
-    that add up to 1 and scale 1 it is the weighted average; with scale 0, the start; above 1, further on.
-
-    Args:
-        bank: stored prompts, by name.
-        start: what they were trained from, such as the multitask prompt; it may encode both sides where they have
-            only a query part.
-        weights: of some or all of them, taken as they are (a sum of 1 is not asked for), with a sum above 0.
-        scale: of the sum.
-
-    Raises:
-        PromptError: an unknown source, different starts or structures, another start than theirs, or weights that
-            add up to nothing.
-    """
-    _check_names(bank, weights)
-    origin = start.prompt if isinstance(start, StoredPrompt) else start
-    average = average_prompts(bank, weights)  # the sum, over the sum of the weights
-    digest = origin.digest()
-    strangers = [name for name, weight in weights.items() if weight and digest not in _start_digests(bank[name])]
-    if strangers:
-        raise PromptError(
-            f"{', '.join(strangers)}: not trained from the start that was given (digest {digest[:12]}...); give the "
-            "prompt that their cards name as their start"
-        )
-    means = average.tensors()
-    first = {name: values.to(means[name].device) for name, values in _values_like(origin, average.spec).items()}
-    factor = scale * sum(weights.values())
-    return Prompt(average.spec, {name: first[name] + factor * (mean - first[name]) for name, mean in means.items()})
-
-
-def greedy_ingredients(
-    bank: Mapping[str, StoredPrompt], order_scores: Mapping[str, float], evaluate: Callable[[Prompt], float]
-) -> list[str]:
-    """The sources of a greedy soup, in the order in which they went in; see `greedy_soup`."""
-    _check_names(bank, order_scores)
-    average_prompts(bank, _alike(order_scores))  # what cannot be averaged is refused before anything is evaluated
-    kept: list[str] = []
-    best = -float("inf")
-    for name in sorted(order_scores, key=lambda name: (-order_scores[name], name)):
-        score = evaluate(average_prompts(bank, _alike([*kept, name])))
-        if not kept or score >= best:
-            kept, best = [*kept, name], score
-    return kept
-
-
-def greedy_soup(
-    bank: Mapping[str, StoredPrompt], order_scores: Mapping[str, float], evaluate: Callable[[Prompt], float]
-) -> Prompt:
-    """The average of sources that were added one by one, each kept when the score does not fall.
-
-    Greedy soups (Wortsman et al. 2022, 2203.05482, recipe 1). The paper's held-out labels are, for a target without
-    labels, its held-out pseudo-queries.
-
-    Args:
-        bank: stored prompts, by name.
-        order_scores: source -> its own held-out score; they are tried from the highest on, equal ones by name. The
-            first always goes in. Sources without a score are left out.
-        evaluate: the held-out score of a prompt, higher for better; called once for each source.
-
-    Raises:
-        PromptError: an unknown source, none at all, or different starts or structures.
-    """
-    return average_prompts(bank, _alike(greedy_ingredients(bank, order_scores, evaluate)))
-
-
-def _alike(names: Iterable[str]) -> dict[str, float]:
-    return dict.fromkeys(names, 1.0)
-
-
-def _check_names(bank: Mapping[str, StoredPrompt], names: Iterable[str]) -> None:
-    unknown = [name for name in names if name not in bank]
-    if unknown:
-        raise PromptError(f"no source {', '.join(unknown)} in the bank; there are: {', '.join(bank) or 'none'}")
-
-
-def _start_digests(stored: StoredPrompt) -> set[str]:
-    """The digests of what a prompt's training started from: as it was stored, and as it was trained.
-
-    They differ where a query part was taken out of a prompt for both sides.
-    """
-    start = stored.card.get("start") or {}
-    return {str(digest) for digest in (stored.card.get("start_digest"), start.get("digest")) if digest}
-
-
-def _values_like(start: Prompt, spec: PromptSpec) -> dict[str, Tensor]:
-    """The values of `start` by the names that a prompt of `spec` has."""
-    sides: dict[str, Side] = {"both": "query", "query": "query", "document": "document"}
-    parts = {part: start.part(sides[part]) for part in spec.parts}
-    fits = spec.sides != "shared" or start.spec.sides == "shared"
-    if replace(start.spec, sides=spec.sides) != spec or not fits or None in parts.values():
-        raise PromptError(f"the start is {start.spec}, which no prompt of {spec} can be trained from")
-    return {f"{part}.{n}": tensor.detach() for part, own in parts.items() for n, tensor in (own or {}).items()}
-
-
-# Controls that any choice or weighing of sources has to beat, and a bound that it cannot.
-#
-# Uniform weights are in `foreword.transferring.transfer`.
-
-
-def random_weights(sources: Iterable[str], seed: int) -> dict[str, float]:
-    """Weights drawn from Dirichlet(1, ..., 1), every mixture being as likely; they add up to 1.
-
-    Args:
-        sources: names; their order does not matter, each is drawn for in order of the names.
-        seed: of the draw.
-
-    Raises:
-        ForewordError: no sources.
-    """
-    names = sorted(set(sources))
-    if not names:
-        raise ForewordError("no sources to weigh; give the name of one at least")
-    shares = np.random.default_rng(seed).dirichlet(np.ones(len(names)))
-    return {name: float(share) for name, share in zip(names, shares, strict=True)}
-
-
-def oracle_single(scores: Mapping[str, float]) -> str:
-    """The source with the highest score; of equal ones the first by name.
-
-    With scores on the target's judgements it looks at the labels that are to be predicted: no method, but a bound
-    on what choosing one source can reach.
-
-    Raises:
-        ForewordError: no scores, or one that is not finite.
-    """
-    bad = [name for name, score in scores.items() if not math.isfinite(score)]
-    if bad or not scores:
-        raise ForewordError(f"{len(scores)} scores, not finite: {', '.join(bad) or 'none'}; expected one at least")
-    return min(scores, key=lambda name: (-scores[name], name))
-
-
-SINGLE = "single:"
 
 
 def rivals(stage: Stage, targets: Sequence[str], seed: int) -> None:
@@ -247,26 +52,24 @@ def rivals(stage: Stage, targets: Sequence[str], seed: int) -> None:
         stage.carry(name, stored)
     for number in range(stage.plan.folds):
         bank = {name: prompts[name] for name in stage.plan.sources(number)}
-        shared = Shared(bank, start, cache(partial(pilots, stage, bank, seed)))
+        library = cache(partial(pilots, stage, bank, seed))
         for target in stage.plan.held_out(number):
-            _Rivals(stage, target, shared, seed).run()
-            own = _Rivals(stage, target, Shared({target: prompts[target]}, start, shared.pilots), seed)
+            own = _Rivals(stage, target, bank, start, library, seed)
+            own.run()
             own.cell("supervised-query", partial(own.trained_alone, target, prompts[target], labels=None))
 
 
 class _Rivals:
     """Every rival on one target with one seed."""
 
-    def __init__(self, stage: Stage, target: str, shared: Shared, seed: int) -> None:
+    def __init__(
+        self, stage: Stage, target: str, bank: Mapping[str, StoredPrompt], start: StoredPrompt,
+        library: Callable[[], tuple[PilotLibrary, float]], seed: int,
+    ) -> None:  # fmt: skip
         self.stage, self.target, self.seed = stage, target, seed
-        self.bank, self.start, self.pilots = shared.bank, shared.start, shared.pilots
+        self.bank, self.start, self.library = bank, start, library
         self.configuration = stage.plan.digest("source")
-        self.fit = FitConfig(
-            query_length=stage.plan.query_length,
-            document_length=stage.plan.document_length,
-            precision=stage.precision,
-            seed=seed,
-        )
+        self.fit = FitConfig(**stage.common(seed))
 
     def run(self) -> None:
         """The cells."""
@@ -327,30 +130,23 @@ class _Rivals:
         return self.found(name, stored_bytes=size, seconds=seconds, details=details)
 
     def alone(self, name: str) -> Findings:
-        """One source's prompt as it is."""
+        """One source's prompt as it is; how near it is: the cosine of the domains' mean base embeddings."""
+        near = similarity(self.stage.features(self.target), self.stage.features(name))
         size = int(self.bank[name].card["bytes"])
-        return self.found(name, weights={name: 1.0}, similarity=self.nearness(name), stored_bytes=size)
+        return self.found(name, weights={name: 1.0}, similarity=near, stored_bytes=size)
 
     def by_similarity(self, method: Similarity) -> Findings:
-        """The mixture weighted by similarity."""
-        return self.mixed(self.alike(method))
+        """The mixture weighted by similarity of documents."""
+        mine = self.stage.features(self.target)
+        values = {name: similarity(mine, self.stage.features(name), method) for name in self.bank}
+        config = TransferConfig()
+        return self.mixed(softmax_weights(values, top_k=config.top_k, temperature=config.temperature))
 
     def scaled(self, scale: float) -> Findings:
         """The start and the mean of what the sources learnt, so many times over."""
         return self.single(task_vectors(self.bank, self.start, uniform_weights(self.bank), scale))
 
     # -- choosing ----------------------------------------------------------------------------------------------
-
-    def nearness(self, source: str) -> float:
-        """Cosine of the domains' mean base embeddings."""
-        return similarity(self.stage.features(self.target), self.stage.features(source))
-
-    def alike(self, method: Similarity) -> dict[str, float]:
-        """Weights by similarity of documents."""
-        mine = self.stage.features(self.target)
-        values = {name: similarity(mine, self.stage.features(name), method) for name in self.bank}
-        config = TransferConfig()
-        return softmax_weights(values, top_k=config.top_k, temperature=config.temperature)
 
     def pairs(self, recipe: str = "auto") -> tuple[list[TrainingPair], list[TrainingPair]]:
         """Pseudo-queries to fit on, and to choose by."""
@@ -405,12 +201,8 @@ class _Rivals:
         """Mean nDCG@10 of routes on held-out pseudo-queries."""
         _, held = self.pairs()
         vectors = embed_pair_documents(self.stage.encoder, None, held, self.fit)
-        return {
-            name: float(
-                np.mean(list(pseudo_scores(self.stage.encoder, route, held, self.fit, documents=vectors).values()))
-            )
-            for name, route in routes.items()
-        }
+        scores = partial(pseudo_scores, self.stage.encoder, pairs=held, config=self.fit, documents=vectors)
+        return {name: float(np.mean(list(scores(route=route).values()))) for name, route in routes.items()}
 
     def best_single(self) -> Findings:
         began = time.perf_counter()
@@ -461,7 +253,7 @@ class _Rivals:
     def router(self) -> Findings:
         """RouterRetriever: each query by the expert whose pilot embedding is nearest."""
         stage = self.stage
-        library, seconds = self.pilots()
+        library, seconds = self.library()
         queries = list(stage.collection(self.target).queries("test"))
         how = {"precision": stage.precision, "max_length": stage.plan.query_length, "quiet": True}
         texts = [query.text for query in queries]
@@ -473,3 +265,171 @@ class _Rivals:
             vectors, [q.query_id for q in queries], documents.vectors, 100, document_ids=documents.doc_ids
         )
         return Findings(run, seconds=seconds, stored_bytes=sum(int(s.card["bytes"]) for s in self.bank.values()))
+
+
+# What the rivals share: every domain's own query-side prompt, from one start, over the base model's documents.
+
+
+def pilots(stage: Stage, bank: Mapping[str, StoredPrompt], seed: int) -> tuple[PilotLibrary, float]:
+    """RouterRetriever's pilot embeddings of a bank, and the seconds that they took."""
+    began = time.perf_counter()
+    library = build_pilots(
+        stage.encoder, bank, {name: stage.source(name) for name in bank}, seed=seed, limit=PILOT_QUERIES,
+        precision=stage.precision, documents={name: stage.documents(name, None, "base") for name in bank},
+        query_length=stage.plan.query_length, document_length=stage.plan.document_length, quiet=True,
+    )  # fmt: skip
+    return library, time.perf_counter() - began
+
+
+def shared_start(stage: Stage, seed: int) -> StoredPrompt:
+    """The one prompt that all sources start from."""
+    folder = stage.output / "prompts" / f"sources-seed{seed}" / "start"
+    if not (folder / "prompt.json").exists():
+        spec = stage.new_start(seed, sides="query").spec
+        texts = [doc.content for name in stage.plan.domains for doc in islice(stage.source(name).documents(), 8)]
+        made = new_prompt(stage.encoder, spec, start="words", texts=texts, seed=seed)
+        save_prompt(folder, made, stage.encoder, "start", record={"start": {"from": "words", "seed": seed}})
+    return load_prompt(folder, stage.encoder)
+
+
+def source_prompt(stage: Stage, name: str, start: StoredPrompt, seed: int) -> StoredPrompt:
+    """A domain's own query-side prompt, over the base model's document vectors."""
+    every = stage.documents(name, None, "base")
+    source = stage.source(name)
+    kept = {document.doc_id for document in source.documents()}
+    rows = [row for row, doc_id in enumerate(every.doc_ids) if doc_id in kept]
+    vectors = DocumentVectors([every.doc_ids[row] for row in rows], every.vectors[rows])
+    config = stage.settings("query", seed, stage.plan.source)
+    folder = f"prompts/sources-seed{seed}/{folder_name(name)}"
+    return stage.trained(folder, source, name, config, start, documents={name: vectors})
+
+
+# Combinations of parameters instead of functions: task arithmetic and greedy soups.
+#
+# Both are for prompts trained from one start (see `foreword.transferring.transfer.average_prompts`, which refuses
+# others). Where all sources share one document part, so does what is made of them, up to rounding: route the documents
+# by the source that `shared_document_source` names, and their vectors serve for every combination.
+
+
+def task_vectors(
+    bank: Mapping[str, StoredPrompt], start: Prompt | StoredPrompt, weights: Mapping[str, float], scale: float = 1.0
+) -> Prompt:
+    """`start + scale * sum_i w_i (P_i - start)`: how the sources moved from the start, added to it.
+
+    Task arithmetic (Ilharco et al. 2023, 2212.04089), of prompts as in Belanec et al. 2024 (2408.01119). With weights
+    that add up to 1 and scale 1 it is the weighted average; with scale 0, the start; above 1, further on.
+
+    Args:
+        bank: stored prompts, by name.
+        start: what they were trained from, such as the multitask prompt; it may encode both sides where they have
+            only a query part.
+        weights: of some or all of them, taken as they are (a sum of 1 is not asked for), with a sum above 0.
+        scale: of the sum.
+
+    Raises:
+        PromptError: an unknown source, different starts or structures, another start than theirs, or weights that
+            add up to nothing.
+    """
+    _check_names(bank, weights)
+    origin = start.prompt if isinstance(start, StoredPrompt) else start
+    average = average_prompts(bank, weights)  # the sum, over the sum of the weights
+    digest = origin.digest()
+    cards = {name: bank[name].card for name, weight in weights.items() if weight}
+    # As it was stored, or as it was trained: they differ where a query part was taken out of a prompt for both sides.
+    known = {name: {(card.get("start") or {}).get("digest"), card.get("start_digest")} for name, card in cards.items()}
+    strangers = [name for name, digests in known.items() if digest not in digests]
+    if strangers:
+        raise PromptError(
+            f"{', '.join(strangers)}: not trained from the start that was given (digest {digest[:12]}...); give the "
+            "prompt that their cards name as their start"
+        )
+    means = average.tensors()
+    first = {name: values.to(means[name].device) for name, values in _values_like(origin, average.spec).items()}
+    factor = scale * sum(weights.values())
+    return Prompt(average.spec, {name: first[name] + factor * (mean - first[name]) for name, mean in means.items()})
+
+
+def greedy_ingredients(
+    bank: Mapping[str, StoredPrompt], order_scores: Mapping[str, float], evaluate: Callable[[Prompt], float]
+) -> list[str]:
+    """The sources of a greedy soup, in the order in which they went in; see `greedy_soup`."""
+    _check_names(bank, order_scores)
+    average_prompts(bank, dict.fromkeys(order_scores, 1.0))  # refuses, before anything is evaluated
+    kept: list[str] = []
+    best = -float("inf")
+    for name in sorted(order_scores, key=lambda name: (-order_scores[name], name)):
+        score = evaluate(average_prompts(bank, dict.fromkeys([*kept, name], 1.0)))
+        if not kept or score >= best:
+            kept, best = [*kept, name], score
+    return kept
+
+
+def greedy_soup(
+    bank: Mapping[str, StoredPrompt], order_scores: Mapping[str, float], evaluate: Callable[[Prompt], float]
+) -> Prompt:
+    """The average of sources that were added one by one, each kept when the score does not fall.
+
+    Greedy soups (Wortsman et al. 2022, 2203.05482, recipe 1). The paper's held-out labels are, for a target without
+    labels, its held-out pseudo-queries.
+
+    Args:
+        bank: stored prompts, by name.
+        order_scores: source -> its own held-out score; they are tried from the highest on, equal ones by name. The
+            first always goes in. Sources without a score are left out.
+        evaluate: the held-out score of a prompt, higher for better; called once for each source.
+
+    Raises:
+        PromptError: an unknown source, none at all, or different starts or structures.
+    """
+    return average_prompts(bank, dict.fromkeys(greedy_ingredients(bank, order_scores, evaluate), 1.0))
+
+
+def _check_names(bank: Mapping[str, StoredPrompt], names: Iterable[str]) -> None:
+    unknown = [name for name in names if name not in bank]
+    if unknown:
+        raise PromptError(f"no source {', '.join(unknown)} in the bank; there are: {', '.join(bank) or 'none'}")
+
+
+def _values_like(start: Prompt, spec: PromptSpec) -> dict[str, Tensor]:
+    """The values of `start` by the names that a prompt of `spec` has."""
+    sides: dict[str, Side] = {"both": "query", "query": "query", "document": "document"}
+    parts = {part: start.part(sides[part]) for part in spec.parts}
+    fits = spec.sides != "shared" or start.spec.sides == "shared"
+    if replace(start.spec, sides=spec.sides) != spec or not fits or None in parts.values():
+        raise PromptError(f"the start is {start.spec}, which no prompt of {spec} can be trained from")
+    return {f"{part}.{n}": tensor.detach() for part, own in parts.items() for n, tensor in (own or {}).items()}
+
+
+# Controls that any choice or weighing of sources has to beat, and a bound that it cannot.
+
+
+def random_weights(sources: Iterable[str], seed: int) -> dict[str, float]:
+    """Weights drawn from Dirichlet(1, ..., 1), every mixture being as likely; they add up to 1.
+
+    Args:
+        sources: names; their order does not matter, each is drawn for in order of the names.
+        seed: of the draw.
+
+    Raises:
+        ForewordError: no sources.
+    """
+    names = sorted(set(sources))
+    if not names:
+        raise ForewordError("no sources to weigh; give the name of one at least")
+    shares = np.random.default_rng(seed).dirichlet(np.ones(len(names)))
+    return {name: float(share) for name, share in zip(names, shares, strict=True)}
+
+
+def oracle_single(scores: Mapping[str, float]) -> str:
+    """The source with the highest score; of equal ones the first by name.
+
+    With scores on the target's judgements it looks at the labels that are to be predicted: no method, but a bound
+    on what choosing one source can reach.
+
+    Raises:
+        ForewordError: no scores, or one that is not finite.
+    """
+    bad = [name for name, score in scores.items() if not math.isfinite(score)]
+    if bad or not scores:
+        raise ForewordError(f"{len(scores)} scores, not finite: {', '.join(bad) or 'none'}; expected one at least")
+    return min(scores, key=lambda name: (-scores[name], name))

@@ -1,8 +1,9 @@
-"""Each query by one expert: routing over the prompts of a bank (RouterRetriever, Lee et al. 2024, 2409.02685).
+"""Rivals that choose: each query's expert by routing, a target's sources by the likeness of their prompts.
 
-The training queries of every source domain are grouped by the expert that does best on each; a group's centroid, of
-embeddings of the base model, is a pilot. A new query goes to the expert whose pilots it is most like. Documents are
-encoded alike whatever the expert, so that one index serves all.
+Routing is RouterRetriever's (Lee et al. 2024, 2409.02685): the training queries of every source domain are grouped by
+the expert that does best on each; a group's centroid, of embeddings of the base model, is a pilot. A new query goes to
+the expert whose pilots it is most like. Documents are encoded alike whatever the expert, so that one index serves all.
+Likeness of prompts is SPoT's (Vu et al. 2022, 2110.07904).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from foreword.collections.collection import Collection, Qrels
+from foreword.collections.collection import Collection
 from foreword.errors import DataError, ForewordError, PromptError
 from foreword.evaluation.measures import evaluate_run
 from foreword.prompts.encoder import encode, transformer_of
@@ -60,16 +61,6 @@ class PilotLibrary:
                 f"pilots of shape {self.pilots.shape} for {len(self.experts)} experts, {len(self.sources)} sources and "
                 f"{len(self.counts)} counts; expected one of each for every pilot, and one pilot at least"
             )
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """Queries of one domain with their relevant documents, and documents to find them among."""
-
-    texts: list[str]
-    qrels: Qrels
-    documents: DocumentVectors
-    exclude_self: bool
 
 
 def document_route(bank: Mapping[str, StoredPrompt]) -> OneRoute:
@@ -142,13 +133,30 @@ def build_pilots(
     experts = sorted([*bank, BASE_EXPERT] if base else bank)
     how: dict[str, Any] = {"precision": precision, "quiet": quiet}
     made: list[tuple[Array, str, str, int]] = []
-    for source in sorted(sources):
+    for source, collection in sorted(sources.items()):
+        asked, relevant = _drawn(collection, limit, seed)
         vectors = (documents or {}).get(source)
-        judged = _draw(encoder, sources[source], vectors, route, limit, seed, document_length, how)
-        chosen = _best_experts(encoder, judged, experts, query_length, how)
-        features = unit_rows(_queries(encoder, judged.texts, None, query_length, how))
+        if vectors is None:
+            found = {doc_id: text for answers in relevant.values() for doc_id, text in answers.items()}
+            texts = list(found.values())
+            embedded = encode(encoder, texts, "document", route=route, max_length=document_length, **how)
+            vectors = DocumentVectors(list(found), embedded)
+        vectors = vectors.checked(encoder)
+        missing = sorted({doc_id for answers in relevant.values() for doc_id in answers}.difference(vectors.doc_ids))
+        if missing:
+            raise DataError(
+                f"{collection.id}: {len(missing)} relevant documents have no vector, such as {missing[0]!r}; give "
+                "vectors of the corpus that the training pairs are about, or none"
+            )
+        by_expert = {
+            name: encode(encoder, asked, "query", route=_route(name), max_length=query_length, **how)
+            for name in {*experts, BASE_EXPERT}
+        }
+        features = unit_rows(by_expert[BASE_EXPERT])
+        by_expert = {name: by_expert[name] for name in experts}
+        chosen = _best_experts(by_expert, relevant, vectors, exclude_self=collection.exclude_self)
         for expert in experts:
-            own = [i for i, name in enumerate(chosen) if name == expert]
+            own = [row for row, name in enumerate(chosen) if name == expert]
             if own:
                 made.append((features[own].mean(axis=0), expert, source, len(own)))
     pilots, names, origins, counts = zip(*made, strict=True)
@@ -197,58 +205,15 @@ def encode_by_experts(
     Raises:
         PromptError: an expert that the encoder does not carry, or another number of experts than of texts.
     """
-    return encode(encoder, texts, "query", domains=[None if name == BASE_EXPERT else name for name in experts], **how)
+    return encode(encoder, texts, "query", domains=list(map(_route, experts)), **how)
 
 
-def _best_experts(
-    encoder: SentenceTransformer,
-    judged: _Judged,
-    experts: Sequence[str],
-    query_length: int | None,
-    how: Mapping[str, Any],
-) -> list[str]:
-    """For each query the expert that is best on it; see `build_pilots`."""
-    ranks: list[list[tuple[float, float]]] = []  # by expert and query: what is to be greatest
-    for expert in experts:
-        vectors = _queries(encoder, judged.texts, None if expert == BASE_EXPERT else expert, query_length, how)
-        run = exact_search(
-            vectors,
-            list(judged.qrels),
-            judged.documents.vectors,
-            10,
-            document_ids=judged.documents.doc_ids,
-            exclude_self=judged.exclude_self,
-        )
-        gains = evaluate_run(run, judged.qrels, [MEASURE]).per_query[MEASURE]
-        ranks.append(list(zip((gains[q] for q in judged.qrels), _margins(vectors, judged), strict=True)))
-    return [experts[max(range(len(experts)), key=lambda e: ranks[e][q])] for q in range(len(judged.texts))]
+def _route(expert: str) -> str | None:
+    return None if expert == BASE_EXPERT else expert
 
 
-def _margins(vectors: Array, judged: _Judged) -> list[float]:
-    """For each query the score of its best relevant document less that of the best other one."""
-    places = {doc_id: place for place, doc_id in enumerate(judged.documents.doc_ids)}
-    margins = []
-    for vector, (query_id, relevant) in zip(vectors, judged.qrels.items(), strict=True):
-        scores = np.asarray(judged.documents.vectors @ vector, dtype=np.float64)
-        own = [places[doc_id] for doc_id in relevant]
-        best = scores[own].max()
-        hidden = [*own, *([places[query_id]] if judged.exclude_self and query_id in places else [])]
-        scores[hidden] = -np.inf
-        margins.append(float(best - scores.max()) if np.isfinite(scores).any() else 0.0)
-    return margins
-
-
-def _draw(
-    encoder: SentenceTransformer,
-    collection: Collection,
-    vectors: DocumentVectors | None,
-    route: OneRoute,
-    limit: int,
-    seed: int,
-    length: int | None,
-    how: Mapping[str, Any],
-) -> _Judged:
-    """A seeded choice of a domain's training queries, whatever their order in it."""
+def _drawn(collection: Collection, limit: int, seed: int) -> tuple[list[str], dict[str, dict[str, str]]]:
+    """A seeded choice of training queries, whatever their order: their texts; by id, their relevant documents."""
     texts: dict[str, str] = {}
     relevant: dict[str, dict[str, str]] = {}
     for pair in collection.pairs("train", hard_negatives=0):
@@ -258,36 +223,44 @@ def _draw(
         raise DataError(f"{collection.id} has no training queries, so it gives no pilots; leave it out")
     ids = sorted(texts)
     drawn = [ids[i] for i in sorted(np.random.default_rng(seed).permutation(len(ids))[:limit])]
-    qrels = {query_id: dict.fromkeys(relevant[query_id], 1) for query_id in drawn}
-    if vectors is None:
-        found = {doc_id: text for query_id in drawn for doc_id, text in relevant[query_id].items()}
-        embedded = encode(encoder, list(found.values()), "document", route=route, max_length=length, **how)
-        vectors = DocumentVectors(list(found), embedded)
-    vectors = vectors.checked(encoder)
-    missing = sorted({doc_id for docs in qrels.values() for doc_id in docs}.difference(vectors.doc_ids))
-    if missing:
-        raise DataError(
-            f"{collection.id}: {len(missing)} relevant documents have no vector, such as {missing[0]!r}; give vectors "
-            "of the corpus that the training pairs are about, or none"
-        )
-    return _Judged([texts[query_id] for query_id in drawn], qrels, vectors, collection.exclude_self)
+    return [texts[query_id] for query_id in drawn], {query_id: relevant[query_id] for query_id in drawn}
 
 
-def _queries(
-    encoder: SentenceTransformer, texts: Sequence[str], route: OneRoute, length: int | None, how: Mapping[str, Any]
-) -> Array:
-    return encode(encoder, texts, "query", route=route, max_length=length, **how)
+def _best_experts(
+    by_expert: Mapping[str, Array],
+    relevant: Mapping[str, Mapping[str, str]],
+    documents: DocumentVectors,
+    *,
+    exclude_self: bool,
+) -> list[str]:
+    """For each query the expert, of those that embedded it, that is best on it; see `build_pilots`."""
+    places = {doc_id: place for place, doc_id in enumerate(documents.doc_ids)}
+    qrels = {query_id: dict.fromkeys(answers, 1) for query_id, answers in relevant.items()}
+
+    def margin(vector: Array, query_id: str) -> float:
+        """The score of the best relevant document less that of the best other one."""
+        scores = np.asarray(documents.vectors @ vector, dtype=np.float64)
+        own = [places[doc_id] for doc_id in qrels[query_id]]
+        best = scores[own].max()
+        scores[[*own, *([places[query_id]] if exclude_self and query_id in places else [])]] = -np.inf
+        return float(best - scores.max()) if np.isfinite(scores).any() else 0.0
+
+    ranks: dict[str, list[tuple[float, float]]] = {}  # by expert and query: what is to be greatest
+    for expert, vectors in by_expert.items():
+        how: dict[str, Any] = {"document_ids": documents.doc_ids, "exclude_self": exclude_self}
+        run = exact_search(vectors, list(qrels), documents.vectors, 10, **how)
+        gains = evaluate_run(run, qrels, [MEASURE]).per_query[MEASURE]
+        ranks[expert] = [(gains[query], margin(vector, query)) for query, vector in zip(qrels, vectors, strict=True)]
+    return [max(ranks, key=lambda expert: ranks[expert][row]) for row in range(len(qrels))]
 
 
-# How alike two domains are, by the prompts trained for them (SPoT, Vu et al. 2022, 2110.07904).
+# How alike two domains are, by the prompts trained for them.
 #
 # SPoT takes a task's prompt as the task's embedding. Its prompts are n vectors before the text; those here lie in every
 # layer, so token i is what vector i is to all layers together: its key, and its value times the gate of each head, by
 # layer, side by side. (A value never acts without its gate: -g * -v is g * v, and behind a gate of 0 it says nothing.)
-#
 # Prompts trained from one start share nearly all of it, which makes all of them alike. Given the start, what is
-# compared
-# is how each of them moved away from it.
+# compared is how each of them moved away from it.
 
 
 AnyPrompt = Prompt | StoredPrompt
@@ -385,11 +358,11 @@ def spot_weights(
     of documents (a cosine may be negative); with `top_k` 1 it is the nearest source alone, as in the paper.
 
     Args:
-        target_prompt: as for `spot_similarities`.
-        bank: as there.
+        target_prompt: as for `spot_similarities`, like the bank, `method`, `start` and `side`.
+        bank: the sources.
         top_k: sources weighed.
         temperature: of the softmax.
-        method: as for `prompt_similarity`.
+        method: of the similarity.
         start: what all were trained from.
         side: whose part is looked at.
 

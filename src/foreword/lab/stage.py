@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +15,7 @@ from foreword.collections.supervision import FoldCollection
 from foreword.collections.views import ExcludingCollection, Texts
 from foreword.errors import ForewordError
 from foreword.evaluation.candidates import document_key
-from foreword.files import atomic_write
+from foreword.files import atomic_write, json_digest
 from foreword.lab.experiment import HITS, Experiment
 from foreword.lab.records import BenchmarkCell, Plan, cell_path, load_cell, run_path, save_cell
 from foreword.lab.statistics import MEASURES
@@ -62,7 +60,7 @@ class Stage(Experiment):
         self, plan: Plan, output: Path, *, data: Path | None = None, backbone: str | None = None, quiet: bool = False
     ) -> None:
         super().__init__(output, data=data, quiet=quiet)
-        self.plan, self.query_length = plan, plan.query_length
+        self.plan, self.query_length, self.document_length = plan, plan.query_length, plan.document_length
         self.encoder = self.loaded(backbone or DEFAULT_BACKBONE)
         self.precision = resolve_precision("auto", self.encoder.device)
         self.missing: dict[str, str] = {}
@@ -143,11 +141,11 @@ class Stage(Experiment):
         """Of the texts, the weights, the prompt and the settings: vectors of an earlier one are not taken for it."""
         if name not in self._digests:
             texts = ((document.doc_id, document.content) for document in self.collection(name).documents())
-            self._digests[name] = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+            self._digests[name] = json_digest(list(texts))
         state = next(iter(self.states.values())) if encoder is None else state_digest(encoder)
         parts = [self._digests[name], state, document_key(encoder or self.encoder, route)]
         settings = [self.precision, self.plan.document_length]
-        return hashlib.sha256(json.dumps([*parts, *settings]).encode()).hexdigest()[:16]
+        return json_digest([*parts, *settings])[:16]
 
     def hits(self, target: str, route: str | None, key: str) -> Run:
         """The hits of a target's test queries by a route that encodes its documents too, kept under `key`."""
@@ -209,9 +207,7 @@ class Stage(Experiment):
 
     def settings(self, side: Trained, seed: int, values: Mapping[str, Any], *, several: bool = False) -> TrainingConfig:
         """Training settings of the plan, with the benchmark's lengths."""
-        lengths = {"query_length": self.plan.query_length, "document_length": self.plan.document_length}
-        common = {**lengths, "precision": self.precision, "seed": seed}
-        return TrainingConfig.default(side, several=several, **{**common, **values})
+        return TrainingConfig.default(side, several=several, **{**self.common(seed), **values})
 
     def multitask(self, fold: int, seed: int) -> StoredPrompt:
         """One prompt on all sources of a fold."""

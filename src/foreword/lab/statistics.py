@@ -2,14 +2,15 @@
 
 Every number here is a mean over domains of means over queries, so that a domain counts once however many queries it
 has, and what is averaged over queries has first been averaged over seeds. The intervals say what other domains like
-these would have given; the tests say whether chance explains what was seen on these.
+these would have given; the tests say whether chance explains what was seen on these. Everywhere `trials` are resamples
+or sign patterns, `seed` is of their draws, and `level` what an interval covers, between 0 and 1.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -40,7 +41,7 @@ class Interval:
 
 def macro_mean(values: PerQuery) -> float:
     """The mean over targets of the means over queries."""
-    return float(np.mean([values.mean() for values in arrays_of(values)]))
+    return float(np.mean([values.mean() for values in _arrays(values)]))
 
 
 def hierarchical_bootstrap(differences: PerQuery, trials: int = TRIALS, seed: int = 0, level: float = 0.95) -> Interval:
@@ -50,52 +51,13 @@ def hierarchical_bootstrap(differences: PerQuery, trials: int = TRIALS, seed: in
     Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8; drawing with replacement at both levels
     makes the interval a little too wide rather than too narrow).
 
-    Args:
-        differences: by target and query.
-        trials: resamples.
-        seed: of the draws.
-        level: coverage, between 0 and 1.
-
     Raises:
         ForewordError: no queries, a value that is not finite, or a level or number of trials out of range.
     """
-    check_draws(trials, level)
-    drawn = _resampled_means([values[:, None] for values in arrays_of(differences)], trials, seed)[:, 0]
+    _check_draws(trials, level)
+    drawn = _resampled_means([values[:, None] for values in _arrays(differences)], trials, seed)[:, 0]
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(macro_mean(differences), float(low), float(high))
-
-
-def ratio_of_means(
-    part: PerQuery, whole: PerQuery, trials: int = TRIALS, seed: int = 0, level: float = 0.95
-) -> tuple[float | None, float | None, float | None]:
-    """The macro mean of one over that of the other, and its percentile interval under the hierarchical bootstrap.
-
-    A resample in which `whole` is not above 0 has no ratio; it counts as below the lower end and above the upper.
-
-    Args:
-        part: by target and query, e.g. a system's gains.
-        whole: the same targets and queries, e.g. the gains of a ceiling.
-        trials: resamples.
-        seed: of the draws.
-        level: coverage, between 0 and 1.
-
-    Returns:
-        The ratio and its interval's ends; all None where `whole` is not above 0, an end None where too many
-        resamples have no ratio.
-    """
-    check_draws(trials, level)
-    top = macro_mean(whole)
-    if top <= 0:
-        return None, None, None
-    pairs = zip(arrays_of(part), arrays_of(whole), strict=True)
-    drawn = _resampled_means([np.stack(pair, axis=1) for pair in pairs], trials, seed)
-    above = drawn[:, 1] > 0
-    ratios = drawn[:, 0] / np.where(above, drawn[:, 1], 1.0)
-    ends: list[float | None] = []
-    for worst, quantile in ((-math.inf, (1 - level) / 2), (math.inf, (1 + level) / 2)):
-        end = float(np.quantile(np.where(above, ratios, worst), quantile, method="nearest"))
-        ends.append(end if math.isfinite(end) else None)
-    return macro_mean(part) / top, ends[0], ends[1]
 
 
 def stratified_randomization(differences: PerQuery, trials: int = TRIALS, seed: int = 0) -> float:
@@ -108,7 +70,7 @@ def stratified_randomization(differences: PerQuery, trials: int = TRIALS, seed: 
     Raises:
         ForewordError: no queries, a value that is not finite, or fewer than one trial.
     """
-    arrays_of(differences)  # raises
+    _arrays(differences)  # raises
     share = {
         f"{target}\t{query}": value / (len(values) * len(differences))
         for target, values in differences.items()
@@ -129,13 +91,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def check_draws(trials: int, level: float) -> None:
+def _check_draws(trials: int, level: float) -> None:
     """Raise unless the level is between 0 and 1 and there is a trial."""
     if not 0 < level < 1 or trials < 1:
         raise ForewordError(f"level={level}, trials={trials}; expected a level between 0 and 1 and 1 or more trials")
 
 
-def arrays_of(values: PerQuery) -> list[Array]:
+def _arrays(values: PerQuery) -> list[Array]:
     """Each target's values, in the order of sorted targets and query ids, so that the caller's changes nothing."""
     if not values or not all(values.values()):
         raise ForewordError("there are no queries to compare on; run both systems on a target")
@@ -148,28 +110,16 @@ def arrays_of(values: PerQuery) -> list[Array]:
 def _resampled_means(stacks: Sequence[Array], trials: int, seed: int) -> Array:
     """Means over domains of means over queries, both drawn with replacement.
 
-    Args:
-        stacks: a domain each, (queries, V) for V statistics of the same queries.
-        trials: T.
-        seed: of the draws.
-
-    Returns:
-        (T, V).
+    `stacks` are a domain each, (queries, V) for V statistics of the same queries; returns (trials, V).
     """
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, len(stacks), size=(trials, len(stacks)))
     means = np.empty((*drawn.shape, stacks[0].shape[1]))
     for place, stack in enumerate(stacks):
-        where = drawn == place
-        means[where] = _query_means(rng, stack, int(where.sum()))
+        where, n = np.argwhere(drawn == place), len(stack)
+        for part in np.array_split(where, max(1, -(-len(where) * n // _CHUNK_VALUES))):
+            means[tuple(part.T)] = stack[rng.integers(0, n, size=(len(part), n))].mean(axis=1)
     return np.asarray(means.mean(axis=1), dtype=np.float64)
-
-
-def _query_means(rng: np.random.Generator, stack: Array, draws: int) -> Array:
-    """(draws, V): the means of that many resamples of one domain's queries (queries, V)."""
-    n = len(stack)
-    parts = np.array_split(np.arange(draws), max(1, -(-draws * n // _CHUNK_VALUES)))
-    return np.concatenate([stack[rng.integers(0, n, size=(len(part), n))].mean(axis=1) for part in parts])
 
 
 _EXACT_DIGITS = 12  # of a difference: equal values averaged over other numbers of seeds must not seem to differ
@@ -277,7 +227,7 @@ def by_domain(
     Raises:
         ForewordError: as `hierarchical_bootstrap`.
     """
-    arrays_of(differences)  # raises
+    _arrays(differences)  # raises
     found = []
     for target, values in sorted(differences.items()):
         zeros = dict.fromkeys(values, 0.0)
@@ -332,16 +282,25 @@ def share_of_gain(
         baseline: e.g. the base model.
         measure: of the values.
         targets: to be looked at; None: all.
-        trials: resamples.
-        seed: of the draws.
-        level: coverage, between 0 and 1.
     """
+    _check_draws(trials, level)
     gains = [differences(cells, name, baseline, measure) for name in (system, ceiling)]
     shared = [t for t in gains[0] if t in gains[1] and (targets is None or t in targets)]
     if not shared:
         return Share(None, None, None, ())
     ours, most = (only(gain, shared) for gain in gains)
-    return Share(*ratio_of_means(ours, most, trials, seed, level), tuple(shared))
+    top = macro_mean(most)
+    if top <= 0:
+        return Share(None, None, None, tuple(shared))
+    pairs = zip(_arrays(ours), _arrays(most), strict=True)
+    drawn = _resampled_means([np.stack(pair, axis=1) for pair in pairs], trials, seed)
+    above = drawn[:, 1] > 0
+    ratios = drawn[:, 0] / np.where(above, drawn[:, 1], 1.0)
+    ends: list[float | None] = []
+    for worst, quantile in ((-math.inf, (1 - level) / 2), (math.inf, (1 + level) / 2)):
+        end = float(np.quantile(np.where(above, ratios, worst), quantile, method="nearest"))
+        ends.append(end if math.isfinite(end) else None)
+    return Share(macro_mean(ours) / top, ends[0], ends[1], tuple(shared))
 
 
 def seed_spread(cells: Sequence[BenchmarkCell], system: str, measure: str, targets: Collection[str]) -> float | None:
@@ -350,11 +309,8 @@ def seed_spread(cells: Sequence[BenchmarkCell], system: str, measure: str, targe
     for cell in cells:
         if cell.system == system and cell.target in targets:
             means[cell.seed][cell.target] = cell.measures[measure]
-    whole = [
-        math.fsum(by_target.values()) / len(by_target)
-        for by_target in means.values()
-        if len(by_target) == len(set(targets))
-    ]
+    size = len(set(targets))
+    whole = [math.fsum(by_target.values()) / size for by_target in means.values() if len(by_target) == size]
     return float(np.std(whole, ddof=1)) if len(whole) > 1 else None
 
 
@@ -503,8 +459,6 @@ def summarise(
         ceiling: what shares of gain are of.
         baseline: what differences are from.
         measures: the columns; the first is compared.
-        trials: of intervals and tests.
-        seed: of their draws.
 
     Raises:
         ForewordError: no targets or measures, or cells that cannot be compared.
@@ -522,19 +476,33 @@ def summarise(
         compared = system != baseline and not _missing(here, targets, [baseline])
         gain = share = None
         if compared:
-            gain = _gain(differences(here, system, baseline, measures[0]), trials, seed)
+            found = differences(here, system, baseline, measures[0])
+            domains = by_domain(found, trials, seed)
+            worst = min(domains, key=lambda domain: domain.mean)
+            gain = SystemGain(
+                hierarchical_bootstrap(found, trials, seed),
+                stratified_randomization(found, trials, seed),
+                worst.target,
+                Interval(worst.mean, worst.low, worst.high),
+                win_tie_loss(domains),
+            )
             share = share_of_gain(here, system, ceiling, baseline, measures[0], trials=trials, seed=seed)
+        own = [[cell for cell in here if (cell.target, cell.system) == (target, system)] for target in targets]
+        labels = {cell.labels for cells_there in own for cell in cells_there}
+        counts = [len(cells_there) for cells_there in own]
+        costs = ("trained_parameters", "stored_bytes", "seconds")
+        means = [[sum(getattr(cell, cost) for cell in there) / len(there) for there in own] for cost in costs]
         rows.append(
             Summary(
                 system,
-                _labels(here, system),
-                _seeds(here, system),
+                (*sorted(number for number in labels if number is not None), *([None] if None in labels else [])),
+                (min(counts), max(counts)),
                 {measure: macro_mean(seed_means(here, system, measure)) for measure in measures},
                 gain,
                 share,
                 coverage(here, system),
                 seed_spread(here, system, measures[0], targets),
-                *(_cost(here, system, cost) for cost in (_parameters, _bytes, _seconds)),
+                *(sum(of_targets) / len(of_targets) for of_targets in means),
             )
         )
     return Summaries(tuple(rows), tuple(incomplete), tuple(targets), tuple(measures), ceiling, baseline)
@@ -558,8 +526,6 @@ def judge_hypotheses(
         targets: the held-out domains that the means are over; a hypothesis that lacks one is not tested.
         measure: that systems are compared on.
         alpha: the level of significance; intervals cover 1 - alpha.
-        trials: of intervals and tests.
-        seed: of their draws.
     """
     tested: dict[int, tuple[Interval, float]] = {}
     missing = [_missing(cells, targets, [claim.system, claim.baseline]) for claim in hypotheses]
@@ -575,67 +541,14 @@ def judge_hypotheses(
             verdicts.append(Verdict(claim, "not tested", None, None, None, missing[place]))
             continue
         interval, p_value = tested[place]
-        outcome = _outcome(interval, corrected[place] < alpha)
+        outcome: Outcome = "undecided"
+        if corrected[place] < alpha and (interval.low > 0 or interval.high < 0):
+            outcome = "supported" if interval.low > 0 else "contradicted"
         verdicts.append(Verdict(claim, outcome, interval, p_value, corrected[place], ()))
     return verdicts
-
-
-def _outcome(interval: Interval, significant: bool) -> Outcome:
-    if significant and interval.low > 0:
-        return "supported"
-    return "contradicted" if significant and interval.high < 0 else "undecided"
-
-
-def _gain(found: dict[str, dict[str, float]], trials: int, seed: int) -> SystemGain:
-    """Of differences by target and query."""
-    domains = by_domain(found, trials, seed)
-    worst = min(domains, key=lambda domain: domain.mean)
-    return SystemGain(
-        hierarchical_bootstrap(found, trials, seed),
-        stratified_randomization(found, trials, seed),
-        worst.target,
-        Interval(worst.mean, worst.low, worst.high),
-        win_tie_loss(domains),
-    )
 
 
 def _missing(cells: Iterable[BenchmarkCell], targets: Sequence[str], systems: Sequence[str]) -> tuple[str, ...]:
     """The targets on which one of the systems has no cell."""
     have = {(cell.target, cell.system) for cell in cells}
     return tuple(target for target in targets if any((target, system) not in have for system in systems))
-
-
-def _by_target(cells: Iterable[BenchmarkCell], system: str) -> dict[str, list[BenchmarkCell]]:
-    found: dict[str, list[BenchmarkCell]] = defaultdict(list)
-    for cell in cells:
-        if cell.system == system:
-            found[cell.target].append(cell)
-    return found
-
-
-def _labels(cells: Iterable[BenchmarkCell], system: str) -> tuple[int | None, ...]:
-    found = {cell.labels for cell in cells if cell.system == system}
-    return (*sorted(labels for labels in found if labels is not None), *([None] if None in found else []))
-
-
-def _seeds(cells: Iterable[BenchmarkCell], system: str) -> tuple[int, int]:
-    counts = [len(own) for own in _by_target(cells, system).values()]
-    return min(counts), max(counts)
-
-
-def _cost(cells: Iterable[BenchmarkCell], system: str, cost: Callable[[BenchmarkCell], float]) -> float:
-    """The mean over targets of the mean over seeds."""
-    means = [sum(map(cost, own)) / len(own) for own in _by_target(cells, system).values()]
-    return sum(means) / len(means)
-
-
-def _parameters(cell: BenchmarkCell) -> float:
-    return cell.trained_parameters
-
-
-def _bytes(cell: BenchmarkCell) -> float:
-    return cell.stored_bytes
-
-
-def _seconds(cell: BenchmarkCell) -> float:
-    return cell.seconds
