@@ -8,15 +8,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from foreword.lab.records import BenchmarkCell
 from foreword.lab.statistics import (
     Summaries,
-    Summary,
     differences,
     macro_mean,
     only,
@@ -48,6 +46,10 @@ if TYPE_CHECKING:
 SINGLE = "single:"
 """Systems with the prompt of one source are named `single:<source>`."""
 
+_COSTS = {
+    "parameters": ("trained parameters (log scale)", "trained parameters"),
+    "seconds": ("time to adapt to one target (seconds, log scale)", "time"),
+}
 _NO_LABELS, _LABELS = "without labels of the target", "with labels of the target"
 _FEW_SHOT = re.compile(r"(?P<family>.+)@(?P<labels>\d+|all)")
 
@@ -61,7 +63,8 @@ def transfer_matrix(
 ) -> Plot | None:
     """Sources by targets: what each single source's prompt gives over the baseline."""
     gains = _domain_means(cells, _singles(cells), targets, baseline, measure)
-    sources = sorted({system.removeprefix(SINGLE) for system, _ in gains}, key=_order_like(targets))
+    found = {system.removeprefix(SINGLE) for system, _ in gains}
+    sources = [*(name for name in targets if name in found), *sorted(found - set(targets))]
     columns = [target for target in targets if any((SINGLE + source, target) in gains for source in sources)]
     if not gains:
         return None
@@ -168,8 +171,11 @@ def few_shot_curves(
     shared = [target for target in targets if all(target in own for own in means.values())]
     if not means or not shared:
         return None
-    levels = sorted({labels for points in families.values() for labels in points}, key=_label_order)
-    data = [
+    levels = sorted(
+        {labels for points in families.values() for labels in points},
+        key=lambda labels: math.inf if labels == "all" else int(labels),
+    )
+    data: list[dict[str, Any]] = [
         {
             "family": family,
             "labels": labels,
@@ -178,20 +184,27 @@ def few_shot_curves(
             "spread": seed_spread(cells, points[labels], measure, shared),
         }
         for family, points in families.items()
-        for labels in sorted(points, key=_label_order)
+        for labels in sorted(points, key=levels.index)
     ]
     level = only(seed_means(cells, baseline, measure), shared)
     title = f"{measure} by number of labels"
     with canvas(7.0, 4.2, title) as (figure, axes):
-        ends = draw_curves(axes, data, levels)
+        for place, family in enumerate(families):
+            own = [one for one in data if one["family"] == family]
+            xs, ys = [levels.index(one["labels"]) for one in own], [one["value"] for one in own]
+            spreads = [one["spread"] or 0.0 for one in own]
+            low, high = ([y + sign * spread for y, spread in zip(ys, spreads, strict=True)] for sign in (-1, 1))
+            look: dict[str, Any] = {"color": LINES[place % len(LINES)], "marker": MARKERS[place % len(MARKERS)]}
+            axes.fill_between(xs, low, high, color=look["color"], alpha=0.15, linewidth=0, zorder=1)
+            axes.plot(xs, ys, markersize=5, linewidth=1.8, zorder=3, label=family, **look)
         if len(level) == len(shared):
-            axes.axhline(macro_mean(level), color=SOFT, linestyle=(0, (5, 3)), linewidth=1.2, zorder=1)
-            ends.append(CurveEnd(len(levels) - 1, macro_mean(level), baseline, SOFT))
+            dashed: dict[str, Any] = {"linestyle": (0, (5, 3)), "linewidth": 1.2, "zorder": 1}
+            axes.plot([-0.3, len(levels) - 1], [macro_mean(level)] * 2, color=SOFT, label=baseline, **dashed)
         value_axis(axes, f"{measure}, mean over {len(shared)} targets")
         axes.set_xticks(range(len(levels)), levels)
         axes.set_xlim(-0.3, len(levels) - 0.85)
         axes.set_xlabel("training labels of the target (pairs)")
-        end_labels(axes, ends, len(levels) - 1)
+        _end_labels(axes, len(levels) - 1)
     caption = (
         f"Means over the {len(shared)} of {len(targets)} targets that every point has; bands are one standard "
         f"deviation over seeds. Dashed: {baseline}."
@@ -199,38 +212,9 @@ def few_shot_curves(
     return Plot("few-shot", title, caption, data, figure)
 
 
-def gain_by_parameters(summaries: Summaries) -> Plot | None:
-    """Gain over the baseline against the number of trained parameters, a point for each system."""
-    label = "trained parameters (log scale)"
-    return _gain_by_cost(summaries, "parameters", label, lambda row: row.trained_parameters)
-
-
-def gain_by_seconds(summaries: Summaries) -> Plot | None:
-    """Gain over the baseline against the time to adapt to one target, a point for each system."""
-    label = "time to adapt to one target (seconds, log scale)"
-    return _gain_by_cost(summaries, "seconds", label, lambda row: row.seconds)
-
-
-def draw_all(
-    folder: Path | str,
-    cells: Sequence[BenchmarkCell],
-    summaries: Summaries,
-    families: Mapping[str, Mapping[str, str]] | None = None,
-) -> list[Plot]:
-    """Every plot that there is something for, in the page's order; written to the folder."""
-    targets = summaries.targets
-    same: dict[str, Any] = {"baseline": summaries.baseline, "measure": summaries.measures[0]}
-    plots = [
-        transfer_matrix(cells, targets, **same),
-        gain_by_similarity(cells, targets, **same),
-        few_shot_curves(cells, targets, families, **same),
-        gain_by_parameters(summaries),
-        gain_by_seconds(summaries),
-    ]
-    return [plot.save(folder) for plot in plots if plot is not None]
-
-
-def _gain_by_cost(summaries: Summaries, what: str, label: str, cost: Callable[[Summary], float]) -> Plot | None:
+def gain_by_cost(summaries: Summaries, what: Literal["parameters", "seconds"]) -> Plot | None:
+    """Gain over the baseline against trained parameters, or the time to adapt to one target: a point a system."""
+    label, title = _COSTS[what]
     measure, baseline = summaries.measures[0], summaries.baseline
     rows = [(row, row.gain.difference) for row in summaries.rows if row.gain is not None]
     if not rows:
@@ -238,9 +222,10 @@ def _gain_by_cost(summaries: Summaries, what: str, label: str, cost: Callable[[S
     groups: dict[str, list[int]] = {}
     for number, (row, _) in enumerate(rows):
         groups.setdefault(_NO_LABELS if row.labels == (0,) else _LABELS, []).append(number)
-    title = f"Gain in {measure} against {'trained parameters' if what == 'parameters' else 'time'}"
+    costs = [row.trained_parameters if what == "parameters" else row.seconds for row, _ in rows]
+    title = f"Gain in {measure} against {title}"
     with canvas(7.0, 4.8, title) as (figure, axes):
-        places = log_axis(axes, [cost(row) for row, _ in rows])
+        places = log_axis(axes, costs)
         points = [(x, gain.mean) for x, (_, gain) in zip(places, rows, strict=True)]
         for x, (_, gain) in zip(places, rows, strict=True):
             axes.plot([x, x], [gain.low, gain.high], color=SOFT, alpha=0.35, linewidth=1.3, zorder=2)
@@ -257,10 +242,29 @@ def _gain_by_cost(summaries: Summaries, what: str, label: str, cost: Callable[[S
         "a little to the sides."
     )
     data = [
-        {"system": row.system, what: cost(row), "difference": gain.mean, "low": gain.low, "high": gain.high}
-        for row, gain in rows
+        {"system": row.system, what: cost, "difference": gain.mean, "low": gain.low, "high": gain.high}
+        for (row, gain), cost in zip(rows, costs, strict=True)
     ]
     return Plot(f"gain-by-{what}", title, caption, data, figure)
+
+
+def draw_all(
+    folder: Path | str,
+    cells: Sequence[BenchmarkCell],
+    summaries: Summaries,
+    families: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[Plot]:
+    """Every plot that there is something for, in the page's order; written to the folder."""
+    targets = summaries.targets
+    same: dict[str, Any] = {"baseline": summaries.baseline, "measure": summaries.measures[0]}
+    plots = [
+        transfer_matrix(cells, targets, **same),
+        gain_by_similarity(cells, targets, **same),
+        few_shot_curves(cells, targets, families, **same),
+        gain_by_cost(summaries, "parameters"),
+        gain_by_cost(summaries, "seconds"),
+    ]
+    return [plot.save(folder) for plot in plots if plot is not None]
 
 
 def _singles(cells: Sequence[BenchmarkCell]) -> list[str]:
@@ -286,15 +290,6 @@ def _similarities(cells: Sequence[BenchmarkCell]) -> dict[tuple[str, str], float
         if cell.similarity is not None:
             found.setdefault((cell.system, cell.target), []).append(cell.similarity)
     return {key: math.fsum(values) / len(values) for key, values in found.items()}
-
-
-def _order_like(targets: Sequence[str]) -> Callable[[str], tuple[int, str]]:
-    """Sort key: names in the order of the targets, others after them by name."""
-    return lambda name: (targets.index(name) if name in targets else len(targets), name)
-
-
-def _label_order(labels: str) -> float:
-    return math.inf if labels == "all" else int(labels)
 
 
 def _point_names(keys: Sequence[tuple[str, str]], *, with_system: bool) -> list[str]:
@@ -342,8 +337,13 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float]], names: Mappi
         text.set_zorder(2.5)  # over lines, which the white hides, and under dots
         size = text.get_window_extent()
         boxes = [_box(dots[number], size.width, size.height, d * scale, angle) for d, angle in _PLACES]
-        costs = [_cost(box, frame, taken, dots) for box in boxes]
-        best = min(range(len(boxes)), key=lambda place: (costs[place], place))
+        costs = [
+            4 * sum(bool(box.overlaps(other)) for other in taken)
+            + sum(box.x0 - 3 < x < box.x1 + 3 and box.y0 - 3 < y < box.y1 + 3 for x, y in dots)
+            + 8 * (box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1)
+            for box in boxes
+        ]
+        best = costs.index(min(costs))
         box, (distance, _) = boxes[best], _PLACES[best]
         taken.append(box)
         offset = (box.x0 - dots[number][0]) / scale, (box.y0 - dots[number][1]) / scale
@@ -363,14 +363,6 @@ def _box(dot: tuple[float, ...], width: float, height: float, distance: float, a
     left = x - width * (1 - math.cos(angle)) / 2
     bottom = y - height * (1 - math.sin(angle)) / 2
     return Bbox.from_bounds(left, bottom, width, height)
-
-
-def _cost(box: Bbox, frame: Bbox, taken: Sequence[Bbox], dots: Sequence[tuple[float, ...]]) -> float:
-    """How bad a place is: names covered, then points covered, then being outside the frame."""
-    outside = box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1
-    covered: int = sum(box.x0 - 3 < x < box.x1 + 3 and box.y0 - 3 < y < box.y1 + 3 for x, y in dots)
-    names = sum(bool(box.overlaps(other)) for other in taken)
-    return 4.0 * names + covered + 8.0 * bool(outside)
 
 
 def spread_out(heights: Sequence[float], gap: float) -> list[float]:
@@ -404,7 +396,10 @@ def standing_out(values: Sequence[float]) -> list[int]:
     return order if len(order) <= LABELLED else order[:EXTREMES] + order[-EXTREMES:]
 
 
-# A log scale with a place for 0, and curves with their names at their ends.
+# A log scale with a place for 0, and the names of curves at their ends.
+
+_APART = 0.007  # of a log axis's width: points are moved apart to this
+_END_GAP = 11.0  # points between the names at the ends of curves
 
 
 def log_axis(axes: Axes, values: Sequence[float]) -> list[float]:
@@ -418,84 +413,39 @@ def log_axis(axes: Axes, values: Sequence[float]) -> list[float]:
     width = last - first
     steps = (1, 2, 5) if width < 3 else (1,)
     amounts = [step * 10.0**power for power in range(first, last) for step in steps] + [10.0**last]
-    ticks = {math.log10(amount): _short(amount) for amount in amounts}
-    zero, left = first - 0.16 * width, first - 0.05 * width
+    units = ((1e9, " G"), (1e6, " M"), (1e3, " k"), (1e-9, ""))
+    ticks = {}
+    for amount in amounts:  # `0.1`, `50`, `200 k`, `1 M`
+        unit, letter = next((unit, letter) for unit, letter in units if amount >= unit * (1 - 1e-9))
+        ticks[math.log10(amount)] = f"{amount / (unit if letter else 1):g}{letter}"
+    zero, left, right = first - 0.16 * width, first - 0.05 * width, last + 0.05 * width
     if min(values) <= 0:
         ticks, left = {zero: "0", **ticks}, zero - 0.06 * width
-    axes.set_xlim(left, last + 0.05 * width)
+        place = (first - 0.08 * width - left) / (right - left)  # of two strokes through the axis, and a gap
+        same: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False, "scalex": False, "scaley": False}
+        axes.plot([place - 0.012, place + 0.012], [0, 0], color=CARD, linewidth=2.5, zorder=4, **same)
+        for x in (place - 0.012, place + 0.012):
+            axes.plot([x - 0.006, x + 0.006], [-0.02, 0.02], color=SOFT, linewidth=1.0, zorder=5, **same)
+    axes.set_xlim(left, right)
     axes.set_xticks(list(ticks), list(ticks.values()))
-    if min(values) <= 0:
-        _break(axes, (first - 0.08 * width - left) / (last + 0.05 * width - left))
     return spread_out([math.log10(value) if value > 0 else zero for value in values], _APART * width)
 
 
-_UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
-_APART = 0.007  # of a log axis's width: points are moved apart to this
-_END_GAP = 11.0  # points between the names at the ends of curves
-
-
-@dataclass(frozen=True)
-class CurveEnd:
-    """Where a curve ends, in the axes' units, and what is to be written there."""
-
-    x: float
-    y: float
-    name: str
-    colour: str
-
-
-def draw_curves(axes: Axes, data: Sequence[Mapping[str, Any]], levels: Sequence[str]) -> list[CurveEnd]:
-    """A curve with its band for each family; returns their ends.
-
-    Args:
-        axes: to draw on.
-        data: `family, labels, value, spread`, in order.
-        levels: the places of `labels`, from the left.
-    """
-    ends = []
-    for place, family in enumerate(dict.fromkeys(one["family"] for one in data)):
-        own = [one for one in data if one["family"] == family]
-        colour, marker = LINES[place % len(LINES)], MARKERS[place % len(MARKERS)]
-        xs = [levels.index(one["labels"]) for one in own]
-        ys = [one["value"] for one in own]
-        spreads = [one["spread"] or 0.0 for one in own]
-        low, high = ([y + sign * spread for y, spread in zip(ys, spreads, strict=True)] for sign in (-1, 1))
-        axes.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0, zorder=1)
-        axes.plot(xs, ys, color=colour, marker=marker, markersize=5, linewidth=1.8, zorder=3)
-        ends.append(CurveEnd(xs[-1], ys[-1], family, colour))
-    return ends
-
-
-def end_labels(axes: Axes, ends: Sequence[CurveEnd], last: float) -> None:
+def _end_labels(axes: Axes, last: float) -> None:
     """Names of curves: right of the axes for those that end at `last`, moved apart, and over the others' ends."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()
     frame = axes.get_window_extent()
-    right = [end for end in ends if end.x >= last]
-    heights = [float(axes.transData.transform((end.x, end.y))[1]) for end in right]
-    moved = spread_out(heights, _END_GAP * figure.dpi / 72)
-    places = [(1.0, (height - frame.y0) / frame.height) for height in moved]
-    same: dict[str, Any] = {"textcoords": "offset points", "fontweight": "bold", "fontsize": 8.5}
-    for end, place in zip(right, places, strict=True):
-        axes.annotate(end.name, place, (4, 0), xycoords="axes fraction", va="center", color=end.colour, **same)
-    for end in ends:
-        if end.x < last:
-            axes.annotate(end.name, (end.x, end.y), (0, 6), ha="center", color=end.colour, **same)
-
-
-def _break(axes: Axes, place: float) -> None:
-    """Two strokes through the horizontal axis, at a share of its width."""
-    axes.plot([place - 0.012, place + 0.012], [0, 0], transform=axes.transAxes, color=CARD, linewidth=2.5,
-              clip_on=False, zorder=4)  # fmt: skip
-    for shift in (-0.012, 0.012):
-        xs = [place + shift - 0.006, place + shift + 0.006]
-        axes.plot(xs, [-0.02, 0.02], transform=axes.transAxes, color=SOFT, linewidth=1.0, clip_on=False, zorder=5)
-
-
-def _short(amount: float) -> str:
-    """`0.1`, `50`, `200 k`, `1 M`."""
-    for unit, letter in _UNITS:
-        if amount >= unit * (1 - 1e-9):
-            return f"{amount / unit:g} {letter}"
-    return f"{amount:g}"
+    lines: list[Any] = list(axes.lines)
+    ends = [(line, *map(float, line.get_xydata()[-1])) for line in lines]
+    right = [float(axes.transData.transform((x, y))[1]) for _, x, y in ends if x >= last]
+    moved = iter(spread_out(right, _END_GAP * figure.dpi / 72))
+    for line, x, y in ends:
+        same: dict[str, Any] = {"color": line.get_color(), "fontweight": "bold", "fontsize": 8.5}
+        name = line.get_label()
+        if x >= last:
+            place = 1.0, (next(moved) - frame.y0) / frame.height
+            axes.annotate(name, place, (4, 0), "axes fraction", "offset points", va="center", **same)
+        else:
+            axes.annotate(name, (x, y), (0, 6), textcoords="offset points", ha="center", **same)
