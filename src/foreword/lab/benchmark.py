@@ -26,7 +26,7 @@ from foreword.lab import PARTS
 from foreword.lab.baselines import Baseline, Method, train_baseline
 from foreword.lab.experiment import run_of, seconds_of
 from foreword.lab.page import domain_table, hypothesis_table, summary_table, write_page
-from foreword.lab.plots import draw_all, few_shot_families
+from foreword.lab.plots import draw_all
 from foreword.lab.records import BASE, TRANSFER, BenchmarkCell, Plan, load_cells
 from foreword.lab.rivals import rivals
 from foreword.lab.stage import Findings, Stage, drawn
@@ -129,8 +129,7 @@ def write_results(plan: Plan, output: Path, *, missing: dict[str, str] | None = 
             tables.append(replace(domain_table(cells, systems, present), title=f"By domain: {genre}"))
     if (calibrated := calibration_table(output)) is not None:
         tables.append(calibrated)
-    families = few_shot_families(cells)
-    plots = draw_all(output / "plots", cells, summaries, families)
+    plots = draw_all(output / "plots", cells, summaries)
     page = write_page(output, plan.title, _intro(plan, missing or {}), tables, verdicts, plots)
     parts = [f"# {plan.title}", _intro(plan, missing or {})]
     parts += [table.markdown() for table in (hypothesis_table(verdicts), *tables)]

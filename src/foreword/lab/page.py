@@ -9,7 +9,7 @@ from typing import Any
 import foreword.tables as numbers
 from foreword.files import atomic_write, write_json
 from foreword.lab.records import BenchmarkCell
-from foreword.lab.statistics import Interval, Share, Summaries, Summary, Verdict, macro_mean, only, seed_means
+from foreword.lab.statistics import Interval, Summaries, Summary, Verdict, macro_mean, only, seed_means
 from foreword.report.drawing import Plot
 from foreword.report.html import document, fill
 from foreword.report.results import top
@@ -94,11 +94,13 @@ def _gain_texts(row: Summary) -> list[str]:
     gain = row.gain
     if gain is None:
         return [numbers.NOTHING] * 6
-    counts = gain.counts
+    counts, share, kept = gain.counts, row.share, numbers.NOTHING
+    if share is not None and share.share is not None and share.low is not None:
+        kept = f"{_percent(share.share)} {_ends(share.low, share.high, _percent)}"  # `63 % [41 %, 80 %]`
     return [
         _interval(gain.difference),
         numbers.p_value(gain.p_value),
-        _share(row.share),
+        kept,
         gain.worst_target,
         _interval(gain.worst),
         f"{counts.wins}/{counts.ties}/{counts.losses} ({counts.significant_wins}/{counts.significant_losses})",
@@ -152,13 +154,6 @@ def _interval(interval: Interval | None) -> str:
     if interval is None:
         return numbers.NOTHING
     return f"{numbers.difference(interval.mean)} {_ends(interval.low, interval.high, numbers.difference)}"
-
-
-def _share(share: Share | None) -> str:
-    """`63 % [41 %, 80 %]`."""
-    if share is None or share.share is None or share.low is None:
-        return numbers.NOTHING
-    return f"{_percent(share.share)} {_ends(share.low, share.high, _percent)}"
 
 
 def _ends(low: float | None, high: float | None, written: Any) -> str:

@@ -40,8 +40,6 @@ from foreword.tables import difference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.transforms import Bbox
 
 SINGLE = "single:"
 """Systems with the prompt of one source are named `single:<source>`."""
@@ -55,11 +53,7 @@ _FEW_SHOT = re.compile(r"(?P<family>.+)@(?P<labels>\d+|all)")
 
 
 def transfer_matrix(
-    cells: Sequence[BenchmarkCell],
-    targets: Sequence[str],
-    *,
-    baseline: str = "base",
-    measure: str = "nDCG@10",
+    cells: Sequence[BenchmarkCell], targets: Sequence[str], *, baseline: str = "base", measure: str = "nDCG@10"
 ) -> Plot | None:
     """Sources by targets: what each single source's prompt gives over the baseline."""
     gains = _domain_means(cells, _singles(cells), targets, baseline, measure)
@@ -104,7 +98,11 @@ def gain_by_similarity(
         measure: of the gains.
     """
     chosen = _singles(cells) if systems is None else list(systems)
-    near = _similarities(cells)
+    measured: dict[tuple[str, str], list[float]] = {}  # by seed
+    for cell in cells:
+        if cell.similarity is not None:
+            measured.setdefault((cell.system, cell.target), []).append(cell.similarity)
+    near = {key: math.fsum(values) / len(values) for key, values in measured.items()}
     gains = _domain_means(cells, chosen, targets, baseline, measure)
     keys = sorted(key for key in gains if key in near)
     if not keys:
@@ -121,8 +119,9 @@ def gain_by_similarity(
         value_axis(axes, f"difference in {measure} from {baseline}", signs=True)
         axes.set_xlabel("similarity of the target's documents to the source's (cosine)")
         legend(figure, 4, title="genre of the target")
-        settle(figure)
-        names = _point_names(keys, with_system=len(chosen) > 1)
+        pairs = [(system.removeprefix(SINGLE), target) for system, target in keys]
+        short = short_names(name for pair in pairs for name in pair)
+        names = [" → ".join(short[name] for name in (pair if len(chosen) > 1 else pair[1:])) for pair in pairs]
         label_points(axes, points, {number: names[number] for number in standing_out([gain for _, gain in points])})
     correlated = "" if rho is None else f" Spearman's rank correlation {signed(rho)} over {len(points)} points."
     some = f" Named: the {EXTREMES} points at each end." if len(points) > LABELLED else ""
@@ -150,23 +149,17 @@ def few_shot_families(cells: Sequence[BenchmarkCell]) -> dict[str, dict[str, str
 
 
 def few_shot_curves(
-    cells: Sequence[BenchmarkCell],
-    targets: Sequence[str],
-    families: Mapping[str, Mapping[str, str]] | None = None,
-    *,
-    baseline: str = "base",
-    measure: str = "nDCG@10",
+    cells: Sequence[BenchmarkCell], targets: Sequence[str], *, baseline: str = "base", measure: str = "nDCG@10"
 ) -> Plot | None:
     """Means over targets by number of labels, a curve for each family, over the targets that all points have.
 
     Args:
         cells: of all systems.
         targets: to be averaged over.
-        families: as `few_shot_families` gives, which is the default; add systems of other names here.
         baseline: a level line, where it covers the targets.
         measure: drawn.
     """
-    families = few_shot_families(cells) if families is None else families
+    families = few_shot_families(cells)
     means = {s: seed_means(cells, s, measure) for points in families.values() for s in points.values()}
     shared = [target for target in targets if all(target in own for own in means.values())]
     if not means or not shared:
@@ -234,7 +227,6 @@ def gain_by_cost(summaries: Summaries, what: Literal["parameters", "seconds"]) -
         value_axis(axes, f"difference in {measure} from {baseline}", signs=True)
         axes.set_xlabel(label)
         legend(figure)
-        settle(figure)
         label_points(axes, points, {number: row.system for number, (row, _) in enumerate(rows)})
     caption = (
         f"Means over {len(summaries.targets)} targets, differences from {baseline}, with 95 % bootstrap intervals "
@@ -248,19 +240,14 @@ def gain_by_cost(summaries: Summaries, what: Literal["parameters", "seconds"]) -
     return Plot(f"gain-by-{what}", title, caption, data, figure)
 
 
-def draw_all(
-    folder: Path | str,
-    cells: Sequence[BenchmarkCell],
-    summaries: Summaries,
-    families: Mapping[str, Mapping[str, str]] | None = None,
-) -> list[Plot]:
+def draw_all(folder: Path | str, cells: Sequence[BenchmarkCell], summaries: Summaries) -> list[Plot]:
     """Every plot that there is something for, in the page's order; written to the folder."""
     targets = summaries.targets
     same: dict[str, Any] = {"baseline": summaries.baseline, "measure": summaries.measures[0]}
     plots = [
         transfer_matrix(cells, targets, **same),
         gain_by_similarity(cells, targets, **same),
-        few_shot_curves(cells, targets, families, **same),
+        few_shot_curves(cells, targets, **same),
         gain_by_cost(summaries, "parameters"),
         gain_by_cost(summaries, "seconds"),
     ]
@@ -283,22 +270,6 @@ def _domain_means(
     }
 
 
-def _similarities(cells: Sequence[BenchmarkCell]) -> dict[tuple[str, str], float]:
-    """The mean over seeds by system and target, where there is one."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for cell in cells:
-        if cell.similarity is not None:
-            found.setdefault((cell.system, cell.target), []).append(cell.similarity)
-    return {key: math.fsum(values) / len(values) for key, values in found.items()}
-
-
-def _point_names(keys: Sequence[tuple[str, str]], *, with_system: bool) -> list[str]:
-    """`source → target`, or the target alone, of each system and target."""
-    pairs = [(system.removeprefix(SINGLE), target) for system, target in keys]
-    short = short_names(name for pair in pairs for name in pair)
-    return [f"{short[source]} → {short[target]}" if with_system else short[target] for source, target in pairs]
-
-
 # Where names stand in a plot: beside their points, clear of one another.
 
 LABELLED = 40
@@ -312,22 +283,23 @@ _PLACES = [
 ]
 
 
-def settle(figure: Figure) -> None:
-    """Lay the figure out for good, so that labels can be placed by where things are."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-
-
 def label_points(axes: Axes, points: Sequence[tuple[float, float]], names: Mapping[int, str]) -> None:
-    """Write names beside points, each where it covers no other name and no point; `settle` comes first.
+    """Write names beside points, each where it covers no other name and no point.
+
+    The figure is laid out for good, since names are placed by where things are.
 
     Args:
         axes: with limits that will not change.
         points: all that are drawn, in the axes' units.
         names: by the number of their point.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
+
     figure = axes.get_figure(root=True)
-    assert figure is not None
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     scale = figure.dpi / 72  # pixels in a point
     dots = [tuple(axes.transData.transform(point)) for point in points]
     frame = axes.get_window_extent()
@@ -335,8 +307,12 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float]], names: Mappi
     for number, name in names.items():
         text = axes.annotate(name, points[number], (0, 0), textcoords="offset points", va="bottom", fontsize=7.5)
         text.set_zorder(2.5)  # over lines, which the white hides, and under dots
-        size = text.get_window_extent()
-        boxes = [_box(dots[number], size.width, size.height, d * scale, angle) for d, angle in _PLACES]
+        width, height = text.get_window_extent().size
+        boxes = []
+        for distance, angle in _PLACES:  # the label's nearest edge touches there
+            x, y = (dots[number][n] + distance * scale * turn(angle) for n, turn in enumerate((math.cos, math.sin)))
+            left, bottom = x - width * (1 - math.cos(angle)) / 2, y - height * (1 - math.sin(angle)) / 2
+            boxes.append(Bbox.from_bounds(left, bottom, width, height))
         costs = [
             4 * sum(bool(box.overlaps(other)) for other in taken)
             + sum(box.x0 - 3 < x < box.x1 + 3 and box.y0 - 3 < y < box.y1 + 3 for x, y in dots)
@@ -353,16 +329,6 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float]], names: Mappi
             end = min(max(dots[number][0], box.x0), box.x1), min(max(dots[number][1], box.y0), box.y1)
             line = axes.transData.inverted().transform([dots[number], end])
             axes.plot(line[:, 0], line[:, 1], color=SOFT, linewidth=0.5, zorder=2, scalex=False, scaley=False)
-
-
-def _box(dot: tuple[float, ...], width: float, height: float, distance: float, angle: float) -> Bbox:
-    """Where a label (px) stands at a distance (px) and an angle of its dot: its nearest edge touches there."""
-    from matplotlib.transforms import Bbox
-
-    x, y = dot[0] + distance * math.cos(angle), dot[1] + distance * math.sin(angle)
-    left = x - width * (1 - math.cos(angle)) / 2
-    bottom = y - height * (1 - math.sin(angle)) / 2
-    return Bbox.from_bounds(left, bottom, width, height)
 
 
 def spread_out(heights: Sequence[float], gap: float) -> list[float]:

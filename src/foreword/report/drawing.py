@@ -195,7 +195,8 @@ def _one_line(text: object) -> str:
 
 # matplotlib's SVG made fit for a page: short, its colours the page's, its ids its own, texts under the pointer.
 
-_CIRCLE = 9  # points of matplotlib's path of a circle, without control points
+_LONG = re.compile(r"-?\d+\.\d+")  # numbers, which get two digits behind the point
+_CIRCLE = 8  # curves of matplotlib's path of a circle
 
 
 def _slim(
@@ -208,8 +209,11 @@ def _slim(
     style = _style(node.get("style", ""))
     if style == {"fill": "none"} and not told:
         return
-    kept = {attribute.rpartition("}")[2]: text for attribute, text in node.attrib.items()}
-    kept = {attribute: _short(text) for attribute, text in kept.items() if attribute in ("d", "x", "y", "transform")}
+    kept = {
+        attribute: " ".join(_LONG.sub(lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), text).split())
+        for attribute, text in node.attrib.items()
+        if attribute in ("d", "x", "y", "transform")
+    }
     if kept.get("transform", "").startswith("rotate(-0"):
         del kept["transform"]
     slim = ElementTree.Element(tag, kept)
@@ -258,15 +262,9 @@ def _style(text: str) -> dict[str, str]:
     }
 
 
-def _short(text: str) -> str:
-    """Numbers with two digits behind the point, on one line."""
-    rounded = re.sub(r"-?\d+\.\d+", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), text)
-    return " ".join(rounded.split())
-
-
 def _circle(path: ElementTree.Element) -> ElementTree.Element:
     """A circle where matplotlib has drawn a path of eight curves."""
-    if path.get("d", "").count("C") != _CIRCLE - 1:
+    if path.get("d", "").count("C") != _CIRCLE:
         return path
     numbers = [float(found) for found in re.findall(r"-?[\d.]+", path.attrib.pop("d"))]
     (left, right), top = (min(numbers[::2]), max(numbers[::2])), min(numbers[1::2])

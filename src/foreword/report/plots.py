@@ -224,28 +224,24 @@ def curves(results: Results) -> list[Plot]:
             for curve in found
         }
         lines = {name: points for name, points in lines.items() if points}
-        if lines:
-            plots.append(_curves(field, label, lines, places))
+        if not lines:
+            continue
+        title, told = f"{label} by step", {}
+        with canvas(5.8, 3.4 + 0.1 * len(lines), title) as (figure, axes):
+            for name, points in lines.items():
+                xs, ys = zip(*points, strict=True)
+                look, key = line_look(places[name]), f"line-{places[name]}"
+                marked = {} if len(points) <= _MARKED else {"marker": ""}
+                axes.plot(xs, ys, label=plain(name), gid=key, **{**look, **marked})
+                told[key] = f"{name}: {value(ys[-1])} at step {xs[-1]:g}"
+            value_axis(axes, plain(label), [y for points in lines.values() for _, y in points])
+            axes.set_xlabel("step")
+            legend(figure)
+        ends = [f"{name} from {value(points[0][1])} to {value(points[-1][1])}" for name, points in lines.items()]
+        data = [{"name": name, "step": step, field: y} for name, points in lines.items() for step, y in points]
+        said = f"{label} against training step: {'; '.join(ends)}."
+        plots.append(Plot(f"curves-{field}", title, said, data, figure, hover=told))
     return plots
-
-
-def _curves(
-    field: str, label: str, lines: Mapping[str, Sequence[tuple[float, float]]], places: Mapping[str, int]
-) -> Plot:
-    title, told = f"{label} by step", {}
-    with canvas(5.8, 3.4 + 0.1 * len(lines), title) as (figure, axes):
-        for name, points in lines.items():
-            xs, ys = zip(*points, strict=True)
-            (line,) = axes.plot(xs, ys, label=plain(name), gid=f"line-{places[name]}", **line_look(places[name]))
-            line.set_marker(line.get_marker() if len(points) <= _MARKED else "")
-            told[f"line-{places[name]}"] = f"{name}: {value(ys[-1])} at step {xs[-1]:g}"
-        value_axis(axes, plain(label), [y for points in lines.values() for _, y in points])
-        axes.set_xlabel("step")
-        legend(figure)
-    ends = "; ".join(f"{name} from {value(points[0][1])} to {value(points[-1][1])}" for name, points in lines.items())
-    data = [{"name": name, "step": step, field: y} for name, points in lines.items() for step, y in points]
-    said = f"{label} against training step: {ends}."
-    return Plot(f"curves-{field}", title, said, data, figure, hover=told)
 
 
 def line_look(place: int) -> dict[str, Any]:
