@@ -358,7 +358,7 @@ class Subject:
 
 
 @dataclass
-class _Job:
+class _Search:
     """Queries to be searched for by one prompt (None: the base model), and what came of it."""
 
     candidate: Candidate | None
@@ -495,7 +495,7 @@ class _Evaluation:
         side alone cost one between them. At any time one prompt is carried, and one block of documents, the queries'
         vectors and their best hits are held.
         """
-        jobs: dict[str, list[_Job]] = {}
+        jobs: dict[str, list[_Search]] = {}
         for system in self.systems:
             found = wanted.get(system.name)
             if found and system.kind == "bm25":
@@ -510,7 +510,7 @@ class _Evaluation:
                 yield system.name, run, time.perf_counter() - began
             elif found:
                 by_fold = subject.queries if len(found) > 1 else [subject.every_query()]
-                jobs[system.name] = [_Job(*pair) for pair in zip(found, by_fold, strict=True)]
+                jobs[system.name] = [_Search(*pair) for pair in zip(found, by_fold, strict=True)]
         passes = self._passes([job for own in jobs.values() for job in own], subject.first.id)
         yield from _ended(jobs)
         for number, sharing in enumerate(passes):
@@ -524,9 +524,9 @@ class _Evaluation:
                 job.shared = number, time.perf_counter() - began
             yield from _ended(jobs)
 
-    def _passes(self, jobs: Sequence[_Job], collection: str) -> list[list[_Job]]:
+    def _passes(self, jobs: Sequence[_Search], collection: str) -> list[list[_Search]]:
         """The jobs by what their prompts make of documents, their queries encoded; one that fails is in none."""
-        passes: dict[str, list[_Job]] = {}
+        passes: dict[str, list[_Search]] = {}
         for job in jobs:
             assert self.encoder is not None
             began = time.perf_counter()
@@ -541,7 +541,7 @@ class _Evaluation:
             job.seconds = time.perf_counter() - began
         return list(passes.values())
 
-    def _pass(self, subject: Subject, sharing: Sequence[_Job]) -> None:
+    def _pass(self, subject: Subject, sharing: Sequence[_Search]) -> None:
         """Search for the queries of some jobs at once."""
         assert self.encoder is not None
         asked = [(place, query.query_id) for place, job in enumerate(sharing) for query in job.queries]
@@ -613,7 +613,7 @@ class _Evaluation:
         )
 
 
-def _ended(jobs: dict[str, list[_Job]]) -> Iterator[tuple[str, Run | Exception, float]]:
+def _ended(jobs: dict[str, list[_Search]]) -> Iterator[tuple[str, Run | Exception, float]]:
     """Take the systems from `jobs` whose jobs are all done, put together; a pass that several share counts once."""
     for name in [name for name, own in jobs.items() if all(job.outcome is not None for job in own)]:
         done = jobs.pop(name)

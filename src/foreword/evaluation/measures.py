@@ -111,8 +111,14 @@ def evaluate_run(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASU
     per_query: dict[str, dict[str, float]] = {str(measure): dict.fromkeys(judged, 0.0) for measure in parsed}
     for metric in ir_measures.iter_calc(parsed, judgements, answers):
         per_query[str(metric.measure)][names[int(metric.query_id)]] = float(metric.value)
+    values = {}
+    for measure in parsed:  # each by its own aggregate: a mean, or a sum for counts
+        aggregator = measure.aggregator()
+        for value in per_query[str(measure)].values():
+            aggregator.add(value)
+        values[str(measure)] = float(aggregator.result())
     return Evaluation(
-        values={str(measure): _aggregate(measure, per_query[str(measure)]) for measure in parsed},
+        values=values,
         per_query=per_query,
         queries=len(judged),
         unanswered=len(judged) - len(answers),
@@ -128,14 +134,6 @@ def first_relevant_ranks(run: Run, qrels: Qrels) -> dict[str, int | None]:
         found = (rank for rank, doc_id in enumerate(hits, start=1) if judged.get(doc_id, 0) > 0)
         ranks[query_id] = next(found, None)
     return ranks
-
-
-def _aggregate(measure: Any, values: Mapping[str, float]) -> float:
-    """The measure's own aggregate (a mean, or a sum for counts) over queries in the judgements' order."""
-    aggregator = measure.aggregator()
-    for value in values.values():
-        aggregator.add(value)
-    return float(aggregator.result())
 
 
 def _parse(name: str) -> Any:
@@ -163,18 +161,11 @@ def _parse(name: str) -> Any:
         raise ForewordError(
             f"Measure {name!r}: {error}. Write a cutoff as nDCG@10 and a parameter as AP(rel=2)."
         ) from None
-    _check_provider(measure)
-    return measure
-
-
-def _check_provider(measure: Any) -> None:
-    """Raise `ForewordError` with what to install when no installed package computes `measure`."""
-    import ir_measures
-
     able = [provider for provider in ir_measures.DefaultPipeline.providers if provider.supports(measure)]
     if not any(provider.is_available() for provider in able):
         ways = "; ".join(filter(None, (provider.install_instructions() for provider in able)))
         raise ForewordError(f"Measure {measure} needs a package that is not installed: {ways or 'none known'}.")
+    return measure
 
 
 # Is one system better than another on the same queries: a randomisation test and a bootstrap interval.

@@ -1,18 +1,19 @@
-"""Numbers that others have published, to be put beside our own; they are in `data/published.json`.
+"""What is known of collections beside our own scores, in `data/*.json`: published numbers, and who has seen them.
 
-They come from other systems under other conditions (text limits, ties, corpora as they were then), so a table
-keeps them in columns of their own, with their source.
+Published numbers come from other systems under other conditions (text limits, ties, corpora as they were then), so a
+table keeps them in columns of their own, with their source. Means over collections always say over how many.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from foreword.files import read_json
 
 TEST = "test"
 
@@ -54,7 +55,7 @@ class Published:
 
 @cache
 def _facts() -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "published.json").read_text("utf-8"))
+    loaded: dict[str, Any] = read_json(Path(__file__).parent / "data" / "published.json")
     return loaded
 
 
@@ -86,16 +87,11 @@ def to_compare(measure: str, splits: Mapping[str, str], group: str | None = None
     """Those of a measure that say something about these collections (id -> split)."""
 
     def says_something(system: Published) -> bool:
-        if any(system.value(collection, split) is not None for collection, split in splits.items()):
-            return True
-        return any(system.mean_over(part, group) is not None for part in _parts(system, splits))
+        parts = (splits, subset(system.members, splits) or splits)
+        values = [system.value(collection, split) for collection, split in splits.items()]
+        return any(value is not None for value in (*values, *(system.mean_over(part, group) for part in parts)))
 
     return [system for system in published(measure) if says_something(system)]
-
-
-def _parts(system: Published, splits: Mapping[str, str]) -> list[Mapping[str, str]]:
-    mine = subset(system.members, splits)
-    return [splits, *([mine] if mine else [])]
 
 
 def subset(members: Collection[str], splits: Mapping[str, str]) -> dict[str, str] | None:
@@ -105,13 +101,10 @@ def subset(members: Collection[str], splits: Mapping[str, str]) -> dict[str, str
     return {collection: split for collection, split in splits.items() if collection in members}
 
 
-# Which backbones have met which collections in their own training; the facts are in `data/seen.json`.
-
-
 @cache
 def facts() -> dict[str, Any]:
     """The contents of `data/seen.json`: `meaning`, and `backbones` with `names`, `source`, `seen` and `unseen`."""
-    loaded: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "seen.json").read_text("utf-8"))
+    loaded: dict[str, Any] = read_json(Path(__file__).parent / "data" / "seen.json")
     return loaded
 
 
@@ -127,13 +120,11 @@ def seen(backbone: str, collection_id: str) -> bool | None:
     Returns:
         None when it is not known.
     """
-    about = _about(backbone)
-    if about is None:
-        return None
-    base = collection_id.partition("#")[0]
-    if _fits(base, about["seen"]):
-        return True
-    return False if _fits(base, about["unseen"]) else None
+    base, bare = collection_id.partition("#")[0], "/" not in backbone
+    for about in facts()["backbones"]:
+        if _fits(backbone, [name.rpartition("/")[2] if bare else name for name in about["names"]]):
+            return True if _fits(base, about["seen"]) else False if _fits(base, about["unseen"]) else None
+    return None
 
 
 def table() -> list[dict[str, str]]:
@@ -146,21 +137,8 @@ def table() -> list[dict[str, str]]:
     ]
 
 
-def _about(backbone: str) -> dict[str, Any] | None:
-    bare = "/" not in backbone
-    for about in facts()["backbones"]:
-        names = [name.rpartition("/")[2] if bare else name for name in about["names"]]
-        if _fits(backbone, names):
-            found: dict[str, Any] = about
-            return found
-    return None
-
-
 def _fits(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-# Means over collections, which always say over how many.
 
 
 Row = Mapping[str, Any]

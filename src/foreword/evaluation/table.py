@@ -1,4 +1,8 @@
-"""The lines and columns of a group's table, before they are written in any format."""
+"""A group's table as text, Markdown, LaTeX, CSV and JSON.
+
+Lines are collections and means, columns are systems; published numbers follow in columns of their own, marked with a
+letter that names their source below. The best of our own systems in a line is marked, never a published one.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +18,8 @@ from foreword.errors import UnknownNameError
 from foreword.evaluation.published import Published, mean, sources, subset, to_compare
 from foreword.tables import NOTHING, Table, TableCell
 
-
-@dataclass(frozen=True)
-class GroupTable:
-    """A group's table of one measure.
-
-    Attributes:
-        measure: its name.
-        table: collections, then means; what others have published stands in columns of its own on the right.
-        published: the values in these columns: system, source, collection (empty: a mean), value, how many
-            collections it is over.
-    """
-
-    measure: str
-    table: Table
-    published: tuple[tuple[str, str, str, float, int], ...]
+Result = Mapping[str, Any]
+"""What `GroupResult.as_dict` gives, or `group.json` holds."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +32,14 @@ class _Mean:
     """The group's own mean, of which each system has what it has."""
 
 
-def build(result: Mapping[str, Any], measure: str | None = None, *, published: bool = True) -> GroupTable:
-    """The table of a measure (None: the headline) from a group's result.
+def build(result: Result, measure: str | None = None, *, published: bool = True) -> tuple[Table, list[dict[str, Any]]]:
+    """The table of a measure (None: the headline), and what is printed in it of others' publications.
+
+    Lines are collections, then means; what others have published stands in columns of its own on the right.
+
+    Returns:
+        The table, and for each published value the `system`, `collection` (None: a mean), `value`, how many collections
+        it is `over`, and the key of its `source`.
 
     Raises:
         UnknownNameError: the result has no such measure.
@@ -56,36 +53,44 @@ def build(result: Mapping[str, Any], measure: str | None = None, *, published: b
     others = to_compare(measure, splits, result["group"]) if published else []
     marks = dict(zip(dict.fromkeys(other.source for other in others), string.ascii_lowercase, strict=False))
     systems = list(result["systems"])
-    columns = ("collection", "labels", "seen", *systems, *(other.name for other in others))
-    found: list[tuple[str, str, str, float, int]] = []
+    found: list[dict[str, Any]] = []
 
-    def published_cells(collection: str, values: Sequence[float | None], over: int) -> list[TableCell]:
-        beside = zip(others, values, strict=True)
-        found.extend((o.name, o.source, collection, v, over) for o, v in beside if v is not None)
+    def published_cells(collection: str | None, values: Sequence[float | None], over: int) -> list[TableCell]:
+        for other, value in zip(others, values, strict=True):
+            if value is not None:
+                about = {"system": other.name, "collection": collection, "value": value}
+                found.append({**about, "over": over, "source": other.source})
         return [TableCell(number(value)) for value in values]
 
     lines = []
     for collection in result["collections"]:
+        split = splits[collection]
         own = [rows.get((collection, system)) for system in systems]
         values = [None if row is None else row["measures"][measure] for row in own]
-        beside = [other.value(collection, splits[collection]) for other in others]
-        labels = [TableCell(_named(collection, splits[collection])), TableCell(_labels(own)), TableCell(_seen(own))]
-        lines.append((*labels, *ranked_cells(values), *published_cells(collection, beside, 1)))
+        beside = [other.value(collection, split) for other in others]
+        named = collection if split == "test" else f"{collection} ({split})"
+        lines.append((TableCell(named), *_about(own), *ranked_cells(values), *published_cells(collection, beside, 1)))
+    means = {one["system"]: one for one in result["means"]}
     for line in _means(result, splits, others, marks):
-        values, texts = _mean_values(result, rows, systems, measure, line)
+        if line.own:
+            values = [means[system]["values"].get(measure) for system in systems]
+            over = [f" ({len(means[s]['over'])} of {means[s]['of']})" if means[s]["missing"] else "" for s in systems]
+        else:
+            values = [mean([rows[n, s]["measures"][measure] for n in line.splits]) for s in systems]
+            over = [""] * len(systems)
         beside = [other.mean_over(line.splits, result["group"]) for other in others]
-        labels = [TableCell(line.title), TableCell(""), TableCell("")]
-        lines.append((*labels, *ranked_cells(values, texts), *published_cells("", beside, len(line.splits))))
+        cells = (*ranked_cells(values, over), *published_cells(None, beside, len(line.splits)))
+        lines.append((TableCell(line.title), TableCell(""), TableCell(""), *cells))
     table = Table(
         f"{result['group']}: {measure}",
-        columns,
+        ("collection", "labels", "seen", *systems, *(other.name for other in others)),
         frozenset({0, 1, 2}),
         tuple(lines),
         tuple(_notes(result, marks)),
         marks={place: marks[other.source] for place, other in enumerate(others, start=3 + len(systems))},
         ruled=len(result["collections"]),
     )
-    return GroupTable(measure, table, tuple(found))
+    return table, found
 
 
 def number(value: float | None) -> str:
@@ -107,19 +112,13 @@ def ranked_cells(values: Sequence[float | None], suffixes: Sequence[str] | None 
     ]
 
 
-def _named(collection: str, split: str) -> str:
-    return collection if split == "test" else f"{collection} ({split})"
-
-
-def _labels(own: Sequence[Mapping[str, Any] | None]) -> str:
-    """By which labels the prompts of a line were trained."""
-    methods = [row["supervision"] or "unknown" for row in own if row is not None and row["prompts"] != []]
-    return ", ".join(dict.fromkeys(methods)) or NOTHING
-
-
-def _seen(own: Sequence[Mapping[str, Any] | None]) -> str:
-    known = [row["seen_by_backbone"] for row in own if row is not None and row["backbone"] is not None]
-    return {True: "yes", False: "no", None: "?"}[known[0]] if known else NOTHING
+def _about(own: Sequence[Mapping[str, Any] | None]) -> tuple[TableCell, TableCell]:
+    """By which labels the prompts of a line were trained, and whether the backbone has seen the collection."""
+    rows = [row for row in own if row is not None]
+    methods = [row["supervision"] or "unknown" for row in rows if row["prompts"] != []]
+    has_met = [row["seen_by_backbone"] for row in rows if row["backbone"] is not None]
+    met = {True: "yes", False: "no", None: "?"}[has_met[0]] if has_met else NOTHING
+    return TableCell(", ".join(dict.fromkeys(methods)) or NOTHING), TableCell(met)
 
 
 def _means(
@@ -138,22 +137,6 @@ def _means(
         if part and all(set(part) != set(line.splits) for line in lines):
             lines.append(_Mean(f"mean of the {len(part)} also in [{marks[other.source]}]", part))
     return lines
-
-
-def _mean_values(
-    result: Mapping[str, Any],
-    rows: Mapping[tuple[str, str], Mapping[str, Any]],
-    systems: Sequence[str],
-    measure: str,
-    line: _Mean,
-) -> tuple[list[float | None], list[str]]:
-    """The systems' means in a line, and behind each over how many it is where that is not all."""
-    if not line.own:
-        values: list[float | None] = [mean([rows[n, s]["measures"][measure] for n in line.splits]) for s in systems]
-        return values, [""] * len(systems)
-    own = {one["system"]: one for one in result["means"]}
-    suffixes = [f" ({len(own[s]['over'])} of {own[s]['of']})" if own[s]["missing"] else "" for s in systems]
-    return [own[system]["values"].get(measure) for system in systems], suffixes
 
 
 def _notes(result: Mapping[str, Any], marks: Mapping[str, str]) -> list[str]:
@@ -177,15 +160,6 @@ def _notes(result: Mapping[str, Any], marks: Mapping[str, str]) -> list[str]:
         failed.setdefault((failure["collection"], failure["error"]), []).append(failure["system"])
     notes += [f"failed: {name}, {', '.join(systems)}: {error}" for (name, error), systems in failed.items()]
     return notes
-
-
-# A group's table as text, Markdown, LaTeX, CSV and JSON, from what `GroupResult.as_dict` gives or `group.json` holds.
-#
-# Lines are collections and means, columns are systems; published numbers follow in columns of their own, marked with
-# a letter that names their source below. The best of our own systems in a line is marked, never a published one.
-
-
-Result = Mapping[str, Any]
 
 
 COLUMNS = (
@@ -243,10 +217,10 @@ def _records(result: Result, measure: str | None, published: bool) -> list[dict[
             add("mean" if kind == "means" else kind, one["values"], system=one["system"], **counts)
     names = dict.fromkeys(name for row in result["rows"] for name in row["measures"]) if measure is None else [measure]
     for name in names:
-        table = build(result, name, published=published)
-        for system, source, collection, value, over in table.published:
-            url = sources()[source]["url"] if source else ""
-            add("published", {name: value}, system=system, collection=collection, over=over, source=url)
+        for one in build(result, name, published=published)[1]:
+            about = {"system": one["system"], "collection": one["collection"] or "", "over": one["over"]}
+            url = sources()[one["source"]]["url"] if one["source"] else ""
+            add("published", {name: one["value"]}, **about, source=url)
     for failure in result["failures"]:
         records.append({"kind": "failure", "group": result["group"], **failure})
     return records
@@ -254,20 +228,17 @@ def _records(result: Result, measure: str | None, published: bool) -> list[dict[
 
 def json_table(result: Result, measure: str | None = None, *, published: bool = True) -> str:
     """The result itself, with the published values of one measure (None: the headline) and their sources."""
-    table = build(result, measure, published=published)
-    values = [
-        {"system": system, "collection": collection or None, "value": value, "over": over, "source": source}
-        for system, source, collection, value, over in table.published
-    ]
+    values = build(result, measure, published=published)[1]
     used = {name: about for name, about in sources().items() if any(value["source"] == name for value in values)}
-    added = {"published": {"measure": table.measure, "values": values, "sources": used}} if published else {}
+    shown = {"measure": measure or str(result["headline"]), "values": values, "sources": used}
+    added = {"published": shown} if published else {}
     return json.dumps({**result, **added}, indent=2, ensure_ascii=False) + "\n"
 
 
 FORMATS: Mapping[str, Callable[..., str]] = {
-    "text": lambda *of, **how: build(*of, **how).table.text(),
-    "markdown": lambda *of, **how: build(*of, **how).table.markdown(),
-    "latex": lambda *of, **how: build(*of, **how).table.latex(),
+    "text": lambda *of, **how: build(*of, **how)[0].text(),
+    "markdown": lambda *of, **how: build(*of, **how)[0].markdown(),
+    "latex": lambda *of, **how: build(*of, **how)[0].latex(),
     "csv": csv_table,
     "json": json_table,
 }
