@@ -21,7 +21,6 @@ from foreword.indexing.write import (
     Stamp,
     Written,
     check_document_side,
-    described,
     stamp_of,
     write_documents,
 )
@@ -173,18 +172,11 @@ class Index:
         return self.write(stamp, embed, domain, documents, **flags)
 
     def add(
-        self,
-        encoder: SentenceTransformer,
-        domain: str,
-        documents: Iterable[Document],
-        route: Route | Default = OWN,
-        batch_size: int = 64,
-        quiet: bool = False,
-        **how: Any,
+        self, encoder: SentenceTransformer, domain: str, documents: Iterable[Document], *args: Any, **how: Any
     ) -> Written:
-        """`build` for a domain that is there. Raises `UnknownNameError` for one that is not."""
+        """`build`, with what it takes, for a domain that is there. Raises `UnknownNameError` for one that is not."""
         self.info(domain)
-        return self.build(encoder, domain, documents, route, batch_size, quiet, **how)
+        return self.build(encoder, domain, documents, *args, **how)
 
     def update(
         self, encoder: SentenceTransformer, domain: str, documents: Iterable[Document], *args: Any, **how: Any
@@ -368,7 +360,17 @@ class Index:
             raise IndexingError(f"k is {k}; expected 1 to {MOST_HITS:,}")
         if not data:
             return []
-        return [_hits(rows, domain) for rows in self._store.search(data, field, metric, domain, where, k)]
+        hits = []
+        for rows in self._store.search(data, field, metric, domain, where, k):
+            found: dict[str, IndexHit] = {}
+            for row, score in rows:
+                doc_id, title, of = row["doc_id"], str(row["title"]), row["domain"]
+                if of != domain:  # a fault of the filter
+                    raise IndexingError(f"a search of {domain!r} found a document of {of!r}; nothing is shown")
+                text = str(row["text"]).removeprefix(title).lstrip()
+                found[doc_id] = IndexHit(doc_id, domain, score, title, text, dict(row["metadata"] or {}))
+            hits.append(_in_order({doc_id: hit.score for doc_id, hit in found.items()}, found))
+        return hits
 
     def check(self, encoder: SentenceTransformer, domain: str, route: Route | Default = OWN) -> DomainInfo:
         """Raise `OtherEncoderError` unless queries by this encoder and route belong to a domain's documents.
@@ -409,9 +411,7 @@ class Index:
             "index_type": header.get("index_type") or ("exact" if store.local else "AUTOINDEX"),
             "documents": sum(info.documents for info in domains.values()),
             "bytes": sum(file.stat().st_size for file in files) if store.local else None,
-            "domains": {
-                name: {**info.as_dict(), "embedded_by": described(info.stamp)} for name, info in domains.items()
-            },
+            "domains": {name: {**info.as_dict(), "embedded_by": info.embedded_by} for name, info in domains.items()},
         }
 
 
@@ -435,17 +435,6 @@ def fused(
         raise UnknownNameError(f"no fusion {fusion!r}; there are: min-max, reciprocal-rank")
     found = [{hit.doc_id: hit for hit in (*b, *a)} for a, b in zip(dense, words, strict=True)]
     return [_in_order(merged.get(str(number), {}), by_id) for number, by_id in enumerate(found)]
-
-
-def _hits(rows: Sequence[Any], domain: str) -> list[IndexHit]:
-    """One query's hits, of `Store.search`. Raises `IndexingError` for one of another domain: a fault of the filter."""
-    found: dict[str, IndexHit] = {}
-    for row, score in rows:
-        if row["domain"] != domain:
-            raise IndexingError(f"a search of {domain!r} found a document of {row['domain']!r}; nothing is shown")
-        text = str(row["text"]).removeprefix(str(row["title"])).lstrip()  # the title is shown apart
-        found[row["doc_id"]] = IndexHit(row["doc_id"], domain, score, row["title"], text, dict(row["metadata"] or {}))
-    return _in_order({doc_id: hit.score for doc_id, hit in found.items()}, found)
 
 
 def _in_order(scores: Mapping[str, float], found: Mapping[str, IndexHit]) -> list[IndexHit]:

@@ -148,12 +148,16 @@ class Store:
                 f"{self.uri} has a collection {self.name!r} that Foreword did not make; take another name "
                 "(--milvus-collection)"
             )
+        from pymilvus import DataType
+
         with self._asking(f"the collection {self.name!r} cannot be made") as client:
             if self.facts not in there:
-                indexes = (
-                    None if self.local else client.prepare_index_params(DENSE, index_type="FLAT", metric_type="L2")
-                )
-                schema = _facts_schema(client)
+                schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+                schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=DOMAIN_BYTES + 16)
+                schema.add_field("value", DataType.JSON)
+                schema.add_field(DENSE, DataType.FLOAT_VECTOR, dim=2)  # of no meaning: Milvus wants one everywhere
+                flat = {"index_type": "FLAT", "metric_type": "L2"}
+                indexes = None if self.local else client.prepare_index_params(DENSE, **flat)
                 client.create_collection(self.facts, schema=schema, index_params=indexes, consistency_level="Strong")
             if self.name in there:  # a cut left it, empty
                 client.drop_collection(self.name)
@@ -368,17 +372,6 @@ def _documents_schema(client: Any, dimension: int, analyzer: Mapping[str, Any] |
     schema.add_field(DENSE, DataType.FLOAT_VECTOR, dim=dimension)
     schema.add_field(SPARSE, DataType.SPARSE_FLOAT_VECTOR)
     schema.add_function(Function("bm25", FunctionType.BM25, input_field_names=["text"], output_field_names=[SPARSE]))
-    return schema
-
-
-def _facts_schema(client: Any) -> Any:
-    """Milvus wants a vector in every collection, so facts have one of no meaning."""
-    from pymilvus import DataType
-
-    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=DOMAIN_BYTES + 16)
-    schema.add_field("value", DataType.JSON)
-    schema.add_field(DENSE, DataType.FLOAT_VECTOR, dim=2)
     return schema
 
 

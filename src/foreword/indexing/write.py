@@ -93,7 +93,12 @@ def write_documents(
         chosen = [number for number, row in enumerate(rows) if known.get(row["pk"]) != row["hash"]]
         if chosen:
             texts = [block[number].content for number in chosen]
-            vectors = _checked(embed(texts), len(texts), dimension)
+            vectors = np.ascontiguousarray(embed(texts), dtype=np.float32)
+            if vectors.shape != (len(texts), dimension):
+                expected = (len(texts), dimension)
+                raise IndexingError(f"{len(texts)} texts have vectors of shape {vectors.shape}; expected {expected}")
+            if not np.isfinite(vectors).all():
+                raise IndexingError("a vector holds NaN or infinity; embed the documents in float32")
             store.upsert([rows[number] | {DENSE: vector} for number, vector in zip(chosen, vectors, strict=True)])
             shortened += sum(len(text.encode("utf-8", "replace")) > VARCHAR_BYTES for text in texts)
         there = sum(rows[number]["pk"] in known for number in chosen)
@@ -101,20 +106,8 @@ def write_documents(
     return Written(added=added, changed=changed, unchanged=unchanged, shortened=shortened), seen
 
 
-def _checked(vectors: Any, count: int, dimension: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Vectors as float32 (count, dimension). Raises `IndexingError` for others, and for any that is not finite."""
-    found = np.ascontiguousarray(vectors, dtype=np.float32)
-    if found.shape != (count, dimension):
-        raise IndexingError(f"{count} texts have vectors of shape {found.shape}; expected ({count}, {dimension})")
-    if not np.isfinite(found).all():
-        raise IndexingError("a vector holds NaN or infinity; embed the documents in float32")
-    return found
-
-
 BASE = "base"
 """The fingerprint of documents without a prompt."""
-
-_NAMES = ("name", "revision", "width")  # of a backbone's description: what it is called, not what it computes
 
 
 @dataclass(frozen=True)
@@ -165,23 +158,6 @@ def stamp_of(encoder: SentenceTransformer, route: Route | Default = OWN, max_len
     )
 
 
-def check_backbone(stored: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
-    """Raise `OtherEncoderError` unless two descriptions of a backbone are of the same vectors.
-
-    Args:
-        stored: the index's.
-        here: the encoder's.
-        where: the index, for the message.
-    """
-    for key in sorted({*stored, *here} - set(_NAMES)):
-        if stored.get(key) != here.get(key):
-            raise OtherEncoderError(
-                f"{where} was built by backbone {stored.get('name')!r} with {key} {_short(stored.get(key))}; this "
-                f"encoder is {here.get('name')!r} with {_short(here.get(key))}. Load the backbone it was built by "
-                "(--backbone), or build another index"
-            )
-
-
 def check_document_side(domain: str, stored: Stamp, here: Stamp) -> None:
     """Raise `OtherEncoderError` unless documents pass through the same prompt in both."""
     if stored.document_side == here.document_side:
@@ -200,11 +176,6 @@ def described(stamp: Stamp) -> str:
     route = stamp.document_route
     name = f"prompt {route!r}" if isinstance(route, str) else f"a mixture of {', '.join(map(repr, route))}"
     return f"{name} (document side {stamp.document_side[:12]})"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return f"{text[:13]}...'" if isinstance(value, str) and len(value) == 64 else text
 
 
 _HEADER, _DOMAIN = "index", "domain:"
@@ -233,6 +204,11 @@ class DomainInfo:
             return BASE
         route = self.stamp.document_route
         return route if isinstance(route, str) else "mixture"
+
+    @property
+    def embedded_by(self) -> str:
+        """What embedded the documents, for people."""
+        return described(self.stamp)
 
     @property
     def document_side(self) -> str:
@@ -313,8 +289,19 @@ class Facts:
         self.check_backbone(stamp)
 
     def check_backbone(self, stamp: Stamp) -> None:
-        """Raise `OtherEncoderError` where the stamp's backbone is not the index's."""
-        check_backbone(self.header["backbone"], stamp.backbone, self.name)
+        """Raise `OtherEncoderError` where the stamp's backbone is not the index's: of other vectors."""
+
+        def short(value: Any) -> str:
+            return f"'{value[:12]}...'" if isinstance(value, str) and len(value) == 64 else repr(value)
+
+        stored, here = self.header["backbone"], stamp.backbone
+        for key in sorted({*stored, *here} - {"name", "revision", "width"}):  # what it is called, not what it computes
+            if stored.get(key) != here.get(key):
+                raise OtherEncoderError(
+                    f"{self.name} was built by backbone {stored.get('name')!r} with {key} {short(stored.get(key))}; "
+                    f"this encoder is {here.get('name')!r} with {short(here.get(key))}. Load the backbone it was built "
+                    "by (--backbone), or build another index"
+                )
 
     def end(self) -> None:
         """Remove the collections, with all that they hold."""

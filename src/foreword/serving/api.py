@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
-import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
@@ -34,13 +33,16 @@ from foreword.transferring.reach import bank_features, similarity, source_domain
 
 # -- bodies; those of answers are for the documentation of the endpoints ---------------------------------------------
 
-EXAMPLE: dict[str, Any] = {"model": "base", "input": ["how to stop gradients"], "encoding_format": "float"}
-
 
 class EmbeddingsBody(BaseModel):
     """The request of `POST /v1/embeddings`, as OpenAI's API has it, and `input_type` besides."""
 
-    model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [EXAMPLE]})
+    model_config = ConfigDict(
+        extra="ignore",
+        json_schema_extra={
+            "examples": [{"model": "base", "input": ["how to stop gradients"], "encoding_format": "float"}]
+        },
+    )
 
     model: StrictStr = Field(description="`base` or a domain, with `:query` or `:document` behind it")
     input: StrictStr | list[StrictStr] | list[StrictInt] | list[list[StrictInt]] = Field(
@@ -191,7 +193,10 @@ def openai_router(service: Service) -> APIRouter:
         tokens = sum(row.tokens for row in rows)
         service.metrics.texts.labels(domain).inc(len(texts))
         service.metrics.tokens.labels(domain).inc(tokens)
-        written = vectors.tolist() if body.encoding_format == "float" else [_base64(vector) for vector in vectors]
+        if body.encoding_format == "float":
+            written = vectors.tolist()
+        else:
+            written = [base64.b64encode(vector.tobytes()).decode("ascii") for vector in vectors.astype("<f4")]
         data = [{"object": "embedding", "index": index, "embedding": one} for index, one in enumerate(written)]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return JSONResponse({"object": "list", "data": data, "model": body.model, "usage": usage})
@@ -285,11 +290,6 @@ async def _texts(service: Service, given: str | list[str] | list[int] | list[lis
         return inputs
     texts: list[str] = await service.with_tokens(lambda tokens: tokens.decode(inputs))
     return texts
-
-
-def _base64(vector: Any) -> str:
-    """Of a vector's little-endian float32 bytes."""
-    return base64.b64encode(np.ascontiguousarray(vector, dtype="<f4").tobytes()).decode("ascii")
 
 
 # -- `/search`, `/domains` and `/bank` -------------------------------------------------------------------------------
@@ -401,7 +401,6 @@ def _answers(hits: Sequence[IndexHit]) -> list[dict[str, Any]]:
 # -- what `/bank` shows ------------------------------------------------------------------------------------------------
 
 EVALUATION = "evaluation/group.json"
-TRANSFER_MEASURE = "nDCG@10"
 
 
 def bank_view(encoder: SentenceTransformer, served: Mapping[str, Served], bank: Path | None) -> dict[str, Any]:
@@ -502,14 +501,14 @@ def _transfer(figures: Sequence[Mapping[str, Any]], served: Mapping[str, Served]
     found = {
         (known[figure["system"]], figure["domain"]): figure["value"]
         for figure in figures
-        if figure["measure"] == TRANSFER_MEASURE and figure["system"] in known
+        if figure["measure"] == MEASURE and figure["system"] in known
     }
     if not found:
         return None
     sources = [name for name in served if any(source == name for source, _ in found)]
     targets = list(dict.fromkeys(target for _, target in found))
     values = [[found.get((source, target)) for target in targets] for source in sources]
-    return {"sources": sources, "targets": targets, "values": values, "measure": TRANSFER_MEASURE}
+    return {"sources": sources, "targets": targets, "values": values, "measure": MEASURE}
 
 
 def _words(encoder: SentenceTransformer, stored: Mapping[str, StoredPrompt]) -> dict[str, list[list[Any]]]:

@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib import resources
@@ -89,8 +89,7 @@ def create_app(
     _add_errors(app)
     app.include_router(openai_router(service))
     app.include_router(search_router(service))
-    _add_upkeep(app, service)
-    _add_pages(app)
+    _add_the_rest(app, service)
     return app
 
 
@@ -116,7 +115,18 @@ def _on_hangup(service: Service) -> None:
         loop.add_signal_handler(signal.SIGHUP, start)
 
 
-def _add_upkeep(app: FastAPI, service: Service) -> None:
+class _Fresh(StaticFiles):
+    """Files that a browser asks for anew each time (304 where they are as they were): modules of one version."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+def _add_the_rest(app: FastAPI, service: Service) -> None:
+    """Upkeep, and the pages."""
+
     @app.get("/health", tags=["upkeep"])
     async def health() -> dict[str, Any]:
         """That the service answers."""
@@ -137,17 +147,6 @@ def _add_upkeep(app: FastAPI, service: Service) -> None:
         """Read the bank's folder again; with keys, for an admin's. Requests in flight finish with the old prompts."""
         return await service.reload()
 
-
-class _Fresh(StaticFiles):
-    """Files that a browser asks for anew each time (304 where they are as they were): modules of one version."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers["Cache-Control"] = "no-cache"
-        return response
-
-
-def _add_pages(app: FastAPI) -> None:
     templates = Environment(autoescape=True)
     templates.filters["json"] = partial(json.dumps, indent=2)
     style = Markup(resources.files("foreword.report").joinpath("style.css").read_text(encoding="utf-8"))
@@ -198,92 +197,6 @@ def _add_errors(app: FastAPI) -> None:
         message = f"the service failed ({type(error).__name__}); its log has the details"
         # Starlette sends this one past the middleware.
         return JSONResponse(error_body(500, message, "internal_error"), 500, headers_of(request.scope))
-
-
-def run(config: ServeConfig) -> None:
-    """Serve until SIGTERM or SIGINT: then no new connections, pending requests finish, and this returns.
-
-    Raises:
-        ForewordError: something configured is not there or broken, or the address cannot be listened on.
-    """
-    shown = logging.StreamHandler()
-    shown.setLevel(logging.INFO)  # bm25s asks for every detail of its own
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[shown])
-    logging.getLogger("foreword").setLevel(logging.INFO)
-    logging.getLogger("uvicorn.access").addFilter(_without_query)
-    if config.host not in LOOPBACK and not config.keys:
-        logger.warning("no API keys: whoever reaches %s may ask for everything, and reload", config.host)
-    with _bound(config.host, config.port) as address:  # before the backbone is loaded and documents are embedded
-        asyncio.run(_serve(config, address))
-
-
-def _without_query(record: logging.LogRecord) -> bool:
-    """Keeps a search that stands in the page's address (`/?q=...`) out of the access log."""
-    if isinstance(record.args, tuple) and len(record.args) == 5:  # address, method, path, version, status
-        record.args = (*record.args[:2], str(record.args[2]).partition("?")[0], *record.args[3:])
-    return True
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """A socket with that address, on which nothing listens yet; raises `ForewordError`."""
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with contextlib.ExitStack() as failing:
-            bound = failing.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            if os.name == "posix":  # the address of a service that has just ended is free
-                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind(address)
-            failing.pop_all()
-    except OSError as error:
-        raise ForewordError(
-            f"{host}:{port} cannot be listened on: {error.strerror or error}; --port names another (0: a free one), "
-            "--host another address"
-        ) from error
-    return bound
-
-
-async def _serve(config: ServeConfig, address: socket.socket) -> None:
-    app = create_app(config, signals=True)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            root_path=config.root_path,
-            timeout_graceful_shutdown=config.stop_seconds,
-            server_header=False,
-            use_colors=wants_colour(),
-            lifespan="off",  # it is run here, so that what is wrong in it is said as other errors are
-        )
-    )
-    async with app.router.lifespan_context(app):
-        with _told_to_stop():
-            await server.serve(sockets=[address])
-
-
-class _Server(uvicorn.Server):
-    """Says on one line where it listens, for people and for programs that asked for a free port."""
-
-    async def startup(self, *args: Any, **kwargs: Any) -> None:
-        await super().startup(*args, **kwargs)
-        for each in getattr(self, "servers", []):
-            for listening in each.sockets:
-                host, port = listening.getsockname()[:2]
-                shown = f"[{host}]" if ":" in host else host
-                print(f"foreword serve: http://{shown}:{port}{self.config.root_path}/", flush=True)
-
-    async def shutdown(self, *args: Any, **kwargs: Any) -> None:
-        self.config.app.state.service.batcher.hurry()  # type: ignore[union-attr]
-        await super().shutdown(*args, **kwargs)
-
-
-@contextlib.contextmanager
-def _told_to_stop() -> Iterator[None]:
-    """uvicorn raises the signal that stopped it again when all is done; for a service that is no failure."""
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 OPEN = ("/", "/health", "/docs", "/openapi.json", "/favicon.ico")
@@ -365,22 +278,17 @@ class Edge:
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body. Raises `RequestError` (413) as soon as it is too long, whatever its header says."""
         said = Headers(scope=scope).get("content-length", "0")
-        parts: list[bytes] = []
-        size = int(said) if said.isdecimal() else 0
-        received = 0
-        while size <= self.max_bytes and received <= self.max_bytes:
+        size, body, more = int(said) if said.isdecimal() else 0, bytearray(), True
+        while more and max(size, len(body)) <= self.max_bytes:
             message = await receive()
             if message["type"] != "http.request":  # the client has gone
-                return b"".join(parts)
-            parts.append(message.get("body", b""))
-            received += len(parts[-1])
-            if not message.get("more_body", False):
-                if received <= self.max_bytes:
-                    return b"".join(parts)
-                break
-        raise RequestError(
-            f"the request has more than {self.max_bytes} bytes; send fewer texts at a time", 413, "request_too_large"
-        )
+                return bytes(body)
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        if max(size, len(body)) <= self.max_bytes:
+            return bytes(body)
+        said = f"the request has more than {self.max_bytes} bytes; send fewer texts at a time"
+        raise RequestError(said, 413, "request_too_large")
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
@@ -405,3 +313,83 @@ def _again(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again
+
+
+def run(config: ServeConfig) -> None:
+    """Serve until SIGTERM or SIGINT: then no new connections, pending requests finish, and this returns.
+
+    Raises:
+        ForewordError: something configured is not there or broken, or the address cannot be listened on.
+    """
+    shown = logging.StreamHandler()
+    shown.setLevel(logging.INFO)  # bm25s asks for every detail of its own
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[shown])
+    logging.getLogger("foreword").setLevel(logging.INFO)
+    logging.getLogger("uvicorn.access").addFilter(_without_query)
+    if config.host not in LOOPBACK and not config.keys:
+        logger.warning("no API keys: whoever reaches %s may ask for everything, and reload", config.host)
+    with _bound(config.host, config.port) as address:  # before the backbone is loaded and documents are embedded
+        asyncio.run(_serve(config, address))
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    """Keeps a search that stands in the page's address (`/?q=...`) out of the access log."""
+    if isinstance(record.args, tuple) and len(record.args) == 5:  # address, method, path, version, status
+        record.args = (*record.args[:2], str(record.args[2]).partition("?")[0], *record.args[3:])
+    return True
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket with that address, on which nothing listens yet; raises `ForewordError`."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with contextlib.ExitStack() as failing:
+            bound = failing.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            if os.name == "posix":  # the address of a service that has just ended is free
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            failing.pop_all()
+    except OSError as error:
+        raise ForewordError(
+            f"{host}:{port} cannot be listened on: {error.strerror or error}; --port names another (0: a free one), "
+            "--host another address"
+        ) from error
+    return bound
+
+
+async def _serve(config: ServeConfig, address: socket.socket) -> None:
+    app = create_app(config, signals=True)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            root_path=config.root_path,
+            timeout_graceful_shutdown=config.stop_seconds,
+            server_header=False,
+            use_colors=wants_colour(),
+            lifespan="off",  # it is run here, so that what is wrong in it is said as other errors are
+        )
+    )
+    async with app.router.lifespan_context(app):
+        # uvicorn raises the signal that stopped it again when all is done; for a service that is no failure
+        before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            await server.serve(sockets=[address])
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _Server(uvicorn.Server):
+    """Says on one line where it listens, for people and for programs that asked for a free port."""
+
+    async def startup(self, *args: Any, **kwargs: Any) -> None:
+        await super().startup(*args, **kwargs)
+        for each in getattr(self, "servers", []):
+            for listening in each.sockets:
+                host, port = listening.getsockname()[:2]
+                shown = f"[{host}]" if ":" in host else host
+                print(f"foreword serve: http://{shown}:{port}{self.config.root_path}/", flush=True)
+
+    async def shutdown(self, *args: Any, **kwargs: Any) -> None:
+        self.config.app.state.service.batcher.hurry()  # type: ignore[union-attr]
+        await super().shutdown(*args, **kwargs)

@@ -261,19 +261,16 @@ class Tokens:
             RequestError: arrays are refused here, or hold an id that the vocabulary has not.
         """
         if self._arrays == REFUSE:
-            raise RequestError(
+            message = (
                 "input holds token ids, and which tokenizer's cannot be known; send texts (LangChain: "
-                "OpenAIEmbeddings(check_embedding_ctx_length=False)), or set the service's token_arrays",
-                400,
-                "token_arrays_refused",
-                "input",
+                "OpenAIEmbeddings(check_embedding_ctx_length=False)), or set the service's token_arrays"
             )
+            raise RequestError(message, 400, "token_arrays_refused", "input")
         with self._lock:
             size = self._tiktoken.n_vocab if self._tiktoken is not None else len(self._tokenizer)
             if any(not 0 <= token < size for array in arrays for token in array):
-                raise RequestError(
-                    f"input holds token ids outside 0 to {size - 1}, the ids of {self._arrays}", param="input"
-                )
+                message = f"input holds token ids outside 0 to {size - 1}, the ids of {self._arrays}"
+                raise RequestError(message, param="input")
             if self._tiktoken is not None:
                 return [str(self._tiktoken.decode(list(array))) for array in arrays]
             return [str(self._tokenizer.decode(list(array), skip_special_tokens=True)) for array in arrays]

@@ -52,10 +52,6 @@ class Key:
         """Whether it may use a domain's prompt and documents."""
         return EVERY in self.domains or domain in self.domains
 
-    def as_dict(self) -> dict[str, Any]:
-        """What it may do, as JSON values; not the digest."""
-        return {"name": self.name, "domains": list(self.domains), "admin": self.admin}
-
 
 @dataclass(frozen=True)
 class ServeConfig(Settings):
@@ -163,7 +159,7 @@ class ServeConfig(Settings):
         values["use"] = dict(self.use)
         values["index"] = None if self.index is None else shown(self.index)
         values["index_token"] = None if self.index_token is None else "(set)"
-        values["keys"] = [key.as_dict() for key in self.keys]
+        values["keys"] = [{"name": key.name, "domains": list(key.domains), "admin": key.admin} for key in self.keys]
         return values
 
 
@@ -189,7 +185,16 @@ def read_config(
     environment = os.environ if environment is None else environment
     file = file or (Path(environment[f"{PREFIX}CONFIG"]) if environment.get(f"{PREFIX}CONFIG") else None)
     values = _of_file(file, environment) if file is not None else {}
-    values |= _of_environment(environment)
+    for variable in sorted(environment):
+        name = variable.removeprefix(PREFIX).lower()
+        if not variable.startswith(PREFIX) or name == "config":
+            continue
+        _check_known(name, variable)
+        if name in ("keys", "use"):
+            raise UnknownNameError(
+                f"{variable}: {name} can be given in a file (--config) only, or {API_KEY} for one key"
+            )
+        values[name] = _typed(name, environment[variable], variable, text=True)
     values |= {name: value for name, value in (options or {}).items() if value is not None}
     if API_KEY in environment:  # an empty one is refused: a secret that was not filled in would open the service
         values["keys"] = (*values.get("keys", ()), key_of_value(API_KEY, environment[API_KEY], admin=True))
@@ -212,21 +217,6 @@ def _of_file(path: Path, environment: Mapping[str, str]) -> dict[str, Any]:
             raise DataError("keys are given as tables: [[keys]]", path=path)
         else:
             values[name] = tuple(_key_of_table(entry, environment, str(path)) for entry in value)
-    return values
-
-
-def _of_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for variable in sorted(environment):
-        name = variable.removeprefix(PREFIX).lower()
-        if not variable.startswith(PREFIX) or name == "config":
-            continue
-        _check_known(name, variable)
-        if name in ("keys", "use"):
-            raise UnknownNameError(
-                f"{variable}: {name} can be given in a file (--config) only, or {API_KEY} for one key"
-            )
-        values[name] = _typed(name, environment[variable], variable, text=True)
     return values
 
 

@@ -7,7 +7,7 @@ another of its domain stands beside it until the requests that began with the ol
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from foreword.prompts.encoder import text_prompt, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import OneRoute, Weight, route_of_side
 from foreword.prompts.spec import PromptSpec
-from foreword.prompts.store import SOURCES, attach_mixture, is_mixture, load_prompt, read_card, read_mixture_card
+from foreword.prompts.store import SOURCES, attach_mixture, is_mixture, load_prompt, read_card
 from foreword.serving.config import ServeConfig
 from foreword.settings import Side
 
@@ -138,17 +138,30 @@ def carry(encoder: SentenceTransformer, candidate: Candidate) -> Served:
     """
     transformer = transformer_of(encoder)
     before = set(transformer.domains)
-    if is_mixture(candidate.path):
+    mixture = is_mixture(candidate.path)
+    if mixture:
         route = attach_mixture(encoder, candidate.path)
         prompts = {name: transformer.prompt(name) for name in transformer.domains if name not in before}
         for name in prompts:
             transformer.remove(name)
+        size = sum(file.stat().st_size for file in sorted((candidate.path / SOURCES).glob("*/*.safetensors")))
     else:
+        size = int(read_card(candidate.path)["bytes"])
         prompts = {candidate.domain: load_prompt(candidate.path, encoder).prompt}
         route = candidate.domain
     base = base_ways(encoder)
     ways = {side: _way(encoder, base[side], route_of_side(route, side), prompts, side) for side in SIDES}
-    return Served(candidate.domain, candidate, _about(candidate, list(prompts.values())), ways)
+    first = next(iter(prompts.values())).spec if prompts else None  # the facts of a mixture are its sources'
+    about = {
+        **{name: getattr(first, name, None) for name in ("kind", "length", "sides")},
+        "mixture": mixture,
+        "parameters": sum(prompt.count() for prompt in prompts.values()),
+        "bytes": size,
+        "fingerprint": candidate.digest,
+        "trained_on": list(candidate.trained_on),
+        "supervision": candidate.supervision,
+    }
+    return Served(candidate.domain, candidate, about, ways)
 
 
 def release(encoder: SentenceTransformer, needed: frozenset[str]) -> None:
@@ -190,22 +203,3 @@ def _carried(encoder: SentenceTransformer, part: Prompt, taken: Collection[str] 
     if name not in transformer_of(encoder).domains:
         transformer_of(encoder).add(name, part)
     return name
-
-
-def _about(candidate: Candidate, prompts: Sequence[Prompt]) -> dict[str, Any]:
-    """The facts of a prompt, or those that a mixture's sources share."""
-    mixture = is_mixture(candidate.path)
-    if mixture:
-        read_mixture_card(candidate.path)
-        size = sum(file.stat().st_size for file in sorted((candidate.path / SOURCES).glob("*/*.safetensors")))
-    else:
-        size = int(read_card(candidate.path)["bytes"])
-    return {
-        **{name: getattr(prompts[0].spec, name) if prompts else None for name in ("kind", "length", "sides")},
-        "mixture": mixture,
-        "parameters": sum(prompt.count() for prompt in prompts),
-        "bytes": size,
-        "fingerprint": candidate.digest,
-        "trained_on": list(candidate.trained_on),
-        "supervision": candidate.supervision,
-    }

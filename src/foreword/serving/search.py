@@ -16,7 +16,7 @@ from foreword.errors import DataError, RequestError
 from foreword.indexing import Index, OtherEncoderError
 from foreword.indexing.index import IndexHit
 from foreword.indexing.store import quoted
-from foreword.indexing.write import Stamp, described
+from foreword.indexing.write import Stamp
 from foreword.retrieval.bm25 import BM25
 from foreword.retrieval.search import exact_search
 from foreword.serving.batcher import Array
@@ -224,7 +224,7 @@ class IndexSearcher:
                     "%s is searched by words alone: %s embedded its documents, and is not what searches it here "
                     "(--bank, --prompt, --use)",
                     domain,
-                    described(info.stamp),
+                    info.embedded_by,
                 )
             found[domain] = Searchable(info.documents, (*ways[domain], "bm25"))
             stamps[domain] = info.stamp

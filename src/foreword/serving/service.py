@@ -59,20 +59,17 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         own: dict[str, Any] = {"registry": self.registry, "namespace": "foreword"}
+        powers, seconds = {"buckets": _POWERS, **own}, {"buckets": _SECONDS, **own}
         self.requests = Counter("requests", "Requests answered.", ["endpoint", "status"], **own)
-        self.seconds = Histogram("request_seconds", "Time to answer a request.", ["endpoint"], buckets=_SECONDS, **own)
+        self.seconds = Histogram("request_seconds", "Time to answer a request.", ["endpoint"], **seconds)
         self.texts = Counter("texts", "Texts embedded for /v1/embeddings, by domain.", ["domain"], **own)
         self.tokens = Counter("tokens", "Their tokens, by domain.", ["domain"], **own)
         self.searches = Counter("searches", "Queries searched, by domain and system.", ["domain", "system"], **own)
-        self.pass_texts = Histogram("pass_texts", "Texts in a forward pass.", buckets=_POWERS, **own)
-        self.pass_ways = Histogram(
-            "pass_ways", "Prompts (and the base model) in a forward pass.", buckets=_POWERS, **own
-        )
+        self.pass_texts = Histogram("pass_texts", "Texts in a forward pass.", **powers)
+        self.pass_ways = Histogram("pass_ways", "Prompts (and the base model) in a forward pass.", **powers)
         self.pass_tokens = Counter("pass_tokens", "Tokens of forward passes, without padding.", **own)
-        self.pass_seconds = Histogram("pass_seconds", "Time of a forward pass.", buckets=_SECONDS, **own)
-        self.waited = Histogram(
-            "queue_seconds", "How long the oldest text of a forward pass had waited.", buckets=_SECONDS, **own
-        )
+        self.pass_seconds = Histogram("pass_seconds", "Time of a forward pass.", **seconds)
+        self.waited = Histogram("queue_seconds", "How long the oldest text of a forward pass had waited.", **seconds)
         self.reloads = Counter("reloads", "Times that the prompts were read again, by outcome.", ["outcome"], **own)
 
     def watch(self, name: str, what: str, value: Callable[[], float]) -> None:
@@ -319,11 +316,9 @@ class Service:
         """
         tokens = sum(row.tokens for row in rows)
         if limited and tokens > self.config.max_tokens:
-            raise RequestError(
-                f"the request has {tokens} tokens; {self.config.max_tokens} are allowed: send fewer texts at a time",
-                code="too_many_tokens",
-                param="input",
-            )
+            most = self.config.max_tokens
+            message = f"the request has {tokens} tokens; {most} are allowed: send fewer texts at a time"
+            raise RequestError(message, code="too_many_tokens", param="input")
         return np.stack(await self.batcher.submit(rows, limited=limited))
 
     def embed_in_thread(self, texts: Sequence[str], way: Way, *, limited: bool = True) -> Array:
