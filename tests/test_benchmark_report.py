@@ -243,6 +243,9 @@ def test_the_page_stands_alone(drawn: Any, tmp_path: Path) -> None:
     assert "x &lt; y &amp; z" in page
     assert "<p>One.</p><p>Two.</p>" in page
     assert page.count("<svg") == page.count('role="img"') == len(plots) == 5
+    assert (
+        page.count("<title>") == 1 + sum(len(one.data) for one in plots if one.name != "few-shot") + 4
+    )  # squares of a source with itself
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
     assert page.count("<table") == 3
     results = json.loads((tmp_path / "results.json").read_text("utf-8"))

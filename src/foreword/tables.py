@@ -20,6 +20,11 @@ def value(number: float | None, digits: int = 3) -> str:
     return text.replace("0.", ".", 1) if text.removeprefix("−").startswith("0.") else text
 
 
+def top(numbers: Iterable[float | None]) -> str:
+    """The greatest measure as it is printed, so that values printed alike are marked alike."""
+    return value(max((number for number in numbers if number is not None), default=None))
+
+
 def difference(number: float | None) -> str:
     """A difference with its sign: `+.069`, `−.012`, `.000`."""
     text = value(number)

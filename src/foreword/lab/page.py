@@ -12,8 +12,7 @@ from foreword.lab.records import BenchmarkCell
 from foreword.lab.statistics import Interval, Summaries, Summary, Verdict, macro_mean, only, seed_means
 from foreword.report.drawing import Plot
 from foreword.report.html import document, fill
-from foreword.report.results import top
-from foreword.tables import Table, TableCell
+from foreword.tables import Table, TableCell, top
 
 
 def summary_table(summaries: Summaries, title: str = "Means over the targets") -> Table:

@@ -110,18 +110,20 @@ def gain_by_similarity(
     points = [(near[key], gains[key]) for key in keys]
     genres = {cell.target: cell.genre for cell in cells}
     rho = rank_correlation(*map(list, zip(*points, strict=True)))
+    pairs = [(system.removeprefix(SINGLE), target) for system, target in keys]
+    short = short_names(name for pair in pairs for name in pair)
+    names = [" → ".join(short[name] for name in (pair if len(chosen) > 1 else pair[1:])) for pair in pairs]
+    told = {}
     title = f"Gain in {measure} against similarity"
     with canvas(7.0, 4.6, title) as (figure, axes):
         for place, genre in enumerate(sorted({genres[target] for _, target in keys})):
-            own = [point for point, key in zip(points, keys, strict=True) if genres[key[1]] == genre]
-            dots(axes, own, place, genre)
+            own = [number for number, (_, target) in enumerate(keys) if genres[target] == genre]
+            dots(axes, [points[number] for number in own], place, genre)
+            told[f"dots-{place}"] = [f"{names[number]}: {difference(points[number][1])}" for number in own]
         axes.margins(0.1)
         value_axis(axes, f"difference in {measure} from {baseline}", signs=True)
         axes.set_xlabel("similarity of the target's documents to the source's (cosine)")
         legend(figure, 4, title="genre of the target")
-        pairs = [(system.removeprefix(SINGLE), target) for system, target in keys]
-        short = short_names(name for pair in pairs for name in pair)
-        names = [" → ".join(short[name] for name in (pair if len(chosen) > 1 else pair[1:])) for pair in pairs]
         label_points(axes, points, {number: names[number] for number in standing_out([gain for _, gain in points])})
     correlated = "" if rho is None else f" Spearman's rank correlation {signed(rho)} over {len(points)} points."
     some = f" Named: the {EXTREMES} points at each end." if len(points) > LABELLED else ""
@@ -130,7 +132,7 @@ def gain_by_similarity(
         {"system": system, "target": target, "similarity": x, "difference": y}
         for (system, target), (x, y) in zip(keys, points, strict=True)
     ]
-    return Plot("gain-by-similarity", title, caption, data, figure)
+    return Plot("gain-by-similarity", title, caption, data, figure, hover=told)
 
 
 def few_shot_families(cells: Sequence[BenchmarkCell]) -> dict[str, dict[str, str]]:
@@ -216,7 +218,7 @@ def gain_by_cost(summaries: Summaries, what: Literal["parameters", "seconds"]) -
     for number, (row, _) in enumerate(rows):
         groups.setdefault(_NO_LABELS if row.labels == (0,) else _LABELS, []).append(number)
     costs = [row.trained_parameters if what == "parameters" else row.seconds for row, _ in rows]
-    title = f"Gain in {measure} against {title}"
+    title, told = f"Gain in {measure} against {title}", {}
     with canvas(7.0, 4.8, title) as (figure, axes):
         places = log_axis(axes, costs)
         points = [(x, gain.mean) for x, (_, gain) in zip(places, rows, strict=True)]
@@ -224,6 +226,7 @@ def gain_by_cost(summaries: Summaries, what: Literal["parameters", "seconds"]) -
             axes.plot([x, x], [gain.low, gain.high], color=SOFT, alpha=0.35, linewidth=1.3, zorder=2)
         for place, (name, own) in enumerate(groups.items()):
             dots(axes, [points[number] for number in own], place, name)
+            told[f"dots-{place}"] = [f"{rows[number][0].system}: {difference(points[number][1])}" for number in own]
         value_axis(axes, f"difference in {measure} from {baseline}", signs=True)
         axes.set_xlabel(label)
         legend(figure)
@@ -237,7 +240,7 @@ def gain_by_cost(summaries: Summaries, what: Literal["parameters", "seconds"]) -
         {"system": row.system, what: cost, "difference": gain.mean, "low": gain.low, "high": gain.high}
         for (row, gain), cost in zip(rows, costs, strict=True)
     ]
-    return Plot(f"gain-by-{what}", title, caption, data, figure)
+    return Plot(f"gain-by-{what}", title, caption, data, figure, hover=told)
 
 
 def draw_all(folder: Path | str, cells: Sequence[BenchmarkCell], summaries: Summaries) -> list[Plot]:

@@ -318,12 +318,12 @@ def signed(number: float, digits: int = 2) -> str:
 
 
 def dots(axes: Axes, points: Sequence[tuple[float, float]], place: int, name: str | None) -> None:
-    """Points in the colour and shape of their place in the legend."""
+    """Points in the colour and shape of their place in the legend; their `gid` is "dots-" and the place."""
     xs, ys = zip(*points, strict=True)
     colour, marker = LINES[place % len(LINES)], MARKERS[place % len(MARKERS)]
     axes.plot(
         xs, ys, linestyle="none", marker=marker, markersize=5.5, color=colour, markeredgecolor=CARD,
-        markeredgewidth=0.6, label=name, zorder=3,
+        markeredgewidth=0.6, label=name, zorder=3, gid=f"dots-{place}",
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from foreword.tables import NOTHING, Table, TableCell, byte_size, count, difference, duration, p_value, value
+from foreword.tables import NOTHING, Table, TableCell, byte_size, count, difference, duration, p_value, top, value
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -67,11 +67,6 @@ def gather(rows: Sequence[Mapping[str, Any]], measures: Sequence[str], baseline:
                 SystemRow(collection, system, values, gain if compared else None, p if compared else None, *costs)
             )
     return gathered
-
-
-def top(values: Iterable[float | None]) -> str:
-    """The greatest value as it is printed, so that values printed alike are marked alike."""
-    return value(max((number for number in values if number is not None), default=None))
 
 
 def format_table(

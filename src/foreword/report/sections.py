@@ -20,10 +20,9 @@ from foreword.report.results import (
     better_same_worse,
     gather,
     query_gains,
-    top,
     unique,
 )
-from foreword.tables import NOTHING, value
+from foreword.tables import NOTHING, top, value
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -237,22 +236,15 @@ def gates(results: Results) -> Markup | None:
             continue  # not a row for each layer, of one length
         side = str(item.get("side", ""))
         name = f"{item.get('domain', '')}, {_ENCODES.get(side, side)}"
-        plot = plots.gate_map(name, layers, values)
-        parts.append({"name": name, "strongest": _strongest(layers, values), "plot": plot})
+        most, row, column = max((v, -row, -column) for row, line in enumerate(values) for column, v in enumerate(line))
+        means = [sum(line) / len(line) for line in values]
+        highest = means.index(max(means))
+        strongest = (
+            f"most in layer {layers[-row]}, head {1 - column} ({value(most)}); "
+            f"by the mean of its heads in layer {layers[highest]} ({value(means[highest])})"
+        )
+        parts.append({"name": name, "strongest": strongest, "plot": plots.gate_map(name, layers, values)})
     return fill("gates.html", parts=parts) if parts else None
-
-
-def _strongest(layers: Sequence[int], values: Sequence[Sequence[float]]) -> str:
-    """The strongest head and layer, in words."""
-    most, layer, head = max(
-        (number, -row, -column) for row, line in enumerate(values) for column, number in enumerate(line)
-    )
-    means = [sum(line) / len(line) for line in values]
-    highest = means.index(max(means))
-    return (
-        f"most in layer {layers[-layer]}, head {1 - head} ({value(most)}); "
-        f"by the mean of its heads in layer {layers[highest]} ({value(means[highest])})"
-    )
 
 
 def curves(results: Results) -> Markup | None:
