@@ -316,7 +316,7 @@ def test_overload_passes(site, tmp_path):
 
 def test_pauses_double_and_the_server_may_ask_for_longer_ones(site, tmp_path, monkeypatch):
     waited = []
-    monkeypatch.setattr("foreword.downloads.fetch.time.sleep", waited.append)
+    monkeypatch.setattr("time.sleep", waited.append)
     site.faults["/file.bin"] = [status(503), status(503, retry_after="7"), status(503, retry_after="9999")]
     fetch(at(site), tmp_path, Transport())
     assert waited == [1, 7, 30]

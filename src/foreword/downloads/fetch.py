@@ -8,11 +8,10 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from foreword.downloads.archives import extract
@@ -23,6 +22,345 @@ from foreword.terminal import moves_cursor
 
 if TYPE_CHECKING:
     import httpx2
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 1 << 20  # bytes
+_REDIRECTS = 10
+_LONGEST_WAIT = 30.0  # seconds, whatever a server asks for
+_PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses after which the same request may succeed
+
+
+def fetch(
+    resource: Resource,
+    data: Path,
+    transport: Transport = DEFAULT,
+    *,
+    check: Callable[[Path], str] | None = None,
+    skip: Collection[str] = (),
+) -> Path:
+    """The file of a resource, downloaded unless it is there.
+
+    It is compared with the resource's size and hashes; where it has no hash, with those seen at the first
+    download, which `.records/<name>.json` keeps, also when the file is deleted. What has come before a cut is
+    kept as `<name>.part` and continued by the next request, in this process or a later one. Two processes do
+    not download the same file: one waits for the other.
+
+    Args:
+        resource: what to get, and where.
+        data: the data folder, see `data_folder`.
+        transport: mirrors, offline mode, timeout, retries.
+        check: says what is wrong with a file that has come, or an empty string; what it refuses (a server's page
+            in the file's place, say) is not recorded, and the next address is asked. For files without hashes.
+        skip: addresses not to ask.
+
+    Returns:
+        `data / resource.name`.
+
+    Raises:
+        DataError: no URL gave the right file (each is listed with the reason), a file that is there is not the
+            right one, it is not there in offline mode, or there is no room for it.
+    """
+    data = Path(data)
+    path = data / resource.name
+    try:
+        if unchanged(path, resource, read_record(data, resource.name)):
+            return path
+        with locked(data, resource.name):
+            if path.exists():
+                _accept(path, resource, data)
+            else:
+                _Download(resource, data, transport, check).run(skip)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written or read ({error}); choose another data folder (--data FOLDER or FOREWORD_DATA)"
+        ) from error
+    return path
+
+
+def fetch_folder(
+    resource: Resource,
+    data: Path,
+    folder: Path,
+    transport: Transport = DEFAULT,
+    *,
+    limit: int,
+    members: Callable[[str], bool] | None = None,
+) -> Path:
+    """The folder with an archive's files: the one that is there, else made by `fetch` and `extract`, locked.
+
+    Args:
+        resource: the archive.
+        data: the data folder.
+        folder: the unpacked folder, wherever it is to be.
+        transport: see `fetch`.
+        limit: see `extract`.
+        members: see `extract`.
+
+    Raises:
+        DataError: as `fetch` and `extract`.
+    """
+    if folder.is_dir():
+        return folder
+    archive = fetch(resource, data, transport)
+    with locked(data, f"{resource.name}.unpack"):
+        try:
+            return extract(archive, folder, limit=limit, members=members)
+        except DataError as error:
+            if resource.hashed:
+                raise
+            record = record_file(data, resource.name)
+            raise DataError(f"{error}. To download it again, delete {archive} and {record}") from error
+
+
+def _accept(path: Path, resource: Resource, data: Path) -> None:
+    """Verify a file that is there, put by hand or changed since it was downloaded, and record it."""
+    before = read_record(data, resource.name)
+    got = measure(path, resource.name, before.url if before else "")
+    if wrong := problem(got, resource, before, record_file(data, resource.name)):
+        raise DataError(f"{wrong}. To download it again, move this file away", path=path)
+    write_record(data, got)
+
+
+class RejectedError(Exception):
+    """An address does not give the file; the message says why."""
+
+
+class _InterruptionError(Exception):
+    """This request failed, another may not; `wait` is the pause (seconds) that the server asked for, if any."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+class _Download:
+    """One file on its way, from any of its addresses.
+
+    The transport is httpx (as `httpx2`, which huggingface_hub brings): connections, redirects, proxies, certificates,
+    timeouts. What it has not, and the download libraries at hand do not check, is here: to go on with a part only
+    when the server's answer shows that it belongs to the same file.
+    """
+
+    def __init__(
+        self, resource: Resource, data: Path, transport: Transport, check: Callable[[Path], str] | None
+    ) -> None:
+        self.resource, self.data, self.transport, self.check = resource, data, transport, check
+        self.path, self.part = data / resource.name, Part(data, resource.name)
+        self.before = read_record(data, resource.name)
+        # The whole will be compared with a hash, so that a part from another address may be continued.
+        self.verified = resource.hashed or self.before is not None
+
+    def run(self, skip: Collection[str]) -> None:
+        """Try every address in turn."""
+        resource, transport, part = self.resource, self.transport, self.part
+        addresses = [url for url in transport.addresses(resource) if url not in skip]
+        if transport.is_offline:
+            addresses = [url for url in addresses if _is_local(url)]  # a local mirror needs no network
+        if resource.size is not None and addresses:
+            check_space(self.path.parent, resource.size - min(part.length, resource.size), resource.name)
+        failures: list[str] = []
+        for url in addresses:
+            try:
+                self._from_one(url)
+            except RejectedError as rejected:
+                failures.append(f"{url}: {rejected}")
+            else:
+                for failure in failures:
+                    log.warning("%s was not to be had from %s", resource.name, failure)
+                return
+        raise DataError(self._failed(failures))
+
+    def _from_one(self, url: str) -> None:
+        """Bring the file from one address, or raise `RejectedError`; parts put together wrongly have one more try."""
+        record_path = record_file(self.data, self.resource.name)
+        for _ in range(2):
+            joined = self._copy(url) if _is_local(url) else self._complete(url)
+            got = measure(self.part.path, self.resource.name, url)
+            wrong = problem(got, self.resource, self.before, record_path)
+            if not wrong and self.check is not None:
+                wrong = self.check(self.part.path)
+            if not wrong:
+                write_record(self.data, got)
+                self.part.finish(self.path)
+                return
+            self.part.discard()
+            if not joined:
+                break
+        raise RejectedError(wrong)
+
+    def _failed(self, failures: Sequence[str]) -> str:
+        listed = "".join(f"\n  {failure}" for failure in failures)
+        if self.transport.is_offline:
+            forbidden = f"offline mode (--offline or {OFFLINE}=1) forbids to download it"
+            why = f"is not there, and {forbidden}; looked for {self.path}"
+        else:
+            why = "could not be downloaded:" if failures else "has no known address"
+        urls, part = self.resource.urls, self.part
+        kept = f" What came so far is kept in {part.path} and continued the next time." if part.length else ""
+        known = "" if not urls or failures else f" It is at {' or '.join(urls)}."
+        return (
+            f"{self.resource.name} {why}{listed}\n"
+            f"Get it by hand and put it at {self.path}, or name a mirror in {MIRRORS} (base URLs).{known}{kept}"
+        )
+
+    # -- over the network ------------------------------------------------------------------------------------------
+
+    def _complete(self, url: str) -> bool:
+        """Bring all that is missing of the part, trying again as long as that brings something new.
+
+        Returns:
+            Whether bytes of more than one request were put together.
+        """
+        import httpx2
+
+        part, transport = self.part, self.transport
+        furthest, fruitless, joined = part.resumes(url, self.verified), 0, False
+        try:
+            with httpx2.Client(follow_redirects=True, max_redirects=_REDIRECTS, timeout=transport.timeout) as client:
+                while True:
+                    joined |= part.resumes(url, self.verified) > 0
+                    try:
+                        self._request(client, url)
+                        return joined
+                    except _InterruptionError as interrupted:
+                        # A server that always sends the same beginning brings nothing new either.
+                        fruitless = 0 if part.length > furthest else fruitless + 1
+                        furthest = max(furthest, part.length)
+                        if fruitless >= transport.tries:
+                            raise RejectedError(str(interrupted)) from interrupted
+                        pause = transport.pause * 2 ** max(0, fruitless - 1)
+                        time.sleep(min(_LONGEST_WAIT, pause if interrupted.wait is None else interrupted.wait))
+        except httpx2.TooManyRedirects as error:
+            raise RejectedError(f"it redirects more than {_REDIRECTS} times") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
+            raise RejectedError(str(error) or type(error).__name__) from error
+
+    def _request(self, client: httpx2.Client, url: str) -> None:
+        """One request: for the rest of the part, or for the whole file."""
+        import httpx2
+
+        part, before = self.part, self.part.origin
+        have = part.resumes(url, self.verified)
+        if have and part.whole:
+            return
+        headers = {"User-Agent": "foreword", "Accept-Encoding": "identity"}  # a range is one of the file's own bytes
+        if have:
+            headers["Range"] = f"bytes={have}-"
+            if before is not None and before.url == url and before.validator is not None:
+                headers["If-Range"] = before.validator  # the rest only if the file is still the same
+        try:
+            with client.stream("GET", url, headers=headers) as answer:
+                origin = self._origin(answer, url, have)
+                if origin is None:  # all there
+                    return
+                kept = have if answer.status_code == httpx2.codes.PARTIAL_CONTENT else 0
+                self._receive(answer.iter_raw(), origin, kept)
+        except (httpx2.NetworkError, httpx2.TimeoutException, httpx2.RemoteProtocolError) as error:
+            raise _InterruptionError(f"{str(error) or type(error).__name__}; {part.came}") from error
+        if part.origin is not None and part.origin.size is not None and not part.whole:
+            raise _InterruptionError(f"cut off; {part.came}")
+
+    def _origin(self, answer: httpx2.Response, url: str, have: int) -> Origin | None:
+        """What the answer says of the file; None when it says that the part is the whole of it."""
+        code, before = answer.status_code, self.part.origin
+        if code == 200:
+            return Origin(url, _validator(answer), _number(answer.headers.get("Content-Length", "")))
+        if code == 206 and have and before is not None:
+            if not _continues(answer, url, before, have):
+                self.part.discard()
+                raise _InterruptionError("the file has changed at the server since its first part came")
+            return before
+        if code == 416 and have and before is not None:
+            match = re.fullmatch(r"bytes \*/(\d+)", answer.headers.get("Content-Range", ""))
+            if before.size is None and match and int(match[1]) == have:
+                return None
+            self.part.discard()
+            raise _InterruptionError(f"the server has no bytes after the first {have}; it promised {before.size}")
+        reason = f"{code} {answer.reason_phrase}".strip()
+        if code in _PASSING:
+            raise _InterruptionError(reason, _number(answer.headers.get("Retry-After", "")))
+        raise RejectedError(reason)
+
+    # -- on this machine -------------------------------------------------------------------------------------------
+
+    def _copy(self, url: str) -> bool:
+        """Copy a file of this machine (or of a mounted disk) into the part; nothing is put together."""
+        from urllib.request import url2pathname
+
+        try:
+            split = urlsplit(url)
+        except ValueError as error:
+            raise RejectedError(str(error)) from error
+        if split.netloc not in ("", "localhost"):
+            raise RejectedError(f"a file on another machine ({split.netloc}) cannot be read; write file:///path")
+        source = Path(url2pathname(split.path))
+        try:
+            file = source.open("rb")
+        except OSError as error:
+            raise RejectedError(str(error.strerror)) from error
+        with file:
+            self._receive(iter(lambda: file.read(_CHUNK), b""), Origin(url, None, source.stat().st_size), 0)
+        if not self.part.whole:
+            raise RejectedError(f"it became shorter while it was copied; {self.part.came}")
+        return False
+
+    def _receive(self, chunks: Iterator[bytes], origin: Origin, kept: int) -> None:
+        """Write what comes as it comes, so that a cut loses none of it; more than a known size is not taken.
+
+        Args:
+            chunks: what comes.
+            origin: what is said of the whole file.
+            kept: bytes that are there and stay; 0: begin anew.
+        """
+        from tqdm import tqdm
+
+        size, resource = origin.size, self.resource
+        if None not in (size, resource.size) and size != resource.size:
+            raise RejectedError(f"it has {size} bytes there, expected {resource.size}")
+        check_space(self.path.parent, max(0, (size or 0) - kept), resource.name)
+        most = resource.size if resource.size is not None else size
+        bar = tqdm(  # as `foreword.terminal` shows its own
+            desc=resource.name, initial=kept, total=size, delay=2.0, leave=False, file=sys.stderr,
+            unit="B", unit_scale=True, unit_divisor=1000, disable=self.transport.quiet or not moves_cursor(),
+        )  # fmt: skip
+        with self.part.go_on() if kept else self.part.begin(origin) as file, bar:
+            for chunk in chunks:
+                kept += len(chunk)
+                if most is not None and kept > most:
+                    raise RejectedError(f"it sends more than the {most} bytes expected")
+                file.write(chunk)
+                file.flush()
+                bar.update(len(chunk))
+
+
+def _is_local(url: str) -> bool:
+    """Whether an address needs no network."""
+    return url.casefold().startswith("file:")
+
+
+def _continues(answer: httpx2.Response, url: str, before: Origin, have: int) -> bool:
+    """Whether an answer's bytes are those after the first `have` of the same file, as far as it says."""
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("Content-Range", ""))
+    if match is None or int(match[1]) != have:
+        return False
+    if before.size is not None and _number(match[3]) not in (None, before.size):
+        return False
+    validator = _validator(answer)
+    return before.url != url or None in (validator, before.validator) or validator == before.validator
+
+
+def _validator(answer: httpx2.Response) -> str | None:
+    """What stands for the file's exact bytes: a strong ETag, else the date of its last change."""
+    etag: str | None = answer.headers.get("ETag")
+    if etag is not None and etag.startswith('"'):
+        return etag
+    changed: str | None = answer.headers.get("Last-Modified")
+    return changed
+
+
+def _number(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text.strip()) else None
 
 
 # The part of a file that has come so far, and what is needed to ask for the rest.
@@ -78,6 +416,13 @@ class Part:
         origin = self.origin
         return origin is not None and self.length == origin.size
 
+    @property
+    def came(self) -> str:
+        """How much has come, in words."""
+        origin = self.origin
+        whole = "" if origin is None or origin.size is None else f" of {origin.size}"
+        return f"{self.length}{whole} bytes came"
+
     def begin(self, origin: Origin) -> IO[bytes]:
         """Open it empty, for a file whose first byte comes next."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,240 +445,7 @@ class Part:
         self._origin.unlink(missing_ok=True)
 
 
-# Bring one file from one URL into its part, over as many requests as that takes.
-#
-# The transport is httpx (as `httpx2`, which huggingface_hub brings): connections, redirects, proxies, certificates,
-# timeouts. What it has not, and the download libraries at hand do not check, is here: to go on with a part only
-# when the server's answer shows that it belongs to the same file.
-
-
-_CHUNK = 1 << 20  # bytes
-_REDIRECTS = 10
-_LONGEST_WAIT = 30.0  # seconds, whatever a server asks for
-_PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses after which the same request may succeed
-
-
-class RejectedError(Exception):
-    """This URL does not give the file; the message says why."""
-
-
-class _InterruptionError(Exception):
-    """This request failed, another may not; `wait` is the pause (seconds) that the server asked for, if any."""
-
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait = wait
-
-
-def complete(url: str, part: Part, resource: Resource, transport: Transport, *, verified: bool) -> bool:
-    """Bring all that is missing of a part, trying again as long as that brings something new.
-
-    Args:
-        url: `http`, `https` or `file`.
-        part: what came before, also in an earlier process or from another URL.
-        resource: for its name, and its size where that is known.
-        transport: see `Transport`.
-        verified: the whole will be compared with a hash; a part from another URL may be continued then.
-
-    Returns:
-        Whether bytes of more than one request were put together.
-
-    Raises:
-        RejectedError: the URL is given up.
-        DataError: no room on the disk.
-    """
-    if is_local(url):
-        _copy(url, part, resource, transport)
-        return False
-    furthest, fruitless, joined = part.resumes(url, verified), 0, False
-    with _client(url, transport) as client:
-        while True:
-            joined |= part.resumes(url, verified) > 0
-            try:
-                _request(client, url, part, resource, transport, verified)
-                return joined
-            except _InterruptionError as interrupted:
-                # A server that always sends the same beginning brings nothing new either.
-                fruitless = 0 if part.length > furthest else fruitless + 1
-                furthest = max(furthest, part.length)
-                if fruitless >= transport.tries:
-                    raise RejectedError(str(interrupted)) from interrupted
-                pause = transport.pause * 2 ** max(0, fruitless - 1)
-                time.sleep(min(_LONGEST_WAIT, pause if interrupted.wait is None else interrupted.wait))
-
-
-def is_local(url: str) -> bool:
-    """Whether an address needs no network."""
-    return url.casefold().startswith("file:")
-
-
-@contextmanager
-def _client(url: str, transport: Transport) -> Iterator[httpx2.Client]:
-    """A client whose errors are RejectedError where another request would not help."""
-    import httpx2
-
-    try:
-        with httpx2.Client(follow_redirects=True, max_redirects=_REDIRECTS, timeout=transport.timeout) as client:
-            yield client
-    except httpx2.TooManyRedirects as error:
-        raise RejectedError(f"it redirects more than {_REDIRECTS} times") from error
-    except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
-        raise RejectedError(_described(error)) from error
-
-
-def _request(
-    client: httpx2.Client, url: str, part: Part, resource: Resource, transport: Transport, verified: bool
-) -> None:
-    """One request: for the rest of the part, or for the whole file."""
-    import httpx2
-
-    have = part.resumes(url, verified)
-    if have and part.whole:
-        return
-    headers = {"User-Agent": "foreword", "Accept-Encoding": "identity"}  # a range is one of the file's own bytes
-    if have:
-        headers |= _range(part, url, have)
-    try:
-        with client.stream("GET", url, headers=headers) as answer:
-            origin = _origin(answer, url, part, have)
-            if origin is None:  # all there
-                return
-            _check_size(origin.size, resource)
-            kept = have if answer.status_code == httpx2.codes.PARTIAL_CONTENT else 0
-            check_space(part.path.parent, max(0, (origin.size or 0) - kept), resource.name)
-            with part.go_on() if kept else part.begin(origin) as file:
-                _receive(answer.iter_raw(), file, kept, origin.size, resource, transport)
-    except (httpx2.NetworkError, httpx2.TimeoutException, httpx2.RemoteProtocolError) as error:
-        raise _InterruptionError(f"{_described(error)}; {_came(part)}") from error
-    if part.origin is not None and part.origin.size is not None and not part.whole:
-        raise _InterruptionError(f"cut off; {_came(part)}")
-
-
-def _range(part: Part, url: str, have: int) -> dict[str, str]:
-    """Ask for what comes after the bytes that are there, if the file is still the same."""
-    headers = {"Range": f"bytes={have}-"}
-    origin = part.origin
-    if origin is not None and origin.url == url and origin.validator is not None:
-        headers["If-Range"] = origin.validator
-    return headers
-
-
-def _origin(answer: httpx2.Response, url: str, part: Part, have: int) -> Origin | None:
-    """What the answer says of the file; None when it says that the part is the whole of it."""
-    code = answer.status_code
-    before = part.origin
-    if code == 200:
-        return Origin(url, _validator(answer), _number(answer.headers.get("Content-Length", "")))
-    if code == 206 and have and before is not None:
-        if not _continues(answer, url, before, have):
-            part.discard()
-            raise _InterruptionError("the file has changed at the server since its first part came")
-        return before
-    if code == 416 and have and before is not None:
-        match = re.fullmatch(r"bytes \*/(\d+)", answer.headers.get("Content-Range", ""))
-        if before.size is None and match and int(match[1]) == have:
-            return None
-        part.discard()
-        raise _InterruptionError(f"the server has no bytes after the first {have}; it promised {before.size}")
-    reason = f"{code} {answer.reason_phrase}".strip()
-    if code in _PASSING:
-        raise _InterruptionError(reason, _number(answer.headers.get("Retry-After", "")))
-    raise RejectedError(reason)
-
-
-def _continues(answer: httpx2.Response, url: str, before: Origin, have: int) -> bool:
-    """Whether an answer's bytes are those after the first `have` of the same file, as far as it says."""
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("Content-Range", ""))
-    if match is None or int(match[1]) != have:
-        return False
-    if before.size is not None and _number(match[3]) not in (None, before.size):
-        return False
-    validator = _validator(answer)
-    return before.url != url or None in (validator, before.validator) or validator == before.validator
-
-
-def _validator(answer: httpx2.Response) -> str | None:
-    """What stands for the file's exact bytes: a strong ETag, else the date of its last change."""
-    etag: str | None = answer.headers.get("ETag")
-    if etag is not None and etag.startswith('"'):
-        return etag
-    changed: str | None = answer.headers.get("Last-Modified")
-    return changed
-
-
-def _receive(
-    chunks: Iterator[bytes], file: IO[bytes], kept: int, size: int | None, resource: Resource, transport: Transport
-) -> None:
-    """Write what comes as it comes, so that a cut loses none of it, with a bar; more than a known size is not taken."""
-    most = resource.size if resource.size is not None else size
-    got = kept
-    with _bar(resource.name, kept, size, transport) as bar:
-        for chunk in chunks:
-            got += len(chunk)
-            if most is not None and got > most:
-                raise RejectedError(f"it sends more than the {most} bytes expected")
-            file.write(chunk)
-            file.flush()
-            bar.update(len(chunk))
-
-
-def _bar(name: str, kept: int, size: int | None, transport: Transport) -> Any:
-    """A progress bar in bytes, shown as `foreword.terminal` shows its own."""
-    from tqdm import tqdm
-
-    disable = transport.quiet or not moves_cursor()
-    units = {"unit": "B", "unit_scale": True, "unit_divisor": 1000}
-    return tqdm(desc=name, initial=kept, total=size, delay=2.0, leave=False, disable=disable, file=sys.stderr, **units)
-
-
-def _copy(url: str, part: Part, resource: Resource, transport: Transport) -> None:
-    """Copy a file of this machine (or of a mounted disk)."""
-    from urllib.request import url2pathname
-
-    try:
-        split = urlsplit(url)
-    except ValueError as error:
-        raise RejectedError(str(error)) from error
-    if split.netloc not in ("", "localhost"):
-        raise RejectedError(f"a file on another machine ({split.netloc}) cannot be read; write file:///path")
-    source = Path(url2pathname(split.path))
-    try:
-        file = source.open("rb")
-    except OSError as error:
-        raise RejectedError(str(error.strerror)) from error
-    with file:
-        size = source.stat().st_size
-        _check_size(size, resource)
-        check_space(part.path.parent, size, resource.name)
-        with part.begin(Origin(url, None, size)) as copy:
-            _receive(iter(lambda: file.read(_CHUNK), b""), copy, 0, size, resource, transport)
-    if not part.whole:
-        raise RejectedError(f"it became shorter while it was copied; {_came(part)}")
-
-
-def _check_size(size: int | None, resource: Resource) -> None:
-    if None not in (size, resource.size) and size != resource.size:
-        raise RejectedError(f"it has {size} bytes there, expected {resource.size}")
-
-
-def _came(part: Part) -> str:
-    origin = part.origin
-    whole = "" if origin is None or origin.size is None else f" of {origin.size}"
-    return f"{part.length}{whole} bytes came"
-
-
-def _number(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[0-9]{1,18}", text.strip()) else None
-
-
-def _described(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
 # Whether a file's bytes are the right ones: by the hashes known before, or those seen at the first download.
-
-
-_VERIFY_CHUNK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -356,7 +468,7 @@ def measure(path: Path, name: str, url: str) -> Record:
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     size = 0
     with path.open("rb") as file:
-        while chunk := file.read(_VERIFY_CHUNK):
+        while chunk := file.read(_CHUNK):
             size += len(chunk)
             md5.update(chunk)
             sha256.update(chunk)
@@ -408,170 +520,4 @@ def problem(got: Record, resource: Resource, before: Record | None, record_path:
     return (
         f"other bytes than at the first download: sha256 {got.sha256} ({got.size} bytes), expected {before.sha256} "
         f"({before.size} bytes); to trust the new file, delete the record {record_path}"
-    )
-
-
-log = logging.getLogger(__name__)
-
-
-def fetch(
-    resource: Resource,
-    data: Path,
-    transport: Transport = DEFAULT,
-    *,
-    check: Callable[[Path], str] | None = None,
-    skip: Collection[str] = (),
-) -> Path:
-    """The file of a resource, downloaded unless it is there.
-
-    It is compared with the resource's size and hashes; where it has no hash, with those seen at the first
-    download, which `.records/<name>.json` keeps, also when the file is deleted. What has come before a cut is
-    kept as `<name>.part` and continued by the next request, in this process or a later one. Two processes do
-    not download the same file: one waits for the other.
-
-    Args:
-        resource: what to get, and where.
-        data: the data folder, see `data_folder`.
-        transport: mirrors, offline mode, timeout, retries.
-        check: says what is wrong with a file that has come, or an empty string; what it refuses (a server's page
-            in the file's place, say) is not recorded, and the next address is asked. For files without hashes.
-        skip: addresses not to ask.
-
-    Returns:
-        `data / resource.name`.
-
-    Raises:
-        DataError: no URL gave the right file (each is listed with the reason), a file that is there is not the
-            right one, it is not there in offline mode, or there is no room for it.
-    """
-    data = Path(data)
-    path = data / resource.name
-    try:
-        if unchanged(path, resource, read_record(data, resource.name)):
-            return path
-        with locked(data, resource.name):
-            if path.exists():
-                _accept(path, resource, data)
-            else:
-                _download(path, resource, data, transport, check, skip)
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be written or read ({error}); choose another data folder (--data FOLDER or FOREWORD_DATA)"
-        ) from error
-    return path
-
-
-def fetch_folder(
-    resource: Resource,
-    data: Path,
-    folder: Path,
-    transport: Transport = DEFAULT,
-    *,
-    limit: int,
-    members: Callable[[str], bool] | None = None,
-) -> Path:
-    """The folder with an archive's files: the one that is there, else made by `fetch` and `extract`, locked.
-
-    Args:
-        resource: the archive.
-        data: the data folder.
-        folder: the unpacked folder, wherever it is to be.
-        transport: see `fetch`.
-        limit: see `extract`.
-        members: see `extract`.
-
-    Raises:
-        DataError: as `fetch` and `extract`.
-    """
-    if folder.is_dir():
-        return folder
-    archive = fetch(resource, data, transport)
-    with locked(data, f"{resource.name}.unpack"):
-        try:
-            return extract(archive, folder, limit=limit, members=members)
-        except DataError as error:
-            if resource.hashed:
-                raise
-            record = record_file(data, resource.name)
-            raise DataError(f"{error}. To download it again, delete {archive} and {record}") from error
-
-
-def _accept(path: Path, resource: Resource, data: Path) -> None:
-    """Verify a file that is there, put by hand or changed since it was downloaded, and record it."""
-    before = read_record(data, resource.name)
-    got = measure(path, resource.name, before.url if before else "")
-    if wrong := problem(got, resource, before, record_file(data, resource.name)):
-        raise DataError(f"{wrong}. To download it again, move this file away", path=path)
-    write_record(data, got)
-
-
-def _download(
-    path: Path,
-    resource: Resource,
-    data: Path,
-    transport: Transport,
-    check: Callable[[Path], str] | None,
-    skip: Collection[str],
-) -> None:
-    """Try every address in turn."""
-    addresses = [url for url in transport.addresses(resource) if url not in skip]
-    if transport.is_offline:
-        addresses = [url for url in addresses if is_local(url)]  # a local mirror needs no network
-    part = Part(data, resource.name)
-    if resource.size is not None and addresses:
-        check_space(path.parent, resource.size - min(part.length, resource.size), resource.name)
-    failures: list[str] = []
-    for url in addresses:
-        try:
-            _from_one(url, path, part, resource, data, transport, check)
-        except RejectedError as rejected:
-            failures.append(f"{url}: {rejected}")
-        else:
-            for failure in failures:
-                log.warning("%s was not to be had from %s", resource.name, failure)
-            return
-    raise DataError(_failed(path, part, resource, transport, failures))
-
-
-def _from_one(
-    url: str,
-    path: Path,
-    part: Part,
-    resource: Resource,
-    data: Path,
-    transport: Transport,
-    check: Callable[[Path], str] | None,
-) -> None:
-    """Bring the file from one address, or raise `RejectedError`; parts put together wrongly have one more try."""
-    before = read_record(data, resource.name)
-    verified = resource.hashed or before is not None
-    for _ in range(2):
-        joined = complete(url, part, resource, transport, verified=verified)
-        got = measure(part.path, resource.name, url)
-        wrong = problem(got, resource, before, record_file(data, resource.name))
-        if not wrong and check is not None:
-            wrong = check(part.path)
-        if not wrong:
-            write_record(data, got)
-            part.finish(path)
-            return
-        part.discard()
-        if not joined:
-            break
-    raise RejectedError(wrong)
-
-
-def _failed(path: Path, part: Part, resource: Resource, transport: Transport, failures: list[str]) -> str:
-    listed = "".join(f"\n  {failure}" for failure in failures)
-    if transport.is_offline:
-        why = f"is not there, and offline mode (--offline or {OFFLINE}=1) forbids to download it; looked for {path}"
-    elif failures:
-        why = "could not be downloaded:"
-    else:
-        why = "has no known address"
-    kept = f" What came so far is kept in {part.path} and continued the next time." if part.length else ""
-    known = "" if not resource.urls or failures else f" It is at {' or '.join(resource.urls)}."
-    return (
-        f"{resource.name} {why}{listed}\n"
-        f"Get it by hand and put it at {path}, or name a mirror in {MIRRORS} (base URLs).{known}{kept}"
     )
