@@ -15,7 +15,7 @@ from collections import namedtuple
 
 import pytest
 
-from foreword.downloads import extract
+from foreword.downloads.archives import extract
 from foreword.errors import DataError
 
 FILES = {"a.txt": b"first", "sub/b.txt": b"second" * 1000, "sub/deep/empty": b""}

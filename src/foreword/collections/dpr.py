@@ -11,9 +11,9 @@ import gzip
 import hashlib
 import json
 import shutil
+import sqlite3
 import warnings
 import zlib
-from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +38,7 @@ from foreword.terminal import track
 
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
+_SIGNED = 1 << 63  # what is taken from a digest: SQLite's numbers have a sign
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,52 +153,33 @@ def _kind(value: Any) -> str:
     return "null" if value is None else type(value).__name__
 
 
-# A dictionary of numbers for what is met by the million.
-
-
 class DigestTable:
-    """A dictionary from 64-bit digests to 64-bit numbers in 16 bytes a place, at most two thirds of them taken.
+    """A dictionary from 64-bit digests to 64-bit numbers for millions of them, in a temporary file of SQLite's.
 
-    Keys must be digests: their lowest bits choose the place, so numbers in a pattern make it slow. A Python
-    dictionary of as many numbers takes some 170 bytes each.
+    A Python dictionary takes some 170 bytes for each.
     """
 
     def __init__(self) -> None:
-        self._taken = 0
-        self._mask = 0xFFFF
-        self._keys = array("Q", bytes(8 << 16))  # 0: a free place
-        self._values = array("Q", bytes(8 << 16))
+        self._file = sqlite3.connect("", isolation_level=None)
+        self._file.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA cache_size = -32000;"  # KiB
+            "CREATE TABLE digests (key INTEGER PRIMARY KEY, value INTEGER); BEGIN"
+        )
+
+    def __del__(self) -> None:
+        self._file.close()  # and is deleted
 
     def __len__(self) -> int:
-        return self._taken
+        (count,) = self._file.execute("SELECT count(*) FROM digests").fetchone()
+        return int(count)
 
     def setdefault(self, key: int, value: int) -> int | None:
         """The value stored for a key before; None, and `value` is stored, when there was none."""
-        place = self._place(key or 1)  # 0 and 1 share a place: one more chance in 2 ** 63 of a false clash
-        if self._keys[place]:
-            return self._values[place]
-        self._keys[place], self._values[place] = key or 1, value
-        self._taken += 1
-        if 3 * self._taken > 2 * self._mask:
-            self._grow()
-        return None
-
-    def _place(self, key: int) -> int:
-        """Where a key is, or the free place where it would be put: the next one free from its own."""
-        place = key & self._mask
-        while self._keys[place] not in (0, key):
-            place = (place + 1) & self._mask
-        return place
-
-    def _grow(self) -> None:
-        keys, values = self._keys, self._values
-        size = 2 * (self._mask + 1)
-        self._mask = size - 1
-        self._keys, self._values = array("Q", bytes(8 * size)), array("Q", bytes(8 * size))
-        for key, value in zip(keys, values, strict=True):
-            if key:
-                place = self._place(key)
-                self._keys[place], self._values[place] = key, value
+        row = (key - _SIGNED, value - _SIGNED)
+        if self._file.execute("INSERT OR IGNORE INTO digests VALUES (?, ?)", row).rowcount:
+            return None
+        (known,) = self._file.execute("SELECT value FROM digests WHERE key = ?", row[:1]).fetchone()
+        return int(known) + _SIGNED
 
 
 # DPR's training files as a folder in BEIR's layout, made in one pass and bounded memory, and whole or not at all.

@@ -1,42 +1,36 @@
-"""Unpack zip and tar archives that nobody vouches for: inside the folder, files only, within a limit, or not at all."""
+"""Unpack zip and tar archives that nobody vouches for: inside the folder, files only, within a limit, or not at all.
+
+(`tarfile`'s data filter lets links within the folder, Windows' drives and members that come twice pass.)
+"""
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import re
-import shutil
 import stat
+import tarfile
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
 from foreword.downloads.places import check_space
 from foreword.errors import DataError
 
-if TYPE_CHECKING:
-    import tarfile
-    import zipfile
-
 _CHUNK = 1 << 20  # bytes
-_BLOCK = 512  # bytes of a tar header
 _ENCRYPTED = 0x1  # the bit of a zip member's flags
 _NO_FILE = "is a link or device, not a file"
-
-
-@dataclass(frozen=True)
-class _Member:
-    """A member of an archive that is no folder."""
-
-    name: str
-    size: int
-    """Bytes, as the archive's header has it, which may be wrong."""
-    refusal: str
-    """Why it is not unpacked, or empty."""
-    open: Callable[[], IO[bytes]]
+_BROKEN = (
+    zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError,
+    NotImplementedError,  # an unknown compression
+)  # fmt: skip
 
 
 def extract(
@@ -71,30 +65,31 @@ def extract(
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
             with _opened(archive, limit) as found:
                 _unpack(found, Path(temporary) / "files", archive, limit, members)
-            _put(Path(temporary) / "files", folder)
-    except _errors() as error:
+            try:
+                (Path(temporary) / "files").rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was quicker
+                    raise
+    except _BROKEN as error:
         raise DataError(f"cannot be unpacked ({str(error) or type(error).__name__})", path=archive) from error
     return folder
 
 
-def _errors() -> tuple[type[Exception], ...]:
-    """What the standard library raises for broken archives."""
-    import lzma
-    import tarfile
-    import zipfile
+@dataclass(frozen=True)
+class _Member:
+    """A member of an archive that is no folder."""
 
-    zips = (zipfile.BadZipFile, NotImplementedError)  # the latter: an unknown compression
-    return (*zips, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError)
+    name: str
+    size: int
+    """Bytes, as the archive's header has it, which may be wrong."""
+    refusal: str
+    """Why it is not unpacked, or empty."""
+    open: Callable[[], IO[bytes]]
 
 
 @contextmanager
 def _opened(archive: Path, limit: int) -> Iterator[Iterable[_Member]]:
     """The members of an archive, whose kind its first bytes tell."""
-    import bz2
-    import gzip
-    import lzma
-    import zipfile
-
     with archive.open("rb") as file:
         start = file.read(6)
         file.seek(0)
@@ -102,10 +97,8 @@ def _opened(archive: Path, limit: int) -> Iterator[Iterable[_Member]]:
             with zipfile.ZipFile(file) as zipped:
                 yield _zip_members(zipped)
             return
-        content: Any = file
-        for magic, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open)):
-            if start.startswith(magic):
-                content = opener(file)
+        openers = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
+        content: Any = next((opener(file) for magic, opener in openers if start.startswith(magic)), file)
         yield _tar_members(_Reader(content), archive, limit)
 
 
@@ -121,8 +114,6 @@ def _zip_members(zipped: zipfile.ZipFile) -> Iterator[_Member]:
 
 def _tar_members(content: _Reader, archive: Path, limit: int) -> Iterator[_Member]:
     """The members of a tar, which is read to its very end, where its compression has a checksum."""
-    import tarfile
-
     try:
         # It holds nothing that must be closed: the file is the caller's.
         tar = tarfile.open(fileobj=cast(IO[bytes], content), mode="r:")  # noqa: SIM115
@@ -130,21 +121,15 @@ def _tar_members(content: _Reader, archive: Path, limit: int) -> Iterator[_Membe
         raise DataError(f"neither a zip nor a tar archive (plain, gz, bz2, xz): {error}", path=archive) from error
     for info in tar:
         if not info.isdir():
-            refusal = "" if info.isreg() else _NO_FILE
-            yield _Member(info.name, info.size, refusal, partial(_open_in_tar, tar, info))
-    if content.last != bytes(_BLOCK):
+            opened = cast(Callable[[], IO[bytes]], partial(tar.extractfile, info))  # None of what is refused only
+            yield _Member(info.name, info.size, "" if info.isreg() else _NO_FILE, opened)
+    if content.last != bytes(tarfile.BLOCKSIZE):
         raise EOFError("it has no end mark: cut or broken")
     after = 0
     while chunk := content.read(_CHUNK):
         after += len(chunk)
         if after > limit + _CHUNK:
             raise DataError(_too_large(limit), path=archive)
-
-
-def _open_in_tar(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    source = tar.extractfile(info)
-    assert source is not None  # it is a regular file
-    return source
 
 
 class _Reader:
@@ -203,16 +188,6 @@ def _checked(member: _Member, archive: Path) -> PurePosixPath:
     if member.refusal:
         raise DataError(f"refused: the member {name!r} {member.refusal}", path=archive)
     return path
-
-
-def _put(made: Path, folder: Path) -> None:
-    """Give a folder its final name, unless another process was quicker."""
-    try:
-        made.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        shutil.rmtree(made)
 
 
 def _too_large(limit: int) -> str:

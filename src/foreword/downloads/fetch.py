@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from foreword.downloads.archives import extract
 from foreword.downloads.places import DEFAULT, MIRRORS, OFFLINE, Resource, Transport, check_space, locked, record_file
 from foreword.errors import DataError
 from foreword.files import write_json
@@ -100,6 +99,8 @@ def fetch_folder(
     Raises:
         DataError: as `fetch` and `extract`.
     """
+    from foreword.downloads.archives import extract  # with all that it unpacks by, seldom needed
+
     if folder.is_dir():
         return folder
     archive = fetch(resource, data, transport)
