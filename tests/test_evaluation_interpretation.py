@@ -315,9 +315,9 @@ def test_wins_and_losses_by_hand() -> None:
         "gain": pytest.approx(2 / 3),
     }
     assert found.losses[0].as_dict()["relevant"] == "module.d1, gone"  # judged, but not in the collection
-    written = json.loads(json.dumps(found.as_dict()))
-    assert written["measure"] == "RR"
-    assert "module.d0" in render({"searches": written["wins"]})
+    written = json.loads(json.dumps([pair.as_dict() for pair in found.wins]))
+    assert found.measure == "RR"
+    assert "module.d0" in render({"searches": written})
 
 
 def test_the_largest_first_and_equal_ones_by_id() -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from foreword.collections.collection import Collection, Document, Query
 from foreword.errors import DataError, ForewordError
@@ -18,7 +16,6 @@ from foreword.evaluation.evaluate import judged_queries
 from foreword.evaluation.influence import (
     SearchPair,
     TwoViews,
-    WinsAndLosses,
     embed_views,
     token_influence,
     wins_and_losses,
@@ -43,185 +40,14 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
-# The parts of an explanation: two systems' calibration, the words of single queries, and where a prompt acts.
-
-
 BASE = "base"
 """The base model's row."""
 
-_OWN_HITS = 5  # shown of each ranking for the reader's own query
+_HITS, _OWN_HITS = 3, 5  # shown of each ranking, and for the reader's own query
 _SAMPLE = 200  # texts of each side that the gates are measured on
 _K, _BINS = 10, 10  # hits a query that share its certainty, and bins of a reliability curve
 _TAM_K = 5  # of Tam et al. (2207.07087), with 10 bins of equal width and T = 1: PT-Retrieval's script
 _LENGTH = 300  # characters of a document that is shown
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Both systems on one collection: their document vectors, made once, serve every search."""
-
-    encoder: SentenceTransformer
-    collection: Collection
-    split: str
-    views: TwoViews
-    name: str
-    """The prompt's row."""
-    how: Mapping[str, Any]
-    """Further arguments of `encode`."""
-
-    def prompts(self) -> dict[str, Prompt]:
-        """The prompts carried, by name: one, or a mixture's sources."""
-        transformer = transformer_of(self.encoder)
-        return {domain: transformer.prompt(domain) for domain in transformer.domains}
-
-    @property
-    def systems(self) -> tuple[str, str]:
-        """The two rows' names."""
-        return BASE, self.name
-
-    def sides(self) -> list[dict[str, Any]]:
-        """What `dense_run` takes, for each system."""
-        views, quiet = self.views, {**self.how, "quiet": True}
-        pairs = ((None, views.base), (views.route, views.prompted))
-        return [{"route": route, "vectors": (views.doc_ids, vectors), **quiet} for route, vectors in pairs]
-
-    def runs(self, queries: Sequence[Query], k: int) -> dict[str, Run]:
-        """The k best documents of each query by each system."""
-        found = [dense_run(self.encoder, self.collection, queries, k=k, **side) for side in self.sides()]
-        return dict(zip(self.systems, found, strict=True))
-
-
-# -- calibration ---------------------------------------------------------------------------------------------------
-
-
-def calibrations(scene: Scene, candidate: Candidate, runs: Mapping[str, Run]) -> tuple[list[dict[str, Any]], str]:
-    """Each system's calibration with a temperature of dev, and as Tam et al. (2207.07087) define it; a note on T."""
-    qrels = scene.collection.qrels(scene.split)
-    temperatures, note = _temperatures(scene, candidate, set(qrels))
-    source = "T fitted on dev" if temperatures else "T 1, not fitted"
-    places = {
-        "fitted": f"{scene.collection.id} ({source}, {_K} hits)",
-        "pt-retrieval": f"{scene.collection.id} (as PT-Retrieval: T 1, {_TAM_K} hits)",
-    }
-    found, theirs = [], []
-    for system, run in runs.items():
-        temperature = temperatures.get(system, 1.0)
-        # Several relevant hits share a query's certainty; each counts its share, or none could be calibrated.
-        own = calibrate(run, qrels, temperature=temperature, k=_K, bins=_BINS, several="share")
-        head = {"domain": places["fitted"], "system": system, "definition": "fitted"}
-        found.append({**head, **own.as_dict(), "fitted": bool(temperatures)})
-        tam = calibrate(run, qrels, k=_TAM_K, bins=_BINS, several="each").as_dict()
-        kept = ("temperature", "k", "bins", "several", "queries", "unanswered", "hits", "nll", "brier")
-        head = {"domain": places["pt-retrieval"], "system": system, "definition": "pt-retrieval"}
-        curve = {"ece": tam["ece_equal_width"], "curve": tam["curve_equal_width"]}
-        theirs.append({**head, **{name: tam[name] for name in kept}, **curve, "fitted": False})
-    return found + theirs, f"{note}; bins of equal count, as PT-Retrieval of equal width"
-
-
-def _temperatures(scene: Scene, candidate: Candidate, judged: set[str]) -> tuple[dict[str, float], str]:
-    """Each system's temperature by the dev split, and a note; none where there is no dev split apart from this one."""
-    collection = scene.collection
-    if scene.split == "dev" or "dev" not in collection.splits:
-        why = "dev is the split explained" if scene.split == "dev" else f"{collection.id} has no dev split"
-        return {}, f"temperature 1, not fitted: {why}"
-    qrels = collection.qrels("dev")
-    if both := judged & qrels.keys():
-        return {}, f"temperature 1, not fitted: {len(both)} dev queries are in {scene.split}, too"
-    asked = judged_queries(collection, "dev")
-    try:
-        fitted = {
-            system: fit_temperature(run, qrels, _K, several="share") for system, run in scene.runs(asked, _K).items()
-        }
-    except ForewordError as error:
-        return {}, f"temperature 1, not fitted on dev: {error}"
-    also = ", which chose or trained the prompt, too" if candidate.has_used(collection.id, "dev") else ""
-    return fitted, f"temperatures fitted on the {len(asked)} queries of dev{also}"
-
-
-# -- single queries ------------------------------------------------------------------------------------------------
-
-
-def pair_words(scene: Scene, pair: SearchPair, runs: Mapping[str, Run]) -> dict[str, Any]:
-    """The words of a query that was won or lost, by the relevant document that the better system ranks first."""
-    gain = pair.gain or 0.0
-    hits = runs[scene.name if gain > 0 else BASE][pair.query.query_id]
-    relevant, here = {doc.doc_id: doc for doc in pair.relevant}, set(scene.views.doc_ids)
-    known = [doc_id for doc_id, _ in ranked(hits) if doc_id in relevant] + [doc for doc in relevant if doc in here]
-    return _words_of(scene, pair.query, relevant[known[0]], relevant=True, change=gain)
-
-
-def ask(scene: Scene, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The reader's own query: both systems' hits, and its words by the first hit with the prompt."""
-    query = Query("your own", text)
-    before, after = (search(scene.encoder, scene.collection, [text], k=_OWN_HITS, **side)[0] for side in scene.sides())
-    pair = SearchPair(scene.collection.id, query, (), tuple(before), tuple(after), (None, None), scene.systems)
-    told = {**pair.as_dict(), "collection": f"{scene.collection.id}: your own query"}
-    return told, _words_of(scene, query, after[0].document, relevant=None, change=None)
-
-
-def _words_of(
-    scene: Scene, query: Query, doc: Document, *, relevant: bool | None, change: float | None
-) -> dict[str, Any]:
-    """What each word of a query does to a document's margin, by both systems: a record of the report."""
-    views = _without(scene.views, query.query_id) if scene.collection.exclude_self else scene.views
-    found = token_influence(scene.encoder, query.text, views, doc.doc_id, **scene.how).as_dict()
-    return {
-        **found,
-        "words": list(found["words"]),
-        "query_id": query.query_id,
-        "collection": scene.collection.id,
-        "systems": list(scene.systems),
-        "document": doc.name,
-        "text": " ".join(doc.text.split())[:_LENGTH],
-        "relevant": relevant,
-        "change": change,
-    }
-
-
-def _without(views: TwoViews, doc_id: str) -> TwoViews:
-    """The documents without the query itself: it is never a hit, so it is no rival either."""
-    if doc_id not in views.doc_ids:
-        return views
-    place = views.doc_ids.index(doc_id)
-    base = np.delete(views.base, place, axis=0)
-    prompted = base if views.prompted is views.base else np.delete(views.prompted, place, axis=0)
-    return replace(views, doc_ids=views.doc_ids[:place] + views.doc_ids[place + 1 :], base=base, prompted=prompted)
-
-
-# -- layers, heads and vectors -------------------------------------------------------------------------------------
-
-
-def acts(scene: Scene, queries: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Where a gated prompt acts and the words an input prompt lies near; a note on what this prompt has none of."""
-    prompts, gates, near = scene.prompts(), [], []
-    kinds = {prompt.spec.kind for prompt in prompts.values()}
-    notes = {}
-    said = f"this prompt is of kind {' and '.join(sorted(kinds))}" if kinds else "this mixture is the base model alone"
-    if kinds == {"gated"}:
-        step = max(1, len(scene.views.doc_ids) // _SAMPLE)
-        documents = [doc.content for place, doc in enumerate(scene.collection.documents()) if place % step == 0]
-        texts = (list(queries)[:_SAMPLE], documents[:_SAMPLE])
-        gates = [
-            {**found.as_dict(scene.name), "most": _most(found.layers, found.strength)}
-            for found in gate_strengths(scene.encoder, *texts, route=scene.views.route, **scene.how)
-        ]
-    else:
-        notes["gates"] = f"none to show: {said}, and only gated prompts have gates"
-    if kinds == {"input"}:
-        stored = {name: StoredPrompt(prompt, {"domain": name}) for name, prompt in prompts.items()}
-        near = bank_words(scene.encoder, stored).records
-    else:
-        notes["words"] = f"none to show: {said}, and only input prompts have vectors that words can be compared with"
-    return {"gates": gates, "words": near}, notes
-
-
-def _most(layers: Sequence[int], strength: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """The place where a prompt acts most; layers from the bottom and heads, both from 1."""
-    row, head = divmod(int(strength.argmax()), strength.shape[1])
-    return {"layer": layers[row] + 1, "head": head + 1, "strength": round(float(strength[row, head]), 6)}
-
-
-_HITS = 3  # shown of each ranking
 
 
 def explain(
@@ -271,28 +97,31 @@ def explain(
     if not all(text.strip() for text in own):
         raise DataError("one of your own queries is empty; give texts with words")
     candidate = read_candidate(Path(prompt))
-    _refuse_test_labels(candidate, collection, split)
+    if split == "test" and candidate.has_used(collection.id, split):
+        raise DataError(
+            f"{candidate.path} was trained on test queries of {collection.id} (as {', '.join(candidate.trained_on)}); "
+            "explain it on that"
+        )
     asked = judged_queries(collection, split) if collection.splits or not own else []
     k = depth(measures)
     how: dict[str, Any] = {"precision": precision, "batch_size": batch_size}
-    name = candidate.domain if candidate.domain != BASE else "prompt"
     with bare(encoder), carrying(encoder, candidate) as route:
         what = f"documents of {collection.id}"
         views = embed_views(encoder, collection.documents(), route=route, what=what, quiet=quiet, **how)
-        scene = Scene(encoder, collection, split, views, name, how)
-        where, notes = acts(scene, [query.text for query in asked] or own)
+        scene = Scene(encoder, collection, split, candidate, measures, views, how)
+        where, notes = scene.acts([query.text for query in asked] or own)
         results: dict[str, Any] = {
-            "title": f"What {name} does on {collection.id}",
+            "title": f"What {scene.name} does on {collection.id}",
             "searches": [],
             "influence": [],
             **where,
         }
         for text in own:
-            search, words = ask(scene, text)
+            search, words = scene.ask(text)
             results["searches"].append(search)
             results["influence"].append(words)
         if asked:
-            judged, more = _judged(scene, candidate, asked, measures, k, queries, influence)
+            judged, more = scene.judged(asked, k, queries, influence)
             results["searches"] += judged.pop("searches")
             results["influence"] += judged.pop("influence")
             results |= judged
@@ -301,139 +130,253 @@ def explain(
             notes["judgements"] = "none, so nothing is measured; only your own queries are shown"
         if transformer_of(encoder).max_seq_length != transformer_of(encoder).text_limit:
             notes["length"] = "the prompt takes room before the text, so the base model's texts are cut as short here"
-        results["configuration"] = _configuration(scene, candidate, measures, notes)
+        results["configuration"] = scene.configuration(notes)
     return {**results, "versions": library_versions()}
 
 
-def _refuse_test_labels(candidate: Candidate, collection: Collection, split: str) -> None:
-    """Raise `DataError` when these are test labels that the prompt, of a fold, was trained on."""
-    if split == "test" and candidate.has_used(collection.id, split):
-        trained = ", ".join(candidate.trained_on)
-        raise DataError(
-            f"{candidate.path} was trained on test queries of {collection.id} (as {trained}); explain it on that"
+@dataclass(frozen=True)
+class Scene:
+    """Both systems on one collection: their document vectors, made once, serve every search.
+
+    Attributes:
+        encoder: it carries the prompt.
+        collection: what is searched.
+        split: of the judgements.
+        candidate: the prompt.
+        measures: as ir_measures names them.
+        views: the documents, by both systems.
+        how: further arguments of `encode`.
+    """
+
+    encoder: SentenceTransformer
+    collection: Collection
+    split: str
+    candidate: Candidate
+    measures: Sequence[str]
+    views: TwoViews
+    how: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The prompt's row."""
+        return self.candidate.domain if self.candidate.domain != BASE else "prompt"
+
+    @property
+    def systems(self) -> tuple[str, str]:
+        """The two rows' names."""
+        return BASE, self.name
+
+    @property
+    def used_labels(self) -> bool:
+        """Whether the labels of this split took part in the training."""
+        return self.candidate.has_used(self.collection.id, self.split)
+
+    def prompts(self) -> dict[str, Prompt]:
+        """The prompts carried, by name: one, or a mixture's sources."""
+        transformer = transformer_of(self.encoder)
+        return {domain: transformer.prompt(domain) for domain in transformer.domains}
+
+    def sides(self) -> list[dict[str, Any]]:
+        """What `dense_run` takes, for each system."""
+        views, quiet = self.views, {**self.how, "quiet": True}
+        pairs = ((None, views.base), (views.route, views.prompted))
+        return [{"route": route, "vectors": (views.doc_ids, vectors), **quiet} for route, vectors in pairs]
+
+    def runs(self, queries: Sequence[Query], k: int) -> dict[str, Run]:
+        """The k best documents of each query by each system."""
+        found = [dense_run(self.encoder, self.collection, queries, k=k, **side) for side in self.sides()]
+        return dict(zip(self.systems, found, strict=True))
+
+    def configuration(self, notes: Mapping[str, str]) -> dict[str, Any]:
+        """What was compared, and what is to be known of it."""
+        backbone = str(describe_backbone(self.encoder)["name"])
+        return {
+            "collection": self.collection.id,
+            "split": self.split,
+            "documents": len(self.views.doc_ids),
+            "prompt": str(self.candidate.path),
+            "kinds": sorted({prompt.spec.kind for prompt in self.prompts().values()}),
+            "supervision": self.candidate.supervision or "unknown",
+            "used_labels_of_split": self.used_labels,
+            "backbone": backbone,
+            "seen_by_backbone": seen(backbone, self.collection.id),
+            "measures": list(self.measures),
+            "precision": self.how["precision"],
+            "max_length": transformer_of(self.encoder).max_seq_length,
+            "notes": dict(notes),
+        }
+
+    # -- judged queries --
+
+    def judged(
+        self, asked: Sequence[Query], k: int, queries: int, influence: int
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """All that needs judgements, and notes; arguments as of `explain`, `k` hits a query."""
+        collection, qrels = self.collection, self.collection.qrels(self.split)
+        runs = self.runs(asked, k)
+        scored = {system: evaluate_run(run, qrels, self.measures) for system, run in runs.items()}
+        rows = self._rows(scored)
+        first = next(iter(scored[BASE].values))
+        how: dict[str, Any] = {"measure": first, "split": self.split, "systems": self.systems, "hits": _HITS}
+        changed = wins_and_losses(runs[BASE], runs[self.name], qrels, collection, queries, **how)
+        turns = zip_longest(changed.wins, changed.losses)
+        chosen = [pair for turn in turns for pair in turn if pair is not None][:influence]
+        calibration, note = self._calibrations(runs)
+        notes = {"calibration": note}
+        base, tuned = (next(row for row in rows if row["system"] == system) for system in self.systems)
+        p_value = "< .001" if tuned["p_value"] < 0.001 else f"{tuned['p_value']:.3f}"
+        headline = (
+            f"{collection.id}, {first} on {self.split}: {base['value']:.3f} with the base model, "
+            f"{tuned['value']:.3f} with {self.name} ({tuned['difference']:+.3f}, p {p_value}). Better on "
+            f"{changed.better} queries, worse on {changed.worse}, the same on {changed.same}."
         )
-
-
-def _configuration(
-    scene: Scene, candidate: Candidate, measures: Sequence[str], notes: Mapping[str, str]
-) -> dict[str, Any]:
-    """What was compared, and what is to be known of it."""
-    backbone = describe_backbone(scene.encoder)
-    return {
-        "collection": scene.collection.id,
-        "split": scene.split,
-        "documents": len(scene.views.doc_ids),
-        "prompt": str(candidate.path),
-        "kinds": sorted({prompt.spec.kind for prompt in scene.prompts().values()}),
-        "supervision": candidate.supervision or "unknown",
-        "used_labels_of_split": candidate.has_used(scene.collection.id, scene.split),
-        "backbone": backbone["name"],
-        "seen_by_backbone": seen(str(backbone["name"]), scene.collection.id),
-        "measures": list(measures),
-        "precision": scene.how["precision"],
-        "max_length": transformer_of(scene.encoder).max_seq_length,
-        "notes": dict(notes),
-    }
-
-
-# -- judged queries ------------------------------------------------------------------------------------------------
-
-
-def _judged(
-    scene: Scene,
-    candidate: Candidate,
-    asked: Sequence[Query],
-    measures: Sequence[str],
-    k: int,
-    queries: int,
-    influence: int,
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """All that needs judgements, and notes."""
-    collection, split, qrels = scene.collection, scene.split, scene.collection.qrels(scene.split)
-    runs = scene.runs(asked, k)
-    scored = {system: evaluate_run(run, qrels, measures) for system, run in runs.items()}
-    rows = _rows(scene, candidate, scored)
-    first = next(iter(scored[BASE].values))
-    changed = wins_and_losses(
-        runs[BASE],
-        runs[scene.name],
-        qrels,
-        collection,
-        queries,
-        measure=first,
-        split=split,
-        systems=scene.systems,
-        hits=_HITS,
-    )
-    turns = zip_longest(changed.wins, changed.losses)
-    chosen = [pair for turn in turns for pair in turn if pair is not None][:influence]
-    calibration, note = calibrations(scene, candidate, runs)
-    labels = _used_labels(scene, candidate)
-    per_query = {
-        "measure": first,
-        "baseline": BASE,
-        "chosen": scene.name,
-        "systems": {system: dict(sorted(found.per_query[first].items())) for system, found in scored.items()},
-        "ranks": {system: first_relevant_ranks(run, qrels) for system, run in runs.items()},
-        "texts": {query.query_id: query.text for query in asked},
-    }
-    return {
-        "headline": " ".join([_headline(scene, rows, changed), *labels.values()]),
-        "rows": rows,
-        "per_query": {collection.id: per_query},
-        "changes": {
+        if self.used_labels:
+            notes["labels"] = f"No result to report: the {self.split} labels trained or chose the prompt."
+            headline += f" {notes['labels']}"
+        per_query = {
             "measure": first,
-            **{name: getattr(changed, name) for name in ("better", "same", "worse")},
-            "wins": [pair.query.query_id for pair in changed.wins],
-            "losses": [pair.query.query_id for pair in changed.losses],
-        },
-        "searches": [_told(pair, first) for pair in (*changed.wins, *changed.losses)],
-        "influence": [
-            {**pair_words(scene, pair, runs), "measure": first} for pair in chosen if pair.query.text.strip()
-        ],
-        "calibration": calibration,
-    }, {"calibration": note, **labels}
+            "baseline": BASE,
+            "chosen": self.name,
+            "systems": {system: dict(sorted(found.per_query[first].items())) for system, found in scored.items()},
+            "ranks": {system: first_relevant_ranks(run, qrels) for system, run in runs.items()},
+            "texts": {query.query_id: query.text for query in asked},
+        }
+        return {
+            "headline": headline,
+            "rows": rows,
+            "per_query": {collection.id: per_query},
+            "changes": {
+                "measure": first,
+                **{name: getattr(changed, name) for name in ("better", "same", "worse")},
+                "wins": [pair.query.query_id for pair in changed.wins],
+                "losses": [pair.query.query_id for pair in changed.losses],
+            },
+            "searches": [_told(pair, first) for pair in (*changed.wins, *changed.losses)],
+            "influence": [
+                {**self._pair_words(pair, runs), "measure": first} for pair in chosen if pair.query.text.strip()
+            ],
+            "calibration": calibration,
+        }, notes
 
+    def _rows(self, scored: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """A row for each system and measure, the prompt's with its difference."""
+        folder = self.candidate.path
+        cards = [read_card(path) for path in (sorted((folder / SOURCES).glob("*")) if is_mixture(folder) else [folder])]
+        parameters = sum(card.get("trained_parameters", card.get("parameters", 0)) for card in cards)
+        costs = {BASE: (0, 0), self.name: (parameters, sum(card["bytes"] for card in cards))}
+        rows = []
+        for system, found in scored.items():
+            for measure, value in found.values.items():
+                row = {"system": system, "collection": self.collection.id, "measure": measure, "value": value}
+                row |= {"trained_parameters": costs[system][0], "bytes": costs[system][1]}
+                if system != BASE:
+                    test = paired_randomization(found.per_query[measure], scored[BASE].per_query[measure])
+                    row |= {"difference": test.difference, "p_value": test.p_value}
+                rows.append(row)
+        return rows
 
-def _headline(scene: Scene, rows: Sequence[Mapping[str, Any]], changed: WinsAndLosses) -> str:
-    """The outcome in two sentences."""
-    base, tuned = (next(row for row in rows if row["system"] == system) for system in scene.systems)
-    p_value = "< .001" if tuned["p_value"] < 0.001 else f"{tuned['p_value']:.3f}"
-    return (
-        f"{scene.collection.id}, {changed.measure} on {scene.split}: {base['value']:.3f} with the base model, "
-        f"{tuned['value']:.3f} with {scene.name} ({tuned['difference']:+.3f}, p {p_value}). Better on "
-        f"{changed.better} queries, worse on {changed.worse}, the same on {changed.same}."
-    )
+    def _calibrations(self, runs: Mapping[str, Run]) -> tuple[list[dict[str, Any]], str]:
+        """Each system's calibration with a temperature of dev, and as Tam et al. (2207.07087) have it; a note on T."""
+        qrels = self.collection.qrels(self.split)
+        temperatures, note = self._temperatures(set(qrels))
+        source = "T fitted on dev" if temperatures else "T 1, not fitted"
+        found, theirs = [], []
+        for system, run in runs.items():
+            temperature = temperatures.get(system, 1.0)
+            # Several relevant hits share a query's certainty; each counts its share, or none could be calibrated.
+            own = calibrate(run, qrels, temperature=temperature, k=_K, bins=_BINS, several="share")
+            head = {"domain": f"{self.collection.id} ({source}, {_K} hits)", "system": system, "definition": "fitted"}
+            found.append({**head, **own.as_dict(), "fitted": bool(temperatures)})
+            tam = calibrate(run, qrels, k=_TAM_K, bins=_BINS, several="each").as_dict()
+            kept = ("temperature", "k", "bins", "several", "queries", "unanswered", "hits", "nll", "brier")
+            place = f"{self.collection.id} (as PT-Retrieval: T 1, {_TAM_K} hits)"
+            head = {"domain": place, "system": system, "definition": "pt-retrieval"}
+            curve = {"ece": tam["ece_equal_width"], "curve": tam["curve_equal_width"]}
+            theirs.append({**head, **{name: tam[name] for name in kept}, **curve, "fitted": False})
+        return found + theirs, f"{note}; bins of equal count, as PT-Retrieval of equal width"
 
+    def _temperatures(self, judged: set[str]) -> tuple[dict[str, float], str]:
+        """Each system's temperature by the dev split, and a note; none where there is no dev split apart from this."""
+        collection = self.collection
+        if self.split == "dev" or "dev" not in collection.splits:
+            why = "dev is the split explained" if self.split == "dev" else f"{collection.id} has no dev split"
+            return {}, f"temperature 1, not fitted: {why}"
+        qrels = collection.qrels("dev")
+        if both := judged & qrels.keys():
+            return {}, f"temperature 1, not fitted: {len(both)} dev queries are in {self.split}, too"
+        asked = judged_queries(collection, "dev")
+        try:
+            runs = self.runs(asked, _K)
+            fitted = {system: fit_temperature(run, qrels, _K, several="share") for system, run in runs.items()}
+        except ForewordError as error:
+            return {}, f"temperature 1, not fitted on dev: {error}"
+        also = ", which chose or trained the prompt, too" if self.candidate.has_used(collection.id, "dev") else ""
+        return fitted, f"temperatures fitted on the {len(asked)} queries of dev{also}"
 
-def _used_labels(scene: Scene, candidate: Candidate) -> dict[str, str]:
-    """A note where the labels of this split took part in the training."""
-    if not candidate.has_used(scene.collection.id, scene.split):
-        return {}
-    return {"labels": f"No result to report: the {scene.split} labels trained or chose the prompt."}
+    # -- single queries --
 
+    def ask(self, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The reader's own query: both systems' hits, and its words by the first hit with the prompt."""
+        query, collection = Query("your own", text), self.collection
+        before, after = (search(self.encoder, collection, [text], k=_OWN_HITS, **side)[0] for side in self.sides())
+        pair = SearchPair(collection.id, query, (), tuple(before), tuple(after), (None, None), self.systems)
+        told = {**pair.as_dict(), "collection": f"{collection.id}: your own query"}
+        return told, self._words_of(query, after[0].document, relevant=None, change=None)
 
-def _rows(scene: Scene, candidate: Candidate, scored: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row for each system and measure, the prompt's with its difference."""
-    folder = candidate.path
-    cards = [read_card(path) for path in ([folder] if not is_mixture(folder) else sorted((folder / SOURCES).glob("*")))]
-    costs = {
-        BASE: (0, 0),
-        scene.name: (
-            sum(card.get("trained_parameters", card.get("parameters", 0)) for card in cards),
-            sum(card["bytes"] for card in cards),
-        ),
-    }
-    rows = []
-    for system, found in scored.items():
-        for measure, value in found.values.items():
-            row = {"system": system, "collection": scene.collection.id, "measure": measure, "value": value}
-            row |= {"trained_parameters": costs[system][0], "bytes": costs[system][1]}
-            if system != BASE:
-                test = paired_randomization(found.per_query[measure], scored[BASE].per_query[measure])
-                row |= {"difference": test.difference, "p_value": test.p_value}
-            rows.append(row)
-    return rows
+    def _pair_words(self, pair: SearchPair, runs: Mapping[str, Run]) -> dict[str, Any]:
+        """The words of a query that was won or lost, by the relevant document that the better system ranks first."""
+        gain = pair.gain or 0.0
+        hits = runs[self.name if gain > 0 else BASE][pair.query.query_id]
+        relevant, here = {doc.doc_id: doc for doc in pair.relevant}, set(self.views.doc_ids)
+        known = [doc_id for doc_id, _ in ranked(hits) if doc_id in relevant] + [doc for doc in relevant if doc in here]
+        return self._words_of(pair.query, relevant[known[0]], relevant=True, change=gain)
+
+    def _words_of(self, query: Query, doc: Document, *, relevant: bool | None, change: float | None) -> dict[str, Any]:
+        """What each word of a query does to a document's margin, by both systems: a record of the report."""
+        # Where queries are documents, the query itself is never a hit, so it is no rival either.
+        views = self.views.without(query.query_id) if self.collection.exclude_self else self.views
+        found = token_influence(self.encoder, query.text, views, doc.doc_id, **self.how).as_dict()
+        return {
+            **found,
+            "words": list(found["words"]),
+            "query_id": query.query_id,
+            "collection": self.collection.id,
+            "systems": list(self.systems),
+            "document": doc.name,
+            "text": " ".join(doc.text.split())[:_LENGTH],
+            "relevant": relevant,
+            "change": change,
+        }
+
+    # -- layers, heads and vectors --
+
+    def acts(self, queries: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+        """Where a gated prompt acts and the words an input prompt lies near; a note on what this prompt has not."""
+        prompts, gates, near = self.prompts(), [], []
+        kinds = {prompt.spec.kind for prompt in prompts.values()}
+        notes = {}
+        named = " and ".join(sorted(kinds))
+        said = f"this prompt is of kind {named}" if kinds else "this mixture is the base model alone"
+        if kinds == {"gated"}:
+            step = max(1, len(self.views.doc_ids) // _SAMPLE)
+            documents = [doc.content for place, doc in enumerate(self.collection.documents()) if place % step == 0]
+            texts = (list(queries)[:_SAMPLE], documents[:_SAMPLE])
+            for found in gate_strengths(self.encoder, *texts, route=self.views.route, **self.how):
+                row, head = divmod(int(found.strength.argmax()), found.strength.shape[1])
+                # Where it acts most: layers from the bottom and heads, both from 1.
+                most = {"layer": found.layers[row] + 1, "head": head + 1}
+                most |= {"strength": round(float(found.strength[row, head]), 6)}
+                gates.append({**found.as_dict(self.name), "most": most})
+        else:
+            notes["gates"] = f"none to show: {said}, and only gated prompts have gates"
+        if kinds == {"input"}:
+            stored = {name: StoredPrompt(prompt, {"domain": name}) for name, prompt in prompts.items()}
+            near = bank_words(self.encoder, stored).records
+        else:
+            notes["words"] = (
+                f"none to show: {said}, and only input prompts have vectors that words can be compared with"
+            )
+        return {"gates": gates, "words": near}, notes
 
 
 def _told(pair: SearchPair, measure: str) -> dict[str, Any]:

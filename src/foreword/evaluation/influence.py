@@ -1,9 +1,12 @@
-"""Which words of a query moved a document: leave out one word at a time and look again, with and without a prompt."""
+"""Two systems on single queries, to be read: which words of a query moved a document, and what each system found.
+
+A word's part is found by leaving it out and looking again, with and without a prompt.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +45,15 @@ class TwoViews:
     base: Array
     prompted: Array
     route: Route
+
+    def without(self, doc_id: str) -> TwoViews:
+        """The views without one of the documents; it may be missing."""
+        if doc_id not in self.doc_ids:
+            return self
+        place = self.doc_ids.index(doc_id)
+        base = np.delete(self.base, place, axis=0)
+        prompted = base if self.prompted is self.base else np.delete(self.prompted, place, axis=0)
+        return replace(self, doc_ids=self.doc_ids[:place] + self.doc_ids[place + 1 :], base=base, prompted=prompted)
 
 
 @dataclass(frozen=True)
@@ -141,7 +153,8 @@ def token_influence(encoder: SentenceTransformer, query: str, views: TwoViews, d
     words = list(re.finditer(r"\S+", query))
     if not words:
         raise DataError("the query is empty; give one with words")
-    texts = [query, *(_without(query, word) for word in words)]
+    # Without a word goes the white space behind it, or before it where it is the last.
+    texts = [query, *((query[: w.start()] + query[w.end() :].lstrip()).rstrip() for w in words)]
     base, prompted = (
         _standings(encode(encoder, texts, "query", route=route, **{"quiet": True, **how}), vectors, views, doc_id)
         for route, vectors in ((None, views.base), (views.route, views.prompted))
@@ -151,11 +164,6 @@ def token_influence(encoder: SentenceTransformer, query: str, views: TwoViews, d
         own, new = base[0].margin - plain.margin, prompted[0].margin - tuned.margin
         effects.append(WordInfluence(word[0], word.start(), own, new, new - own, plain, tuned))
     return Influence(query, doc_id, base[0], prompted[0], tuple(effects))
-
-
-def _without(query: str, word: re.Match[str]) -> str:
-    """The query without one word and the white space behind it (before it, for the last)."""
-    return (query[: word.start()] + query[word.end() :].lstrip()).rstrip()
 
 
 def _standings(queries: Array, documents: Array, views: TwoViews, doc_id: str) -> Sequence[Standing]:
@@ -172,7 +180,7 @@ def _standings(queries: Array, documents: Array, views: TwoViews, doc_id: str) -
     return [Standing(*line) for line in zip(own.tolist(), margins.tolist(), ranks.tolist(), strict=True)]
 
 
-# Single searches before and after, to be read: the query, its relevant documents, and both systems' first hits.
+# -- single searches before and after, to be read -----------------------------------------------------------------
 
 
 _SNIPPET = 300  # characters of a document's text
@@ -226,12 +234,6 @@ class WinsAndLosses:
     same: int
     worse: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        counts = {"better": self.better, "same": self.same, "worse": self.worse}
-        pairs = {"wins": [pair.as_dict() for pair in self.wins], "losses": [pair.as_dict() for pair in self.losses]}
-        return {"measure": self.measure, **counts, **pairs}
-
 
 def compare_searches(
     before: Run,
@@ -269,23 +271,17 @@ def compare_searches(
     wanted |= {doc for found in lists for pairs in found.values() for doc, _ in pairs}
     documents = {doc.doc_id: doc for doc in collection.documents() if doc.doc_id in wanted}
     part = {query: qrels.get(query, {}) for query in query_ids}
-    places = [first_relevant_ranks(run, part) for run in (before, after)]
-
-    def shown(pairs: Sequence[tuple[str, float]]) -> tuple[Hit, ...]:
-        return tuple(Hit(doc, score, _found(documents, doc)) for doc, score in pairs)
-
-    return [
-        SearchPair(
-            collection.id,
-            queries[query],
-            tuple(_found(documents, doc) for doc in good[query]),
-            shown(lists[0][query]),
-            shown(lists[1][query]),
-            (places[0][query], places[1][query]),
-            systems,
-        )
-        for query in query_ids
-    ]
+    first, second = (first_relevant_ranks(run, part) for run in (before, after))
+    told = []
+    for query in query_ids:
+        relevant = tuple(documents.get(doc) or Document(doc, "") for doc in good[query])  # one lacking: its id alone
+        shown = [
+            tuple(Hit(doc, score, documents.get(doc) or Document(doc, "")) for doc, score in found[query])
+            for found in lists
+        ]
+        ranks = (first[query], second[query])
+        told.append(SearchPair(collection.id, queries[query], relevant, shown[0], shown[1], ranks, systems))
+    return told
 
 
 def wins_and_losses(
@@ -320,11 +316,6 @@ def wins_and_losses(
     told = tuple(replace(pair, gain=gains[pair.query.query_id]) for pair in pairs)
     better, worse = sum(gain > 0 for gain in gains.values()), sum(gain < 0 for gain in gains.values())
     return WinsAndLosses(measure, told[: len(wins)], told[len(wins) :], better, len(gains) - better - worse, worse)
-
-
-def _found(documents: Mapping[str, Document], doc_id: str) -> Document:
-    """The document, or one with nothing but its id where the collection lacks it."""
-    return documents.get(doc_id) or Document(doc_id, "")
 
 
 def _snippet(document: Document) -> str:
