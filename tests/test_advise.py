@@ -23,22 +23,18 @@ from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, folder_name, save_prompt
 from foreword.training.config import TrainingConfig
 from foreword.training.train import train
-from foreword.transferring.advise import advise
+from foreword.transferring.advise import Found, advise, changes_for, choose, reason_for
 from foreword.transferring.config import AdviceConfig, FitConfig
 from foreword.transferring.reach import FILE, Reach
 from foreword.transferring.trial import (
     Compared,
     Evidence,
-    Found,
     Gain,
-    changes_for,
-    choose,
     expected_gain,
     label_split,
     labelled_sample,
     nearest_prompts,
     read_evidence,
-    reason_for,
     text_sample,
     training_pairs,
 )

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -90,3 +90,12 @@ def as_json(value: Any) -> Any:
 def json_digest(value: Any) -> str:
     """The SHA-256 of a value's JSON with sorted keys, as 64 hexadecimal digits: equal for equal values."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def rounded(value: Any, digits: int = 6) -> Any:
+    """A JSON value with its fractions rounded, however deep they lie."""
+    if isinstance(value, float):
+        return round(value, digits)
+    if isinstance(value, Mapping):
+        return {name: rounded(each, digits) for name, each in value.items()}
+    return [rounded(each, digits) for each in value] if isinstance(value, list | tuple) else value

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
     from foreword.collections.collection import Collection
     from foreword.prompts.store import StoredPrompt
+    from foreword.transferring.advise import Advice
     from foreword.transferring.transfer import Transfer
-    from foreword.transferring.trial import Advice, Compared
+    from foreword.transferring.trial import Compared
 
 
 def transfer_options(parser: Parser) -> None:

@@ -13,10 +13,8 @@ from typing import Any
 from foreword.errors import DataError
 from foreword.hub.contents import REPOSITORY, SCHEME, Contents
 from foreword.prompts.backbone import PACKAGED
-from foreword.prompts.store import MIXTURE_FORMAT as MIXTURE_FORMAT
+from foreword.prompts.store import MIXTURE_FORMAT
 from foreword.tables import markdown_rows
-
-# Figures for a model card: what `foreword evaluate --json` printed.
 
 
 @dataclass(frozen=True)
@@ -38,10 +36,10 @@ def read_results(paths: Iterable[str | Path], folder: Path) -> list[Figures]:
     Raises:
         DataError: a file is none that `foreword evaluate --json` wrote, or is about another prompt.
     """
-    return [_read(Path(path), folder) for path in paths]
+    return [_figures(Path(path), folder) for path in paths]
 
 
-def _read(path: Path, folder: Path) -> Figures:
+def _figures(path: Path, folder: Path) -> Figures:
     try:
         result: Any = json.loads(path.read_text(encoding="utf-8"))
         figures = Figures(
@@ -90,12 +88,27 @@ def model_card(
         licence: as the hub names it, e.g. `apache-2.0`; None: the card says that none was stated.
         figures: results to list, also in the metadata's `model-index`.
     """
+    backbones = [card.get("backbone") or {} for card in contents.cards.values()]
+    size = f"{contents.bytes:,} bytes in {len(contents.files)} files"
+    said = {domain: _structure(card) for domain, card in contents.cards.items()}
+    if contents.kind == "bank":
+        what = f"A bank of {len(said)} learned prompts for dense retrieval with one frozen encoder ({size}).\n\n"
+        what += markdown_rows(("domain", "what"), [(f"`{domain}`", form) for domain, form in said.items()])
+    else:
+        ((domain, form),) = said.items()
+        what = f"For dense retrieval in the domain `{domain}`: {form}, for a frozen encoder ({size})."
+    rows = [
+        (f"`{domain}`", f"`{collection}`", _LABELS.get(method, method))
+        for domain in contents.cards
+        for collection, method in contents.trained_on(domain).items()
+    ]
+    trained = markdown_rows(("prompt", "collection", "by"), rows)
     page = [
         f"# {repository.rpartition('/')[2]}",
-        _what(contents),
-        *_backbones(contents),
+        what,
+        *dict.fromkeys(_backbone(described) for described in backbones if described.get("name")),
         "## Trained on",
-        _training(contents),
+        f"{trained}\n\nIncludes what a prompt started from or was mixed of." if rows else "Not stated.",
         *_scores(contents, figures),
         "## Use",
         _use(contents, repository),
@@ -161,25 +174,15 @@ def hub_dataset(collection: str) -> str | None:
 # -- the page --------------------------------------------------------------------------------------------------
 
 
-def _what(contents: Contents) -> str:
-    size = f"{contents.bytes:,} bytes in {len(contents.files)} files"
-    if contents.kind == "bank":
-        rows = [(f"`{domain}`", _structure(card)) for domain, card in contents.cards.items()]
-        return (
-            f"A bank of {len(contents.cards)} learned prompts for dense retrieval with one frozen encoder ({size}).\n\n"
-            + markdown_rows(("domain", "what"), rows)
-        )
-    ((domain, card),) = contents.cards.items()
-    return f"For dense retrieval in the domain `{domain}`: {_structure(card)}, for a frozen encoder ({size})."
-
-
 def _structure(card: Mapping[str, Any]) -> str:
     """A prompt's, or a mixture's, form in words."""
     if card["format"] == MIXTURE_FORMAT:
-        weights = {name: _weight(weight) for name, weight in card["weights"].items()}
-        if not weights:
+        if not card["weights"]:
             return "a mixture of nothing, which is the base model"
-        said = ", ".join(f"`{name}` by {weight}" for name, weight in weights.items())
+        said = ", ".join(
+            f"`{name}` by {'a weight for each layer' if isinstance(weight, list) else format(weight, '.3g')}"
+            for name, weight in card["weights"].items()
+        )
         document = f"; documents by `{card['document']}` alone" if card.get("document") else ""
         return f"a mixture of the gated prompts {said}{document}"
     spec = card["prompt"]
@@ -193,17 +196,6 @@ def _structure(card: Mapping[str, Any]) -> str:
     return f"a {spec['kind']} prompt of {spec['length']} vectors{where}, {sides}{parameters}"
 
 
-def _weight(weight: float | Sequence[float]) -> str:
-    return f"{weight:.3g}" if isinstance(weight, float | int) else "a weight for each layer"
-
-
-def _backbones(contents: Contents) -> list[str]:
-    said = dict.fromkeys(
-        _backbone(card["backbone"]) for card in contents.cards.values() if (card.get("backbone") or {}).get("name")
-    )
-    return [*said]
-
-
 def _backbone(described: Mapping[str, Any]) -> str:
     pooling = described.get("pooling")
     pooled = f"{'+'.join(pooling) if isinstance(pooling, list) else pooling} pooling"
@@ -212,18 +204,6 @@ def _backbone(described: Mapping[str, Any]) -> str:
     return (
         f"The backbone is `{described['name']}`{revision}: {pooled}, {length}, weights of SHA-256 "
         f"`{described.get('fingerprint')}`. It is not in this repository and never changes; another one is refused."
-    )
-
-
-def _training(contents: Contents) -> str:
-    rows = []
-    for domain in contents.cards:
-        for collection, method in contents.trained_on(domain).items():
-            rows.append((f"`{domain}`", f"`{collection}`", _LABELS.get(method, method)))
-    if not rows:
-        return "Not stated."
-    return (
-        markdown_rows(("prompt", "collection", "by"), rows) + "\n\nIncludes what a prompt started from or was mixed of."
     )
 
 
@@ -238,7 +218,10 @@ def _scores(contents: Contents, figures: Sequence[Figures]) -> list[str]:
         ]
         columns = ("collection", "split", "measure", "value", "prompt trained by", "backbone trained on it")
         parts.append(markdown_rows(columns, rows))
-    steps = [(f"`{domain}`", *dev) for domain, card in contents.cards.items() if (dev := _dev(card)) is not None]
+    steps = []
+    for domain, card in contents.cards.items():
+        history = [entry["dev"] for entry in (card.get("metrics") or {}).get("dev", ()) if entry.get("dev") is not None]
+        steps += [(f"`{domain}`", f"{history[0]:.4f}", f"{max(history):.4f}")] if history else []
     if steps:
         parts += [
             "On the dev split, nDCG@10 at the first and the best step of training. The best step was chosen by it, and "
@@ -249,11 +232,6 @@ def _scores(contents: Contents, figures: Sequence[Figures]) -> list[str]:
 
 
 _SEEN = {True: "yes", False: "no", None: "not known"}
-
-
-def _dev(card: Mapping[str, Any]) -> tuple[str, str] | None:
-    history = [entry["dev"] for entry in (card.get("metrics") or {}).get("dev", ()) if entry.get("dev") is not None]
-    return (f"{history[0]:.4f}", f"{max(history):.4f}") if history else None
 
 
 def _use(contents: Contents, repository: str) -> str:

@@ -67,39 +67,35 @@ def read_contents(folder: str | Path) -> Contents:
     if not folder.is_dir():
         raise PromptError(f"there is no folder {folder}; give that of a prompt, a mixture or a bank")
     if is_mixture(folder):
-        return _mixture(folder)
+        card = read_mixture_card(folder)
+        files = {MIXTURE_CARD: folder / MIXTURE_CARD}
+        bank = load_bank(folder / SOURCES) if card["weights"] else {}
+        digests = {name: stored.prompt.digest() for name, stored in bank.items()}
+        if card["weights"] and digests != card["sources"]:
+            raise PromptError(f"{folder}: its sources are not those that it was made of; copy the folder again, whole")
+        for stored in bank.values():
+            assert stored.path is not None
+            files.update({f"{SOURCES}/{stored.path.name}/{name}": stored.path / name for name in (CARD, WEIGHTS)})
+        domain = str(card["domain"])
+        made_of = tuple(stored.card for stored in bank.values())
+        return Contents(folder, "mixture", files, {domain: card}, {domain: made_of})
     if (folder / CARD).is_file():
         stored = load_prompt(folder)
         files = {name: folder / name for name in (CARD, WEIGHTS)}
         return Contents(folder, "prompt", files, {stored.domain: stored.card}, {stored.domain: (stored.card,)})
     if not any(any(folder.glob(f"*/{name}")) for name in (CARD, MIXTURE_CARD)):
         raise PromptError(f"{folder} holds no prompt ({CARD}), no mixture ({MIXTURE_CARD}) and no folders of them")
-    files, cards, sources = {}, {}, {}
+    members: dict[str, Path] = {}
+    cards, sources = {}, {}
     for domain, candidate in read_bank(folder).items():
         member = read_contents(candidate.path)
-        files.update({f"{candidate.path.name}/{name}": path for name, path in member.files.items()})
+        members.update({f"{candidate.path.name}/{name}": path for name, path in member.files.items()})
         cards[domain] = member.cards[domain]
         sources[domain] = member.sources[domain]
-    return Contents(folder, "bank", files, cards, sources)
+    return Contents(folder, "bank", members, cards, sources)
 
 
-def _mixture(folder: Path) -> Contents:
-    card = read_mixture_card(folder)
-    files = {MIXTURE_CARD: folder / MIXTURE_CARD}
-    sources: tuple[Mapping[str, Any], ...] = ()
-    if card["weights"]:
-        bank = load_bank(folder / SOURCES)
-        if {name: stored.prompt.digest() for name, stored in bank.items()} != card["sources"]:
-            raise PromptError(f"{folder}: its sources are not those that it was made of; copy the folder again, whole")
-        sources = tuple(stored.card for stored in bank.values())
-        for stored in bank.values():
-            assert stored.path is not None
-            files.update({f"{SOURCES}/{stored.path.name}/{name}": stored.path / name for name in (CARD, WEIGHTS)})
-    domain = str(card["domain"])
-    return Contents(folder, "mixture", files, {domain: card}, {domain: sources})
-
-
-# `hf:user/name`: a prompt, a mixture or a bank that lies on the hub.
+# -- `hf:user/name`: what lies on the hub ---------------------------------------------------------------------------
 
 
 SCHEME = "hf:"

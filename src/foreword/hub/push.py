@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 from foreword.errors import HubError, hub_errors
 from foreword.hub.card import Figures, model_card, read_results
 from foreword.hub.contents import OWN_FILES, REPOSITORY, Contents, read_contents
-from foreword.prompts.store import CARD, WEIGHTS
-from foreword.prompts.store import MIXTURE_CARD as MIXTURE_CARD
+from foreword.prompts.store import CARD, MIXTURE_CARD, WEIGHTS
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    pass
 
 README = "README.md"
 
@@ -71,12 +70,16 @@ def plan_push(
         raise HubError(f"the repository is {repository!r}; expected user/name or organisation/name")
     contents = read_contents(folder)
     figures: Sequence[Figures] = read_results(results, contents.folder)
-    if local := _local_names(contents, figures):
-        warnings.warn(
-            f"names of folders on this machine are in the prompt's card, to be read on the hub: {', '.join(local)}",
-            UserWarning,
-            stacklevel=2,
-        )
+    cards = [*contents.cards.values(), *(card for source in contents.sources.values() for card in source)]
+    texts = [text for card in cards for text in _strings(card)]
+    local = [t for t in texts if t.startswith("folder:") or ("\n" not in t and Path(t).is_absolute())]
+    local += [result.collection for result in figures if result.collection.startswith("folder:")]
+    backbones = [str((card.get("backbone") or {}).get("name") or "") for card in cards]
+    local += [name for name in backbones if name and Path(name).is_dir()]
+    if local:
+        names = ", ".join(dict.fromkeys(local))
+        message = f"names of folders on this machine are in the prompt's card, to be read on the hub: {names}"
+        warnings.warn(message, UserWarning, stacklevel=2)
     text = model_card(contents, repository, licence=licence, figures=figures) if card else None
     return Upload(repository, contents, text)
 
@@ -116,7 +119,7 @@ def push(
         PromptError: the folder holds no prompt, or a broken one.
         DataError: results that cannot be read, or are about another prompt.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     upload = plan_push(folder, repository, licence=licence, results=results, card=card)
     api = HfApi(endpoint=endpoint, token=token, library_name="foreword")
@@ -131,32 +134,20 @@ def push(
             )
         present = [file.rfilename for file in about.siblings or ()]
         stale = tuple(sorted(_of_prompts(present) - set(upload.contents.files)))
-        found = _commit(api, upload, stale, revision, about.sha, message)
-    return Pushed(repository, url, revision or "main", found, found != about.sha, upload.sizes, stale)
-
-
-def _commit(
-    api: HfApi, upload: Upload, stale: Iterable[str], revision: str | None, parent: str | None, message: str | None
-) -> str:
-    """Send the commit on top of `parent`; returns its hash."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-    # Named one by one rather than as a folder: what else lies in the folder is nobody's business.
-    operations: list[Any] = [CommitOperationAdd(name, path) for name, path in upload.contents.files.items()]
-    if upload.card is not None:
-        operations.insert(0, CommitOperationAdd(README, upload.card.encode()))
-    operations += [CommitOperationDelete(name) for name in stale]
-    try:
-        done = api.create_commit(
-            upload.repository,
-            operations,
-            commit_message=message or f"A Foreword {upload.contents.kind}: {', '.join(upload.contents.cards)}"[:200],
-            revision=revision,
-            parent_commit=parent,
-        )
-    except ValueError as error:  # the hub does not take the card's metadata, e.g. a licence that it does not know
-        raise HubError(f"the hub does not take it: {' '.join(str(error).split())}") from error
-    return str(done.oid)
+        # Named one by one rather than as a folder: what else lies in the folder is nobody's business.
+        operations: list[Any] = [CommitOperationAdd(name, path) for name, path in upload.contents.files.items()]
+        if upload.card is not None:
+            operations.insert(0, CommitOperationAdd(README, upload.card.encode()))
+        operations += [CommitOperationDelete(name) for name in stale]
+        title = message or f"A Foreword {upload.contents.kind}: {', '.join(upload.contents.cards)}"[:200]
+        try:
+            done = api.create_commit(
+                repository, operations, commit_message=title, revision=revision, parent_commit=about.sha
+            )
+        except ValueError as error:  # the hub does not take the card's metadata, e.g. a licence that it does not know
+            raise HubError(f"the hub does not take it: {' '.join(str(error).split())}") from error
+    commit = str(done.oid)
+    return Pushed(repository, url, revision or "main", commit, commit != about.sha, upload.sizes, stale)
 
 
 def _of_prompts(present: Iterable[str]) -> set[str]:
@@ -171,20 +162,6 @@ def _of_prompts(present: Iterable[str]) -> set[str]:
         if last in OWN_FILES and (not folder or f"{folder}{slash}{partner[last]}" in there):
             found.add(name)
     return found
-
-
-def _local_names(contents: Contents, figures: Iterable[Figures]) -> list[str]:
-    """What in the cards names a place on this machine: absolute paths, collections and a backbone in folders."""
-    cards = [*contents.cards.values(), *(card for source in contents.sources.values() for card in source)]
-    found = [text for card in cards for text in _strings(card) if text.startswith("folder:") or _is_absolute(text)]
-    found += [result.collection for result in figures if result.collection.startswith("folder:")]
-    backbones = [str((card.get("backbone") or {}).get("name") or "") for card in cards]
-    found += [name for name in backbones if name and Path(name).is_dir()]
-    return list(dict.fromkeys(found))
-
-
-def _is_absolute(text: str) -> bool:
-    return "\n" not in text and Path(text).is_absolute()
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -22,12 +22,13 @@ from foreword.collections.collection import Collection, TrainingPair, normalise
 from foreword.collections.pseudo import frequencies_for, pseudo_pairs
 from foreword.collections.views import Unlabelled
 from foreword.errors import ForewordError, OtherTrainingError, TooLittleTextError
-from foreword.prompts.encoder import encode, transformer_of
+from foreword.prompts.encoder import transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt
 from foreword.retrieval.search import exact_search
 from foreword.training.train import train
 from foreword.transferring.config import AdaptConfig
+from foreword.transferring.fit import embed
 
 TEACHER = "(before adaptation)"
 """The name under which the encoder carries the prompt that pseudo-queries are filtered by."""
@@ -52,10 +53,9 @@ def adaptation_pairs(
         return pairs, {**counts, "kept": len(pairs)}
     transformer = transformer_of(encoder)
     transformer.add(TEACHER, teacher.prompt)
-    how: dict[str, Any] = {"route": TEACHER, "precision": config.precision, "quiet": True}
     try:
-        queries = encode(encoder, [p.query for p in pairs], "query", max_length=config.query_length, **how)
-        documents = encode(encoder, [p.document for p in pairs], "document", max_length=config.document_length, **how)
+        queries = embed(encoder, [pair.query for pair in pairs], "query", TEACHER, config)
+        documents = embed(encoder, [pair.document for pair in pairs], "document", TEACHER, config)
     finally:
         transformer.remove(TEACHER)
     ids = [pair.doc_id for pair in pairs]

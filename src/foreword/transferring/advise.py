@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
@@ -16,26 +16,20 @@ from foreword.prompts.encoder import transformer_of
 from foreword.prompts.store import StoredPrompt
 from foreword.transferring.config import AdviceConfig, FeatureSettings
 from foreword.transferring.reach import Array, Reach, document_features, reach_of, source_domains
-from foreword.transferring.transfer import Transfer, has_seen, made_name, shared_document_source
+from foreword.transferring.transfer import Transfer, check_unseen, made_name, shared_document_source
 from foreword.transferring.trial import (
     BASE,
-    ENOUGH_PAIRS,
     FITTED,
-    Advice,
     Compared,
     Evidence,
-    Found,
-    Sample,
+    Gain,
     Trial,
-    changes_for,
-    choose,
     compared_candidates,
     expected_gain,
     label_split,
     labelled_sample,
     nearest_prompts,
     read_evidence,
-    reason_for,
     text_sample,
     training_pairs,
     try_prompts,
@@ -43,6 +37,118 @@ from foreword.transferring.trial import (
 
 LEAST_DOCUMENTS = 30
 """Documents with text from which anything can be told."""
+
+ENOUGH_PAIRS = 100
+"""Labelled training pairs from which training is weighed."""
+
+Choice = Literal["train", "transfer", "stay"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found out about a target, from which the advice follows.
+
+    Attributes:
+        reach: of the bank; None: no source's documents are known.
+        base: the base model's scores; None: nothing was compared.
+        best: the best candidate's; None: none.
+        pairs: labelled training pairs that there are.
+        split: the labels that candidates were compared on; None: none.
+        evidence: domains in the evidence, whatever their side of the reach.
+        expected: `transfer` and `train` -> the gain to expect; None: not known.
+    """
+
+    reach: Reach | None
+    base: Compared | None
+    best: Compared | None
+    pairs: int
+    split: str | None
+    evidence: int
+    expected: Mapping[str, Gain | None]
+
+    @property
+    def within(self) -> bool:
+        """Whether the target is within the bank's reach, or that cannot be known."""
+        return self.reach is None or self.reach.within
+
+    @property
+    def transferable(self) -> bool:
+        """Whether transfer is better than the base model, as far as is known."""
+        return self.within and self.best is not None and self.best.better
+
+    def measured(self, best: Compared, base: Compared) -> str:
+        """The best candidate beside the base model, in words."""
+        labelled = best.labels_gain is not None
+        gain = best.labels_gain if labelled else best.pseudo_gain
+        one, other = (best.labels, base.labels) if labelled else (best.pseudo, base.pseudo)
+        where = f"labelled queries ({self.split})" if labelled else "held-out pseudo-queries"
+        assert gain is not None  # what is not measured is no candidate
+        return (
+            f"on {gain.count} {where}, nDCG@10 is {one:.3f} with {best.name}, the best candidate, and {other:.3f} with "
+            "the base model"
+        )
+
+    def lacks(self) -> list[str]:
+        """What cannot be said for lack of evidence."""
+        transfer = self.expected["transfer"]
+        lack = "too little evidence on this side of the reach" if self.evidence else "no evidence installed"
+        if transfer is not None and transfer.basis == "pseudo-queries":
+            return [f"{lack}: interval from the pseudo-queries alone, which overstate"]
+        if transfer is None or (self.pairs >= ENOUGH_PAIRS and self.expected["train"] is None):
+            return [f"{lack}: what {'transfer' if transfer is None else 'training'} would gain is not known"]
+        return []
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do for a target, and why.
+
+    Attributes:
+        target: its id.
+        advice: `train`, `transfer` or `stay`.
+        reason: in one or two sentences.
+        changes: what would change the advice.
+        found: what it follows from; None: there is too little text.
+        candidates: all that were compared, the base model first.
+        transfer: the best transfer, stored with `save_mixture` or `save_prompt`; without weights: the base model.
+        notes: what was sampled, left out or not known.
+        seconds: it took.
+    """
+
+    target: str
+    advice: Choice
+    reason: str
+    changes: str
+    found: Found | None
+    candidates: Sequence[Compared]
+    transfer: Transfer
+    notes: Sequence[str] = ()
+    seconds: float = 0.0
+
+    @property
+    def expected(self) -> Gain | None:
+        """The gain to expect of what is advised; None: not known, or none since the base model stays."""
+        return self.found.expected.get(self.advice) if self.found is not None else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        found = self.found
+        options = {} if found is None else found.expected
+        return {
+            "target": self.target,
+            "advice": self.advice,
+            "chosen": found.best.name if found is not None and found.best is not None else None,
+            "reason": self.reason,
+            "changes": self.changes,
+            "expected": {name: None if gain is None else gain.as_dict() for name, gain in options.items()},
+            "reach": None if found is None or found.reach is None else found.reach.as_dict(),
+            "candidates": [candidate.as_dict() for candidate in self.candidates],
+            "labels": None if found is None else found.split,
+            "training_pairs": None if found is None else found.pairs,
+            "transfer": self.transfer.as_dict(),
+            "notes": list(self.notes),
+            "seconds": round(self.seconds, 2),
+        }
 
 
 def advise(
@@ -72,15 +178,32 @@ def advise(
         DataError, UnknownNameError: labels asked for that are not there, or that are for scoring alone.
     """
     config, began = config or AdviceConfig(), time.perf_counter()
-    _check_bank(bank, target.id)
+    if not bank:
+        raise PromptError("no source prompts to advise on; name a bank with one that was not trained on these texts")
+    check_unseen(bank, target.id)
+    if {BASE, FITTED} & set(bank):
+        raise PromptError(f"a source is called {BASE!r} or {FITTED!r}, which other candidates are here; rename it")
     split, evidence = label_split(target, config.labels), read_evidence() if evidence is None else evidence
     sample = text_sample(target, config.documents, config.seed)
     if sample.documents < LEAST_DOCUMENTS:
-        return _too_little(target.id, sample, time.perf_counter() - began)
+        reason = (
+            f"{target.id} has {sample.documents} documents with text; with fewer than {LEAST_DOCUMENTS} nothing can be "
+            "measured, and the base model is the safe choice"
+        )
+        none = Transfer(target.id, "best-single", {}, "don't transfer", reason, seconds=time.perf_counter() - began)
+        changes = f"{LEAST_DOCUMENTS} documents or more"
+        return Advice(target.id, "stay", reason, changes, None, (), none, (), none.seconds)
     for name, stored in bank.items():
         transformer_of(encoder).add(name, stored.prompt)
-    own, reach = _reach(encoder, sample, bank, features or {}, config, quiet)
-    notes = _notes(sample, reach)
+    how = FeatureSettings(seed=config.seed).sampling(config.fit.precision)
+    own = document_features(encoder, sample.collection, quiet=quiet, **how)
+    known = {name: features[name] for name in source_domains(bank) if name in features} if features else {}
+    reach = reach_of(own, known) if known else None
+    notes = []
+    if sample.documents < sample.of:
+        notes.append(f"a seeded sample of {sample.documents} of {sample.of} documents is looked at")
+    if reach is None:
+        notes.append("no source's documents are known, so whether the target is within the bank's reach is not known")
     config = _within_budget(config, split, len(own) / (time.perf_counter() - began), began, notes)
     labelled = None if split is None else labelled_sample(target, split, config.queries, config.documents, config.seed)
     trial = Trial({}, {}, {}, {})
@@ -89,48 +212,12 @@ def advise(
         trial = try_prompts(encoder, sample, labelled, bank, names, config, notes, quiet)
     candidates = compared_candidates(trial, config.seed)
     found = _found(target, reach, candidates, split, evidence)
-    notes += _evidence_notes(found)
+    notes += found.lacks()
     choice = choose(found)
     reason = reason_for(target.id, choice, found)
     seconds = time.perf_counter() - began
     transfer = _transfer(encoder, target.id, bank, trial, found, reason, seconds)
     return Advice(target.id, choice, reason, changes_for(choice, found), found, candidates, transfer, notes, seconds)
-
-
-def _check_bank(bank: Mapping[str, StoredPrompt], target: str) -> None:
-    if not bank:
-        raise PromptError("no source prompts to advise on; name a bank with one that was not trained on these texts")
-    seen = [name for name, stored in bank.items() if has_seen(stored, target)]
-    if seen:
-        raise PromptError(f"{', '.join(seen)}: trained on {target} itself, so no transfer to it; leave it out")
-    if {BASE, FITTED} & set(bank):
-        raise PromptError(f"a source is called {BASE!r} or {FITTED!r}, which other candidates are here; rename it")
-
-
-# -- what is looked at ---------------------------------------------------------------------------------------------
-
-
-def _reach(
-    encoder: SentenceTransformer,
-    sample: Sample,
-    bank: Mapping[str, StoredPrompt],
-    features: Mapping[str, Array],
-    config: AdviceConfig,
-    quiet: bool,
-) -> tuple[Array, Reach | None]:
-    """The target's document features, and the reach, where a source's are known."""
-    settings = FeatureSettings(seed=config.seed)
-    own = document_features(
-        encoder,
-        sample.collection,
-        limit=settings.sample,
-        seed=settings.seed,
-        precision=config.fit.precision,
-        max_length=settings.max_length,
-        quiet=quiet,
-    )
-    known = {name: features[name] for name in source_domains(bank) if name in features}
-    return own, reach_of(own, known) if known else None
 
 
 def _within_budget(
@@ -151,9 +238,6 @@ def _within_budget(
     fit = replace(fit, steps=max(10, round(fit.steps * share)), **less)
     documents, queries = round(config.documents * share), round(config.queries * share)
     return replace(config, documents=max(100, documents), queries=max(20, queries), fit=fit)
-
-
-# -- what follows from it ------------------------------------------------------------------------------------------
 
 
 def _found(
@@ -190,43 +274,62 @@ def _transfer(
     about: dict[str, Any] = {"reach": found.reach, "pseudo": pseudo, "seconds": seconds}
     if not found.transferable or found.best is None:
         return Transfer(target, "best-single", {}, "don't transfer", reason, **about)
-    if found.best.name == FITTED:
-        document = shared_document_source(bank)
-        return Transfer(target, "fitted", trial.weights, "transfer", reason, document=document, **about)
     name = found.best.name
-    if bank[name].prompt.spec.kind == "gated":
-        return Transfer(target, "best-single", {name: 1.0}, "transfer", reason, **about)
-    transformer_of(encoder).add(made_name(target), bank[name].prompt)  # what is no mixture is stored as it is
-    return Transfer(target, "best-single", {name: 1.0}, "transfer", reason, prompt=bank[name].prompt, **about)
+    if name == FITTED:
+        about["document"] = shared_document_source(bank)
+        return Transfer(target, "fitted", trial.weights, "transfer", reason, **about)
+    if bank[name].prompt.spec.kind != "gated":  # what is no mixture is stored as it is
+        about["prompt"] = bank[name].prompt
+        transformer_of(encoder).add(made_name(target), bank[name].prompt)
+    return Transfer(target, "best-single", {name: 1.0}, "transfer", reason, **about)
 
 
-def _too_little(target: str, sample: Sample, seconds: float) -> Advice:
-    """The plain answer for a handful of documents."""
-    reason = (
-        f"{target} has {sample.documents} documents with text; with fewer than {LEAST_DOCUMENTS} nothing can be "
-        "measured, and the base model is the safe choice"
-    )
-    transfer = Transfer(target, "best-single", {}, "don't transfer", reason, seconds=seconds)
-    changes = f"{LEAST_DOCUMENTS} documents or more"
-    return Advice(target, "stay", reason, changes, None, (), transfer, (), seconds)
+# -- the choice, and its words --------------------------------------------------------------------------------------
 
 
-def _notes(sample: Sample, reach: Reach | None) -> list[str]:
-    notes = []
-    if sample.documents < sample.of:
-        notes.append(f"a seeded sample of {sample.documents} of {sample.of} documents is looked at")
-    if reach is None:
-        notes.append("no source's documents are known, so whether the target is within the bank's reach is not known")
-    return notes
+def choose(found: Found) -> Choice:
+    """Train where that promises more than transfer, or than nothing; else transfer where it is better; else stay."""
+    transfer, train = found.expected["transfer"], found.expected["train"]
+    rival = transfer.value if found.transferable and transfer is not None else 0.0
+    if found.pairs >= ENOUGH_PAIRS and train is not None and train.value > rival:
+        return "train"
+    return "transfer" if found.transferable else "stay"
 
 
-def _evidence_notes(found: Found) -> list[str]:
-    """What cannot be said for lack of evidence."""
-    transfer = found.expected["transfer"]
-    lack = "too little evidence on this side of the reach" if found.evidence else "no evidence installed"
-    if transfer is not None and transfer.basis == "pseudo-queries":
-        return [f"{lack}: interval from the pseudo-queries alone, which overstate"]
-    if transfer is None or (found.pairs >= ENOUGH_PAIRS and found.expected["train"] is None):
-        what = "transfer" if transfer is None else "training"
-        return [f"{lack}: what {what} would gain is not known"]
-    return []
+def reason_for(target: str, choice: Choice, found: Found) -> str:
+    """Why, in one or two sentences."""
+    if choice == "train":
+        train, transfer = found.expected["train"], found.expected["transfer"]
+        assert train is not None  # the choice needs it
+        other = transfer.said() if transfer is not None and found.transferable else "nothing"
+        return f"with {found.pairs} labelled training pairs, training promises {train.said()}, and transfer {other}"
+    said = [] if found.reach is None or (found.within and choice == "stay") else [found.reach.said(target)]
+    if found.best is not None and found.base is not None:
+        said.append(found.measured(found.best, found.base))
+    elif found.within:
+        said.append(f"there is too little text in {target} to compare anything on")
+    return ". ".join(sentence[0].upper() + sentence[1:] for sentence in said)
+
+
+def changes_for(choice: Choice, found: Found) -> str:
+    """What would change the advice."""
+    said = {
+        "train": "a trained prompt that is not above the base model on queries that it was not trained on",
+        "transfer": "labelled queries on which it is significantly below the base model",
+        "stay": "labelled queries on which a candidate is above the base model"
+        if found.within
+        else "a bank with sources nearer to these texts",
+    }[choice]
+    labelled = found.best.labels_gain if found.best is not None else None
+    if not found.within and found.best is not None and labelled is not None and labelled.low > 0:
+        said += (
+            f"; on the labelled queries {found.best.name} is better all the same ({labelled.said()}), and --no-reach "
+            "makes `foreword transfer` take it"
+        )
+    if choice == "train":
+        return said
+    if found.pairs < ENOUGH_PAIRS:
+        return f"{said}; or {ENOUGH_PAIRS} labelled training pairs to weigh training by (there are {found.pairs})"
+    if found.expected["train"] is None:
+        return f"{said}; or training on the {found.pairs} labelled pairs, which no evidence weighs here: try it"
+    return f"{said}; or more labelled training pairs than the {found.pairs} that there are"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
 
@@ -147,6 +147,10 @@ class FeatureSettings(Settings):
     seed: int = 0
     max_length: Tokens = 128
     document_template: str = DOCUMENT
+
+    def sampling(self, precision: Precision) -> dict[str, Any]:
+        """The documents that are embedded and how, as `foreword.transferring.reach.document_features` takes it."""
+        return {"limit": self.sample, "seed": self.seed, "max_length": self.max_length, "precision": precision}
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ from foreword.settings import Precision, Side
 from foreword.terminal import track
 from foreword.training.train import text_settings
 from foreword.transferring.config import DistilConfig
-from foreword.transferring.fit import batches_of, embed_batch
+from foreword.transferring.fit import Vectors, batches_of, embed_batch
 from foreword.transferring.reach import unit_rows
 from foreword.transferring.transfer import average_prompts, start_of
 
@@ -329,9 +329,6 @@ def texts_of(target: Collection, *, most: int, share: float, seed: int) -> tuple
 
 
 # -- learning ------------------------------------------------------------------------------------------------------
-
-
-Vectors = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True)

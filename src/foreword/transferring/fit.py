@@ -7,7 +7,7 @@ are trained like any parameter, with no label of the target. Weights of 0 are th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,17 +16,19 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from foreword.collections.collection import Document, TrainingPair
-from foreword.collections.pseudo import pseudo_pairs
+from foreword.collections.collection import TrainingPair
 from foreword.errors import DataError, ForewordError
 from foreword.evaluation.measures import evaluate_run
+from foreword.files import rounded
 from foreword.prompts.encoder import autocast, encode, routed, text_prompt, transformer_of
 from foreword.prompts.routes import OneRoute, Route
 from foreword.retrieval.search import exact_search
 from foreword.settings import Side
 from foreword.terminal import track
 from foreword.training.vectors import DocumentVectors
-from foreword.transferring.config import FitConfig
+from foreword.transferring.config import EmbeddingSettings, FitConfig
+
+Vectors = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,6 @@ def split_pairs(pairs: Sequence[TrainingPair], config: FitConfig) -> tuple[list[
     if len(fitted) < 2 or not chosen:
         raise DataError(f"{len(pairs)} pseudo-queries; fitting needs more text (at least a few dozen documents)")
     return fitted, chosen
-
-
-def check_spans(documents: Iterable[Document], config: FitConfig) -> list[TrainingPair]:
-    """Random spans with the rest of their documents, a seeded choice of `config.spans` of them."""
-    pairs = list(pseudo_pairs(documents, "span", config.seed))
-    order = np.random.default_rng(config.seed).permutation(len(pairs))[: config.spans]
-    return [pairs[i] for i in order]
 
 
 def fit_weights(
@@ -117,7 +112,7 @@ def fit_weights(
         total.backward()
         optimizer.step()
         losses.append(round(float(loss.detach()), 5))
-    fitted = {name: _rounded(weight.tolist()) for name, weight in zip(names, weights.detach(), strict=True)}
+    fitted = rounded({name: weight.tolist() for name, weight in zip(names, weights.detach(), strict=True)})
     return Fit(fitted, losses, time.perf_counter() - began)
 
 
@@ -147,10 +142,6 @@ def _size(weights: Tensor) -> Tensor:
     return squares.sum() if squares.ndim == 1 else squares.mean(dim=1).sum()
 
 
-def _rounded(weight: float | list[float]) -> float | list[float]:
-    return [round(value, 6) for value in weight] if isinstance(weight, list) else round(weight, 6)
-
-
 def batches_of(count: int, steps: int, size: int, seed: int) -> Iterator[list[int]]:
     """Seeded batches of `size` numbers below `count`, without repeats inside one."""
     generator = np.random.default_rng(seed)
@@ -174,19 +165,19 @@ def embed_batch(encoder: SentenceTransformer, texts: list[str], side: Side, leng
     return torch.nn.functional.normalize(vectors, dim=1) if encoder.similarity_fn_name == "cosine" else vectors
 
 
+def embed(
+    encoder: SentenceTransformer, texts: Sequence[str], side: Side, route: Route, config: EmbeddingSettings
+) -> Vectors:
+    """Vectors (N, d') of texts of one side by `route`, cut and computed as the settings say."""
+    how: dict[str, Any] = {"precision": config.precision, "max_length": config.length(side), "quiet": True}
+    return encode(encoder, texts, side, route=route, **how)
+
+
 def embed_pair_documents(
     encoder: SentenceTransformer, route: Route, pairs: Sequence[TrainingPair], config: FitConfig
-) -> np.ndarray[Any, np.dtype[np.float32]]:
+) -> Vectors:
     """Vectors of the pairs' documents, in order."""
-    return encode(
-        encoder,
-        [pair.document for pair in pairs],
-        "document",
-        route=route,
-        precision=config.precision,
-        max_length=config.document_length,
-        quiet=True,
-    )
+    return embed(encoder, [pair.document for pair in pairs], "document", route, config)
 
 
 def pseudo_scores(
@@ -195,7 +186,7 @@ def pseudo_scores(
     pairs: Sequence[TrainingPair],
     config: FitConfig,
     *,
-    documents: np.ndarray[Any, np.dtype[np.float32]] | None = None,
+    documents: Vectors | None = None,
 ) -> dict[str, float]:
     """nDCG@10 of each held-out pseudo-query against the held-out documents, with `route`.
 
@@ -204,15 +195,7 @@ def pseudo_scores(
     if not pairs:
         return {}
     documents = embed_pair_documents(encoder, route, pairs, config) if documents is None else documents
-    queries = encode(
-        encoder,
-        [pair.query for pair in pairs],
-        "query",
-        route=route,
-        precision=config.precision,
-        max_length=config.query_length,
-        quiet=True,
-    )
+    queries = embed(encoder, [pair.query for pair in pairs], "query", route, config)
     ids = [pair.query_id for pair in pairs]
     run = exact_search(queries, ids, documents, 10, document_ids=[pair.doc_id for pair in pairs])
     qrels = {pair.query_id: {pair.doc_id: 1} for pair in pairs}

@@ -11,7 +11,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,14 +24,11 @@ from foreword.collections.collection import Collection
 from foreword.collections.registry import canonical, overlap
 from foreword.collections.supervision import split_fold
 from foreword.errors import DataError, ForewordError
-from foreword.files import atomic_write
+from foreword.files import atomic_write, rounded
 from foreword.prompts.encoder import encode
 from foreword.prompts.store import StoredPrompt, describe_backbone, trained_on
 from foreword.settings import Precision
 from foreword.transferring.config import FeatureSettings, Similarity
-
-# How alike two domains are, by the base embeddings of their documents alone.
-
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -68,17 +65,8 @@ def document_features(
     texts = [doc.content for doc in collection.documents() if doc.doc_id in chosen]
     if not texts:
         raise DataError(f"{collection.id} has no documents (left), so there is nothing to compare")
-    vectors = encode(
-        encoder,
-        texts,
-        "document",
-        route=None,
-        precision=precision,
-        max_length=max_length,
-        what=collection.id,
-        quiet=quiet,
-    )
-    return unit_rows(vectors)
+    how: dict[str, Any] = {"precision": precision, "max_length": max_length, "what": collection.id, "quiet": quiet}
+    return unit_rows(encode(encoder, texts, "document", route=None, **how))
 
 
 def unit_rows(vectors: np.ndarray[Any, Any]) -> Array:
@@ -154,12 +142,8 @@ class Reach:
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers as JSON values."""
-        return {
-            "nearness": round(self.nearness, 6),
-            "limit": None if self.limit is None else round(self.limit, 6),
-            "within": self.within,
-            "sources": {name: round(value, 6) for name, value in self.sources.items()},
-        }
+        numbers: dict[str, Any] = rounded({**asdict(self), "within": self.within})
+        return numbers
 
 
 def nearness(target: Array, others: Sequence[Array]) -> float:
@@ -229,13 +213,12 @@ def source_domains(bank: Mapping[str, StoredPrompt]) -> list[str]:
     return sorted(found.values())
 
 
-# Document features of a bank's source domains, kept beside its prompts.
-#
-# With `features.safetensors` in a bank's folder, its reach (see `foreword.transferring.reach`) is known wherever the
-# folder goes: the sources' collections need not be there, nor be embedded again.
+# -- the sources' document features, kept in the bank's folder ------------------------------------------------------
 
 
 FILE = "features.safetensors"
+"""With it the reach is known wherever a bank's folder goes, without the sources' collections."""
+
 FORMAT = "foreword-features/1"
 
 
@@ -287,46 +270,33 @@ def bank_features(
         quiet: no progress bars.
     """
     settings = settings or FeatureSettings()
-    path, identity = Path(folder) / FILE, _identity(encoder, settings)
-    known = _read(path, identity)
-    made: dict[str, Array] = {}
-    left_out: dict[str, str] = {}
-    for domain in domains:
-        if domain in known:
-            continue
-        try:
-            features = document_features(
-                encoder,
-                load(domain),
-                limit=settings.sample,
-                seed=settings.seed,
-                precision=precision,
-                max_length=settings.max_length,
-                quiet=quiet,
-            )
-        except ForewordError as error:
-            left_out[domain] = str(error)
-            continue
-        made[domain] = features.astype(np.float16)  # rounded as the file's, so that both give the same reach
-    if made:
-        _keep(path, {**known, **made}, identity)
-    found = {**known, **made}
-    return BankFeatures({name: unit_rows(found[name]) for name in domains if name in found}, left_out)
-
-
-def _identity(encoder: SentenceTransformer, settings: FeatureSettings) -> dict[str, str]:
-    """What features must agree in to be comparable, as the texts that safetensors' metadata holds."""
-    described = describe_backbone(encoder)
-    return {
+    path, described = Path(folder) / FILE, describe_backbone(encoder)
+    identity = {  # what features must agree in to be comparable, as the texts that safetensors' metadata holds
         "format": FORMAT,
         "fingerprint": str(described["fingerprint"]),
         "pooling": json.dumps(described["pooling"]),
         "text_prompts": json.dumps(described["text_prompts"], sort_keys=True),
-        "sample": str(settings.sample),
-        "seed": str(settings.seed),
-        "max_length": str(settings.max_length),
-        "document_template": settings.document_template,
+        **{name: str(value) for name, value in settings.as_dict().items()},
     }
+    known = _read(path, identity)
+    found, left_out = dict(known), {}
+    for domain in domains:
+        if domain in known:
+            continue
+        try:
+            features = document_features(encoder, load(domain), quiet=quiet, **settings.sampling(precision))
+        except ForewordError as error:
+            left_out[domain] = str(error)
+            continue
+        found[domain] = features.astype(np.float16)  # rounded as the file's, so that both give the same reach
+    if len(found) > len(known):
+        tensors = {name: np.ascontiguousarray(found[name], np.float16) for name in sorted(found)}
+        try:
+            with atomic_write(path, "wb") as file:
+                file.write(save(tensors, identity))
+        except OSError as error:
+            warnings.warn(f"the sources' document features are not kept for the next time: {error}", stacklevel=2)
+    return BankFeatures({name: unit_rows(found[name]) for name in domains if name in found}, left_out)
 
 
 def _read(path: Path, identity: Mapping[str, str]) -> dict[str, np.ndarray[Any, Any]]:
@@ -341,12 +311,3 @@ def _read(path: Path, identity: Mapping[str, str]) -> dict[str, np.ndarray[Any, 
     except (SafetensorError, OSError) as error:
         warnings.warn(f"{path} cannot be read ({error}) and is made again", stacklevel=3)
         return {}
-
-
-def _keep(path: Path, features: Mapping[str, np.ndarray[Any, Any]], identity: Mapping[str, str]) -> None:
-    tensors = {name: np.ascontiguousarray(features[name], np.float16) for name in sorted(features)}
-    try:
-        with atomic_write(path, "wb") as file:
-            file.write(save(tensors, dict(identity)))
-    except OSError as error:
-        warnings.warn(f"the sources' document features are not kept for the next time: {error}", stacklevel=3)

@@ -21,13 +21,14 @@ from foreword.collections.views import Unlabelled
 from foreword.errors import ForewordError, PromptError, TooLittleTextError
 from foreword.evaluation.candidates import document_key
 from foreword.evaluation.measures import paired_randomization
+from foreword.files import rounded
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Route, Routes, Weight, plain_weight
 from foreword.prompts.store import StoredPrompt, trained_on
 from foreword.transferring.adapt import adapt
-from foreword.transferring.config import FitConfig, TransferConfig
-from foreword.transferring.fit import Fit, check_spans, embed_pair_documents, fit_weights, pseudo_scores, split_pairs
+from foreword.transferring.config import FeatureSettings, FitConfig, TransferConfig
+from foreword.transferring.fit import Fit, embed_pair_documents, fit_weights, pseudo_scores, split_pairs
 from foreword.transferring.reach import (
     Array,
     Reach,
@@ -37,8 +38,6 @@ from foreword.transferring.reach import (
     softmax_weights,
     source_domains,
 )
-
-# What is asked of a transfer, and what was decided for a target.
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,9 @@ class Transfer:
             "document": self.document,
             "advice": self.advice,
             "reason": self.reason,
-            "similarities": {name: round(value, 6) for name, value in self.similarities.items()},
+            "similarities": rounded(self.similarities),
             "reach": None if self.reach is None else self.reach.as_dict(),
-            "pseudo_nDCG@10": {name: round(value, 6) for name, value in self.pseudo.items()},
+            "pseudo_nDCG@10": rounded(self.pseudo),
             "seconds": round(self.seconds, 2),
         }
 
@@ -107,7 +106,199 @@ def route_of(weights: Mapping[str, Weight], document: str | None) -> Route:
     return weights if document is None else Routes(weights, document)
 
 
-# Combine source prompts into one retriever for a target.
+def transfer(
+    encoder: SentenceTransformer,
+    target: Collection,
+    bank: Mapping[str, StoredPrompt],
+    config: TransferConfig | None = None,
+    *,
+    sources: Mapping[str, Collection] | None = None,
+    features: Mapping[str, Array] | None = None,
+    output: str | Path | None = None,
+    quiet: bool = False,
+) -> Transfer:
+    """Combine the prompts of `bank` for a target, of which only the documents are looked at.
+
+    Args:
+        encoder: from `foreword.load_encoder`; the bank's prompts are added to it under their names.
+        target: the domain without labels.
+        bank: source prompts by name; gated ones, except for `adapted` and `average`.
+        config: the settings; None: the defaults.
+        sources: the sources' collections, for `similarity` and `average`, and for the reach.
+        features: document features by domain id (see `document_features`), where they are there already; a bank's
+            own are in its folder, see `foreword.transferring.reach`.
+        output: for `adapted`, the folder of the training and its prompt, which goes on there after a cut; None: one
+            that is gone afterwards.
+        quiet: no progress bars.
+
+    Raises:
+        PromptError: prompts that cannot be mixed, averaged or adapted.
+        DataError: too little text to adapt to, or to fit on.
+        ForewordError: similarity asked for without the sources' documents.
+    """
+    config = config or TransferConfig()
+    if not bank:
+        raise PromptError("no source prompts to transfer from")
+    check_unseen(bank, target.id)
+    target = Unlabelled(target)
+    began = time.perf_counter()
+    transformer = transformer_of(encoder)
+    if config.method == "auto":
+        config = replace(config, method="fitted" if several_domains(bank) is None else "adapted")
+    if config.method not in ("adapted", "average"):
+        check_mixable(bank)
+    for name, stored in bank.items():
+        transformer.add(name, stored.prompt)
+    alike = config.method in ("similarity", "average")
+    domains = source_domains(bank) if config.checks_reach else []
+    known: dict[str, Array] = {}
+    if domains or alike:
+        known = _known(encoder, target, [*bank, *domains], config, sources or {}, features or {}, quiet)
+    of_sources = {name: known[name] for name in domains if name in known}
+    reach = reach_of(known[target.id], of_sources) if of_sources else None
+    made = Transfer(target.id, config.method, {}, "transfer", "")
+    if reach is not None and not reach.within:
+        made = replace(made, advice="don't transfer", reason=reach.said(target.id))
+    elif config.method == "uniform":
+        made = replace(made, weights=uniform_weights(bank), reason="every source alike, unchecked")
+    elif alike:
+        made = _by_similarity(made, bank, config, known)
+    elif config.method == "adapted":
+        made = _by_adapting(made, encoder, target, bank, config, output, quiet)
+    else:
+        made = _by_pseudo_queries(made, encoder, target, bank, config, quiet)
+    if reach is not None and reach.limit is None:
+        made = replace(made, reason=f"{made.reason}; {reach.said(target.id)}")
+    if made.prompt is not None:
+        transformer.add(made_name(target.id), made.prompt)
+    document = shared_document_source(bank) if made.prompt is None and made.weights else None
+    return replace(made, document=document, reach=reach, seconds=time.perf_counter() - began)
+
+
+def _known(
+    encoder: SentenceTransformer,
+    target: Collection,
+    names: Iterable[str],
+    config: TransferConfig,
+    sources: Mapping[str, Collection],
+    features: Mapping[str, Array],
+    quiet: bool,
+) -> dict[str, Array]:
+    """Document features of the sources that have any, and of the target; nothing where no source has."""
+    asked = list(dict.fromkeys(names))
+    if not any(name in features or name in sources for name in asked):
+        return {}
+    known = {name: features[name] for name in [*asked, target.id] if name in features}
+    missing = {name: sources[name] for name in asked if name in sources and name not in known}
+    if target.id not in known:
+        missing[target.id] = target
+    settings = FeatureSettings(sample=config.sample, max_length=config.fit.document_length)
+    how = settings.sampling(config.fit.precision)
+    made = {name: document_features(encoder, one, quiet=quiet, **how) for name, one in missing.items()}
+    return {**known, **made}
+
+
+def _by_similarity(
+    made: Transfer, bank: Mapping[str, StoredPrompt], config: TransferConfig, known: Mapping[str, Array]
+) -> Transfer:
+    comparable = [name for name in bank if name in known]
+    if not comparable:
+        raise ForewordError("similarity needs the documents of the sources; none of the bank's domains gave any")
+    alike = {name: similarity(known[made.target], known[name], config.similarity) for name in comparable}
+    weights = softmax_weights(alike, top_k=config.top_k, temperature=config.temperature)
+    best = max(alike, key=lambda name: alike[name])
+    others = [name for name in bank if name not in known]  # a multitask prompt has no documents of its own
+    without = f"; without {', '.join(others)}, of which no documents are known" if others else ""
+    return replace(
+        made,
+        weights=weights,
+        similarities=alike,
+        reason=f"weighed by similarity of documents (nearest: {best}, {alike[best]:.2f}), unchecked{without}",
+        prompt=average_prompts(bank, weights) if config.method == "average" else None,
+    )
+
+
+def _by_adapting(
+    made: Transfer,
+    encoder: SentenceTransformer,
+    target: Collection,
+    bank: Mapping[str, StoredPrompt],
+    config: TransferConfig,
+    output: str | Path | None,
+    quiet: bool,
+) -> Transfer:
+    """The prompt of several domains, adapted to the target's text."""
+    name = several_domains(bank)
+    if name is None:
+        raise PromptError(
+            "adapting needs a prompt that was trained on several domains and encodes queries and documents "
+            "(foreword train --multitask makes one); this bank has none, so choose another method, e.g. fitted"
+        )
+    made = replace(made, weights={name: 1.0})
+    try:
+        with nullcontext(output) if output is not None else TemporaryDirectory() as folder:
+            stored = adapt(encoder, target, bank[name], str(folder), config.adapt, quiet=quiet)
+    except TooLittleTextError as error:
+        return replace(made, prompt=bank[name].prompt, reason=f"{name} as it is, unadapted: {error}")
+    kept = stored.card["adaptation"]["pairs"]["kept"]
+    reason = f"{name}, adapted half-way to {target.id} by {kept} pseudo-queries of its own text"
+    return replace(made, prompt=stored.prompt, reason=reason)
+
+
+def _by_pseudo_queries(
+    made: Transfer,
+    encoder: SentenceTransformer,
+    target: Collection,
+    bank: Mapping[str, StoredPrompt],
+    config: TransferConfig,
+    quiet: bool,
+) -> Transfer:
+    """Candidates compared on held-out pseudo-queries; the base model wins unless one is better."""
+    fitting, checks = pseudo_material(target, config.pseudo, config.fit)
+    document = shared_document_source(bank)
+    candidates: dict[str, Mapping[str, Weight]] = {name: {name: 1.0} for name in bank}
+    if config.method == "fitted":
+        candidates = {"fitted": fit_mixture(encoder, bank, fitting, config.fit, quiet=quiet).weights}
+    routes = {name: route_of(weights, document) for name, weights in candidates.items()}
+    scores = compare(encoder, {"base": None, **routes}, checks, config.fit)
+    means = {name: float(np.mean(list(values.values()))) for name, values in scores.items()}
+    best = max(candidates, key=lambda name: means[name])
+    difference = paired_randomization(scores[best], scores["base"])
+    said = (
+        f"on {len(scores['base'])} held-out pseudo-queries of {target.id}, nDCG@10 is {means[best]:.3f} with "
+        f"{best} and {means['base']:.3f} with the base model (p = {difference.p_value:.3f})"
+    )
+    if means[best] <= means["base"]:
+        return replace(made, advice="don't transfer", reason=said, pseudo=means)
+    return replace(made, weights=candidates[best], reason=said, pseudo=means)
+
+
+def several_domains(bank: Mapping[str, StoredPrompt]) -> str | None:
+    """The prompt that was trained on most domains, of those that encode queries and documents; None: none on two.
+
+    One whose queries alone were trained, over the documents of what it started from, does not count.
+    """
+    counts = {
+        name: len(trained_on(stored.card))
+        for name, stored in bank.items()
+        if stored.prompt.spec.sides != "query" and (stored.card.get("training") or {}).get("side") != "query"
+    }
+    found = [name for name, count in counts.items() if count > 1]
+    return min(found, key=lambda name: (-counts[name], name), default=None)
+
+
+def has_seen(stored: StoredPrompt, target: str) -> bool:
+    """Whether a source, or what it started from, was trained on the target, a part of it, or a fold of it."""
+    return any(overlap(name, target) for name in trained_on(stored.card))
+
+
+def check_unseen(bank: Mapping[str, StoredPrompt], target: str) -> None:
+    """Raise `PromptError` where a source was trained on the target."""
+    if seen := [name for name, stored in bank.items() if has_seen(stored, target)]:
+        raise PromptError(f"{', '.join(seen)}: trained on {target} itself, so no transfer to it; leave it out")
+
+
+# -- mixtures and averages of a bank --------------------------------------------------------------------------------
 
 
 def uniform_weights(sources: Mapping[str, object]) -> dict[str, float]:
@@ -189,7 +380,7 @@ def average_prompts(sources: Mapping[str, StoredPrompt], weights: Mapping[str, f
     return Prompt(first.spec, mean)
 
 
-# Compare retrievers for a target on its own text: pseudo-queries held out, and random spans as a second kind.
+# -- comparing on a target's own text: pseudo-queries held out, and random spans as a second kind --------------------
 
 
 def pseudo_material(
@@ -210,7 +401,9 @@ def pseudo_material(
     fitting, held = split_pairs(pairs, config)
     taken = {pair.doc_id for pair in fitting} if pseudo in ("span", "mixed") else set()
     unseen = (doc for doc in target.documents() if doc.doc_id not in taken)
-    return fitting, [held, check_spans(unseen, config)]
+    spans = list(pseudo_pairs(unseen, "span", config.seed))
+    order = np.random.default_rng(config.seed).permutation(len(spans))[: config.spans]
+    return fitting, [held, [spans[i] for i in order]]
 
 
 def fit_mixture(
@@ -248,199 +441,3 @@ def compare(
             values = pseudo_scores(encoder, route, check, config, documents=embedded[key])
             scores[name] |= {f"{number}:{query_id}": value for query_id, value in values.items()}
     return scores
-
-
-def several_domains(bank: Mapping[str, StoredPrompt]) -> str | None:
-    """The prompt that was trained on most domains, of those that encode queries and documents; None: none on two."""
-    both = {name: len(trained_on(stored.card)) for name, stored in bank.items() if stored.prompt.spec.sides != "query"}
-    found = [name for name, count in both.items() if count > 1 and not _kept_documents(bank[name])]
-    return min(found, key=lambda name: (-both[name], name), default=None)
-
-
-def _kept_documents(stored: StoredPrompt) -> bool:
-    """Whether its queries alone were trained, over the documents of what it started from."""
-    return (stored.card.get("training") or {}).get("side") == "query"
-
-
-def has_seen(stored: StoredPrompt, target: str) -> bool:
-    """Whether a source, or what it started from, was trained on the target, a part of it, or a fold of it."""
-    return any(overlap(name, target) for name in trained_on(stored.card))
-
-
-def transfer(
-    encoder: SentenceTransformer,
-    target: Collection,
-    bank: Mapping[str, StoredPrompt],
-    config: TransferConfig | None = None,
-    *,
-    sources: Mapping[str, Collection] | None = None,
-    features: Mapping[str, Array] | None = None,
-    output: str | Path | None = None,
-    quiet: bool = False,
-) -> Transfer:
-    """Combine the prompts of `bank` for a target, of which only the documents are looked at.
-
-    Args:
-        encoder: from `foreword.load_encoder`; the bank's prompts are added to it under their names.
-        target: the domain without labels.
-        bank: source prompts by name; gated ones, except for `adapted` and `average`.
-        config: the settings; None: the defaults.
-        sources: the sources' collections, for `similarity` and `average`, and for the reach.
-        features: document features by domain id (see `document_features`), where they are there already; a bank's
-            own are in its folder, see `foreword.transferring.reach`.
-        output: for `adapted`, the folder of the training and its prompt, which goes on there after a cut; None: one
-            that is gone afterwards.
-        quiet: no progress bars.
-
-    Raises:
-        PromptError: prompts that cannot be mixed, averaged or adapted.
-        DataError: too little text to adapt to, or to fit on.
-        ForewordError: similarity asked for without the sources' documents.
-    """
-    config = config or TransferConfig()
-    if not bank:
-        raise PromptError("no source prompts to transfer from")
-    seen = [name for name, stored in bank.items() if has_seen(stored, target.id)]
-    if seen:
-        raise PromptError(f"{', '.join(seen)}: trained on {target.id} itself, so no transfer to it; leave it out")
-    target = Unlabelled(target)
-    began = time.perf_counter()
-    transformer = transformer_of(encoder)
-    if config.method == "auto":
-        config = replace(config, method="fitted" if several_domains(bank) is None else "adapted", reach=config.reach)
-    if config.method not in ("adapted", "average"):
-        check_mixable(bank)
-    for name, stored in bank.items():
-        transformer.add(name, stored.prompt)
-    known: dict[str, Array] = {}
-    domains = source_domains(bank) if config.checks_reach else []
-    if domains or config.method in ("similarity", "average"):
-        known = _known(encoder, target, [*bank, *domains], config, sources or {}, features or {}, quiet)
-    of_sources = {name: known[name] for name in domains if name in known}
-    reach = reach_of(known[target.id], of_sources) if of_sources else None
-    result: dict[str, Any]
-    if reach is not None and not reach.within:
-        result = {"weights": {}, "advice": "don't transfer", "reason": reach.said(target.id)}
-    elif config.method == "uniform":
-        result = {
-            "weights": uniform_weights(bank),
-            "advice": "transfer",
-            "reason": "every source alike, unchecked",
-        }
-    elif config.method in ("similarity", "average"):
-        result = _by_similarity(target, bank, config, known)
-    elif config.method == "adapted":
-        result = _by_adapting(encoder, target, bank, config, output, quiet)
-    else:
-        result = _by_pseudo_queries(encoder, target, bank, config, quiet)
-    if reach is not None and reach.limit is None:
-        result["reason"] += f"; {reach.said(target.id)}"
-    if "prompt" in result:
-        transformer.add(made_name(target.id), result["prompt"])
-    mixed = "prompt" not in result and bool(result["weights"])
-    document = shared_document_source(bank) if mixed else None
-    seconds = time.perf_counter() - began
-    return Transfer(target.id, config.method, document=document, reach=reach, seconds=seconds, **result)
-
-
-def _known(
-    encoder: SentenceTransformer,
-    target: Collection,
-    names: Iterable[str],
-    config: TransferConfig,
-    sources: Mapping[str, Collection],
-    features: Mapping[str, Array],
-    quiet: bool,
-) -> dict[str, Array]:
-    """Document features of the sources that have any, and of the target; nothing where no source has."""
-    asked = list(dict.fromkeys(names))
-    known = {name: features[name] for name in asked if name in features}
-    missing = {name: sources[name] for name in asked if name in sources and name not in known}
-    if known or missing:
-        missing |= {} if target.id in features else {target.id: target}
-        known |= {target.id: features[target.id]} if target.id in features else {}
-    for name, collection in missing.items():
-        known[name] = document_features(
-            encoder,
-            collection,
-            limit=config.sample,
-            precision=config.fit.precision,
-            max_length=config.fit.document_length,
-            quiet=quiet,
-        )
-    return known
-
-
-def _by_similarity(
-    target: Collection, bank: Mapping[str, StoredPrompt], config: TransferConfig, known: Mapping[str, Array]
-) -> dict[str, Any]:
-    comparable = [name for name in bank if name in known]
-    if not comparable:
-        raise ForewordError("similarity needs the documents of the sources; none of the bank's domains gave any")
-    alike = {name: similarity(known[target.id], known[name], config.similarity) for name in comparable}
-    weights = softmax_weights(alike, top_k=config.top_k, temperature=config.temperature)
-    best = max(alike, key=lambda name: alike[name])
-    others = [name for name in bank if name not in known]  # a multitask prompt has no documents of its own
-    without = f"; without {', '.join(others)}, of which no documents are known" if others else ""
-    result: dict[str, Any] = {
-        "weights": weights,
-        "similarities": alike,
-        "advice": "transfer",
-        "reason": f"weighed by similarity of documents (nearest: {best}, {alike[best]:.2f}), unchecked{without}",
-    }
-    if config.method == "average":
-        result["prompt"] = average_prompts(bank, weights)
-    return result
-
-
-def _by_adapting(
-    encoder: SentenceTransformer,
-    target: Collection,
-    bank: Mapping[str, StoredPrompt],
-    config: TransferConfig,
-    output: str | Path | None,
-    quiet: bool,
-) -> dict[str, Any]:
-    """The prompt of several domains, adapted to the target's text."""
-    name = several_domains(bank)
-    if name is None:
-        raise PromptError(
-            "adapting needs a prompt that was trained on several domains and encodes queries and documents "
-            "(foreword train --multitask makes one); this bank has none, so choose another method, e.g. fitted"
-        )
-    result: dict[str, Any] = {"weights": {name: 1.0}, "advice": "transfer"}
-    try:
-        with nullcontext(output) if output is not None else TemporaryDirectory() as folder:
-            stored = adapt(encoder, target, bank[name], str(folder), config.adapt, quiet=quiet)
-    except TooLittleTextError as error:
-        return {**result, "prompt": bank[name].prompt, "reason": f"{name} as it is, unadapted: {error}"}
-    kept = stored.card["adaptation"]["pairs"]["kept"]
-    reason = f"{name}, adapted half-way to {target.id} by {kept} pseudo-queries of its own text"
-    return {**result, "prompt": stored.prompt, "reason": reason}
-
-
-def _by_pseudo_queries(
-    encoder: SentenceTransformer,
-    target: Collection,
-    bank: Mapping[str, StoredPrompt],
-    config: TransferConfig,
-    quiet: bool,
-) -> dict[str, Any]:
-    """Candidates compared on held-out pseudo-queries; the base model wins unless one is better."""
-    fitting, checks = pseudo_material(target, config.pseudo, config.fit)
-    document = shared_document_source(bank)
-    candidates: dict[str, dict[str, Weight]] = {name: {name: 1.0} for name in bank}
-    if config.method == "fitted":
-        candidates = {"fitted": dict(fit_mixture(encoder, bank, fitting, config.fit, quiet=quiet).weights)}
-    routes = {name: route_of(weights, document) for name, weights in candidates.items()}
-    scores = compare(encoder, {"base": None, **routes}, checks, config.fit)
-    means = {name: float(np.mean(list(values.values()))) for name, values in scores.items()}
-    best = max(candidates, key=lambda name: means[name])
-    difference = paired_randomization(scores[best], scores["base"])
-    said = (
-        f"on {len(scores['base'])} held-out pseudo-queries of {target.id}, nDCG@10 is {means[best]:.3f} with "
-        f"{best} and {means['base']:.3f} with the base model (p = {difference.p_value:.3f})"
-    )
-    if means[best] <= means["base"]:
-        return {"weights": {}, "advice": "don't transfer", "reason": said, "pseudo": means}
-    return {"weights": candidates[best], "advice": "transfer", "reason": said, "pseudo": means}

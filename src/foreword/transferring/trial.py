@@ -1,14 +1,17 @@
-"""Try a bank's prompts on a target: the base model, prompts alone and the fitted mixture, side by side."""
+"""Try a bank's prompts on a target: the base model, prompts alone and the fitted mixture, side by side.
+
+Gains on pseudo-queries are not gains on real queries. `data/evidence.json` lists domains on which both are known,
+measured with labels that no choice had seen; what a new domain may expect is where those on its side of the reach
+lie.
+"""
 
 from __future__ import annotations
 
 import heapq
-import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
@@ -19,14 +22,14 @@ from foreword.collections.supervision import headline_split, position
 from foreword.errors import DataError, PromptError
 from foreword.evaluation.candidates import document_key
 from foreword.evaluation.measures import bootstrap_interval, evaluate_run
+from foreword.files import rounded
 from foreword.prompts.routes import Route, Weight
 from foreword.prompts.store import StoredPrompt
 from foreword.retrieval.search import dense_run
-from foreword.training.vectors import DocumentVectors, embed_documents
+from foreword.training.vectors import embed_documents
 from foreword.transferring.config import AdviceConfig, FitConfig
-from foreword.transferring.reach import Array, Reach, nearness, source_domains
+from foreword.transferring.reach import Array, nearness, source_domains
 from foreword.transferring.transfer import (
-    Transfer,
     check_mixable,
     compare,
     fit_mixture,
@@ -34,13 +37,6 @@ from foreword.transferring.transfer import (
     route_of,
     shared_document_source,
 )
-
-# What transfer and training gained on domains where it was measured, by which a new one's gain is expected.
-#
-# Gains on pseudo-queries are not gains on real queries. `data/evidence.json` lists domains on which both are known,
-# measured with labels that no choice had seen; what a new domain may expect is where those on its side of the reach
-# lie.
-
 
 INSTALLED = Path(__file__).parent / "data" / "evidence.json"
 LEAST_DOMAINS = 3
@@ -64,6 +60,8 @@ class Evidence:
         supervised_gain: of a prompt trained on the domain's labels; None: not measured.
         pairs: labelled training pairs that it was trained on; None: not measured.
     """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 
     target: str
     genre: str
@@ -106,8 +104,8 @@ class Gain:
 
     def as_dict(self) -> dict[str, Any]:
         """The fields, as JSON values."""
-        numbers = {name: round(getattr(self, name), 6) for name in ("value", "low", "high")}
-        return {**numbers, "basis": self.basis, "count": self.count}
+        fields: dict[str, Any] = rounded(asdict(self))
+        return fields
 
 
 def read_evidence(path: Path | None = None) -> list[Evidence]:
@@ -119,29 +117,14 @@ def read_evidence(path: Path | None = None) -> list[Evidence]:
     Raises:
         DataError: it is none, or an entry lacks a field, has another, or one of another type.
     """
+    from pydantic import TypeAdapter, ValidationError
+
     path = path or INSTALLED
     try:
-        listed = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"no evidence can be read ({error}); install the package again", path=path) from error
-    if not isinstance(listed, list):
-        raise DataError(f"expected a list of domains, got {type(listed).__name__}", path=path)
-    return [_entry(record, number, path) for number, record in enumerate(listed, start=1)]
-
-
-def _entry(record: Any, number: int, path: Path) -> Evidence:
-    optional = {"supervised_gain", "pairs"}
-    known = {f.name for f in fields(Evidence)}
-    if not isinstance(record, dict) or not (known - optional) <= record.keys() <= known:
-        got = sorted(record) if isinstance(record, dict) else type(record).__name__
-        raise DataError(f"domain {number}: expected the fields {sorted(known)}, got {got}", path=path)
-    entry = Evidence(**record)
-    numbers = [entry.nearness, entry.gain]
-    numbers += [n for n in (entry.limit, entry.pseudo_gain, entry.supervised_gain, entry.pairs) if n is not None]
-    fine = all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in numbers)
-    if not fine or not isinstance(entry.within, bool) or not isinstance(entry.target, str):
-        raise DataError(f"domain {number}: expected numbers, a name and true or false, got {record}", path=path)
-    return entry
+        return TypeAdapter(list[Evidence]).validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        mend = f"expected a list of domains with {', '.join(field.name for field in fields(Evidence))}"
+        raise DataError(f"no evidence can be read ({error}); {mend}; install the package again", path=path) from error
 
 
 def expected_gain(
@@ -168,15 +151,6 @@ def expected_gain(
         return None
     low, high = np.quantile(known, [0.025, 0.975])
     return Gain(float(np.mean(known)), float(low), float(high), "evidence", len(known))
-
-
-# An advice in records and in words: train, transfer, or stay at the base model.
-
-
-ENOUGH_PAIRS = 100
-"""Labelled training pairs from which training is weighed."""
-
-Choice = Literal["train", "transfer", "stay"]
 
 
 @dataclass(frozen=True)
@@ -206,162 +180,11 @@ class Compared:
 
     def as_dict(self) -> dict[str, Any]:
         """The fields, as JSON values."""
-        return {
-            "name": self.name,
-            "pseudo_nDCG@10": None if self.pseudo is None else round(self.pseudo, 6),
-            "pseudo_gain": None if self.pseudo_gain is None else self.pseudo_gain.as_dict(),
-            "labels_nDCG@10": None if self.labels is None else round(self.labels, 6),
-            "labels_gain": None if self.labels_gain is None else self.labels_gain.as_dict(),
-        }
+        fields = rounded(asdict(self))
+        return {{"pseudo": "pseudo_nDCG@10", "labels": "labels_nDCG@10"}.get(key, key): fields[key] for key in fields}
 
 
-@dataclass(frozen=True)
-class Found:
-    """What was found out about a target, from which the advice follows.
-
-    Attributes:
-        reach: of the bank; None: no source's documents are known.
-        base: the base model's scores; None: nothing was compared.
-        best: the best candidate's; None: none.
-        pairs: labelled training pairs that there are.
-        split: the labels that candidates were compared on; None: none.
-        evidence: domains in the evidence, whatever their side of the reach.
-        expected: `transfer` and `train` -> the gain to expect; None: not known.
-    """
-
-    reach: Reach | None
-    base: Compared | None
-    best: Compared | None
-    pairs: int
-    split: str | None
-    evidence: int
-    expected: Mapping[str, Gain | None]
-
-    @property
-    def within(self) -> bool:
-        """Whether the target is within the bank's reach, or that cannot be known."""
-        return self.reach is None or self.reach.within
-
-    @property
-    def transferable(self) -> bool:
-        """Whether transfer is better than the base model, as far as is known."""
-        return self.within and self.best is not None and self.best.better
-
-
-@dataclass(frozen=True)
-class Advice:
-    """What to do for a target, and why.
-
-    Attributes:
-        target: its id.
-        advice: `train`, `transfer` or `stay`.
-        reason: in one or two sentences.
-        changes: what would change the advice.
-        found: what it follows from; None: there is too little text.
-        candidates: all that were compared, the base model first.
-        transfer: the best transfer, stored with `save_mixture` or `save_prompt`; without weights: the base model.
-        notes: what was sampled, left out or not known.
-        seconds: it took.
-    """
-
-    target: str
-    advice: Choice
-    reason: str
-    changes: str
-    found: Found | None
-    candidates: Sequence[Compared]
-    transfer: Transfer
-    notes: Sequence[str] = field(default_factory=tuple)
-    seconds: float = 0.0
-
-    @property
-    def expected(self) -> Gain | None:
-        """The gain to expect of what is advised; None: not known, or none since the base model stays."""
-        return self.found.expected.get(self.advice) if self.found is not None else None
-
-    def as_dict(self) -> dict[str, Any]:
-        """All of it as JSON values."""
-        found = self.found
-        options = {} if found is None else found.expected
-        return {
-            "target": self.target,
-            "advice": self.advice,
-            "chosen": found.best.name if found is not None and found.best is not None else None,
-            "reason": self.reason,
-            "changes": self.changes,
-            "expected": {name: None if gain is None else gain.as_dict() for name, gain in options.items()},
-            "reach": None if found is None or found.reach is None else found.reach.as_dict(),
-            "candidates": [candidate.as_dict() for candidate in self.candidates],
-            "labels": None if found is None else found.split,
-            "training_pairs": None if found is None else found.pairs,
-            "transfer": self.transfer.as_dict(),
-            "notes": list(self.notes),
-            "seconds": round(self.seconds, 2),
-        }
-
-
-def choose(found: Found) -> Choice:
-    """Train where that promises more than transfer, or than nothing; else transfer where it is better; else stay."""
-    transfer, train = found.expected["transfer"], found.expected["train"]
-    rival = transfer.value if found.transferable and transfer is not None else 0.0
-    if found.pairs >= ENOUGH_PAIRS and train is not None and train.value > rival:
-        return "train"
-    return "transfer" if found.transferable else "stay"
-
-
-def reason_for(target: str, choice: Choice, found: Found) -> str:
-    """Why, in one or two sentences."""
-    if choice == "train":
-        train, transfer = found.expected["train"], found.expected["transfer"]
-        assert train is not None  # the choice needs it
-        other = transfer.said() if transfer is not None and found.transferable else "nothing"
-        return f"with {found.pairs} labelled training pairs, training promises {train.said()}, and transfer {other}"
-    said = [] if found.reach is None or (found.within and choice == "stay") else [found.reach.said(target)]
-    if found.best is not None and found.base is not None:
-        said.append(_measured(found.best, found.base, found.split))
-    elif found.within:
-        said.append(f"there is too little text in {target} to compare anything on")
-    return ". ".join(sentence[0].upper() + sentence[1:] for sentence in said)
-
-
-def _measured(best: Compared, base: Compared, split: str | None) -> str:
-    """The best candidate beside the base model."""
-    labelled = best.labels_gain is not None
-    gain = best.labels_gain if labelled else best.pseudo_gain
-    one, other = (best.labels, base.labels) if labelled else (best.pseudo, base.pseudo)
-    where = f"labelled queries ({split})" if labelled else "held-out pseudo-queries"
-    assert gain is not None  # what is not measured is no candidate
-    return (
-        f"on {gain.count} {where}, nDCG@10 is {one:.3f} with {best.name}, the best candidate, and {other:.3f} with the "
-        "base model"
-    )
-
-
-def changes_for(choice: Choice, found: Found) -> str:
-    """What would change the advice."""
-    said = {
-        "train": "a trained prompt that is not above the base model on queries that it was not trained on",
-        "transfer": "labelled queries on which it is significantly below the base model",
-        "stay": "labelled queries on which a candidate is above the base model"
-        if found.within
-        else "a bank with sources nearer to these texts",
-    }[choice]
-    labelled = found.best.labels_gain if found.best is not None else None
-    if not found.within and found.best is not None and labelled is not None and labelled.low > 0:
-        said += (
-            f"; on the labelled queries {found.best.name} is better all the same ({labelled.said()}), and --no-reach "
-            "makes `foreword transfer` take it"
-        )
-    if choice == "train":
-        return said
-    if found.pairs < ENOUGH_PAIRS:
-        return f"{said}; or {ENOUGH_PAIRS} labelled training pairs to weigh training by (there are {found.pairs})"
-    if found.expected["train"] is None:
-        return f"{said}; or training on the {found.pairs} labelled pairs, which no evidence weighs here: try it"
-    return f"{said}; or more labelled training pairs than the {found.pairs} that there are"
-
-
-# A seeded sample of a collection in memory, so that what is measured on it takes a bounded time.
+# -- samples: what is measured on them takes a bounded time ---------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -553,9 +376,7 @@ def try_prompts(
             weights = dict(fit_mixture(encoder, bank, fitting, config.fit, quiet=quiet).weights)
             routes[FITTED] = route_of(weights, shared_document_source(bank))
         pseudo = compare(encoder, routes, checks, config.fit)
-    labels: dict[str, Mapping[str, float]] = {}
     if labelled is not None:
-        labels = _on_labels(encoder, labelled, routes, config.fit)
         if labelled.documents < labelled.of:
             notes.append(
                 f"labelled queries search {labelled.documents} of {labelled.of} documents, all relevant ones among "
@@ -564,27 +385,26 @@ def try_prompts(
         notes.append(
             "the candidate was chosen on the labelled queries that its gain is given for, so that is a bit high"
         )
-    return Trial(routes, weights, pseudo, labels)
+    return Trial(routes, weights, pseudo, {} if labelled is None else on_labels(encoder, labelled, routes, config.fit))
 
 
-def _on_labels(
+def on_labels(
     encoder: SentenceTransformer, labelled: Sample, routes: Mapping[str, Route], config: FitConfig
 ) -> dict[str, Mapping[str, float]]:
     """nDCG@10 by route and labelled query; documents are embedded once for all routes that encode them alike."""
     target = labelled.collection
     [split] = target.splits
     queries, qrels = list(target.queries(split)), target.qrels(split)
-    embedded: dict[str, DocumentVectors] = {}
+    embedded: dict[str, tuple[Sequence[str], Array]] = {}
     scores: dict[str, Mapping[str, float]] = {}
     how: dict[str, Any] = {"precision": config.precision, "quiet": True}
     for name, route in routes.items():
         key = document_key(encoder, route)
         if key not in embedded:
-            embedded[key] = embed_documents(encoder, target, route=route, max_length=config.document_length, **how)
-        vectors = (embedded[key].doc_ids, embedded[key].vectors)
-        run = dense_run(
-            encoder, target, queries, route=route, vectors=vectors, k=10, query_length=config.query_length, **how
-        )
+            made = embed_documents(encoder, target, route=route, max_length=config.document_length, **how)
+            embedded[key] = made.doc_ids, made.vectors
+        at: dict[str, Any] = {"vectors": embedded[key], "k": 10, "query_length": config.query_length, **how}
+        run = dense_run(encoder, target, queries, route=route, **at)
         scores[name] = evaluate_run(run, qrels, [MEASURE]).per_query[MEASURE]
     return scores
 
