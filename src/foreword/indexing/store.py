@@ -15,7 +15,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -544,7 +544,12 @@ def _locked(path: Path) -> FileLock:
     try:
         lock.acquire()
     except Timeout:
-        raise IndexBusyError(f"{path} is open in {_who(path)}. {_REMEDY}") from None
+        who = "another process"  # which has just begun, or is just ending
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            there = json.loads((path / OWNER).read_text(encoding="utf-8"))
+            where = "" if there["host"] == platform.node() else f" on {there['host']}"
+            who = f"process {there['pid']}{where} ({there['program']}, since {there['since']})"
+        raise IndexBusyError(f"{path} is open in {who}. {_REMEDY}") from None
     if _lite_is_locked(path):
         lock.release()
         raise IndexBusyError(f"{path} is open in a program that is not Foreword (it holds {LITE_LOCK}). {_REMEDY}")
@@ -555,15 +560,6 @@ def _locked(path: Path) -> FileLock:
     said = {"pid": os.getpid(), "host": platform.node(), "program": " ".join([name, *words]), "since": since}
     write_json(path / OWNER, said)
     return lock
-
-
-def _who(path: Path) -> str:
-    try:
-        said = json.loads((path / OWNER).read_text(encoding="utf-8"))
-        where = "" if said["host"] == platform.node() else f" on {said['host']}"
-        return f"process {said['pid']}{where} ({said['program']}, since {said['since']})"
-    except (OSError, ValueError, KeyError, TypeError):  # it has just begun, or is just ending
-        return "another process"
 
 
 def _lite_is_locked(path: Path) -> bool:

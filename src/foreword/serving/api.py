@@ -304,6 +304,10 @@ def search_router(service: Service) -> APIRouter:
     views: WeakKeyDictionary[State, dict[str, Any]] = WeakKeyDictionary()
     viewing = asyncio.Lock()
 
+    def answer(hit: IndexHit) -> dict[str, Any]:
+        plain = {name: getattr(hit, name) for name in ("rank", "doc_id", "text", "score")}
+        return {**plain, "title": hit.title or str(hit.metadata.get("name", "")), "metadata": dict(hit.metadata)}
+
     @router.post("/search", response_model=SearchAnswer)
     async def search(body: SearchBody, request: Request) -> JSONResponse:
         """Search a domain's documents by the base model, by the domain's prompt and by BM25."""
@@ -328,9 +332,10 @@ def search_router(service: Service) -> APIRouter:
                 raise one
         for system in systems:
             service.metrics.searches.labels(body.domain, system).inc(len(queries))
+        answers = [[list(map(answer, hits)) for hits in one] for one in found]  # by system, then query
         results = [
-            {"query": query, "systems": dict(zip(systems, map(_answers, hits), strict=True))}
-            for query, *hits in zip(queries, *found, strict=True)
+            {"query": query, "systems": dict(zip(systems, one, strict=True))}
+            for query, *one in zip(queries, *answers, strict=True)
         ]
         milliseconds = round((time.monotonic() - began) * 1000, 3)
         return JSONResponse({"domain": body.domain, "k": body.k, "results": results, "milliseconds": milliseconds})
@@ -387,17 +392,6 @@ def _chosen(state: State, key: Key, body: SearchBody) -> tuple[Searcher, list[st
     return searcher, systems
 
 
-def _answers(hits: Sequence[IndexHit]) -> list[dict[str, Any]]:
-    return [
-        {
-            **{name: getattr(hit, name) for name in ("rank", "doc_id", "text", "score")},
-            "title": hit.title or str(hit.metadata.get("name", "")),
-            "metadata": dict(hit.metadata),
-        }
-        for hit in hits
-    ]
-
-
 # -- what `/bank` shows ------------------------------------------------------------------------------------------------
 
 EVALUATION = "evaluation/group.json"
@@ -418,10 +412,20 @@ def bank_view(encoder: SentenceTransformer, served: Mapping[str, Served], bank: 
     stored = {
         name: load_prompt(one.candidate.path) for name, one in served.items() if not is_mixture(one.candidate.path)
     }
+
+    def absent(name: str) -> Any:
+        raise DataError(f"{name} has no features in {bank}/{FEATURES}")
+
     rows = [] if bank is None else _of_group(bank / EVALUATION)
+    similarities = None
+    if bank is not None and (bank / FEATURES).is_file():
+        features = bank_features(bank, encoder, source_domains(stored), absent, quiet=True).features
+        if len(features) > 1:  # the cosine of the domains' mean document embeddings
+            values = [[round(similarity(a, b), 6) for b in features.values()] for a in features.values()]
+            similarities = {"names": list(features), "values": values}
     return {
         "names": list(served),
-        "similarity": None if bank is None else _similarity(encoder, stored, bank),
+        "similarity": similarities,
         "transfer": _transfer(rows, served),
         "figures": _of_cards(stored) + rows,
         "words": _words(encoder, stored),
@@ -446,22 +450,6 @@ def of_allowed(view: Mapping[str, Any], allowed: Callable[[str], bool]) -> dict[
         "figures": [figure for figure in view["figures"] if allowed(figure["domain"])],
         "words": {name: words for name, words in view["words"].items() if allowed(name)},
     }
-
-
-def _similarity(encoder: SentenceTransformer, stored: Mapping[str, StoredPrompt], bank: Path) -> dict[str, Any] | None:
-    """The cosine of the domains' mean document embeddings; None: no features of two domains are kept in the bank."""
-    if not (bank / FEATURES).is_file():
-        return None
-
-    def absent(name: str) -> Any:
-        raise DataError(f"{name} has no features in {bank / FEATURES}")
-
-    features = bank_features(bank, encoder, source_domains(stored), absent, quiet=True).features
-    names = list(features)
-    if len(names) < 2:
-        return None
-    values = [[round(similarity(features[a], features[b]), 6) for b in names] for a in names]
-    return {"names": names, "values": values}
 
 
 def _of_cards(stored: Mapping[str, StoredPrompt]) -> list[dict[str, Any]]:

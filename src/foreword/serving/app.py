@@ -235,12 +235,12 @@ class Edge:
             try:
                 self._check_host(scope)
                 scope["state"]["key"] = self._key(scope)
-                body = await self._body(scope, receive)
+                whole = await self._whole(scope, receive)
             except RequestError as error:
                 extra = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {"Connection": "close"}
                 await JSONResponse(error.body(), error.status, extra)(scope, receive, noting)
                 return
-            await self.app(scope, _again(body, receive), noting)
+            await self.app(scope, whole, noting)
         finally:
             endpoint = getattr(scope.get("route"), "path", "other")
             self.metrics.requests.labels(endpoint, str(status)).inc()
@@ -275,20 +275,30 @@ class Edge:
             raise RequestError("this API key is not known here", 401, "invalid_api_key")
         return found[0]
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole body. Raises `RequestError` (413) as soon as it is too long, whatever its header says."""
+    async def _whole(self, scope: Scope, receive: Receive) -> Receive:
+        """Gives the whole body, then what else comes: that the client goes.
+
+        Raises `RequestError` (413) as soon as the body is too long, whatever its header says.
+        """
         said = Headers(scope=scope).get("content-length", "0")
         size, body, more = int(said) if said.isdecimal() else 0, bytearray(), True
         while more and max(size, len(body)) <= self.max_bytes:
             message = await receive()
-            if message["type"] != "http.request":  # the client has gone
-                return bytes(body)
             body += message.get("body", b"")
-            more = message.get("more_body", False)
-        if max(size, len(body)) <= self.max_bytes:
-            return bytes(body)
-        said = f"the request has more than {self.max_bytes} bytes; send fewer texts at a time"
-        raise RequestError(said, 413, "request_too_large")
+            more = message.get("more_body", False)  # not when the client has gone
+        if max(size, len(body)) > self.max_bytes:
+            said = f"the request has more than {self.max_bytes} bytes; send fewer texts at a time"
+            raise RequestError(said, 413, "request_too_large")
+        given = False
+
+        async def again() -> Any:
+            nonlocal given
+            if given:
+                return await receive()
+            given = True
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+        return again
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
@@ -299,20 +309,6 @@ def headers_of(scope: Scope) -> dict[str, str]:
         "x-frame-options": "DENY",
         "content-security-policy": "frame-ancestors 'none'",
     }
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """Gives the body that was read, then what else comes: that the client goes."""
-    given = False
-
-    async def again() -> Any:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return again
 
 
 def run(config: ServeConfig) -> None:
