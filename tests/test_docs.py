@@ -270,7 +270,7 @@ def test_the_collection_of_the_guide_is_one(monkeypatch: pytest.MonkeyPatch) -> 
     from foreword.collections import catalogue, load, registry
     from foreword.retrieval.search import search
 
-    (block,) = blocks("CONTRIBUTING.md", "python")
+    block = blocks("CONTRIBUTING.md", "python")[0]
     module = ModuleType("foreword.collections.fables")
     exec(compile(block.code, "CONTRIBUTING.md", "exec"), vars(module))
     monkeypatch.setitem(sys.modules, module.__name__, module)

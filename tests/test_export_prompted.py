@@ -28,7 +28,7 @@ assert not any(name.partition(".")[0] == "foreword" for name in sys.modules)
 answer = {}
 for kind, folder in given["folders"].items():
     theirs = SentenceTransformer(folder, trust_remote_code=True, device="cpu")
-    from foreword.prompts.encoder import load_encoder
+    from foreword.prompts.loading import load_encoder
 
     answer[kind] = {
         who: [getattr(model, method)(given["texts"], **how).tolist() for method, how in given["calls"]]

@@ -194,9 +194,9 @@ def test_mixtures_by_weight(carrying: SentenceTransformer) -> None:
 
 def carrying_half(encoder: SentenceTransformer) -> np.ndarray:
     """The mean of the two prompts' added terms in every layer, by one layer function of our own."""
-    from foreword.prompts import attention
+    from foreword.prompts.kinds import gated
 
-    original = attention.gated_term
+    original = gated.gated_term
     transformer = transformer_of(encoder)
 
     def half(prompts: Any, layer: int, query: Any, scaling: Any) -> Any:
@@ -204,18 +204,15 @@ def carrying_half(encoder: SentenceTransformer) -> np.ndarray:
         for name in ("a", "b"):
             part = transformer.prompt(name).part(None)
             assert part is not None
-            own = attention.BatchPrompts(
-                prompts.layers,
-                *(part[key].detach()[None, :, None] for key in ("keys", "values", "gate")),
-            )
+            own = gated.KIND.batch(prompts.layers, {key: part[key].detach()[None, :, None] for key in part}, None)
             terms.append(original(own, layer, query, scaling))
         return sum(terms) / 2
 
-    attention.gated_term = half
+    gated.gated_term = half
     try:
         return encode(encoder, TEXTS, "query", route={"a": 1.0, "b": 1.0})
     finally:
-        attention.gated_term = original
+        gated.gated_term = original
 
 
 def test_weights_can_be_trained(carrying: SentenceTransformer) -> None:

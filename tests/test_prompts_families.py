@@ -15,13 +15,15 @@ from tiny import FAMILIES, POSITIONS, random_prompt, save_model, sentences, word
 from torch import Tensor
 
 from foreword.errors import BackboneError, PromptError
-from foreword.prompts.attention import BatchPrompts, gated_term
 from foreword.prompts.encoder import encode, transformer_of
+from foreword.prompts.kinds.gated import KIND, gated_term
+from foreword.prompts.kinds.input import insertion_order
+from foreword.prompts.kinds.kind import kind_of
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import Kind, PromptSpec, Sides
 from foreword.prompts.start import new_prompt
-from foreword.prompts.transformer import PromptedTransformer, insertion_order
+from foreword.prompts.transformer import PromptedTransformer
 
 TEXTS = sentences(9, seed=1)
 KINDS: tuple[Kind, ...] = ("gated", "prefix", "input")
@@ -72,7 +74,8 @@ def test_loads_without_refusal_and_knows_its_layers(model: SentenceTransformer) 
     family = transformer.model.config.model_type
     assert {layer.key_value_heads for layer in transformer.shape.layers} == {2 if family == "qwen3" else 4}
     assert transformer.position_limit == (None if family == "t5" else POSITIONS)
-    assert transformer.placement(None) == ("before" if family in ("t5", "qwen3") else "after-cls")
+    spec = PromptSpec("input", 3)
+    assert kind_of(spec).placement(spec, transformer) == ("before" if family in ("t5", "qwen3") else "after-cls")
 
 
 def test_a_zero_gate_is_the_base_model_on_a_padded_batch(model: SentenceTransformer) -> None:
@@ -211,7 +214,7 @@ def test_gated_term_by_hand(groups: int, scaling: float | None) -> None:
     query = torch.randn(b, heads, t, h, generator=generator)
     keys, values = (torch.randn(b, layers, sources, n, groups, h, generator=generator) for _ in range(2))
     gate = torch.randn(b, layers, sources, heads, generator=generator)
-    got = gated_term(BatchPrompts({}, keys, values, gate), 1, query, scaling)
+    got = gated_term(KIND.batch((), {"keys": keys, "values": values, "gate": gate}, None), 1, query, scaling)
     k, v = (x[:, 1].repeat_interleave(heads // groups, dim=3) for x in (keys, values))  # (b, s, n, heads, h)
     scores = torch.einsum("bhtd,bsnhd->bshtn", query, k) * (h**-0.5 if scaling is None else scaling)
     each = torch.einsum("bshtn,bsnhd->bsthd", scores.softmax(-1), v)

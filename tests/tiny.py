@@ -18,7 +18,8 @@ from transformers.utils import logging as transformers_logging
 
 from foreword.collections.collection import Collection, Document, MemoryCollection, Query
 from foreword.prompts.encoder import transformer_of
-from foreword.prompts.prompt import Prompt, tensor_shapes
+from foreword.prompts.kinds.kind import kind_of
+from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
 
 POSITIONS = 48
@@ -135,7 +136,7 @@ def sentences(count: int, *, seed: int = 0, least: int = 2, most: int = 12) -> l
 def random_prompt(encoder: SentenceTransformer, spec: PromptSpec, seed: int = 0, *, scale: float = 1.0) -> Prompt:
     """A prompt that changes a lot: random values everywhere, also in the gate."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = tensor_shapes(spec, transformer_of(encoder).shape)
+    shapes = kind_of(spec).shapes(spec, transformer_of(encoder).shape)
     return Prompt(
         spec,
         {

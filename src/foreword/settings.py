@@ -38,6 +38,23 @@ NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 
 
+@dataclass(frozen=True, eq=False)
+class OneOf:
+    """What a text field may be: a name of a registry, whatever it holds by then."""
+
+    names: Mapping[str, object]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import PydanticCustomError, core_schema
+
+        def known(value: str) -> str:
+            if value not in self.names:
+                raise PydanticCustomError("literal_error", "{expected}", {"expected": ", ".join(self.names)})
+            return value
+
+        return core_schema.no_info_after_validator_function(known, handler(source))
+
+
 @dataclass(frozen=True)
 class Settings:
     """The base of settings. A field of a wrong type, value or range raises `refusal` when the object is made.
@@ -108,8 +125,10 @@ def meanings(settings: type) -> dict[str, str]:
 
 
 def choices(hint: Any) -> tuple[Any, ...] | None:
-    """The values of a `Literal`, None left out; None for other types."""
+    """The values of a `Literal`, None left out, or the names of a `OneOf`; None for other types."""
     kinds = _kinds(hint)
+    if registered := [one for one in getattr(kinds[0], "__metadata__", ()) if isinstance(one, OneOf)]:
+        return tuple(registered[0].names)
     if len(kinds) != 1 or get_origin(kinds[0]) is not Literal:
         return None
     return tuple(value for value in get_args(kinds[0]) if value is not None)

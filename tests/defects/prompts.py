@@ -22,6 +22,7 @@ from foreword.prompts import loading as loading_module
 from foreword.prompts import start as start_module
 from foreword.prompts import transformer as transformer_module
 from foreword.prompts.encoder import encode, transformer_of
+from foreword.prompts.kinds.input import Input
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
@@ -116,16 +117,19 @@ def first_pooling_returns_a_prompt_vector(bench: Bench) -> None:
 def pool_with_the_prompt(hidden: int) -> Callable[[pytest.MonkeyPatch], None]:
     """The pooling sees prompt and text as one sequence, of which a mask hides the first `hidden` positions."""
 
-    def forward(self: PromptedTransformer, features: Any, vectors: Tensor, placement: Any, kwargs: Any) -> Any:
-        embedded = self.model.get_input_embeddings()(features["input_ids"])
+    def forward(
+        self: Any, spec: Any, carrier: Any, features: Any, tensors: Any, present: Any = None, **how: Any
+    ) -> Any:
+        vectors = tensors["vectors"]
+        embedded = carrier.model.get_input_embeddings()(features["input_ids"])
         joined = torch.cat([vectors.expand(len(embedded), -1, -1), embedded], dim=1)
         mask = torch.nn.functional.pad(features["attention_mask"], (vectors.shape[1], 0), value=1)
         inputs = {"inputs_embeds": joined, "attention_mask": mask.clone(), "modality": "text"}
         mask[:, :hidden] = 0
-        done = Transformer.forward(self, inputs, **kwargs)
+        done = Transformer.forward(carrier, inputs, **how)
         return {**features, "token_embeddings": done["token_embeddings"], "attention_mask": mask}
 
-    return lambda patch: patch.setattr(PromptedTransformer, "_forward_input", forward)
+    return lambda patch: patch.setattr(Input, "forward", forward)
 
 
 # -- what a stored prompt says against what is asked for -----------------------------------------------------------
@@ -208,7 +212,7 @@ def a_new_prompt_begins_with_placeholders_of_the_vocabulary(bench: Bench) -> Non
 
 def start_from_the_first_ids(patch: pytest.MonkeyPatch) -> None:
     """The ids 0 to n - 1."""
-    patch.setattr(start_module, "_word_ids", lambda transformer, count, seed: torch.arange(count))
+    patch.setattr(start_module, "_word_ids", lambda carrier, count, seed: torch.arange(count))
 
 
 # -- limits and tokens ---------------------------------------------------------------------------------------------

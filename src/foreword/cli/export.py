@@ -140,7 +140,7 @@ def import_prompt(options: Options) -> None:
         **spec.as_dict(),
         "parameters": stored.card["parameters"],
     }
-    if spec.kind == "prefix":
+    if not stored.prompt.kind.among_words:
         say(
             "note: PEFT trains a prefix with the text's positions moved by its length, Foreword runs it without; "
             "evaluate it before you rely on it"

@@ -65,7 +65,7 @@ def _part_digest(transformer: PromptedTransformer, prompt: Prompt, side: Side) -
     part, spec = prompt.part(side), prompt.spec
     if part is None:  # a query-side prompt: documents are the base model's
         return None
-    placement = transformer.placement(spec.placement) if spec.kind == "input" else None
+    placement = prompt.kind.placement(spec, transformer)
     digest = hashlib.sha256(json.dumps([spec.kind, spec.length, spec.top_layers, placement]).encode())
     for name, tensor in sorted(part.items()):
         digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())

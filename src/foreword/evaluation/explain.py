@@ -353,11 +353,12 @@ class Scene:
     def acts(self, queries: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
         """Where a gated prompt acts and the words an input prompt lies near; a note on what this prompt has not."""
         prompts, gates, near = self.prompts(), [], []
-        kinds = {prompt.spec.kind for prompt in prompts.values()}
+        of = [prompt.kind for prompt in prompts.values()]
+        kinds = {kind.name for kind in of}
         notes = {}
         named = " and ".join(sorted(kinds))
         said = f"this prompt is of kind {named}" if kinds else "this mixture is the base model alone"
-        if kinds == {"gated"}:
+        if of and all("gate" in kind.gates for kind in of):
             step = max(1, len(self.views.doc_ids) // _SAMPLE)
             documents = [doc.content for place, doc in enumerate(self.collection.documents()) if place % step == 0]
             texts = (list(queries)[:_SAMPLE], documents[:_SAMPLE])
@@ -369,7 +370,7 @@ class Scene:
                 gates.append({**found.as_dict(self.name), "most": most})
         else:
             notes["gates"] = f"none to show: {said}, and only gated prompts have gates"
-        if kinds == {"input"}:
+        if of and all(kind.among_words for kind in of):
             stored = {name: StoredPrompt(prompt, {"domain": name}) for name, prompt in prompts.items()}
             near = bank_words(self.encoder, stored).records
         else:

@@ -1,4 +1,4 @@
-"""A folder with an ONNX graph, the prompts it takes as inputs, and the tokenizer."""
+"""A folder with an ONNX graph, the prompts it takes as inputs, whatever their length, and the tokenizer."""
 
 from __future__ import annotations
 
@@ -22,29 +22,44 @@ from foreword.exporting.readmes import onnx_readme, origin
 from foreword.files import atomic_write, write_json
 from foreword.prompts.attention import BatchPrompts
 from foreword.prompts.encoder import head_of, text_prompt, transformer_of
+from foreword.prompts.kinds.kind import LAYERS, VECTORS, PromptKind, kind_of
 from foreword.prompts.routes import OneRoute, Route, common_spec, layer_weights, parts_of, route_of_side
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import folder_name
-from foreword.prompts.transformer import inserted, positions_in_text
+from foreword.prompts.transformer import PromptedTransformer, positions_in_text
 from foreword.settings import Side
 
-# An encoder and its prompt's tensors as one ONNX graph.
-#
-# The prompt is an input, of any length n. A gated one may be a mixture of S sources, whose weights are in the gate.
+
+def input_axes(kind: PromptKind) -> dict[str, tuple[str, ...]]:
+    """The prompt's inputs and their axes; those in the layers have `sources` side by side: 1, or those of a mixture."""
+    return {name: (LAYERS, "sources", *axes[1:]) if axes[0] == LAYERS else axes for name, axes in kind.axes.items()}
 
 
-TENSORS = {"gated": ("keys", "values", "gate"), "prefix": ("keys", "values"), "input": ("vectors",)}
-"""The prompt's inputs: `keys`, `values` (L, S, n, G, h), with S = 1 of a prefix; `gate` (L, S, H); `vectors` (n, d)."""
+def free_axes(kind: PromptKind) -> set[str]:
+    """The axes of any size. The weights of a mixture are in its gates, so only those kinds have several sources."""
+    return {VECTORS, "sources"} if kind.mixes else {VECTORS}
 
-_AXES: dict[str, dict[str, dict[int, str]]] = {
-    "gated": {
-        "keys": {1: "sources", 2: "length"},
-        "values": {1: "sources", 2: "length"},
-        "gate": {1: "sources"},
-    },
-    "prefix": {"keys": {2: "length"}, "values": {2: "length"}},
-    "input": {"vectors": {0: "length"}},
-}
+
+class Traced:
+    """A backbone as a graph of it is made: called by itself, without what sentence-transformers does around it."""
+
+    position_limit: int | None = None  # a graph is made of no one length of text
+
+    def __init__(self, transformer: PromptedTransformer) -> None:
+        self.model, self.tokenizer, self.shape = transformer.model, transformer.tokenizer, transformer.shape
+        self.refusal, self.implementation = transformer.refusal, transformer.implementation
+        self.rotary, self.first_token = transformer.rotary, transformer.first_token
+        self.module_output_name = transformer.module_output_name
+        self.record = transformer.record
+
+    def run(self, features: dict[str, Any], prompts: BatchPrompts | None = None, **_: Any) -> dict[str, Any]:
+        """As `PromptedTransformer.run`; whatever the padding, positions are counted in the text."""
+        inputs: dict[str, Any] = {name: value for name, value in features.items() if isinstance(value, Tensor)}
+        if prompts is not None:
+            inputs["foreword"] = prompts
+            if self.rotary:
+                inputs["position_ids"] = positions_in_text(features["attention_mask"])
+        return {**features, self.module_output_name: self.model(**inputs)[0]}
 
 
 class Graph(nn.Module):
@@ -52,13 +67,8 @@ class Graph(nn.Module):
 
     def __init__(self, encoder: SentenceTransformer, spec: PromptSpec) -> None:
         super().__init__()
-        transformer = transformer_of(encoder)
-        self.encoder = encoder
-        self.names = TENSORS[spec.kind]
-        self.layers = {slot: place for place, slot in enumerate(transformer.shape.prompted(spec))}
-        self.after_first = spec.kind == "input" and transformer.placement(spec.placement) == "after-cls"
-        # Rotated keys meet those of a prefix, which stand nowhere: the same rule as in the encoder's own pass.
-        self.positions = transformer._rotary and spec.kind != "input"
+        self.encoder, self.spec, self.kind = encoder, spec, kind_of(spec)
+        self.carrier = Traced(transformer_of(encoder))
         self.types = takes_types(encoder)
         head = head_of(encoder)
         self.unit = head.similarity == "cosine" and not head.normalized
@@ -68,27 +78,13 @@ class Graph(nn.Module):
         features: dict[str, Tensor] = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self.types:
             features["token_type_ids"], rest = rest[0], rest[1:]
-        prompt = dict(zip(self.names, rest, strict=True))
+        prompt = {name: tensor.unsqueeze(0) for name, tensor in zip(self.kind.axes, rest, strict=True)}
         modules = list(self.encoder)
-        features["token_embeddings"] = self._hidden(features, prompt)
+        features = self.kind.forward(self.spec, self.carrier, features, prompt)
         for module in modules[1:]:
             features = module(features)
         embeddings = features["sentence_embedding"]
         return nn.functional.normalize(embeddings, dim=1) if self.unit else embeddings
-
-    def _hidden(self, features: dict[str, Tensor], prompt: Mapping[str, Tensor]) -> Tensor:
-        """The text's hidden states, (B, T, d)."""
-        model: Any = transformer_of(self.encoder).model
-        if "vectors" in prompt:
-            words = model.get_input_embeddings()(features["input_ids"])
-            inputs, where = inserted(features, words, prompt["vectors"].unsqueeze(0), after_first=self.after_first)
-            hidden: Tensor = model(**inputs)[0]
-            return hidden.gather(1, where.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
-        gate = prompt["gate"].unsqueeze(0) if "gate" in prompt else None
-        batch = BatchPrompts(self.layers, prompt["keys"].unsqueeze(0), prompt["values"].unsqueeze(0), gate)
-        more = {"position_ids": positions_in_text(features["attention_mask"])} if self.positions else {}
-        hidden = model(**features, **more, foreword=batch)[0]
-        return hidden
 
 
 def takes_types(encoder: SentenceTransformer) -> bool:
@@ -106,7 +102,7 @@ def write_graph(path: Path, encoder: SentenceTransformer, spec: PromptSpec, prom
         path: of the file to write.
         encoder: from `load_encoder`.
         spec: of the prompts.
-        prompt: the tensors of one, see `TENSORS`.
+        prompt: the tensors of one, see `input_axes`.
 
     Raises:
         ForewordError: the packages of the extra `onnx` are missing.
@@ -115,17 +111,19 @@ def write_graph(path: Path, encoder: SentenceTransformer, spec: PromptSpec, prom
     require_onnx()
     graph = Graph(encoder, spec).eval()
     names, inputs, axes = _example(encoder, graph.types)
-    rows, length = _AXES[spec.kind], 2
-    for name in graph.names:
-        inputs.append(_sized(prompt[name].detach().cpu(), rows[name], length))
-    shapes = (axes, axes, (*([axes] if graph.types else []), *(rows[name] for name in graph.names)))
+    rows = {
+        name: {place: axis for place, axis in enumerate(own) if axis in free_axes(graph.kind)}
+        for name, own in input_axes(graph.kind).items()
+    }
+    inputs += [_sized(prompt[name].detach().cpu(), own, 2) for name, own in rows.items()]
+    shapes = (axes, axes, (*([axes] if graph.types else []), *rows.values()))
     try:
         with _quiet_export(), torch.no_grad():
             program = torch.onnx.export(
                 graph,
                 tuple(inputs),
                 dynamic_shapes=shapes,
-                input_names=[*names, *graph.names],
+                input_names=[*names, *rows],
                 output_names=["embeddings"],
                 dynamo=True,
                 verbose=False,
@@ -279,26 +277,19 @@ def prompt_inputs(encoder: SentenceTransformer, spec: PromptSpec, route: OneRout
     parts = parts_of(prompts, side)
     if not parts:
         return _base_inputs(encoder, spec)
-    if spec.kind == "input":
-        return {"vectors": parts[0]["vectors"].detach().float().cpu()}
-    stacked = {
-        name: torch.stack([part[name].detach().float().cpu() for part in parts], 1) for name in TENSORS[spec.kind]
-    }
-    if isinstance(route, Mapping) and "gate" in stacked:
-        stacked["gate"] = stacked["gate"] * layer_weights(route, len(stacked["gate"])).detach().unsqueeze(-1)
-    return stacked
+    kind, weights = kind_of(spec), None
+    if isinstance(route, Mapping) and kind.mixes:
+        weights = layer_weights(route, len(kind.layers(spec, transformer.shape))).detach()
+    values = [{name: tensor.detach().float().cpu() for name, tensor in part.items()} for part in parts]
+    tensors = kind.together(values, weights)
+    return {name: tensors[name][0] for name in kind.axes}
 
 
 def _base_inputs(encoder: SentenceTransformer, spec: PromptSpec) -> dict[str, Tensor]:
     """The base model: a gate of 0, or a prompt of no vectors."""
-    shape = transformer_of(encoder).shape
-    if spec.kind == "input":
-        return {"vectors": torch.zeros(0, shape.width)}
-    layers = shape.prompted(spec)
-    layer = shape.layers[layers[0]]
-    empty = torch.zeros(len(layers), 1, int(spec.kind == "gated"), layer.key_value_heads, layer.head_width)
-    inputs = {"keys": empty, "values": empty.clone()}
-    return {**inputs, "gate": torch.zeros(len(layers), 1, layer.heads)} if spec.kind == "gated" else inputs
+    kind, shape = kind_of(spec), transformer_of(encoder).shape
+    sizes = kind.sizes(spec, shape) | {"sources": 1, VECTORS: int(kind.mixes)}
+    return {name: torch.zeros([sizes[axis] for axis in axes]) for name, axes in input_axes(kind).items()}
 
 
 def _write_prompts(
@@ -345,12 +336,10 @@ def _card(encoder: SentenceTransformer, spec: PromptSpec, written: list[dict[str
         {"name": n, "type": "int64", "shape": ["batch", "tokens"], "meaning": m} for n, m in tokens
     ]
     base = _base_inputs(encoder, spec)
-    axes = {"vectors": ["length", "width"], "gate": ["layers", "sources", "heads"]}
-    for name in TENSORS[spec.kind]:
-        named = axes.get(name, ["layers", "sources", "length", "key-value heads", "head width"])
-        free = {"length", "sources"} if spec.kind == "gated" else {"length"}
-        shape = [axis if axis in free else size for axis, size in zip(named, base[name].shape, strict=True)]
-        inputs.append({"name": name, "type": "float32", "shape": shape, "meaning": f"the prompt: {' x '.join(named)}"})
+    kind = kind_of(spec)
+    for name, axes in input_axes(kind).items():
+        shape = [axis if axis in free_axes(kind) else size for axis, size in zip(axes, base[name].shape, strict=True)]
+        inputs.append({"name": name, "type": "float32", "shape": shape, "meaning": f"the prompt: {' x '.join(axes)}"})
     return {
         "format": "foreword-onnx/1",
         "inputs": inputs,

@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from safetensors import SafetensorError
@@ -19,8 +19,9 @@ from foreword.exporting.proof import new_folder
 from foreword.exporting.readmes import PREFIX_SNIPPET, peft_readme
 from foreword.files import atomic_write, sha256_file, write_json
 from foreword.prompts.encoder import transformer_of
-from foreword.prompts.prompt import BackboneShape, Prompt
-from foreword.prompts.spec import Kind, PromptSpec, Sides
+from foreword.prompts.kinds.kind import Adapter
+from foreword.prompts.prompt import Prompt
+from foreword.prompts.spec import KINDS, BackboneShape, PromptSpec, Sides, loaded
 from foreword.prompts.store import CARD, StoredPrompt, folder_name, is_mixture, load_prompt, save_prompt
 from foreword.prompts.transformer import PromptedTransformer
 
@@ -33,25 +34,31 @@ from foreword.prompts.transformer import PromptedTransformer
 
 CONFIG, WEIGHTS, TENSOR = "adapter_config.json", "adapter_model.safetensors", "prompt_embeddings"
 
-TYPES: dict[str, Kind] = {"PROMPT_TUNING": "input", "P_TUNING": "input", "PREFIX_TUNING": "prefix"}
-"""What can be read; P-tuning (v1) stores what its network made, which is read as the vectors they are."""
+TYPES: dict[str, Adapter] = {
+    "PROMPT_TUNING": "PROMPT_TUNING",
+    "P_TUNING": "PROMPT_TUNING",
+    "PREFIX_TUNING": "PREFIX_TUNING",
+}
+"""What can be read, and as what; P-tuning (v1) stores what its network made, which is read as the vectors they are."""
 
 
-def packed(kind: Kind, tensors: dict[str, Tensor]) -> Tensor:
+def packed(adapter: Adapter, tensors: dict[str, Tensor]) -> Tensor:
     """PEFT's tensor from one part of a prompt: `vectors`, or `keys` and `values`, (L, n, G, h) each."""
-    if kind == "input":
+    if adapter == "PROMPT_TUNING":
         return tensors["vectors"].float().cpu().contiguous()
-    pairs = torch.stack([tensors["keys"], tensors["values"]], dim=1)  # (L, 2, n, G, h)
-    return pairs.permute(2, 0, 1, 3, 4).flatten(1).float().cpu().contiguous()
+    if adapter == "PREFIX_TUNING":
+        pairs = torch.stack([tensors["keys"], tensors["values"]], dim=1)  # (L, 2, n, G, h)
+        return pairs.permute(2, 0, 1, 3, 4).flatten(1).float().cpu().contiguous()
+    assert_never(adapter)
 
 
-def unpacked(kind: Kind, tensor: Tensor, shape: BackboneShape) -> dict[str, Tensor]:
+def unpacked(adapter: Adapter, tensor: Tensor, shape: BackboneShape) -> dict[str, Tensor]:
     """One part of a prompt from PEFT's tensor.
 
     Raises:
         PromptError: it is not of this backbone's width.
     """
-    if kind == "input":
+    if adapter == "PROMPT_TUNING":
         _check_width(tensor, shape.width, "the backbone's width")
         return {"vectors": tensor.float()}
     layer = shape.layers[0]
@@ -69,11 +76,11 @@ def _check_width(tensor: Tensor, wanted: int, what: str) -> None:
         )
 
 
-def config_of(kind: Kind, length: int, shape: BackboneShape, backbone: str | None) -> dict[str, Any]:
+def config_of(adapter: Adapter, length: int, shape: BackboneShape, backbone: str | None) -> dict[str, Any]:
     """The contents of `adapter_config.json`.
 
     Args:
-        kind: `input` or `prefix`.
+        adapter: which of them.
         length: n.
         shape: of the backbone.
         backbone: its name.
@@ -87,12 +94,12 @@ def config_of(kind: Kind, length: int, shape: BackboneShape, backbone: str | Non
     }
     if shape.layers:  # PEFT looks these up by names that not every backbone's configuration has
         common |= {"num_layers": len(shape.layers), "num_attention_heads": shape.layers[0].heads}
-    if kind == "input":
-        return {**common, "peft_type": "PROMPT_TUNING", "prompt_tuning_init": "RANDOM", "token_dim": shape.width}
+    if adapter == "PROMPT_TUNING":
+        return {**common, "peft_type": adapter, "prompt_tuning_init": "RANDOM", "token_dim": shape.width}
     layer = shape.layers[0]
     return {
         **common,
-        "peft_type": "PREFIX_TUNING",
+        "peft_type": adapter,
         "prefix_projection": False,
         "num_attention_heads": layer.key_value_heads,
         "token_dim": layer.key_value_heads * layer.head_width,
@@ -120,7 +127,9 @@ def export_peft(encoder: SentenceTransformer, output: str | Path) -> list[str]:
     if not transformer.domains:
         raise PromptError("the encoder carries no prompt; load it with one, or with a bank")
     for domain in transformer.domains:
-        check_exportable(transformer, domain, transformer.prompt(domain))
+        prompt = transformer.prompt(domain)
+        if why := prompt.kind.why_not("peft", prompt.spec, transformer):
+            raise PromptError(f"{domain}: {why}")
     if len({folder_name(domain) for domain in transformer.domains}) < len(transformer.domains):
         raise PromptError(f"the names {', '.join(transformer.domains)} do not give folders of their own; rename one")
     kind = type(transformer.model).__name__
@@ -141,40 +150,20 @@ def export_peft(encoder: SentenceTransformer, output: str | Path) -> list[str]:
     return notes
 
 
-def check_exportable(transformer: PromptedTransformer, domain: str, prompt: Prompt) -> None:
-    """Raise `PromptError` for what PEFT has no form of."""
-    spec = prompt.spec
-    if spec.kind == "gated":
-        raise PromptError(
-            f"{domain}: PEFT has no gated prompts of this form (its adaption prompts are made for decoders); it takes "
-            "'prefix' prompts, and 'input' prompts of placement 'before'"
-        )
-    if spec.kind == "input" and transformer.placement(spec.placement) != "before":
-        raise PromptError(
-            f"{domain}: its vectors stand after [CLS]; PEFT puts them before the whole text. Train with "
-            "--placement before, or export with --to plain"
-        )
-    layers = len(transformer.shape.layers)
-    if spec.kind == "prefix" and spec.top_layers not in (None, layers):
-        raise PromptError(
-            f"{domain}: it stands in the top {spec.top_layers} of {layers} layers; PEFT fills layers from the bottom, "
-            "so only prefixes of every layer can be exported"
-        )
-
-
 def _write(folder: Path, transformer: PromptedTransformer, prompt: Prompt, part: str) -> None:
-    spec = prompt.spec
+    adapter = prompt.kind.peft
+    assert adapter is not None
     tensors = {name.partition(".")[2]: t for name, t in prompt.tensors().items() if name.startswith(f"{part}.")}
     with atomic_write(folder / WEIGHTS, "wb") as file:
-        file.write(save({TENSOR: packed(spec.kind, tensors)}, metadata={"format": "pt"}))
+        file.write(save({TENSOR: packed(adapter, tensors)}, metadata={"format": "pt"}))
     name = transformer.backbone.name if transformer.backbone else None
-    write_json(folder / CONFIG, config_of(spec.kind, spec.length, transformer.shape, name))
+    write_json(folder / CONFIG, config_of(adapter, prompt.spec.length, transformer.shape, name))
 
 
 def notes_on(transformer: PromptedTransformer, prompt: Prompt) -> list[str]:
     """What differs between PEFT's own forward pass and ours on this backbone."""
     left = getattr(transformer.tokenizer, "padding_side", "right") == "left"
-    if prompt.spec.kind == "input":
+    if prompt.kind.peft == "PROMPT_TUNING":
         if not left:
             return []
         return [
@@ -228,20 +217,21 @@ def import_peft(
         raise DataError("holds a prompt already; give another --output, or remove it first", path=output)
     places = adapters_in(folder, sides)
     found: dict[str, tuple[Mapping[str, Any], Tensor]] = {part: read_adapter(place) for part, place in places.items()}
-    kinds = {TYPES[config["peft_type"]] for config, _ in found.values()}
+    adapters = {TYPES[config["peft_type"]] for config, _ in found.values()}
     lengths = {tensor.shape[0] for _, tensor in found.values()}
-    if len(kinds) > 1 or len(lengths) > 1:
+    if len(adapters) > 1 or len(lengths) > 1:
         raise PromptError(f"{folder}: query and document differ in kind or length; a prompt has one of each")
-    kind = kinds.pop()
+    adapter = adapters.pop()
+    kind = next(kind for kind in map(loaded, KINDS) if kind.peft == adapter)
     transformer = transformer_of(encoder)
-    if kind != "input" and transformer.refusal is not None:
+    if not kind.among_words and transformer.refusal is not None:
         raise PromptError(f"{transformer.refusal}; a prefix cannot be imported for it")
     own: Sides = "shared" if "both" in places else "untied" if len(places) == 2 else "query"
-    spec = PromptSpec(kind, lengths.pop(), sides=own, placement="before" if kind == "input" else None)
+    spec = PromptSpec(kind.name, lengths.pop(), sides=own, placement="before" if kind.among_words else None)
     tensors = {
         f"{part}.{name}": tensor
         for part, (_, packed) in found.items()
-        for name, tensor in unpacked(kind, packed, transformer.shape).items()
+        for name, tensor in unpacked(adapter, packed, transformer.shape).items()
     }
     record = {
         "imported": {

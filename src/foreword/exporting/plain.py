@@ -25,7 +25,6 @@ from foreword.exporting.proof import check_equal, new_folder, proof_texts, quiet
 from foreword.exporting.readmes import plain_readme, prompted_readme
 from foreword.files import atomic_write
 from foreword.prompts.encoder import head_of, routed, set_head, text_prompt, transformer_of
-from foreword.prompts.prompt import Prompt
 from foreword.settings import Side
 
 # Which prompts and poolings a plain sentence-transformers model can have.
@@ -59,7 +58,9 @@ def check_exportable(encoder: SentenceTransformer, default: str | None) -> int:
         raise PromptError(f"no prompt for {default!r} to be the default; there are: {', '.join(transformer.domains)}")
     check_head(encoder)
     for domain in transformer.domains:
-        check_prompt(encoder, domain, transformer.prompt(domain))
+        prompt = transformer.prompt(domain)
+        if why := prompt.kind.why_not("plain", prompt.spec, transformer):
+            raise PromptError(f"{domain}: {why}. {ELSEWHERE}")
     specs = {domain: transformer.prompt(domain).spec for domain in transformer.domains}
     lengths = {domain: spec.length for domain, spec in specs.items()}
     if len(set(lengths.values())) > 1:
@@ -78,21 +79,6 @@ def check_exportable(encoder: SentenceTransformer, default: str | None) -> int:
 
 def _listed(values: dict[str, Any]) -> str:
     return ", ".join(f"{value} ({domain})" for domain, value in values.items())
-
-
-def check_prompt(encoder: SentenceTransformer, domain: str, prompt: Prompt) -> None:
-    """Raise `PromptError` unless the vectors can be words after the first token."""
-    spec = prompt.spec
-    if spec.kind != "input":
-        raise PromptError(
-            f"{domain}: a {spec.kind} prompt stands inside the layers, where a plain model has no place for it; only "
-            f"'input' prompts can be words. {ELSEWHERE}"
-        )
-    if transformer_of(encoder).placement(spec.placement) != "after-cls":
-        raise PromptError(
-            f"{domain}: its vectors stand before the text's first token; a plain model's tokenizer puts [CLS] before "
-            f"any word, so only placement 'after-cls' can be words. {ELSEWHERE}"
-        )
 
 
 def check_head(encoder: SentenceTransformer) -> None:

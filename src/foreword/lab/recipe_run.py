@@ -399,7 +399,7 @@ class RecipeRun(Experiment):
         """The page of all that the record holds: its tables, learning curves, weights, and what prompts lie near."""
         folders = [Path(prompt["folder"]) for prompt in record["prompts"]]
         prompts = [load_prompt(folder) for folder in folders if (folder / CARD).is_file()]  # one may be gone since
-        near = {stored.domain: stored for stored in prompts if stored.prompt.spec.kind == "input"}  # to words
+        near = {stored.domain: stored for stored in prompts if stored.prompt.kind.among_words}  # to words
         rows: list[dict[str, Any]] = []
         for name in record["tables"]:
             group = json.loads((self.output / TABLES / name / "group.json").read_text("utf-8"))
@@ -524,7 +524,6 @@ def starting_prompt(encoder: SentenceTransformer, values: TrainingValues, multit
     if old.spec.kind != values.kind:
         raise ForewordError(f"the multitask prompt is of kind {old.spec.kind}, and {values.kind} is wanted; train anew")
     tensors, known = new.tensors(), old.tensors()
-    axis = 0 if values.kind == "input" else 1  # of the vectors
     for name, tensor in tensors.items():
         part, _, what = name.partition(".")
         source = old.spec.part_for("document" if part == "document" else "query")
@@ -533,7 +532,7 @@ def starting_prompt(encoder: SentenceTransformer, values: TrainingValues, multit
                 "the multitask prompt does not encode documents, and the prompt wanted does; train anew"
             )
         origin = known[f"{source}.{what}"]
-        if what == "gate":
+        if (axis := new.kind.length_axis(what)) is None:
             tensor.copy_(origin)
         else:
             count = min(origin.shape[axis], tensor.shape[axis])

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
@@ -379,13 +378,7 @@ def _tokens(given: AnyPrompt, side: Side) -> Tensor:
     if part is None:
         raise PromptError(f"a prompt of sides {prompt.spec.sides!r} has no part for a {side}; compare the other side")
     tensors = {name: tensor.detach().double().cpu() for name, tensor in part.items()}
-    if prompt.spec.kind == "input":
-        return tensors["vectors"]
-    keys, values = tensors["keys"], tensors["values"]  # (L, n, G, h)
-    if prompt.spec.kind == "gated":
-        gate = tensors["gate"]  # (L, H)
-        values = values.repeat_interleave(gate.shape[1] // values.shape[2], dim=2) * gate[:, None, :, None]
-    return torch.cat([keys.flatten(2), values.flatten(2)], dim=2).transpose(0, 1).flatten(1)
+    return prompt.kind.spots(tensors)
 
 
 def _check_alike(a: Tensor | Array, b: Tensor | Array, which: str) -> None:

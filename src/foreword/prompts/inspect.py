@@ -118,7 +118,7 @@ def nearest_words(
     Raises:
         PromptError: the prompt is of another kind, or of another width than the word embeddings.
     """
-    if prompt.spec.kind != "input":
+    if not prompt.kind.among_words:
         raise PromptError(
             f"this prompt is of kind {prompt.spec.kind!r}: its vectors are keys and values inside the layers, which "
             "no word can be compared with; words exist for prompts of kind 'input' only"
@@ -201,9 +201,7 @@ def bank_words(encoder: SentenceTransformer, bank: Mapping[str, StoredPrompt], *
     Raises:
         PromptError: no prompt of the bank is of kind `input`.
     """
-    left_out = {
-        domain: stored.prompt.spec.kind for domain, stored in bank.items() if stored.prompt.spec.kind != "input"
-    }
+    left_out = {d: stored.prompt.spec.kind for d, stored in bank.items() if not stored.prompt.kind.among_words}
     if len(left_out) == len(bank):
         kinds = ", ".join(f"{domain} ({kind})" for domain, kind in left_out.items()) or "no prompt at all"
         raise PromptError(f"words exist for prompts of kind 'input' only; here are: {kinds}")
@@ -262,7 +260,7 @@ def gate_sizes(prompt: Prompt) -> dict[str, Array]:
     Raises:
         PromptError: the prompt has no gates.
     """
-    if prompt.spec.kind != "gated":
+    if "gate" not in prompt.kind.gates:
         raise PromptError(f"only gated prompts have gates; this one is of kind {prompt.spec.kind!r}")
     tensors = prompt.tensors()
     return {part: tensors[f"{part}.gate"].abs().double().cpu().numpy() for part in prompt.spec.parts}
@@ -349,13 +347,13 @@ class _Observer:
     def _ask(self, _module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
         """Have the batch's prompts show what they add to the layer."""
         batch = kwargs.get("foreword")
-        if not isinstance(batch, BatchPrompts) or batch.gate is None:
+        if not isinstance(batch, BatchPrompts) or "gate" not in batch.tensors:
             return
         batch.observe = self._note
         if self.gates is None:
             self.layers = tuple(sorted(batch.layers, key=lambda slot: batch.layers[slot]))
             # (R, L, S, H), equal in every row: one route encodes all texts
-            self.gates = batch.gate[0].abs().sum(dim=1).double().cpu().numpy()
+            self.gates = batch.tensors["gate"][0].abs().sum(dim=1).double().cpu().numpy()
 
     def _note(self, layer: int, output: Tensor, added: Tensor) -> None:
         """Add a batch's ratios: tensors (B, T, H, h), of which padding does not count."""

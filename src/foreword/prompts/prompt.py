@@ -1,70 +1,17 @@
-"""One prompt's parameters."""
+"""One prompt's parameters. Shapes are written by the legend of `foreword.prompts.attention`."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from foreword.errors import PromptError
+from foreword.prompts.kinds.kind import PromptKind, kind_of
 from foreword.prompts.spec import PromptSpec
 from foreword.settings import Side
-
-# Shape legend of this package: B batch, R prompt rows (B, or 1 when all rows share theirs), T tokens,
-# L prompted layers, S mixed sources, H query heads, G key/value heads, n prompt vectors, h width of a head,
-# d width of the backbone.
-
-
-@dataclass(frozen=True)
-class LayerShape:
-    """The attention of one layer: query heads H, key/value heads G, width of a head h."""
-
-    heads: int
-    key_value_heads: int
-    head_width: int
-
-
-@dataclass(frozen=True)
-class BackboneShape:
-    """What a prompt's shapes follow from: the width d and the attention layers that can carry a prompt.
-
-    `layers` is empty where the backbone's attention cannot be reached: it takes `input` prompts only.
-    """
-
-    width: int
-    layers: tuple[LayerShape, ...]
-
-    def prompted(self, spec: PromptSpec) -> tuple[int, ...]:
-        """The indices (from the bottom, 0) of the layers that carry a prompt of `spec`; () for `input`.
-
-        Raises:
-            PromptError: more layers asked for than there are.
-        """
-        if spec.kind == "input":
-            return ()
-        count = len(self.layers)
-        wanted = count if spec.top_layers is None else spec.top_layers
-        if wanted > count:
-            raise PromptError(f"the prompt wants the top {wanted} layers; the backbone has {count}")
-        return tuple(range(count - wanted, count))
-
-
-def tensor_shapes(spec: PromptSpec, shape: BackboneShape) -> dict[str, tuple[int, ...]]:
-    """The tensors of one part of a prompt: `vectors` (n, d), or `keys`, `values` (L, n, G, h), `gate` (L, H)."""
-    if spec.kind == "input":
-        return {"vectors": (spec.length, shape.width)}
-    layers = [shape.layers[index] for index in shape.prompted(spec)]
-    first = layers[0]
-    if any(layer != first for layer in layers):
-        raise PromptError("the prompted layers differ in heads or width; choose fewer with top_layers")
-    vectors = (len(layers), spec.length, first.key_value_heads, first.head_width)
-    shapes: dict[str, tuple[int, ...]] = {"keys": vectors, "values": vectors}
-    if spec.kind == "gated":
-        shapes["gate"] = (len(layers), first.heads)
-    return shapes
 
 
 def _attribute(name: str) -> str:
@@ -72,7 +19,7 @@ def _attribute(name: str) -> str:
 
 
 class Prompt(nn.Module):
-    """The parameters of one prompt: for each part (see `PromptSpec.parts`) the tensors of `tensor_shapes`."""
+    """The parameters of one prompt: for each part (see `PromptSpec.parts`) the tensors of its kind."""
 
     def __init__(self, spec: PromptSpec, tensors: Mapping[str, Tensor]) -> None:
         """Take the parameters from `tensors`, named `<part>.<name>`; they are copied.
@@ -82,20 +29,29 @@ class Prompt(nn.Module):
         """
         super().__init__()
         self.spec = spec
-        names = {"input": {"vectors"}, "prefix": {"keys", "values"}, "gated": {"keys", "values", "gate"}}[spec.kind]
-        expected = {f"{part}.{name}" for part in spec.parts for name in names}
+        expected = {f"{part}.{name}" for part in spec.parts for name in self.kind.axes}
         if set(tensors) != expected:
             raise PromptError(f"a {spec.kind} prompt has tensors {sorted(expected)}, got {sorted(tensors)}")
         bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
         if bad:
             raise PromptError(f"tensors {bad} hold values that are not finite")
-        axis = 0 if spec.kind == "input" else 1
         for name, tensor in tensors.items():
-            if not name.endswith(".gate") and (tensor.ndim <= axis or tensor.shape[axis] != spec.length):
+            axis = self.kind.length_axis(name.partition(".")[2])
+            if axis is not None and (tensor.ndim <= axis or tensor.shape[axis] != spec.length):
                 raise PromptError(f"{name} has shape {tuple(tensor.shape)}; a prompt of {spec.length} vectors was said")
         for name in sorted(expected):  # a module's attribute names hold no dots, and `keys` is taken
             self.register_parameter(_attribute(name), nn.Parameter(tensors[name].detach().clone()))
         self._names = sorted(expected)
+
+    @property
+    def kind(self) -> PromptKind:
+        """What it is and does."""
+        return kind_of(self.spec)
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """The names, `<part>.<name>`, of the tensors that a weight multiplies; none of a kind that is not mixed."""
+        return tuple(f"{part}.{name}" for part in self.spec.parts for name in self.kind.gates)
 
     def part(self, side: Side | None) -> dict[str, nn.Parameter] | None:
         """The tensors that encode `side`, by name, or None where the base model does."""

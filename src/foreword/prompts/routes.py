@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from foreword.errors import PromptError
-from foreword.prompts.attention import BatchPrompts
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
 from foreword.settings import Side
@@ -149,48 +148,3 @@ def parts_of(prompts: Sequence[Prompt], side: Side | None) -> list[dict[str, nn.
     """The tensors that encode `side`, of prompts of one spec; none where the base model does."""
     parts = [prompt.part(side) for prompt in prompts]
     return [part for part in parts if part is not None]
-
-
-def mixed_prompts(
-    parts: Sequence[Mapping[str, Tensor]], weights: Mapping[str, Weight] | None, layers: dict[int, int]
-) -> BatchPrompts:
-    """The same prompts for every row: one, or a mixture.
-
-    Args:
-        parts: each prompt's tensors for the side that is encoded, see `Prompt.part`.
-        weights: of gated prompts, in the order of `parts`; None: the one prompt as it is.
-        layers: see `BatchPrompts`.
-
-    Raises:
-        PromptError: a source has weights, but not one for each layer.
-    """
-    stacked = {name: torch.stack([part[name] for part in parts], dim=1) for name in parts[0]}  # (L, S, ...)
-    gate = stacked.get("gate")
-    if gate is not None and weights is not None:
-        gate = gate * layer_weights(weights, gate.shape[0], gate.device).unsqueeze(-1)
-    keys, values = stacked["keys"].unsqueeze(0), stacked["values"].unsqueeze(0)
-    return BatchPrompts(layers, keys, values, None if gate is None else gate.unsqueeze(0))
-
-
-def row_prompts(
-    parts: Sequence[Mapping[str, Tensor]], own: Tensor, present: Tensor, layers: dict[int, int]
-) -> BatchPrompts:
-    """A prompt for each row.
-
-    Args:
-        parts: each prompt's tensors for the side that is encoded.
-        own: (B,), which of `parts` a row has.
-        present: (B,) bool, False for rows without a prompt; they borrow that of `own`, unseen.
-        layers: see `BatchPrompts`.
-    """
-    stacked = {name: torch.stack([part[name] for part in parts])[own].unsqueeze(2) for name in parts[0]}
-    keys, values = stacked["keys"], stacked["values"]
-    if "gate" in stacked:
-        return BatchPrompts(layers, keys, values, stacked["gate"] * present.view(-1, 1, 1, 1))
-    return BatchPrompts(layers, keys, values, None, None if bool(present.all()) else present)
-
-
-def rows_of(features: Mapping[str, Any], chosen: Tensor) -> dict[str, Any]:
-    """The tokenized batch with the rows that `chosen`, (B,) bool, is True for."""
-    count = chosen.shape[0]
-    return {k: v[chosen] if isinstance(v, Tensor) and v.shape[:1] == (count,) else v for k, v in features.items()}

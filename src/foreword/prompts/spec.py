@@ -1,14 +1,22 @@
-"""What a prompt looks like: its kind, length, layers and sides. Importing this loads no torch."""
+"""What a prompt looks like (kind, length, layers, sides), and what it has to fit. Importing this loads no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from importlib import import_module
+from typing import Annotated, Any, Literal
 
 from foreword.errors import PromptError
-from foreword.settings import Count, Settings, Side
+from foreword.settings import Count, OneOf, Settings, Side
 
-Kind = Literal["gated", "prefix", "input"]
+KINDS = {
+    "gated": "foreword.prompts.kinds.gated",
+    "prefix": "foreword.prompts.kinds.prefix",
+    "input": "foreword.prompts.kinds.input",
+}
+"""Kind -> its module, whose `KIND` is all that is known of it; imported when needed, since it loads torch."""
+
+Kind = Annotated[str, OneOf(KINDS)]
 Sides = Literal["shared", "untied", "query"]
 Placement = Literal["after-cls", "before"]
 Start = Literal["words", "text", "noise", "first-ids"]
@@ -42,13 +50,8 @@ class PromptSpec(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.top_layers is not None and self.kind == "input":
-            raise PromptError(
-                f"top_layers is {self.top_layers} for a prompt of kind {self.kind}: it counts the layers, from "
-                "the top, that carry a gated or prefix prompt"
-            )
-        if self.placement is not None and self.kind != "input":
-            raise PromptError(f"placement is for prompts of kind input, not {self.kind}")
+        if self.top_layers is not None or self.placement is not None:
+            loaded(self.kind).check(self)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -69,3 +72,34 @@ class PromptSpec(Settings):
                 "call encode_query or encode_document (or pass task='query' or task='document')"
             )
         return side if side in self.parts else None
+
+
+def loaded(kind: str) -> Any:
+    """The one object that a kind is; `foreword.prompts.kinds.kind.kind_of` says what it can do.
+
+    Raises:
+        PromptError: there is no such kind.
+    """
+    if kind not in KINDS:
+        raise PromptError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}")
+    return import_module(KINDS[kind]).KIND
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """The attention of one layer: query heads H, key/value heads G, width of a head h."""
+
+    heads: int
+    key_value_heads: int
+    head_width: int
+
+
+@dataclass(frozen=True)
+class BackboneShape:
+    """What a prompt's shapes follow from: the width d and the attention layers that can carry a prompt.
+
+    `layers` is empty where the backbone's attention cannot be reached: it takes `input` prompts only.
+    """
+
+    width: int
+    layers: tuple[LayerShape, ...]

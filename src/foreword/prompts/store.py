@@ -116,7 +116,7 @@ def save_prompt(
         "format": FORMAT,
         "domain": domain,
         "prompt": prompt.spec.as_dict(),
-        "layers": list(transformer_of(encoder).shape.prompted(prompt.spec)),
+        "layers": list(prompt.kind.layers(prompt.spec, transformer_of(encoder).shape)),
         "parameters": prompt.count(),
         "dtype": dtype,
         "bytes": (folder / WEIGHTS).stat().st_size,
@@ -317,7 +317,8 @@ def _check_weights(
     """Raise `PromptError` unless every weight is one number, or one for each layer that its source stands in."""
     shape = transformer_of(encoder).shape
     for name, weight in weights.items():
-        layer_weights({name: weight}, len(shape.prompted(sources[name].prompt.spec)))
+        prompt = sources[name].prompt
+        layer_weights({name: weight}, len(prompt.kind.layers(prompt.spec, shape)))
 
 
 def is_mixture(folder: str | Path) -> bool:

@@ -501,7 +501,7 @@ def _transfer(figures: Sequence[Mapping[str, Any]], served: Mapping[str, Served]
 
 def _words(encoder: SentenceTransformer, stored: Mapping[str, StoredPrompt]) -> dict[str, list[list[Any]]]:
     """The most telling words near each input prompt; prompts inside the layers have none."""
-    of_input = {name: one for name, one in stored.items() if one.prompt.spec.kind == "input"}
+    of_input = {name: one for name, one in stored.items() if one.prompt.kind.among_words}
     if not of_input:
         return {}
     found: dict[str, dict[str, float]] = {name: {} for name in of_input}

@@ -16,6 +16,7 @@ from sentence_transformers import SentenceTransformer
 from foreword.errors import PromptError
 from foreword.evaluation.candidates import Candidate, read_bank, read_candidate
 from foreword.prompts.encoder import text_prompt, transformer_of
+from foreword.prompts.kinds.kind import kind_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import OneRoute, Weight, route_of_side
 from foreword.prompts.spec import PromptSpec
@@ -67,7 +68,7 @@ class Way:
             return None
         if self.spec is None or others.spec is None:
             chosen = others if self.spec is None else self
-            return chosen if chosen.spec is None or chosen.spec.kind != "input" else None
+            return chosen if chosen.spec is None or not kind_of(chosen.spec).among_words else None
         return self if self.spec == others.spec else None
 
 

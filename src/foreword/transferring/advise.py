@@ -278,7 +278,7 @@ def _transfer(
     if name == FITTED:
         about["document"] = shared_document_source(bank)
         return Transfer(target, "fitted", trial.weights, "transfer", reason, **about)
-    if bank[name].prompt.spec.kind != "gated":  # what is no mixture is stored as it is
+    if not bank[name].prompt.kind.mixes:  # what is no mixture is stored as it is
         about["prompt"] = bank[name].prompt
         transformer_of(encoder).add(made_name(target), bank[name].prompt)
     return Transfer(target, "best-single", {name: 1.0}, "transfer", reason, **about)

@@ -28,6 +28,7 @@ from foreword.collections.views import Unlabelled
 from foreword.errors import DataError, ForewordError, PromptError
 from foreword.evaluation.candidates import chosen_by_dev
 from foreword.prompts.encoder import autocast, encode, resolve_precision, routed, state_digest, transformer_of
+from foreword.prompts.kinds.kind import kind_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import (
     OneRoute,
@@ -229,7 +230,7 @@ def form_of(route: Route, sources: Mapping[str, StoredPrompt]) -> Form:
     if not query:
         raise PromptError("the base model encodes queries on this route; there is nothing to distil")
     spec = common_spec([sources[name].prompt for name in query])
-    if spec.kind != "gated":
+    if not kind_of(spec).mixes:
         raise PromptError(f"only mixtures of gated prompts are distilled; these are of kind {spec.kind!r}")
     if not isinstance(route, Routes):
         return Form(spec, ("query",) if spec.sides == "query" else SIDES)
@@ -271,8 +272,8 @@ def start_from(route: Route, sources: Mapping[str, StoredPrompt]) -> tuple[str, 
     """
     weights = weights_of(route_of_side(route, "query"))
     names = list(weights)
-    gates = (tensor for name, tensor in sources[names[0]].prompt.tensors().items() if name.endswith(".gate"))
-    by_layer = layer_weights(weights, len(next(gates))).detach().cpu()  # (L or 1, S)
+    first = sources[names[0]].prompt
+    by_layer = layer_weights(weights, len(first.tensors()[first.gates[0]])).detach().cpu()  # (L or 1, S)
     means = dict(zip(names, by_layer.mean(dim=0).tolist(), strict=True))
     one_start = len({start_of(sources[name]) for name in names}) == 1
     if len(names) > 1 and one_start and min(means.values()) >= 0 and max(means.values()) > 0:
@@ -281,7 +282,7 @@ def start_from(route: Route, sources: Mapping[str, StoredPrompt]) -> tuple[str, 
         name = max(names, key=lambda one: abs(means[one]))
         prompt = sources[name].prompt
     total = by_layer.sum(dim=1, keepdim=True)  # (L or 1, 1), against gates (L, H)
-    tensors = {key: t * total.to(t.device) if key.endswith(".gate") else t for key, t in prompt.tensors().items()}
+    tensors = {key: t * total.to(t.device) if key in prompt.gates else t for key, t in prompt.tensors().items()}
     return name, Prompt(prompt.spec, tensors)
 
 

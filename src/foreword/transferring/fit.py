@@ -87,7 +87,8 @@ def fit_weights(
     given = torch.tensor([start[name] for name in names], device=encoder.device)
     if config.by_layer:
         transformer = transformer_of(encoder)
-        layers = len(transformer.shape.prompted(transformer.prompt(names[0]).spec))
+        first = transformer.prompt(names[0])
+        layers = len(first.kind.layers(first.spec, transformer.shape))
         given = given[:, None].repeat(1, layers)
     weights = given.requires_grad_()
     origin = weights.detach().clone()

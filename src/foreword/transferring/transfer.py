@@ -309,7 +309,7 @@ def uniform_weights(sources: Mapping[str, object]) -> dict[str, float]:
 def check_mixable(sources: Mapping[str, StoredPrompt]) -> None:
     """Raise `PromptError` unless all are gated prompts of one structure, which alone can be mixed exactly."""
     specs = {name: stored.prompt.spec for name, stored in sources.items()}
-    odd = [name for name, spec in specs.items() if spec.kind != "gated"]
+    odd = [name for name, stored in sources.items() if not stored.prompt.kind.mixes]
     if odd:
         raise PromptError(
             f"{', '.join(odd)}: only gated prompts can be mixed exactly; average prefix or input prompts that have "

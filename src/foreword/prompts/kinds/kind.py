@@ -1,0 +1,296 @@
+"""What a kind of prompt is: its parameters, where they start, how they act on a batch, and where they do not go."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from foreword.errors import BackboneError, PromptError
+from foreword.prompts.attention import Attended, AttentionCall, BatchPrompts, LayersSeen
+from foreword.prompts.spec import BackboneShape, Placement, PromptSpec, loaded
+
+Form = Literal["plain", "peft"]
+"""The forms of other tools that not every kind can have: a plain sentence-transformers model, a PEFT adapter."""
+
+Adapter = Literal["PROMPT_TUNING", "PREFIX_TUNING"]
+"""PEFT's names for what its adapter files hold: vectors (n, d), or keys and values of every layer."""
+
+LAYERS, VECTORS = "layers", "length"
+"""The names of the axes L and n; the others are `heads` (H), `key-value heads` (G), `head width` (h), `width` (d)."""
+
+
+class Carrier(Protocol):
+    """What a kind may ask of the module that carries its prompts."""
+
+    model: Any
+    shape: BackboneShape
+    refusal: str | None
+    """Why the backbone's layers cannot carry prompts; None: they can."""
+    implementation: str
+    """Of its attention, as transformers names it."""
+    first_token: bool
+    """Whether the tokenizer puts one, as [CLS], before a text."""
+    position_limit: int | None
+    """Positions the backbone has; None: no limit."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The backbone's."""
+
+    module_output_name: str
+    """The key that hidden states, (B, T, d), have in what `run` returns."""
+
+    def run(self, features: dict[str, Any], prompts: BatchPrompts | None = None, **kwargs: Any) -> dict[str, Any]:
+        """The backbone's pass over tokenized texts, with these prompts in its layers."""
+
+    def record(self, features: dict[str, Any]) -> LayersSeen:
+        """The keys and values of every layer in the base model's pass."""
+
+
+class PromptKind(ABC):
+    """All that is known of one kind of prompt. A file of this folder defines one, and `KIND`, its only object.
+
+    Attributes:
+        name: as `PromptSpec.kind` has it.
+        axes: the tensors of one part of a prompt: name -> the names of its axes. Shapes, storing, hashing, averaging
+            and the inputs of an ONNX graph follow from these alone. Tensors in the layers begin with `layers`.
+        gates: the tensors that what the prompt adds is times of. They start at 0, at which the prompt is the base
+            model; with gates, prompts can be mixed by weight, exactly.
+        peft: what PEFT's adapter files call the kind; None: it has none.
+        among_words: the vectors stand among a text's word embeddings, not in the layers.
+    """
+
+    name: ClassVar[str]
+    axes: ClassVar[Mapping[str, tuple[str, ...]]]
+    gates: ClassVar[tuple[str, ...]] = ()
+    peft: ClassVar[Adapter | None] = None
+    among_words: ClassVar[bool] = False
+
+    @property
+    def mixes(self) -> bool:
+        """Whether prompts of this kind can be mixed by weight."""
+        return bool(self.gates)
+
+    # -- structure -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def check(self, spec: PromptSpec) -> None:
+        """Raise `PromptError` for what the kind cannot be combined with; called where a choice of it is made."""
+
+    @abstractmethod
+    def layers(self, spec: PromptSpec, shape: BackboneShape) -> tuple[int, ...]:
+        """The indices (from the bottom, 0) of the layers that carry a prompt of `spec`; () for one among the words.
+
+        Raises:
+            PromptError: more layers asked for than there are.
+        """
+
+    def sizes(self, spec: PromptSpec, shape: BackboneShape) -> dict[str, int]:
+        """The sizes of the axes, by name, for a backbone.
+
+        Raises:
+            PromptError: the backbone has fewer layers than asked for, or layers that differ.
+        """
+        layers = [shape.layers[index] for index in self.layers(spec, shape)]
+        sizes = {LAYERS: len(layers), VECTORS: spec.length, "width": shape.width}
+        if not layers and not self.among_words:
+            raise PromptError("the backbone has no layers that carry prompts; it takes prompts of kind 'input' only")
+        if layers:
+            first = layers[0]
+            if any(layer != first for layer in layers):
+                raise PromptError("the prompted layers differ in heads or width; choose fewer with top_layers")
+            sizes |= {"heads": first.heads, "key-value heads": first.key_value_heads, "head width": first.head_width}
+        return sizes
+
+    def shapes(self, spec: PromptSpec, shape: BackboneShape) -> dict[str, tuple[int, ...]]:
+        """The shapes of the tensors of one part of a prompt; raises as `sizes`."""
+        sizes = self.sizes(spec, shape)
+        return {name: tuple(sizes[axis] for axis in axes) for name, axes in self.axes.items()}
+
+    def length_axis(self, name: str) -> int | None:
+        """Which axis of a tensor counts the n vectors; None: it has none."""
+        return self.axes[name].index(VECTORS) if VECTORS in self.axes[name] else None
+
+    # -- the backbone ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def check_backbone(self, spec: PromptSpec, carrier: Carrier) -> None:
+        """Raise `BackboneError` or `PromptError` where the backbone cannot carry the kind, with the reason."""
+
+    def placement(self, spec: PromptSpec, carrier: Carrier) -> Placement | None:
+        """Where the vectors stand among a text's words; None: they do not."""
+        return None
+
+    def positions(self, spec: PromptSpec) -> int:
+        """How many of the backbone's positions a prompt takes from the text."""
+        return 0
+
+    @abstractmethod
+    def noise(self, carrier: Carrier) -> float:
+        """The standard deviation of a start from noise."""
+
+    @abstractmethod
+    def from_tokens(self, spec: PromptSpec, carrier: Carrier, ids: Tensor) -> dict[str, Tensor]:
+        """The values, without gates, of a prompt that starts from n token ids, (n,)."""
+
+    # -- a batch ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def together(self, parts: Sequence[Mapping[str, Tensor]], weights: Tensor | None) -> dict[str, Tensor]:
+        """The tensors of a batch whose rows all have the same prompt, or mixture: R is 1.
+
+        Args:
+            parts: each prompt's tensors for the side that is encoded, S of them.
+            weights: (L or 1, S), of a kind that mixes; None: the one prompt as it is.
+        """
+
+    @abstractmethod
+    def by_row(self, parts: Sequence[Mapping[str, Tensor]], own: Tensor) -> dict[str, Tensor]:
+        """The tensors of a batch whose rows have a prompt each: R is B.
+
+        Args:
+            parts: each prompt's tensors for the side that is encoded.
+            own: (B,), which of `parts` a row has.
+        """
+
+    @abstractmethod
+    def forward(
+        self,
+        spec: PromptSpec,
+        carrier: Carrier,
+        features: dict[str, Any],
+        tensors: Mapping[str, Tensor],
+        present: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Encode tokenized texts with prompts of a batch; the prompt's own positions are not in the hidden states.
+
+        Args:
+            spec: of all the prompts.
+            carrier: the backbone.
+            features: the tokenized texts, (B, T).
+            tensors: of `together` or `by_row`.
+            present: (B,) bool, False for rows of the base model, which borrow another's prompt, unseen; None: none.
+            kwargs: for the backbone.
+        """
+
+    @abstractmethod
+    def spots(self, part: Mapping[str, Tensor]) -> Tensor:
+        """The n vectors of a part, (n, w), each with all that belongs to it; for comparing prompts."""
+
+    # -- elsewhere -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def why_not(self, form: Form, spec: PromptSpec, carrier: Carrier) -> str | None:
+        """Why a prompt cannot be had in another tool's form; None: it can."""
+
+
+class LayerKind(PromptKind):
+    """A kind that stands in the layers. It acts through their attention (`attend`); `forward` may add other places."""
+
+    def check(self, spec: PromptSpec) -> None:
+        """Refuse a placement among the words."""
+        if spec.placement is not None:
+            raise PromptError(f"placement is for prompts of kind input, not {spec.kind}")
+
+    def layers(self, spec: PromptSpec, shape: BackboneShape) -> tuple[int, ...]:
+        """The top ones, or all."""
+        count = len(shape.layers)
+        wanted = count if spec.top_layers is None else spec.top_layers
+        if wanted > count:
+            raise PromptError(f"the prompt wants the top {wanted} layers; the backbone has {count}")
+        return tuple(range(count - wanted, count))
+
+    def check_backbone(self, spec: PromptSpec, carrier: Carrier) -> None:
+        """Refuse a backbone whose attention cannot be reached."""
+        if carrier.refusal is not None:
+            raise BackboneError(f"{carrier.refusal}; it takes prompts of kind 'input' only, not {spec.kind!r}")
+
+    def noise(self, carrier: Carrier) -> float:
+        """A deviation of .02."""
+        return 0.02
+
+    def from_tokens(self, spec: PromptSpec, carrier: Carrier, ids: Tensor) -> dict[str, Tensor]:
+        """`keys` and `values` (L, n, G, h): those of the tokens, run through the backbone as a text."""
+        before = [i for i in (carrier.tokenizer.cls_token_id,) if i is not None]
+        after = [i for i in (carrier.tokenizer.sep_token_id,) if i is not None]
+        row = torch.tensor([[*before, *ids.tolist(), *after]], device=next(carrier.model.parameters()).device)
+        if carrier.position_limit is not None and row.shape[1] > carrier.position_limit:
+            raise PromptError(
+                f"{len(ids)} words do not fit the backbone's {carrier.position_limit} positions; use start 'noise'"
+            )
+        seen = carrier.record({"input_ids": row, "attention_mask": torch.ones_like(row), "modality": "text"})
+        keep = slice(len(before), len(before) + len(ids))
+        layers = self.layers(spec, carrier.shape)
+
+        def gathered(tensors: list[Tensor]) -> Tensor:  # each (1, G, T, h) -> (L, n, G, h)
+            return torch.stack([tensors[layer][0, :, keep].transpose(0, 1) for layer in layers])
+
+        return {"keys": gathered(seen.keys), "values": gathered(seen.values)}
+
+    def together(self, parts: Sequence[Mapping[str, Tensor]], weights: Tensor | None) -> dict[str, Tensor]:
+        """(1, L, S, ...), the gates times the weights."""
+        stacked = {name: torch.stack([part[name] for part in parts], dim=1) for name in parts[0]}  # (L, S, ...)
+        if weights is not None:
+            for name in self.gates:
+                stacked[name] = stacked[name] * weights.reshape(*weights.shape, *[1] * (stacked[name].ndim - 2))
+        return {name: tensor.unsqueeze(0) for name, tensor in stacked.items()}
+
+    def by_row(self, parts: Sequence[Mapping[str, Tensor]], own: Tensor) -> dict[str, Tensor]:
+        """(B, L, 1, ...)."""
+        return {name: torch.stack([part[name] for part in parts])[own].unsqueeze(2) for name in parts[0]}
+
+    def batch(self, layers: Sequence[int], tensors: Mapping[str, Tensor], present: Tensor | None) -> BatchPrompts:
+        """The prompts of a batch as the layers of these slots take them."""
+        tensors = dict(tensors)
+        if present is not None and self.gates:  # gates of 0 say it, without a mask
+            for name in self.gates:
+                tensors[name] = tensors[name] * present.view(-1, *[1] * (tensors[name].ndim - 1))
+            present = None
+        return BatchPrompts({slot: place for place, slot in enumerate(layers)}, tensors, self.attend, present)
+
+    def forward(
+        self,
+        spec: PromptSpec,
+        carrier: Carrier,
+        features: dict[str, Any],
+        tensors: Mapping[str, Tensor],
+        present: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The backbone's pass, whose attention goes through `attend`."""
+        return carrier.run(features, self.batch(self.layers(spec, carrier.shape), tensors, present), **kwargs)
+
+    def spots(self, part: Mapping[str, Tensor]) -> Tensor:
+        """The vectors of all layers side by side, in each layer all tensors that have them."""
+        tensors = [part[name].flatten(2) for name, axes in self.axes.items() if VECTORS in axes]  # (L, n, ...)
+        return torch.cat(tensors, dim=2).transpose(0, 1).flatten(1)
+
+    @abstractmethod
+    def attend(self, prompts: BatchPrompts, layer: int, call: AttentionCall) -> Attended:
+        """A layer's attention with the prompts.
+
+        Args:
+            prompts: of the batch.
+            layer: the place on their axis L.
+            call: the layer's own attention.
+        """
+
+    def why_not(self, form: Form, spec: PromptSpec, carrier: Carrier) -> str | None:
+        """A plain model has no place inside its layers, and PEFT has `peft` or nothing."""
+        if form == "plain":
+            return (
+                f"a {self.name} prompt stands inside the layers, where a plain model has no place for it; only 'input' "
+                "prompts can be words"
+            )
+        return f"PEFT has no {self.name} prompts" if self.peft is None else None
+
+
+def kind_of(spec: PromptSpec) -> PromptKind:
+    """What a prompt's kind is and does."""
+    kind: PromptKind = loaded(spec.kind)
+    return kind
