@@ -469,8 +469,17 @@ def changed_copy(
     made.eval()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        candidates = _candidates(made, transformer, spec)
-    parameters = _reached(made, candidates)
+        if spec.method == "linear-query":
+            chosen = {id(add_query_adapter(made).weight)}
+        elif spec.method == "adapter":
+            chosen = {id(p) for p in add_bottlenecks(transformer, spec.bottleneck)}
+        elif spec.method == "lora":
+            _add_lora(transformer.model, spec)
+            chosen = {id(p) for name, p in made.named_parameters() if ".lora_" in name}
+        else:
+            everything = spec.method == "full"
+            chosen = {id(p) for name, p in made.named_parameters() if everything or name.endswith(".bias")}
+    parameters = _reached(made, chosen)
     if not parameters:
         raise BackboneError(f"{type(transformer.model).__name__} has nothing that {spec.method} could train")
     if side == "query" and spec.method != "linear-query":
@@ -478,18 +487,6 @@ def changed_copy(
     made.requires_grad_(False)
     made.eval()
     return made, Change(parameters, differences=spec.differences)
-
-
-def _candidates(made: SentenceTransformer, transformer: PromptedTransformer, spec: BaselineSpec) -> set[int]:
-    """The ids of the parameters that the method names, added to the copy where they are new."""
-    if spec.method == "linear-query":
-        return {id(add_query_adapter(made).weight)}
-    if spec.method == "adapter":
-        return {id(p) for p in add_bottlenecks(transformer, spec.bottleneck)}
-    if spec.method == "lora":
-        _add_lora(transformer.model, spec)
-        return {id(p) for name, p in made.named_parameters() if ".lora_" in name}
-    return {id(p) for name, p in made.named_parameters() if spec.method == "full" or name.endswith(".bias")}
 
 
 def _add_lora(model: Any, spec: BaselineSpec) -> None:

@@ -123,8 +123,16 @@ def _write_archives(ids: Sequence[str], folder: Path, documents: int) -> dict[st
         for number, forum in enumerate(forums):
             files |= _beir_files(f"{CQADUPSTACK.name}/{forum}", items[number :: len(forums)], splits)
         _write_zip(folder / f"{CQADUPSTACK.name}.zip", files)
-    if topics:
-        _write_oag(list(dict.fromkeys(topics)), folder, documents)
+    if topics:  # OAG-QA: a zip with two tables a topic, the titles as Python's list literals
+        archive = oag_qa.facts()["archive"]
+        tables: dict[str, str] = {}
+        for name in dict.fromkeys(topics):
+            items = _items(name, documents)
+            questions, papers = oag_qa.topic_files(split_id(name)[1])
+            tables[f"{archive['folder']}/{questions}"] = _table([item.query, repr([item.doc_id])] for item in items)
+            rows = [[f"p{number}", item.text, item.doc_id] for number, item in enumerate(items)]
+            tables[f"{archive['folder']}/{papers}"] = _table([["id", "abstract", "title"], *rows])
+        _write_zip(folder / archive["name"], tables)
     return {path.name: measure(path, path.name, "").md5 for path in sorted(folder.iterdir())}
 
 
@@ -197,19 +205,6 @@ def _write_dpr(name: str, items: Sequence[_Item], folder: Path) -> None:
 def _context(item: _Item, score: float) -> dict[str, Any]:
     module = item.doc_id.rpartition(".")[0]  # as several passages share an article's title
     return {"title": module, "text": item.text, "score": score, "title_score": 0, "passage_id": item.doc_id}
-
-
-def _write_oag(names: Sequence[str], folder: Path, documents: int) -> None:
-    """OAG-QA: a zip with two tables a topic, the titles as Python's list literals."""
-    archive = oag_qa.facts()["archive"]
-    files: dict[str, str] = {}
-    for name in names:
-        items = _items(name, documents)
-        questions, papers = oag_qa.topic_files(split_id(name)[1])
-        files[f"{archive['folder']}/{questions}"] = _table([item.query, repr([item.doc_id])] for item in items)
-        rows = [[f"p{number}", item.text, item.doc_id] for number, item in enumerate(items)]
-        files[f"{archive['folder']}/{papers}"] = _table([["id", "abstract", "title"], *rows])
-    _write_zip(folder / archive["name"], files)
 
 
 def _table(rows: Iterable[Sequence[str]]) -> str:

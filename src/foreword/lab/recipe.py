@@ -518,6 +518,28 @@ _EFFECTIVE = "as-took-effect"
 
 def describe(recipe: Recipe) -> str:
     """What a recipe is, for a terminal."""
+    what = {"pretrain": "one prompt on", "train": "a prompt for each of", "transfer": "transfer to each of"}[
+        recipe.step
+    ]
+    done = [f"{what} {len(recipe.ids())} collections: {', '.join(recipe.collections)}"]
+    if recipe.after:
+        new = len(chain(recipe, _EFFECTIVE)) == 1
+        done.append(f"{'as written, ' if new else ''}starts from the prompts of {recipe.after}, which are made first")
+    groups = " and ".join(f"{group} ({len(ids)})" for group, ids in recipe.report().items())
+    systems, measures = ", ".join(recipe.evaluation.systems), ", ".join(recipe.evaluation.measures)
+    done.append(f"scored on {groups}: {systems}; {measures}")
+    found, needs = estimate(recipe, _EFFECTIVE), recipe.needs
+    rates = " and ".join(f"{rate / 1e12:.3g}" for rate in dict.fromkeys(found.rates))
+    others = before(recipe, _EFFECTIVE)
+    needed = [
+        f"about {needs.gpu_memory_gb:g} GB on the device, {needs.disk_gb:g} GB on the disk ({needs.download_gb:g} GB "
+        "to download)",
+        f"about {needs.hours:.3g} hours: {found.training_hours:.3g} of training and {found.indexing_hours:.3g} of the "
+        f"evaluation, at {rates} TFLOP/s ({SHARE:.0%} of what NVIDIA's data sheet gives an A100)",
+        *(f"and those of {other.name} before it: about {its.hours:.3g} hours" for other, its in others),
+        "foreword.lab.recipe.measure gives the rate of a machine, and estimate the hours at that rate",
+        f"assumed: {needs.basis}",
+    ]
     miniature = f"foreword benchmark {recipe.name} --miniature --output runs/{recipe.name}-miniature"
     blocks = [
         f"{recipe.name}: {recipe.title}",
@@ -526,8 +548,8 @@ def describe(recipe: Recipe) -> str:
         _side_by_side(recipe),
         _listed("why the two differ", [f"{name}: {reason}" for name, reason in recipe.differences.items()]),
         _listed("not followed", recipe.notes),
-        _listed("what is done", _done(recipe)),
-        _listed("needs (estimates by formula; nothing was measured on such a device)", _needed(recipe)),
+        _listed("what is done", done),
+        _listed("needs (estimates by formula; nothing was measured on such a device)", needed),
         f"run it:\n  {recipe.command}\n"
         f"or on small data made here, in about {recipe.miniature.seconds} s on two processor cores:\n  {miniature}",
     ]
@@ -567,31 +589,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value) or "-"
-
-
-def _done(recipe: Recipe) -> list[str]:
-    what = {"pretrain": "one prompt on", "train": "a prompt for each of", "transfer": "transfer to each of"}[
-        recipe.step
-    ]
-    lines = [f"{what} {len(recipe.ids())} collections: {', '.join(recipe.collections)}"]
-    if recipe.after:
-        new = len(chain(recipe, _EFFECTIVE)) == 1
-        lines.append(f"{'as written, ' if new else ''}starts from the prompts of {recipe.after}, which are made first")
-    groups = " and ".join(f"{group} ({len(ids)})" for group, ids in recipe.report().items())
-    systems, measures = ", ".join(recipe.evaluation.systems), ", ".join(recipe.evaluation.measures)
-    return [*lines, f"scored on {groups}: {systems}; {measures}"]
-
-
-def _needed(recipe: Recipe) -> list[str]:
-    found, needs = estimate(recipe, _EFFECTIVE), recipe.needs
-    rates = " and ".join(f"{rate / 1e12:.3g}" for rate in dict.fromkeys(found.rates))
-    others = before(recipe, _EFFECTIVE)
-    return [
-        f"about {needs.gpu_memory_gb:g} GB on the device, {needs.disk_gb:g} GB on the disk ({needs.download_gb:g} GB "
-        "to download)",
-        f"about {needs.hours:.3g} hours: {found.training_hours:.3g} of training and {found.indexing_hours:.3g} of the "
-        f"evaluation, at {rates} TFLOP/s ({SHARE:.0%} of what NVIDIA's data sheet gives an A100)",
-        *(f"and those of {other.name} before it: about {its.hours:.3g} hours" for other, its in others),
-        "foreword.lab.recipe.measure gives the rate of a machine, and estimate the hours at that rate",
-        f"assumed: {needs.basis}",
-    ]
