@@ -136,13 +136,11 @@ def _chosen(options: Options) -> Plan | Recipe:
 
 def _run_transfer(options: Options, plan: Plan) -> None:
     """Run the benchmark of transfer, or what is missing of it, and say where its results are."""
-    from foreword.lab.records import chosen
-
     parts = options.parts or list(PARTS)
     if unknown := [part for part in parts if part not in PARTS]:
         raise UnknownNameError(f"no part {', '.join(unknown)}; there are: {', '.join(PARTS)}")
-    seeds = None if options.seeds is None else tuple(options.seeds)
-    plan = chosen(plan, seeds=seeds)
+    if options.seeds is not None:
+        plan = replace(plan, seeds=tuple(options.seeds))
     output = options.output or Path("runs") / "benchmark-transfer"
     if options.dry_run:
         print_json({"plan": plan.as_dict(), "parts": parts, "output": str(output)})

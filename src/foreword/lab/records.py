@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
 from types import NoneType
@@ -14,7 +13,7 @@ from typing import Any
 
 from foreword.collections.registry import members
 from foreword.errors import DataError, ForewordError
-from foreword.files import json_digest, write_json
+from foreword.files import json_digest, read_json, write_json
 from foreword.retrieval.runs import trec_name
 from foreword.settings import Count, Settings
 
@@ -136,11 +135,6 @@ def load_plan(path: Path | str | None = None, *, group: str | None = None) -> Pl
     if unknown := sorted(values.keys() - set(known)):
         raise ForewordError(f"{where}: unknown: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     return Plan.read({"seeds": (), "few": (), **values}, str(where))
-
-
-def chosen(plan: Plan, *, seeds: tuple[int, ...] | None = None) -> Plan:
-    """The plan with other seeds."""
-    return plan if seeds is None else replace(plan, seeds=seeds)
 
 
 # Cells.
@@ -289,11 +283,9 @@ def load_cell(path: Path | str) -> BenchmarkCell:
     """
     path = Path(path)
     try:
-        record = json.loads(path.read_text("utf-8"))
+        record = read_json(path, "remove the file and run the cell again")
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"broken JSON ({error}); remove the file and run the cell again", path=path) from error
     if not isinstance(record, dict):
         raise DataError(f"expected a JSON object, got {type(record).__name__}", path=path)
     try:
