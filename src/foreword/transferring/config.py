@@ -110,9 +110,6 @@ class DistilConfig(EmbeddingSettings):
         batch_size: texts in a step; where documents are learnt too, half of them are documents.
         learning_rate: at its peak (Adam).
         warmup: share of the steps in which the rate rises; it falls linearly to 0 in the others.
-        divergence: weight of the second loss, KL(teacher || student) between the softmaxes of a pseudo-query's
-            scores for the documents of the batch; 0: none.
-        temperature: of those softmaxes.
         most: documents learnt on and held out, at most; of more, a seeded sample.
         held_out: share of them on which the student is compared with its teacher.
         evaluate_every: steps between these comparisons, the best of which is kept; 0: only at the start and the end.
@@ -124,8 +121,6 @@ class DistilConfig(EmbeddingSettings):
     batch_size: Annotated[int, Ge(2)] = 32
     learning_rate: Positive = 0.01
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.1
-    divergence: NotNegative = 0.0
-    temperature: Positive = 0.05
     most: Annotated[int, Ge(2)] = 2000
     held_out: Annotated[float, Gt(0), Lt(1)] = 0.2
     evaluate_every: Natural = 50

@@ -10,7 +10,7 @@ import heapq
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
-from torch.nn.functional import kl_div, log_softmax
 from transformers import get_linear_schedule_with_warmup
 
 from foreword.collections.collection import Collection, Document, fingerprint
@@ -341,7 +340,7 @@ class Lesson:
         trained: the student learns them; else it gives the teacher's embeddings already.
         length: tokens a text is cut to.
         texts: to learn on.
-        vectors: of these; empty where nothing looks at them.
+        vectors: of these; empty where they are not learnt.
         held: held-out texts.
         held_vectors: of these.
     """
@@ -366,13 +365,12 @@ def lesson(
 ) -> Lesson:
     """One side's lesson: its texts, those to learn on and those held out, embedded by the teacher `route` once."""
     texts, held = (getattr(each, side) for each in divided)
-    used = trained or config.divergence > 0
     learnt, checked = (
         encode(
             encoder, some, side, route=route, precision=config.precision, max_length=config.length(side),
             what=f"embedding the mixture's {side} texts", quiet=quiet,
         )
-        for some in (texts if used else [], held)
+        for some in (texts if trained else [], held)
     )  # fmt: skip
     vectors = torch.from_numpy(learnt).to(encoder.device)
     return Lesson(side, trained, config.length(side), texts, vectors, held, checked)
@@ -404,11 +402,9 @@ def learn(
     optimizer = torch.optim.Adam(list(dict.fromkeys(parameters)), lr=config.learning_rate)  # shared parts come twice
     schedule = get_linear_schedule_with_warmup(optimizer, round(config.warmup * config.steps), config.steps)
     size = max(1, config.batch_size // len(trained))
-    batches = zip(
-        *(batches_of(len(one.texts), config.steps, size, config.seed) for one in lessons),
-        strict=True,
-    )
-    looks = _Looks(encoder, student, lessons, dtype, config.precision)
+    numbers = (batches_of(len(one.texts), config.steps, size, config.seed) for one in trained)
+    batches = (list(zip(trained, chosen, strict=True)) for chosen in zip(*numbers, strict=True))
+    looks = _Looks(encoder, student, lessons, DTYPES[dtype], config.precision)
     looks.look(0)
     losses: list[float] = []
     encoder.requires_grad_(False)
@@ -416,22 +412,9 @@ def learn(
         parameter.requires_grad_(True)
     for step, batch in enumerate(track(batches, "distilling", config.steps, quiet=quiet), start=1):
         with routed(encoder, STUDENT), autocast(config.precision, encoder.device):
-            ours = [
-                embed_batch(encoder, [one.texts[i] for i in chosen], one.side, one.length) if one.trained else None
-                for one, chosen in zip(lessons, batch, strict=True)
-            ]
-        pairs = [
-            (made, one.vectors[chosen])
-            for one, chosen, made in zip(lessons, batch, ours, strict=True)
-            if one.vectors.numel()
-        ]
-        loss = torch.stack([distance(made, given) for made, given in pairs if made is not None]).mean()
-        if config.divergence:
-            (queries, wanted), (documents, known) = pairs
-            own = known if documents is None else documents
-            assert queries is not None  # queries are always learnt
-            differ = score_divergence(queries @ own.T, wanted @ known.T, config.temperature)
-            loss = loss + config.divergence * differ
+            ours = [embed_batch(encoder, [one.texts[i] for i in some], one.side, one.length) for one, some in batch]
+        far = [distance(made, one.vectors[some]) for made, (one, some) in zip(ours, batch, strict=True)]
+        loss = torch.stack(far).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -440,7 +423,38 @@ def learn(
         if step == config.steps or (config.evaluate_every and step % config.evaluate_every == 0):
             looks.look(step)
     base = nearness(encoder, None, lessons, config.precision)
-    return Prompt(student.spec, looks.best), {"base": base, **looks.figures(), "loss": losses}
+    figures = {"base": base, "held_out": looks.history, "loss": losses}
+    for name, place in (("before", 0), ("after", looks.best_place)):
+        figures[name] = {key: value for key, value in looks.history[place].items() if key != "step"}
+    return Prompt(student.spec, looks.best), {**figures, "best_step": looks.history[looks.best_place]["step"]}
+
+
+@dataclass
+class _Looks:
+    """Compares the student, rounded as it will be stored, with its teacher now and then, and keeps the best."""
+
+    encoder: SentenceTransformer
+    student: Prompt
+    lessons: Sequence[Lesson]
+    dtype: torch.dtype
+    precision: Precision
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_place: int = 0
+
+    def look(self, step: int) -> None:
+        """Measure the student as it is after `step` steps."""
+        rounded = self.student.rounded(self.dtype).tensors()
+        exact = {name: tensor.clone() for name, tensor in self.student.tensors().items()}
+        self.student.assign(rounded)
+        try:
+            found = nearness(self.encoder, STUDENT, self.lessons, self.precision)
+        finally:
+            self.student.assign(exact)
+        self.history.append({"step": step, **found})
+        scores = [np.mean([look[one.side] for one in self.lessons if one.trained]) for look in self.history]
+        if not self.best or scores[-1] > scores[self.best_place] + LEAST_GAIN:
+            self.best, self.best_place = rounded, len(self.history) - 1
 
 
 def distance(ours: Tensor, theirs: Tensor) -> Tensor:
@@ -450,12 +464,6 @@ def distance(ours: Tensor, theirs: Tensor) -> Tensor:
     """
     norms = theirs.square().sum(dim=1).clamp(min=torch.finfo(theirs.dtype).tiny)
     return ((ours - theirs).square().sum(dim=1) / (2 * norms)).mean()
-
-
-def score_divergence(ours: Tensor, theirs: Tensor, temperature: float) -> Tensor:
-    """KL(teacher || student) of the softmax over each row of scores (B, C), the mean over rows."""
-    own, wanted = (log_softmax(scores / temperature, dim=1) for scores in (ours, theirs))
-    return kl_div(own, wanted, reduction="batchmean", log_target=True)
 
 
 def nearness(
@@ -485,38 +493,3 @@ def nearness(
     best, wanted = runs
     shares = [len(set(best[query_id]) & set(hits)) / len(hits) for query_id, hits in wanted.items()]
     return {**found, f"top_{DEPTH}": round(float(np.mean(shares)), 6)}
-
-
-class _Looks:
-    """Compares the student, rounded as it will be stored, with its teacher now and then, and keeps the best."""
-
-    def __init__(
-        self, encoder: SentenceTransformer, student: Prompt, lessons: Sequence[Lesson], dtype: str, precision: Precision
-    ) -> None:
-        self.encoder, self.student, self.lessons = encoder, student, lessons
-        self.dtype, self.precision = DTYPES[dtype], precision
-        self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Tensor] = {}
-        self.best_place = 0
-
-    def look(self, step: int) -> None:
-        """Measure the student as it is after `step` steps."""
-        rounded = self.student.rounded(self.dtype).tensors()
-        exact = {name: tensor.clone() for name, tensor in self.student.tensors().items()}
-        self.student.assign(rounded)
-        try:
-            found = nearness(self.encoder, STUDENT, self.lessons, self.precision)
-        finally:
-            self.student.assign(exact)
-        self.history.append({"step": step, **found})
-        if not self.best or self._score(found) > self._score(self.history[self.best_place]) + LEAST_GAIN:
-            self.best, self.best_place = rounded, len(self.history) - 1
-
-    def _score(self, found: Mapping[str, Any]) -> float:
-        return float(np.mean([found[one.side] for one in self.lessons if one.trained]))
-
-    def figures(self) -> dict[str, Any]:
-        """The record: `before`, `after`, the best step and all looks."""
-        before, after = ({k: v for k, v in self.history[i].items() if k != "step"} for i in (0, self.best_place))
-        best_step = self.history[self.best_place]["step"]
-        return {"before": before, "after": after, "best_step": best_step, "held_out": self.history}

@@ -140,7 +140,6 @@ def transfer(
     if not bank:
         raise PromptError("no source prompts to transfer from")
     check_unseen(bank, target.id)
-    target = Unlabelled(target)
     began = time.perf_counter()
     transformer = transformer_of(encoder)
     if config.method == "auto":
@@ -149,24 +148,22 @@ def transfer(
         check_mixable(bank)
     for name, stored in bank.items():
         transformer.add(name, stored.prompt)
+    work = _Work(encoder, Unlabelled(target), bank, config, quiet)
     alike = config.method in ("similarity", "average")
     domains = source_domains(bank) if config.checks_reach else []
-    known: dict[str, Array] = {}
-    if domains or alike:
-        known = _known(encoder, target, [*bank, *domains], config, sources or {}, features or {}, quiet)
+    known = work.features([*bank, *domains], sources or {}, features or {}) if domains or alike else {}
     of_sources = {name: known[name] for name in domains if name in known}
     reach = reach_of(known[target.id], of_sources) if of_sources else None
-    made = Transfer(target.id, config.method, {}, "transfer", "")
     if reach is not None and not reach.within:
-        made = replace(made, advice="don't transfer", reason=reach.said(target.id))
+        made = Transfer(target.id, config.method, {}, "don't transfer", reach.said(target.id))
     elif config.method == "uniform":
-        made = replace(made, weights=uniform_weights(bank), reason="every source alike, unchecked")
+        made = work.made(uniform_weights(bank), "every source alike, unchecked")
     elif alike:
-        made = _by_similarity(made, bank, config, known)
+        made = work.by_similarity(known)
     elif config.method == "adapted":
-        made = _by_adapting(made, encoder, target, bank, config, output, quiet)
+        made = work.by_adapting(output)
     else:
-        made = _by_pseudo_queries(made, encoder, target, bank, config, quiet)
+        made = work.by_pseudo_queries()
     if reach is not None and reach.limit is None:
         made = replace(made, reason=f"{made.reason}; {reach.said(target.id)}")
     if made.prompt is not None:
@@ -175,102 +172,89 @@ def transfer(
     return replace(made, document=document, reach=reach, seconds=time.perf_counter() - began)
 
 
-def _known(
-    encoder: SentenceTransformer,
-    target: Collection,
-    names: Iterable[str],
-    config: TransferConfig,
-    sources: Mapping[str, Collection],
-    features: Mapping[str, Array],
-    quiet: bool,
-) -> dict[str, Array]:
-    """Document features of the sources that have any, and of the target; nothing where no source has."""
-    asked = list(dict.fromkeys(names))
-    if not any(name in features or name in sources for name in asked):
-        return {}
-    known = {name: features[name] for name in [*asked, target.id] if name in features}
-    missing = {name: sources[name] for name in asked if name in sources and name not in known}
-    if target.id not in known:
-        missing[target.id] = target
-    settings = FeatureSettings(sample=config.sample, max_length=config.fit.document_length)
-    how = settings.sampling(config.fit.precision)
-    made = {name: document_features(encoder, one, quiet=quiet, **how) for name, one in missing.items()}
-    return {**known, **made}
+@dataclass(frozen=True)
+class _Work:
+    """The ways of combining a bank for a target."""
 
+    encoder: SentenceTransformer
+    target: Collection
+    bank: Mapping[str, StoredPrompt]
+    config: TransferConfig
+    quiet: bool
 
-def _by_similarity(
-    made: Transfer, bank: Mapping[str, StoredPrompt], config: TransferConfig, known: Mapping[str, Array]
-) -> Transfer:
-    comparable = [name for name in bank if name in known]
-    if not comparable:
-        raise ForewordError("similarity needs the documents of the sources; none of the bank's domains gave any")
-    alike = {name: similarity(known[made.target], known[name], config.similarity) for name in comparable}
-    weights = softmax_weights(alike, top_k=config.top_k, temperature=config.temperature)
-    best = max(alike, key=lambda name: alike[name])
-    others = [name for name in bank if name not in known]  # a multitask prompt has no documents of its own
-    without = f"; without {', '.join(others)}, of which no documents are known" if others else ""
-    return replace(
-        made,
-        weights=weights,
-        similarities=alike,
-        reason=f"weighed by similarity of documents (nearest: {best}, {alike[best]:.2f}), unchecked{without}",
-        prompt=average_prompts(bank, weights) if config.method == "average" else None,
-    )
+    def made(self, weights: Mapping[str, Weight], reason: str, **more: Any) -> Transfer:
+        """A transfer of these weights."""
+        return Transfer(self.target.id, self.config.method, weights, "transfer", reason, **more)
 
+    def features(
+        self, names: Iterable[str], sources: Mapping[str, Collection], given: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """Document features of the sources that have any, and of the target; nothing where no source has."""
+        asked = list(dict.fromkeys(names))
+        if not any(name in given or name in sources for name in asked):
+            return {}
+        known = {name: given[name] for name in [*asked, self.target.id] if name in given}
+        missing = {name: sources[name] for name in asked if name in sources and name not in known}
+        if self.target.id not in known:
+            missing[self.target.id] = self.target
+        fit = self.config.fit
+        how = FeatureSettings(sample=self.config.sample, max_length=fit.document_length).sampling(fit.precision)
+        return known | {
+            name: document_features(self.encoder, one, quiet=self.quiet, **how) for name, one in missing.items()
+        }
 
-def _by_adapting(
-    made: Transfer,
-    encoder: SentenceTransformer,
-    target: Collection,
-    bank: Mapping[str, StoredPrompt],
-    config: TransferConfig,
-    output: str | Path | None,
-    quiet: bool,
-) -> Transfer:
-    """The prompt of several domains, adapted to the target's text."""
-    name = several_domains(bank)
-    if name is None:
-        raise PromptError(
-            "adapting needs a prompt that was trained on several domains and encodes queries and documents "
-            "(foreword train --multitask makes one); this bank has none, so choose another method, e.g. fitted"
+    def by_similarity(self, known: Mapping[str, Array]) -> Transfer:
+        """Sources weighed by the likeness of their documents to the target's."""
+        config, own = self.config, [name for name in self.bank if name in known]
+        if not own:
+            raise ForewordError("similarity needs the documents of the sources; none of the bank's domains gave any")
+        alike = {name: similarity(known[self.target.id], known[name], config.similarity) for name in own}
+        weights = softmax_weights(alike, top_k=config.top_k, temperature=config.temperature)
+        best = max(alike, key=lambda name: alike[name])
+        others = [name for name in self.bank if name not in known]  # a multitask prompt has no documents of its own
+        without = f"; without {', '.join(others)}, of which no documents are known" if others else ""
+        reason = f"weighed by similarity of documents (nearest: {best}, {alike[best]:.2f}), unchecked{without}"
+        prompt = average_prompts(self.bank, weights) if config.method == "average" else None
+        return self.made(weights, reason, similarities=alike, prompt=prompt)
+
+    def by_adapting(self, output: str | Path | None) -> Transfer:
+        """The prompt of several domains, adapted to the target's text."""
+        name = several_domains(self.bank)
+        if name is None:
+            raise PromptError(
+                "adapting needs a prompt that was trained on several domains and encodes queries and documents "
+                "(foreword train --multitask makes one); this bank has none, so choose another method, e.g. fitted"
+            )
+        start = self.bank[name]
+        try:
+            with nullcontext(output) if output is not None else TemporaryDirectory() as folder:
+                stored = adapt(self.encoder, self.target, start, str(folder), self.config.adapt, quiet=self.quiet)
+        except TooLittleTextError as error:
+            return self.made({name: 1.0}, f"{name} as it is, unadapted: {error}", prompt=start.prompt)
+        kept = stored.card["adaptation"]["pairs"]["kept"]
+        reason = f"{name}, adapted half-way to {self.target.id} by {kept} pseudo-queries of its own text"
+        return self.made({name: 1.0}, reason, prompt=stored.prompt)
+
+    def by_pseudo_queries(self) -> Transfer:
+        """Candidates compared on held-out pseudo-queries; the base model wins unless one is better."""
+        encoder, bank, fit = self.encoder, self.bank, self.config.fit
+        fitting, checks = pseudo_material(self.target, self.config.pseudo, fit)
+        document = shared_document_source(bank)
+        candidates: dict[str, Mapping[str, Weight]] = {name: {name: 1.0} for name in bank}
+        if self.config.method == "fitted":
+            candidates = {"fitted": fit_mixture(encoder, bank, fitting, fit, quiet=self.quiet).weights}
+        routes = {name: route_of(weights, document) for name, weights in candidates.items()}
+        scores = compare(encoder, {"base": None, **routes}, checks, fit)
+        means = {name: float(np.mean(list(values.values()))) for name, values in scores.items()}
+        best = max(candidates, key=lambda name: means[name])
+        difference = paired_randomization(scores[best], scores["base"])
+        said = (
+            f"on {len(scores['base'])} held-out pseudo-queries of {self.target.id}, nDCG@10 is {means[best]:.3f} with "
+            f"{best} and {means['base']:.3f} with the base model (p = {difference.p_value:.3f})"
         )
-    made = replace(made, weights={name: 1.0})
-    try:
-        with nullcontext(output) if output is not None else TemporaryDirectory() as folder:
-            stored = adapt(encoder, target, bank[name], str(folder), config.adapt, quiet=quiet)
-    except TooLittleTextError as error:
-        return replace(made, prompt=bank[name].prompt, reason=f"{name} as it is, unadapted: {error}")
-    kept = stored.card["adaptation"]["pairs"]["kept"]
-    reason = f"{name}, adapted half-way to {target.id} by {kept} pseudo-queries of its own text"
-    return replace(made, prompt=stored.prompt, reason=reason)
-
-
-def _by_pseudo_queries(
-    made: Transfer,
-    encoder: SentenceTransformer,
-    target: Collection,
-    bank: Mapping[str, StoredPrompt],
-    config: TransferConfig,
-    quiet: bool,
-) -> Transfer:
-    """Candidates compared on held-out pseudo-queries; the base model wins unless one is better."""
-    fitting, checks = pseudo_material(target, config.pseudo, config.fit)
-    document = shared_document_source(bank)
-    candidates: dict[str, Mapping[str, Weight]] = {name: {name: 1.0} for name in bank}
-    if config.method == "fitted":
-        candidates = {"fitted": fit_mixture(encoder, bank, fitting, config.fit, quiet=quiet).weights}
-    routes = {name: route_of(weights, document) for name, weights in candidates.items()}
-    scores = compare(encoder, {"base": None, **routes}, checks, config.fit)
-    means = {name: float(np.mean(list(values.values()))) for name, values in scores.items()}
-    best = max(candidates, key=lambda name: means[name])
-    difference = paired_randomization(scores[best], scores["base"])
-    said = (
-        f"on {len(scores['base'])} held-out pseudo-queries of {target.id}, nDCG@10 is {means[best]:.3f} with "
-        f"{best} and {means['base']:.3f} with the base model (p = {difference.p_value:.3f})"
-    )
-    if means[best] <= means["base"]:
-        return replace(made, advice="don't transfer", reason=said, pseudo=means)
-    return replace(made, weights=candidates[best], reason=said, pseudo=means)
+        if means[best] <= means["base"]:
+            return replace(self.made({}, said, pseudo=means), advice="don't transfer")
+        return self.made(candidates[best], said, pseudo=means)
 
 
 def several_domains(bank: Mapping[str, StoredPrompt]) -> str | None:
