@@ -52,7 +52,9 @@ def side_fingerprint(encoder: SentenceTransformer, side: Side, route: Route | De
     entries = []
     for domain, weight in weights.items():
         digest = _part_digest(transformer, transformer.prompt(domain), side)
-        share = _one_number(plain_weight(domain, weight))
+        share = plain_weight(domain, weight)
+        if isinstance(share, list) and len(set(share)) == 1:
+            share = share[0]
         if digest is not None and share != 0.0:
             entries.append([digest, share])
     if not entries:
@@ -70,10 +72,6 @@ def _part_digest(transformer: PromptedTransformer, prompt: Prompt, side: Side) -
     for name, tensor in sorted(part.items()):
         digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _one_number(weight: float | list[float]) -> float | list[float]:
-    return weight[0] if isinstance(weight, list) and len(set(weight)) == 1 else weight
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""An encoder with its prompt as a model that `mteb.evaluate` (mteb 2) takes."""
+"""An encoder with its prompt as a model that `mteb.evaluate` (mteb 2) takes, and mteb's tasks by name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from foreword.settings import Precision, Side
 if TYPE_CHECKING:
     from mteb import AbsTask
     from mteb.models import ModelMeta
-    from mteb.results import TaskResult
 
 
 def require_mteb() -> None:
@@ -199,9 +198,6 @@ def _plain(text: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", text).strip("-") or "unnamed"
 
 
-# Run tasks of mteb by name, and keep their results as mteb does.
-
-
 def find_tasks(names: Sequence[str], split: str | None = None) -> list[AbsTask]:
     """Tasks by mteb's names.
 
@@ -263,7 +259,14 @@ def run_tasks(
     cache = mteb.ResultCache(output)
     found = []
     for task in tasks:
-        _load(task, cache.load_task_result(task.metadata.name, model.mteb_model_meta))
+        known = cache.load_task_result(task.metadata.name, model.mteb_model_meta)
+        if not task.data_loaded and (known is None or known.get_missing_evaluations(task)):
+            try:
+                task.load_data()
+            except Exception as error:  # the hub's, its HTTP library's or datasets': whichever, the data did not come
+                first = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
+                message = f"the data of {task.metadata.name} did not come ({type(error).__name__}: {first})"
+                raise DataError(f"{message}; mteb brings it from the Hugging Face hub") from error
         result = mteb.evaluate(
             model,
             task,
@@ -285,15 +288,3 @@ def run_tasks(
         if task.data_loaded:
             task.unload_data()
     return found
-
-
-def _load(task: AbsTask, known: TaskResult | None) -> None:
-    """Load the task's data unless all its results are known already. Raises `DataError` when it does not come."""
-    if task.data_loaded or (known is not None and not known.get_missing_evaluations(task)):
-        return
-    try:
-        task.load_data()
-    except Exception as error:  # the hub's, its HTTP library's or datasets': whichever, the data did not come
-        first = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
-        message = f"the data of {task.metadata.name} did not come ({type(error).__name__}: {first})"
-        raise DataError(f"{message}; mteb brings it from the Hugging Face hub") from error

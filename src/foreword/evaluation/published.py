@@ -7,7 +7,7 @@ table keeps them in columns of their own, with their source. Means over collecti
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -26,16 +26,16 @@ class Published:
     measure: str
     source: str
     """The key of its source in `sources()`."""
-    values: Mapping[str, float]
+    values: Mapping[str, float] = field(default_factory=dict)
     """By collection; empty where only a mean was published."""
-    splits: Mapping[str, str]
+    splits: Mapping[str, str] = field(default_factory=dict)
     """Of the collections whose values are not on `test`."""
     mean: float | None = None
     members: tuple[str, ...] = ()
     """The collections that `mean` is over, where they are listed."""
     group: str | None = None
     """The group that `mean` is over, where it is a whole one."""
-    size: int | None = None
+    collections: int | None = None
     """Collections in that group."""
 
     def value(self, collection: str, split: str) -> float | None:
@@ -46,7 +46,11 @@ class Published:
         """The mean over just these collections (id -> split); None where it was not published for each of them."""
         if self.mean is not None:
             on_test = all(split == TEST for split in splits.values())
-            whole = self.group == group and self.size == len(splits) if self.group else set(self.members) == set(splits)
+            whole = (
+                self.group == group and self.collections == len(splits)
+                if self.group
+                else set(self.members) == set(splits)
+            )
             return self.mean if whole and on_test else None
         found = [self.value(collection, split) for collection, split in splits.items()]
         present = [value for value in found if value is not None]
@@ -66,21 +70,12 @@ def sources() -> dict[str, dict[str, str]]:
 
 def published(measure: str) -> list[Published]:
     """The systems that have published numbers of a measure, in a fixed order."""
-    return [
-        Published(
-            entry["name"],
-            entry["measure"],
-            entry["source"],
-            entry.get("values", {}),
-            entry.get("splits", {}),
-            entry.get("mean"),
-            tuple(_facts()["sets"].get(entry.get("set"), ())),
-            entry.get("group"),
-            entry.get("collections"),
-        )
-        for entry in _facts()["systems"]
-        if entry["measure"] == measure
-    ]
+    found = []
+    for entry in _facts()["systems"]:
+        if entry["measure"] == measure:
+            about = {name: value for name, value in entry.items() if name != "set"}
+            found.append(Published(**about, members=tuple(_facts()["sets"].get(entry.get("set"), ()))))
+    return found
 
 
 def to_compare(measure: str, splits: Mapping[str, str], group: str | None = None) -> list[Published]:

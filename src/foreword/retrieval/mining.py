@@ -160,7 +160,11 @@ def choose(
     wanted = {doc_id for query in queries for doc_id in run.get(query.query_id, {})}
     wanted.update(doc_id for query in queries for doc_id in _relevant(qrels, query.query_id))
     corpus = collection.documents() if documents is None else documents
-    texts = {doc.doc_id: _forms(doc) for doc in corpus if doc.doc_id in wanted}
+    texts = {  # digests of what a document says, with and without its title
+        doc.doc_id: frozenset(_digest(text) for text in map(normalise, (doc.content, doc.text)) if text)
+        for doc in corpus
+        if doc.doc_id in wanted
+    }
     negatives: dict[str, tuple[str, ...]] = {}
     for query in queries:
         query_id, hits = query.query_id, run.get(query.query_id, {})
@@ -231,44 +235,15 @@ def _by_encoder(
     run = dense_run(encoder, collection, queries, documents=corpus(), k=depth, **how)
     best = {query.query_id: _best(run[query.query_id], qrels, query.query_id) for query in queries}
     missed = [query for query in queries if best[query.query_id] is None]
-    if missed:
-        best.update(_scores_of_relevant(encoder, corpus, missed, qrels, how))
-    return run, best
-
-
-def _scores_of_relevant(
-    encoder: SentenceTransformer,
-    corpus: _Corpus,
-    queries: Sequence[Query],
-    qrels: Qrels,
-    how: Mapping[str, Any],
-) -> dict[str, float | None]:
-    """The inner product of each query with the best of its relevant documents; None: none of them has a vector."""
-    from foreword.prompts.encoder import encode
-
-    same = {name: how[name] for name in ("route", "precision", "batch_size", "quiet") if name in how}
-    wanted = {doc_id for query in queries for doc_id in _relevant(qrels, query.query_id)}
-    vectors = how.get("vectors")
-    if vectors is None:
+    if missed:  # search their relevant documents alone
+        wanted = {doc_id for query in missed for doc_id in _relevant(qrels, query.query_id)}
+        if (vectors := how.get("vectors")) is not None:
+            places = [place for place, doc_id in enumerate(vectors[0]) if doc_id in wanted]
+            how = {**how, "vectors": ([vectors[0][place] for place in places], vectors[1][places])}
         found = [doc for doc in corpus() if doc.doc_id in wanted]
-        texts = [doc.content for doc in found]
-        made = encode(encoder, texts, "document", max_length=how.get("document_length"), **same)
-        rows = {doc.doc_id: row for doc, row in zip(found, made, strict=True)}
-    else:
-        rows = {doc_id: vectors[1][place] for place, doc_id in enumerate(vectors[0]) if doc_id in wanted}
-    asked = encode(
-        encoder, [query.text for query in queries], "query", max_length=how.get("query_length"), what="queries", **same
-    )
-    best: dict[str, float | None] = {}
-    for query, vector in zip(queries, asked, strict=True):
-        own = [doc_id for doc_id in _relevant(qrels, query.query_id) if doc_id in rows]
-        best[query.query_id] = max((float(vector @ rows[doc_id]) for doc_id in own), default=None)
-    return best
-
-
-def _forms(document: Document) -> frozenset[bytes]:
-    """Digests of what a document says, with and without its title."""
-    return frozenset(_digest(text) for text in map(normalise, (document.content, document.text)) if text)
+        relevant = dense_run(encoder, collection, missed, documents=found, k=len(wanted), **how)
+        best |= {query.query_id: _best(relevant[query.query_id], qrels, query.query_id) for query in missed}
+    return run, best
 
 
 def _digest(text: str) -> bytes:

@@ -185,9 +185,6 @@ def _check_word(text: str, what: str) -> None:
         )
 
 
-# Several runs into one: min-max normalised scores, or reciprocal ranks.
-
-
 def min_max(runs: Sequence[Run], weights: Sequence[float] | None = None, k: int | None = None) -> Run:
     """The weighted mean of the runs' scores, each brought to 0..1 per query over the hits it returned.
 
@@ -203,7 +200,14 @@ def min_max(runs: Sequence[Run], weights: Sequence[float] | None = None, k: int 
     Raises:
         ForewordError: no runs, or weights that do not fit.
     """
-    return _fuse(runs, weights, k, _normalised)
+
+    def normalised(hits: Mapping[str, float]) -> dict[str, float]:
+        low, high = min(hits.values(), default=0.0), max(hits.values(), default=0.0)
+        if high == low:
+            return dict.fromkeys(hits, 1.0)
+        return {doc_id: (score - low) / (high - low) for doc_id, score in hits.items()}
+
+    return _fuse(runs, weights, k, normalised)
 
 
 def reciprocal_rank(runs: Sequence[Run], k: int = 60, weights: Sequence[float] | None = None) -> Run:
@@ -227,16 +231,6 @@ def reciprocal_rank(runs: Sequence[Run], k: int = 60, weights: Sequence[float] |
         return {doc_id: 1.0 / (k + rank) for rank, (doc_id, _) in enumerate(ranked(hits), start=1)}
 
     return _fuse(runs, weights or [1.0] * len(runs), None, reciprocal, mean=False)
-
-
-def _normalised(hits: Mapping[str, float]) -> dict[str, float]:
-    """One query's scores brought to 0..1."""
-    if not hits:
-        return {}
-    low, high = min(hits.values()), max(hits.values())
-    if high == low:
-        return dict.fromkeys(hits, 1.0)
-    return {doc_id: (score - low) / (high - low) for doc_id, score in hits.items()}
 
 
 def _fuse(

@@ -1,4 +1,8 @@
-"""Retrieve a collection's documents with an encoder, or with BM25."""
+"""Retrieve a collection's documents with an encoder, or with BM25.
+
+Exact top-k inner-product search holds one tile of scores and the best hits so far, never the corpus. Shapes: Q queries,
+d width, N rows of one block of documents, q queries and n documents of one tile, k hits.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +25,6 @@ from foreword.settings import Precision
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import Tensor
-
-
-# Exact top-k inner-product search that holds one tile of scores and the best hits so far, never the corpus.
-#
-# Shapes: Q queries, d width, N rows of one block of documents, q queries and n documents of one tile, k hits.
 
 
 Block = tuple[Sequence[str], Any]
@@ -85,7 +84,10 @@ def exact_search(
     with torch.inference_mode():
         queries = _rows(query_vectors, query_ids, "query").to(device)
         best = _Best(query_ids, k, device)
-        hidden = _hidden_rows(query_ids, exclude or {}, exclude_self)
+        hidden: dict[str, list[int]] = {}  # doc_id -> numbers of the queries that must not see it
+        for number, query_id in enumerate(query_ids):
+            for doc_id in {*(exclude or {}).get(query_id, ()), *([query_id] if exclude_self else [])}:
+                hidden.setdefault(doc_id, []).append(number)
         for ids, vectors in _split(blocks, queries.shape[1], block_rows):
             rows = _rows(vectors, ids, "document").to(device)
             step = max(1, int(memory_mib * 2**20 / 4) // (k + len(rows) + _ROWS_MULTIPLE))  # 4 bytes a score
@@ -215,17 +217,6 @@ def _split(blocks: Iterable[Block], width: int, most: int) -> Iterator[Block]:
             yield ids[first : first + most], vectors[first : first + most]
 
 
-def _hidden_rows(
-    query_ids: Sequence[str], exclude: Mapping[str, AnyCollection[str]], exclude_self: bool
-) -> dict[str, list[int]]:
-    """`doc_id -> numbers of the queries` that must not see it."""
-    hidden: dict[str, list[int]] = {}
-    for number, query_id in enumerate(query_ids):
-        for doc_id in {*exclude.get(query_id, ()), *([query_id] if exclude_self else [])}:
-            hidden.setdefault(doc_id, []).append(number)
-    return hidden
-
-
 Vectors = tuple[Sequence[str], np.ndarray[Any, Any]]
 
 BLOCK_DOCUMENTS = 20_000
@@ -265,20 +256,11 @@ def dense_run(
         quiet: no progress bars.
     """
     kind: dict[str, Any] = {"precision": precision, "batch_size": batch_size, "quiet": quiet}
-    query_vectors = encode(
-        encoder,
-        [q.text for q in queries],
-        "query",
-        route=route,
-        max_length=query_length,
-        what="queries",
-        **kind,
-    )
-    blocks = (
-        [vectors]
-        if vectors is not None
-        else document_blocks(encoder, collection, documents, route=route, max_length=document_length, **kind)
-    )
+    texts = [query.text for query in queries]
+    query_vectors = encode(encoder, texts, "query", route=route, max_length=query_length, what="queries", **kind)
+    blocks: Iterable[Vectors] = [vectors] if vectors is not None else []
+    if vectors is None:
+        blocks = document_blocks(encoder, collection, documents, route=route, max_length=document_length, **kind)
     query_ids = [query.query_id for query in queries]
     device = str(encoder.device)
     return exact_search(query_vectors, query_ids, blocks, k, exclude_self=collection.exclude_self, device=device)
@@ -295,11 +277,8 @@ def document_blocks(
     """The collection's documents, or those given, embedded `size` at a time; `how` goes to `encode`."""
     rest = iter(collection.documents() if documents is None else documents)
     while block := list(islice(rest, size)):
-        texts = [doc.content for doc in block]
-        yield (
-            [doc.doc_id for doc in block],
-            encode(encoder, texts, "document", what=f"documents of {collection.id}", **how),
-        )
+        vectors = encode(encoder, [d.content for d in block], "document", what=f"documents of {collection.id}", **how)
+        yield [doc.doc_id for doc in block], vectors
 
 
 def bm25_run(collection: Collection, queries: Sequence[Query], *, k: int = 100) -> Run:

@@ -1,4 +1,7 @@
-"""What the trainer needs of a thing that it trains: a prompt, or the weights of another method to compare with."""
+"""What the trainer needs of a thing that it trains: a prompt, or the weights of another method to compare with.
+
+And of the processes that train it together, as `torchrun` and `accelerate launch` start them.
+"""
 
 from __future__ import annotations
 
@@ -42,9 +45,6 @@ class Trainee(NamedTensors, Protocol):
         ...
 
 
-# One training on several processes, as `torchrun` and `accelerate launch` start them.
-
-
 Result = TypeVar("Result")
 
 
@@ -59,13 +59,8 @@ def join(device: torch.device) -> None:
         from accelerate import PartialState
 
         PartialState(cpu=device.type == "cpu")
-        atexit.register(_leave)
-
-
-def _leave() -> None:
-    """Wait for the others and end the group: gloo's threads abort a process that exits beneath them."""
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
+        # Wait for the others and end the group: gloo's threads abort a process that exits beneath them.
+        atexit.register(lambda: distributed.is_initialized() and distributed.destroy_process_group())
 
 
 def is_main() -> bool:
