@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from foreword.collections.collection import Collection, DataWarning, Document, Entry, MemoryCollection, Qrels, Query
 from foreword.collections.family import Family
+from foreword.collections.folder import known_judgements
 from foreword.downloads.fetch import fetch_folder
 from foreword.downloads.places import DEFAULT, Resource, Transport, data_folder
 from foreword.errors import DataError
@@ -32,7 +34,7 @@ _LISA_END = re.compile(r"\*{20,}\s*$")
 
 
 @dataclass(slots=True)
-class Record:
+class SmartRecord:
     """One document or query as its file has it; texts on one line, otherwise as written."""
 
     number: str
@@ -50,15 +52,15 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line.rstrip("\r\n")
 
 
-def smart(path: Path) -> Iterator[Record]:
+def smart(path: Path) -> Iterator[SmartRecord]:
     """Records of `.I` with fields `.T` (title), `.W` (text) and others, in the file's order."""
-    record: Record | None = None
+    record: SmartRecord | None = None
     current: list[str] = []
     for number, line in lines(path):
         if start := _RECORD.match(line):
             if record is not None:
                 yield _closed(record)
-            record, current = Record(str(int(start[1])), line=number), []
+            record, current = SmartRecord(str(int(start[1])), line=number), []
         elif record is None:
             if line.strip():
                 raise DataError("expected a record's first line, like '.I 1'", path=path, line=number)
@@ -73,7 +75,7 @@ def smart(path: Path) -> Iterator[Record]:
     yield _closed(record)
 
 
-def _closed(record: Record) -> Record:
+def _closed(record: SmartRecord) -> SmartRecord:
     record.title = one_line(record.fields.get("T", ()))
     record.text = one_line(record.fields.get("W", ()))
     record.fields = {}
@@ -85,10 +87,10 @@ def one_line(parts: list[str] | tuple[str, ...]) -> str:
     return " ".join(" ".join(parts).split())
 
 
-def npl(path: Path) -> Iterator[Record]:
+def npl(path: Path) -> Iterator[SmartRecord]:
     """Records whose first line is the id and whose last holds only `/`."""
     for start, block in _slash_blocks(path):
-        yield Record(_number(block[0], path, start), text=one_line(block[1:]), line=start)
+        yield SmartRecord(_number(block[0], path, start), text=one_line(block[1:]), line=start)
 
 
 def _slash_blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -114,15 +116,15 @@ def _number(text: str, path: Path, line: int) -> str:
     return str(int(text))
 
 
-def lisa(path: Path) -> Iterator[Record]:
+def lisa(path: Path) -> Iterator[SmartRecord]:
     """Records of `Document N`, title lines, a blank line, text, and a line of asterisks."""
-    record: Record | None = None
+    record: SmartRecord | None = None
     block: list[str] = []
     for number, line in lines(path):
         if start := _LISA_DOCUMENT.match(line):
             if record is not None:
                 raise DataError(f"document {record.number} is not ended by asterisks", path=path, line=number)
-            record, block = Record(str(int(start[1])), line=number), []
+            record, block = SmartRecord(str(int(start[1])), line=number), []
         elif record is not None and _LISA_END.match(line):
             blank = next((i for i, each in enumerate(block) if not each.strip()), len(block))
             record.title, record.text = one_line(block[:blank]), one_line(block[blank:])
@@ -136,15 +138,15 @@ def lisa(path: Path) -> Iterator[Record]:
         raise DataError(f"document {record.number} is cut off", path=path, line=record.line)
 
 
-def lisa_queries(path: Path) -> Iterator[Record]:
+def lisa_queries(path: Path) -> Iterator[SmartRecord]:
     """Queries: a line with the number, then text up to `#`."""
-    record: Record | None = None
+    record: SmartRecord | None = None
     block: list[str] = []
     for number, line in lines(path):
         text = line.strip().strip("\x1a")
         if record is None:
             if text:
-                record, block = Record(_number(text, path, number), line=number), []
+                record, block = SmartRecord(_number(text, path, number), line=number), []
             continue
         block.append(text.removesuffix("#"))
         if text.endswith("#"):
@@ -270,7 +272,7 @@ class Glasgow(Family):
                 f"{facts()['home']}{about['archive']}; or say data=FOLDER (--data FOLDER, FOREWORD_DATA) where you "
                 "have them"
             )
-        return _read(name, about, found)
+        return _read(self.id(name), about, found)
 
     def download(self, name: str, data: Path, transport: Transport = DEFAULT) -> Path:
         """Get a collection's files into `glasgow/<name>` below the data folder, unless they are there."""
@@ -296,49 +298,48 @@ GLASGOW = Glasgow()
 def _find(about: Mapping[str, Any], root: Path) -> dict[str, list[Path]] | None:
     """The files of each role, in the folder itself or in one of the collection's usual names below it."""
     names: list[str] = about["folders"]
-    below = [*names, *(f"{GROUP}/{name}" for name in names)]
-    for folder in [Path(root), *(_inner(Path(root) / name) for name in below)]:
-        found = {role: _first_match(folder, patterns) for role, patterns in about["files"].items()}
+    for folder in [Path(root), *(Path(root) / below for below in [*names, *(f"{GROUP}/{name}" for name in names)])]:
+        inside = list(folder.iterdir()) if folder.is_dir() else []
+        if folder != Path(root) and len(inside) == 1 and inside[0].is_dir():  # an archive's own folder around its files
+            inside = list(inside[0].iterdir())
+        found = {role: _first_match(inside, patterns) for role, patterns in about["files"].items()}
         if all(found.values()):
             return found
     return None
 
 
-def _inner(folder: Path) -> Path:
-    """The only folder in a folder, where an archive had one around its files; else the folder itself."""
-    inside = list(folder.iterdir()) if folder.is_dir() else []
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
-
-
-def _first_match(folder: Path, patterns: list[str]) -> list[Path]:
-    """The files that match the first pattern with any; names compare without case (`cisi.all`)."""
-    if not folder.is_dir():
-        return []
+def _first_match(paths: list[Path], patterns: list[str]) -> list[Path]:
+    """The files that match the first pattern with any, in which `?` is one digit; cases are alike (`cisi.all`)."""
     for pattern in patterns:
-        wanted = pattern.casefold()
-        hits = sorted(p for p in folder.iterdir() if _matches(p.name.casefold(), wanted) and p.is_file())
-        if hits:
+        wanted = re.compile(re.escape(pattern.casefold()).replace(r"\?", r"\d"))
+        if hits := sorted(path for path in paths if wanted.fullmatch(path.name.casefold()) and path.is_file()):
             return hits
     return []
-
-
-def _matches(name: str, pattern: str) -> bool:
-    """Whether a name fits a pattern in which `?` stands for one digit."""
-    return len(name) == len(pattern) and all(
-        (c.isdigit() if p == "?" else c == p) for c, p in zip(name, pattern, strict=True)
-    )
 
 
 def _needed(about: Mapping[str, Any]) -> str:
     return ", ".join(patterns[0] for patterns in about["files"].values())
 
 
-def _read(name: str, about: Mapping[str, Any], files: Mapping[str, list[Path]]) -> MemoryCollection:
+def _read(collection_id: str, about: Mapping[str, Any], files: Mapping[str, list[Path]]) -> MemoryCollection:
     repeated: list[str] = []
     documents = tuple(_documents(about["format"], files["documents"], repeated))
-    ids = {document.doc_id for document in documents}
     queries = list(_queries(about, files["queries"][0]))
-    judged = _known_only(_qrels(about, files["qrels"][0]), ids, {q.query_id for q in queries}, files["qrels"][0])
+    path, notes = files["qrels"][0], Counter[str]()
+    readers = {"npl": npl_qrels, "lisa": lisa_qrels}
+    form = about["format"]
+    qrels = readers[form](path) if form in readers else table_qrels(path, about.get("grades", {}))
+    judged = known_judgements(qrels, {q.query_id for q in queries}, {doc.doc_id for doc in documents}, notes)
+    if lost := notes.total():
+        message = f"{path}: {lost} judgements name a document or query that is not there and were skipped"
+        warnings.warn(message, DataWarning, stacklevel=4)
+    for what, got, expected in (
+        ("documents", len(documents), about["documents"]),
+        ("judged queries", len(judged), about["judged_queries"]),
+    ):
+        if expected is not None and got < expected:
+            message = f"{collection_id} has {got} {what}; the whole collection has {expected}: are files cut?"
+            warnings.warn(message, DataWarning, stacklevel=4)
     counts = {
         "documents": len(documents),
         "judged_queries": len(judged),
@@ -349,20 +350,8 @@ def _read(name: str, about: Mapping[str, Any], files: Mapping[str, list[Path]]) 
         "licence": facts()["licence"],
         "home": facts()["home"],
     }
-    _check_counts(name, about, len(documents), len(judged))
     kept = tuple(query for query in queries if query.query_id in judged)
-    return MemoryCollection(f"{GROUP}/{name}", GROUP, documents, {"test": kept}, {"test": judged}, counts)
-
-
-def _check_counts(name: str, about: Mapping[str, Any], documents: int, judged: int) -> None:
-    """Warn when there is less than the collection is known to have: its files are cut, or a selection."""
-    for what, got, expected in (
-        ("documents", documents, about["documents"]),
-        ("judged queries", judged, about["judged_queries"]),
-    ):
-        if expected is not None and got < expected:
-            message = f"glasgow/{name} has {got} {what}; the whole collection has {expected}: are files cut?"
-            warnings.warn(message, DataWarning, stacklevel=4)
+    return MemoryCollection(collection_id, GROUP, documents, {"test": kept}, {"test": judged}, counts)
 
 
 def _documents(form: str, paths: list[Path], repeated: list[str]) -> Iterator[Document]:
@@ -389,29 +378,5 @@ def _queries(about: Mapping[str, Any], path: Path) -> Iterator[Query]:
         if record.number in seen:
             raise DataError(f"query {record.number} comes twice", path=path, line=record.line)
         seen.add(record.number)
-        if about.get("queries_by_position"):
-            record = replace(record, number=str(position))
-        yield Query(record.number, f"{record.title} {record.text}".strip())
-
-
-def _qrels(about: Mapping[str, Any], path: Path) -> Qrels:
-    if about["format"] == "npl":
-        return npl_qrels(path)
-    if about["format"] == "lisa":
-        return lisa_qrels(path)
-    return table_qrels(path, about.get("grades", {}))
-
-
-def _known_only(qrels: Qrels, documents: set[str], queries: set[str], path: Path) -> Qrels:
-    """The judgements of known queries and documents; the others are counted in one warning."""
-    kept = {
-        query_id: {doc_id: grade for doc_id, grade in judged.items() if doc_id in documents}
-        for query_id, judged in qrels.items()
-        if query_id in queries
-    }
-    kept = {query_id: judged for query_id, judged in kept.items() if judged}
-    lost = sum(map(len, qrels.values())) - sum(map(len, kept.values()))
-    if lost:
-        message = f"{path}: {lost} judgements name a document or query that is not there and were skipped"
-        warnings.warn(message, DataWarning, stacklevel=4)
-    return kept
+        number = str(position) if about.get("queries_by_position") else record.number
+        yield Query(number, f"{record.title} {record.text}".strip())
