@@ -51,13 +51,9 @@ class BeirCollection(FolderCollection):
     """
 
     def __init__(self, collection_id: str, path: Path, about: Mapping[str, Any], *, group: str) -> None:
-        super().__init__(collection_id, path, group=group, exclude_self=about.get("exclude_self", False))
+        own = about.get("exclude_self", False)
+        super().__init__(collection_id, path, group=group, exclude_self=own, facts=known_facts(about))
         self._about = about
-
-    @property
-    def facts(self) -> Mapping[str, object]:
-        """The folder's, what the whole collection has, its licence, and the split that is reported if not test."""
-        return {**super().facts, **known_facts(self._about)}
 
     def documents(self) -> Iterator[Document]:
         """The corpus, streamed; at its end, a warning if documents are missing, unless it is a sample."""

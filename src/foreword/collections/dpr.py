@@ -295,7 +295,13 @@ def _make(output: Path, sources: Mapping[str, Path], manifest: Mapping[str, Any]
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    _say(sources, counts)
+    for split, path in sources.items():
+        if lost := counts[split]["examples_without_positive"]:
+            message = f"{path}: {lost} of {counts[split]['examples']} examples have no positive passage"
+            warnings.warn(f"{message}; they are queries without judgements", DataWarning, stacklevel=3)
+    if clashes := counts["id_clashes"]:
+        message = f"{sources['train'].parent}: {clashes} passages share an id with another of other text"
+        warnings.warn(f"{message}; they are named <id>~<digest of the text>", DataWarning, stacklevel=3)
 
 
 def _write(folder: Path, sources: Mapping[str, Path], negatives: int, positives: Positives) -> dict[str, Any]:
@@ -315,17 +321,6 @@ def _write(folder: Path, sources: Mapping[str, Path], negatives: int, positives:
                     writer.add(example)
             counts[split] = dict(writer.counts)
     return {**counts, "passages": passages.count, "id_clashes": passages.clashes}
-
-
-def _say(sources: Mapping[str, Path], counts: Mapping[str, Any]) -> None:
-    """Warn of what will be missed or looks odd."""
-    for split, path in sources.items():
-        if lost := counts[split]["examples_without_positive"]:
-            message = f"{path}: {lost} of {counts[split]['examples']} examples have no positive passage"
-            warnings.warn(f"{message}; they are queries without judgements", DataWarning, stacklevel=4)
-    if clashes := counts["id_clashes"]:
-        message = f"{sources['train'].parent}: {clashes} passages share an id with another of other text"
-        warnings.warn(f"{message}; they are named <id>~<digest of the text>", DataWarning, stacklevel=4)
 
 
 class _Split:
@@ -449,7 +444,7 @@ class Dpr(Family):
             GROUP,
             about["description"],
             SPLITS,
-            any(_made(place) or _sources(place, name) for place in _places(name, root)),
+            any(any(p.glob(f"converted*/{MANIFEST}")) or _sources(p, name) for p in _places(name, root)),
             known["licence"],
             known["home"],
             queries={split: count for split, count in about["queries"].items() if count is not None},
@@ -480,7 +475,13 @@ class Dpr(Family):
                 f"{self.id(name)} needs {files}, which are not in {looked}; `foreword download {self.id(name)}` gets "
                 "them"
             )
-        return DprCollection(name, folder)
+        known, manifest = facts(), read_manifest(folder)
+        own = {
+            "conversion": {part: manifest[part] for part in ("options", "counts", "sources")},
+            "expected": {"queries": about["queries"]},
+            **{part: known[part] for part in ("licence", "citation", "home")},
+        }
+        return FolderCollection(self.id(name), folder, group=GROUP, facts=own)
 
     def download(self, name: str, data: Path, transport: Transport = DEFAULT) -> Path:
         """The converted folder of a set, its files fetched and converted unless that was done before.
@@ -518,7 +519,8 @@ class Dpr(Family):
                 if broken is None:
                     raise _with_remedy(error, name, root) from error
                 record = read_record(root, resources[broken].name)
-                _forget(broken, record_file(root, resources[broken].name))
+                for path in (broken, record_file(root, resources[broken].name)):
+                    path.unlink(missing_ok=True)
                 if record is not None:
                     refused[record.url] = error
                 if record is None or set(transport.addresses(resources[broken])) <= set(refused):
@@ -528,26 +530,6 @@ class Dpr(Family):
 DPR = Dpr()
 
 
-class DprCollection(FolderCollection):
-    """A converted folder, with the conversion's options and counts among its facts."""
-
-    def __init__(self, name: str, folder: Path) -> None:
-        super().__init__(f"{GROUP}/{name}", folder, group=GROUP)
-        known, manifest = facts(), read_manifest(folder)
-        self._about = {
-            "conversion": {part: manifest[part] for part in ("options", "counts", "sources")},
-            "expected": {"queries": known["collections"][name]["queries"]},
-            "licence": known["licence"],
-            "citation": known["citation"],
-            "home": known["home"],
-        }
-
-    @property
-    def facts(self) -> Mapping[str, object]:
-        """A folder's facts, what the conversion was told and counted, and where the files come from."""
-        return {**super().facts, **self._about}
-
-
 def _beginning(path: Path) -> str:
     """What is wrong with a file's first bytes, or an empty string: DPR's are gzip, a mirror's may be plain JSON."""
     with path.open("rb") as file:
@@ -555,11 +537,6 @@ def _beginning(path: Path) -> str:
     if first.startswith((b"\x1f\x8b", b"[")):
         return ""
     return f"not one of DPR's files: expected gzip or a JSON list, got what begins with {first!r}"
-
-
-def _forget(path: Path, record: Path) -> None:
-    path.unlink(missing_ok=True)
-    record.unlink(missing_ok=True)
 
 
 def _with_remedy(error: DataError, name: str, root: Path) -> DataError:
@@ -595,7 +572,12 @@ def _converted(name: str, root: Path, negatives: int, positives: Positives) -> P
         folder = place / _folder_name(negatives, positives)
         sources = _sources(place, name)
         if (folder / MANIFEST).is_file():
-            _check_unchanged(folder, sources)
+            recorded = read_manifest(folder)["sources"]
+            for split, path in zip(SPLITS, sources or (), strict=False):
+                known, size = recorded[split], path.stat().st_size
+                if path.name == known["name"] and size != known["size"]:  # as far as its size tells
+                    message = f"was made from a {path.name} of {known['size']} bytes; there is one of {size} now"
+                    raise DataError(f"{message}. Remove the folder to convert it anew", path=folder)
             return folder
         if sources:
             try:
@@ -603,10 +585,6 @@ def _converted(name: str, root: Path, negatives: int, positives: Positives) -> P
             except DataError as error:
                 raise _with_remedy(error, name, root) from error
     return None
-
-
-def _made(place: Path) -> bool:
-    return any(place.glob(f"converted*/{MANIFEST}"))
 
 
 def _sources(place: Path, name: str) -> tuple[Path, Path] | None:
@@ -619,13 +597,3 @@ def _sources(place: Path, name: str) -> tuple[Path, Path] | None:
     ]
     train, dev = found
     return None if train is None or dev is None else (train, dev)
-
-
-def _check_unchanged(folder: Path, sources: tuple[Path, Path] | None) -> None:
-    """Raise `DataError` when a file is no longer the one that was converted, as far as its size tells."""
-    recorded = read_manifest(folder)["sources"]
-    for split, path in zip(SPLITS, sources or (), strict=False):
-        known = recorded[split]
-        if path.name == known["name"] and path.stat().st_size != known["size"]:
-            message = f"was made from a {path.name} of {known['size']} bytes; there is one of {path.stat().st_size} now"
-            raise DataError(f"{message}. Remove the folder to convert it anew", path=folder)

@@ -247,7 +247,15 @@ class FolderCollection(ReadCollection):
         DataError: no corpus, or judgements without queries.
     """
 
-    def __init__(self, collection_id: str, path: Path, *, group: str = GROUP, exclude_self: bool = False) -> None:
+    def __init__(
+        self,
+        collection_id: str,
+        path: Path,
+        *,
+        group: str = GROUP,
+        exclude_self: bool = False,
+        facts: Mapping[str, object] | None = None,
+    ) -> None:
         corpus = find_lines(path, "corpus")
         if corpus is None:
             raise DataError("no corpus.jsonl or corpus.jsonl.gz here", path=path)
@@ -258,7 +266,7 @@ class FolderCollection(ReadCollection):
             collection_id,
             group,
             self._qrels_files,
-            facts={"path": str(path), **_subsample(path)},
+            facts={"path": str(path), **_subsample(path), **(facts or {})},
             exclude_self=exclude_self,
             where=str(path / "qrels"),
             mend="; check that the files belong together",
