@@ -27,7 +27,7 @@ from foreword.collections.family import Family
 from foreword.collections.folder import FolderCollection
 from foreword.collections.views import FOLDER as NEGATIVES_FOLDER
 from foreword.collections.views import negatives_line
-from foreword.downloads.fetch import fetch, read_record
+from foreword.downloads.fetch import begins_with, fetch, read_record
 from foreword.downloads.places import DEFAULT, Resource, Transport, data_folder, locked, record_file
 from foreword.errors import DataError, UnknownNameError
 from foreword.files import read_json, sha256_file, write_json
@@ -505,10 +505,12 @@ class Dpr(Family):
         files = [_file_name(about, split) for split in SPLITS]
         resources = {root / GROUP / name / f: Resource(f"{GROUP}/{name}/{f}", (base + f,)) for f in files}
         new = {path for path, r in resources.items() if not path.exists() and read_record(root, r.name) is None}
+        # Gzip from DPR; a mirror's may be plain.
+        check = begins_with(b"\x1f\x8b", b"[", expected="not one of DPR's files: expected gzip or a JSON list")
         refused: dict[str, DataError] = {}  # by address
         while True:
             try:
-                train, dev = (fetch(r, root, transport, check=_beginning, skip=refused) for r in resources.values())
+                train, dev = (fetch(r, root, transport, check=check, skip=refused) for r in resources.values())
             except DataError as error:
                 before = "".join(f"\nBefore that, from {url}: {reason}" for url, reason in refused.items())
                 raise DataError(f"{error}{before}") from error
@@ -528,15 +530,6 @@ class Dpr(Family):
 
 
 DPR = Dpr()
-
-
-def _beginning(path: Path) -> str:
-    """What is wrong with a file's first bytes, or an empty string: DPR's are gzip, a mirror's may be plain JSON."""
-    with path.open("rb") as file:
-        first = file.read(16)
-    if first.startswith((b"\x1f\x8b", b"[")):
-        return ""
-    return f"not one of DPR's files: expected gzip or a JSON list, got what begins with {first!r}"
 
 
 def _with_remedy(error: DataError, name: str, root: Path) -> DataError:

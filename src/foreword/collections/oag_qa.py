@@ -39,7 +39,7 @@ from foreword.collections.collection import (
 )
 from foreword.collections.family import Family
 from foreword.downloads.archives import extract
-from foreword.downloads.fetch import fetch, fetch_folder
+from foreword.downloads.fetch import begins_with, fetch, fetch_folder
 from foreword.downloads.places import DEFAULT, Resource, Transport, data_folder, locked
 from foreword.errors import DataError, UnknownNameError
 from foreword.files import read_json
@@ -88,7 +88,7 @@ class OagQa(Family):
             self.name,
             self.description(name),
             SPLITS,
-            find(self.about(name), root) is not None,
+            self.find(name, root) is not None,
             about["licence"] or "",
             about["home"],
             size=about["archive"]["size"],
@@ -113,7 +113,7 @@ class OagQa(Family):
         topics, collection_id = self.about(name), self.id(name)
         if titles not in TITLES:
             raise UnknownNameError(f"titles is one of {', '.join(TITLES)}; got {titles!r}")
-        folder = require(collection_id, topics, data)
+        folder = self.require(name, data_folder(data))
         notes: Counter[str] = Counter()
         papers, questions = self._read(topics, folder, notes)
         relevant = _match(questions, papers, normalised=titles == "normalised", notes=notes)
@@ -121,7 +121,13 @@ class OagQa(Family):
         notes["empty_documents"] = sum(not paper.content.strip() for paper in papers)
         split = {"by": "hash of the question's normalised text", "seed": seed, "shares": dict(FRACTIONS)}
         counts = {"path": str(folder), "titles": titles, "split": split, **dict(sorted(notes.items()))}
-        _say(collection_id, notes, titles)
+        if lost := notes["questions_without_paper"]:
+            other = "" if titles == "normalised" else '; titles="normalised" compares without case and punctuation'
+            message = f"{collection_id}: {lost} of {len(questions)} questions list no title of any paper here"
+            warnings.warn(f"{message}; they are left out{other}", DataWarning, stacklevel=3)
+        if repeated := notes["repeated_documents"]:
+            message = f"{collection_id}: {repeated} rows repeat a paper's id; the first one is kept"
+            warnings.warn(message, DataWarning, stacklevel=3)
         queries: dict[str, list[Query]] = {split: [] for split in SPLITS}
         qrels: dict[str, Qrels] = {split: {} for split in SPLITS}
         for question in questions:
@@ -152,6 +158,29 @@ class OagQa(Family):
             questions += [replace(q, query_id=prefix + q.query_id) for q in read_questions(folder / question_file)]
         return papers, questions
 
+    def files(self, name: str) -> list[str]:
+        """The names of a collection's files: both of each topic."""
+        return [file for topic in self.about(name) for file in topic_files(topic)]
+
+    def find(self, name: str, root: Path) -> Path | None:
+        """The folder with all of a collection's files, or None."""
+        wanted = self.files(name)
+        return next((folder for folder in _places(root) if _has(folder, wanted)), None)
+
+    def require(self, name: str, root: Path) -> Path:
+        """As `find`; raises `DataError` that names the missing files and where they were looked for."""
+        found = self.find(name, root)
+        if found is not None:
+            return found
+        wanted, looked = self.files(name), list(dict.fromkeys(_places(root)))
+        nearest = max(looked, key=lambda folder: sum((folder / file).is_file() for file in wanted))
+        missing = [file for file in wanted if not (nearest / file).is_file()]
+        raise DataError(
+            f"{self.id(name)} needs the files {_shown(missing)} (looked in {', '.join(map(str, looked))}). "
+            f"Say `foreword download {self.id(name)}`, or with your own copy "
+            f"`foreword download {self.id(name)} --from PATH` (the archive, or a folder with its files)"
+        )
+
     def download(self, name: str, data: Path, transport: Transport = DEFAULT, source: Path | None = None) -> Path:
         """The folder with a collection's files; the one archive brings those of all topics.
 
@@ -165,7 +194,17 @@ class OagQa(Family):
         Raises:
             DataError: gdown is missing or fails, the source does not exist, or lacks the files.
         """
-        return obtain(self.id(name), self.about(name), Path(data), transport, source)
+        data, source = Path(data), None if source is None else Path(source).expanduser()
+        if source is not None and not source.exists():
+            message = "does not exist: no such file or folder; expected OAG-QA's archive or its unpacked folder"
+            raise DataError(message, path=source)
+        found = self.find(name, data)
+        if found is not None:
+            return found
+        with locked(data, FOLDER):
+            if self.find(name, data) is None:
+                _bring(data, transport, source, self.files(name))
+        return self.require(name, data)
 
 
 class Topics(OagQa):
@@ -221,17 +260,6 @@ def _match(
     return relevant
 
 
-def _say(collection_id: str, notes: Counter[str], titles: str) -> None:
-    lost = notes["questions_without_paper"]
-    if lost:
-        other = "" if titles == "normalised" else '; titles="normalised" compares without case and punctuation'
-        message = f"{collection_id}: {lost} of {notes['questions']} questions list no title of any paper here"
-        warnings.warn(f"{message}; they are left out{other}", DataWarning, stacklevel=4)
-    if notes["repeated_documents"]:
-        message = f"{collection_id}: {notes['repeated_documents']} rows repeat a paper's id; the first one is kept"
-        warnings.warn(message, DataWarning, stacklevel=4)
-
-
 # Where the files are, and how they get there: one archive on Google Drive, or the user's own copy.
 
 
@@ -239,60 +267,6 @@ def topic_files(topic: str) -> tuple[str, str]:
     """The names of a topic's questions and papers."""
     names = facts()["files"]
     return names["questions"].format(topic=topic), names["papers"].format(topic=topic)
-
-
-def find(topics: Iterable[str], data: Path | None) -> Path | None:
-    """The folder with both files of all topics, or None."""
-    wanted = [name for topic in topics for name in topic_files(topic)]
-    return next((folder for folder in _places(data_folder(data)) if _has(folder, wanted)), None)
-
-
-def require(collection_id: str, topics: Iterable[str], data: Path | None) -> Path:
-    """As `find`; raises `DataError` that names the missing files and where they were looked for."""
-    topics = tuple(topics)
-    found = find(topics, data)
-    if found is not None:
-        return found
-    root = data_folder(data)
-    wanted = [name for topic in topics for name in topic_files(topic)]
-    looked = list(dict.fromkeys(_places(root)))
-    nearest = max(looked, key=lambda folder: sum((folder / name).is_file() for name in wanted))
-    missing = [name for name in wanted if not (nearest / name).is_file()]
-    shown = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
-    raise DataError(
-        f"{collection_id} needs the files {shown} (looked in {', '.join(map(str, looked))}). "
-        f"Say `foreword download {collection_id}`, or with your own copy "
-        f"`foreword download {collection_id} --from PATH` (the archive, or a folder with its files)"
-    )
-
-
-def obtain(collection_id: str, topics: Iterable[str], data: Path, transport: Transport, source: Path | None) -> Path:
-    """The folder with the files of all topics, brought there unless they are there already.
-
-    Args:
-        collection_id: for messages.
-        topics: whose files must be there in the end; the archive brings those of every topic.
-        data: the data folder.
-        transport: of the download.
-        source: the user's own copy: a folder, which is linked to from the data folder (copied where links
-            cannot be made), or a zip or tar archive, which is unpacked.
-
-    Raises:
-        DataError: gdown is missing or fails, the source does not exist, or the files are not among what was brought.
-    """
-    topics = tuple(topics)
-    data = Path(data)
-    source = None if source is None else Path(source).expanduser()
-    if source is not None and not source.exists():
-        message = "does not exist: no such file or folder; expected OAG-QA's archive or its unpacked folder"
-        raise DataError(message, path=source)
-    found = find(topics, data)
-    if found is not None:
-        return found
-    with locked(data, FOLDER):
-        if find(topics, data) is None:
-            _bring(data, transport, source, [name for topic in topics for name in topic_files(topic)])
-    return require(collection_id, topics, data)
 
 
 def _bring(data: Path, transport: Transport, source: Path | None, wanted: Sequence[str]) -> None:
@@ -325,8 +299,13 @@ def _bring(data: Path, transport: Transport, source: Path | None, wanted: Sequen
 def _check_holds(folder: Path, source: Path, wanted: Sequence[str]) -> None:
     """Raise `DataError` about the user's `source` unless one folder in `folder` has all the files."""
     if not any(_has(place, wanted) for place in _inside(folder)):
-        shown = ", ".join(wanted[:4]) + (f" and {len(wanted) - 4} more" if len(wanted) > 4 else "")
-        raise DataError(f"does not hold the files {shown}; expected OAG-QA's archive or its folder", path=source)
+        raise DataError(
+            f"does not hold the files {_shown(wanted)}; expected OAG-QA's archive or its folder", path=source
+        )
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _unlink(folder: Path) -> None:
@@ -342,18 +321,11 @@ def _from_mirror(resource: Resource, data: Path, transport: Transport) -> bool:
     if not transport.addresses(mirrored):
         return False
     try:
-        fetch(mirrored, data, transport, check=_not_zip)
+        fetch(mirrored, data, transport, check=begins_with(b"PK", expected="expected a zip archive"))
     except DataError as error:
         log.warning("no mirror gave OAG-QA, so Google Drive is asked: %s", error)
         return False
     return True
-
-
-def _not_zip(path: Path) -> str:
-    """What is wrong with an archive's first bytes, or an empty string."""
-    with path.open("rb") as file:
-        first = file.read(16)
-    return "" if first.startswith(b"PK") else f"expected a zip archive, got what begins with {first!r}"
 
 
 def _from_drive(drive_id: str, path: Path, transport: Transport) -> None:

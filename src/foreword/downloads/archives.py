@@ -99,7 +99,7 @@ def _opened(archive: Path, limit: int) -> Iterator[Iterable[_Member]]:
             return
         openers = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
         content: Any = next((opener(file) for magic, opener in openers if start.startswith(magic)), file)
-        yield _tar_members(_Reader(content), archive, limit)
+        yield _tar_members(_Portions(content), archive, limit)
 
 
 def _zip_members(zipped: zipfile.ZipFile) -> Iterator[_Member]:
@@ -112,7 +112,7 @@ def _zip_members(zipped: zipfile.ZipFile) -> Iterator[_Member]:
             yield _Member(info.orig_filename, info.file_size, refusal, partial(zipped.open, info))
 
 
-def _tar_members(content: _Reader, archive: Path, limit: int) -> Iterator[_Member]:
+def _tar_members(content: _Portions, archive: Path, limit: int) -> Iterator[_Member]:
     """The members of a tar, which is read to its very end, where its compression has a checksum."""
     try:
         # It holds nothing that must be closed: the file is the caller's.
@@ -132,7 +132,7 @@ def _tar_members(content: _Reader, archive: Path, limit: int) -> Iterator[_Membe
             raise DataError(_too_large(limit), path=archive)
 
 
-class _Reader:
+class _Portions:
     """A tar's bytes, given in small portions only: a header that claims to be huge must not fill the memory."""
 
     def __init__(self, file: Any) -> None:

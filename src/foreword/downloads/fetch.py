@@ -123,6 +123,17 @@ def _accept(path: Path, resource: Resource, data: Path) -> None:
     write_record(data, got)
 
 
+def begins_with(*magic: bytes, expected: str) -> Callable[[Path], str]:
+    """A `check` for `fetch`: whether a file's first bytes are one of some; else a message that begins as told."""
+
+    def check(path: Path) -> str:
+        with path.open("rb") as file:
+            first = file.read(16)
+        return "" if first.startswith(magic) else f"{expected}, got what begins with {first!r}"
+
+    return check
+
+
 class RejectedError(Exception):
     """An address does not give the file; the message says why."""
 
@@ -147,7 +158,7 @@ class _Download:
         self, resource: Resource, data: Path, transport: Transport, check: Callable[[Path], str] | None
     ) -> None:
         self.resource, self.data, self.transport, self.check = resource, data, transport, check
-        self.path, self.part = data / resource.name, Part(data, resource.name)
+        self.path, self.part = data / resource.name, PartialFile(data, resource.name)
         self.before = read_record(data, resource.name)
         # The whole will be compared with a hash, so that a part from another address may be continued.
         self.verified = resource.hashed or self.before is not None
@@ -378,7 +389,7 @@ class Origin:
     """Bytes of the whole, None where the server did not say."""
 
 
-class Part:
+class PartialFile:
     """`<file>.part` beside the final file, and its origin as JSON below `.records`: both outlive the process."""
 
     def __init__(self, data: Path, name: str) -> None:

@@ -240,7 +240,7 @@ _TEMPLATE = re.compile(r"%\(\w+\)|(?<![\w^}{\\])\{\w+\}|\{\{\w|<<|\$\{")
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
+class _DocPair:
     """One query with its one document."""
 
     query: str
@@ -342,7 +342,7 @@ def _licence(distribution: str) -> str:
     return next((str(c).rpartition(" :: ")[2] for c in classifiers if c.startswith("License ::")), "")
 
 
-def _items(docs: Iterable[RawDoc], dropped: Counter[str]) -> Iterator[_Item]:
+def _items(docs: Iterable[RawDoc], dropped: Counter[str]) -> Iterator[_DocPair]:
     """The docstrings that give a query and a document; the others are counted by reason."""
     for raw in docs:
         own_signature, body = take_signature(raw.doc, raw.name.rpartition(".")[2])
@@ -360,11 +360,11 @@ def _items(docs: Iterable[RawDoc], dropped: Counter[str]) -> Iterator[_Item]:
         elif contains(normalise(f"{signature} {rest}"), query_key):
             dropped["leak"] += 1
         else:
-            yield _Item(query, rest, raw, signature, query_key, rest_key)
+            yield _DocPair(query, rest, raw, signature, query_key, rest_key)
 
 
 def _collection(
-    extraction: Extraction, items: list[_Item], dropped: Counter[str], *, with_names: bool
+    extraction: Extraction, items: list[_DocPair], dropped: Counter[str], *, with_names: bool
 ) -> MemoryCollection:
     queries: dict[str, list[Query]] = {split: [] for split in SPLITS}
     qrels: dict[str, Qrels] = {split: {} for split in SPLITS}

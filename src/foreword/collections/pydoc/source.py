@@ -310,10 +310,10 @@ def parse_module(source: SourceFile, shown: str) -> Module | None:
             tree = ast.parse(source.path.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError):
         return None
-    return _Reader(source, shown).read(tree)
+    return _ModuleReader(source, shown).read(tree)
 
 
-class _Reader:
+class _ModuleReader:
     """Goes through a module's top level (into `if`, `try` and `with`) and its classes, not into functions."""
 
     def __init__(self, source: SourceFile, shown: str) -> None:
