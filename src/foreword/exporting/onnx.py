@@ -17,8 +17,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 
 from foreword.errors import BackboneError, ForewordError, PromptError
-from foreword.exporting.proof import check_equal, new_folder, proof_texts
-from foreword.exporting.readmes import onnx_readme, origin
+from foreword.exporting.folder import check_equal, new_folder, origin, proof_texts, write_readme
 from foreword.files import atomic_write, write_json
 from foreword.prompts.attention import BatchPrompts
 from foreword.prompts.encoder import head_of, text_prompt, transformer_of
@@ -225,8 +224,7 @@ def export_onnx(encoder: SentenceTransformer, output: str | Path, *, routes: Map
             tokenizer.save_pretrained(str(folder))
             card = _card(encoder, spec, written)
             write_json(folder / CARD, card)
-            with atomic_write(folder / "README.md") as file:
-                file.write(onnx_readme(Path(output).name, card))
+            write_readme(folder, "onnx", Path(output).name, "onnx", **card)
             _prove(folder, encoder, routes, written)
     finally:
         encoder.to(device)

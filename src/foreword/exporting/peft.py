@@ -15,8 +15,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from foreword.errors import DataError, PromptError
-from foreword.exporting.proof import new_folder
-from foreword.exporting.readmes import PREFIX_SNIPPET, peft_readme
+from foreword.exporting.folder import carried_by, new_folder, origin, write_readme
 from foreword.files import atomic_write, sha256_file, write_json
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.kinds.kind import Adapter
@@ -123,9 +122,7 @@ def export_peft(encoder: SentenceTransformer, output: str | Path) -> list[str]:
         PromptError: PEFT has no such prompt.
         DataError: `output` is there already.
     """
-    transformer = transformer_of(encoder)
-    if not transformer.domains:
-        raise PromptError("the encoder carries no prompt; load it with one, or with a bank")
+    transformer = carried_by(encoder)
     for domain in transformer.domains:
         prompt = transformer.prompt(domain)
         if why := prompt.kind.why_not("peft", prompt.spec, transformer):
@@ -145,8 +142,10 @@ def export_peft(encoder: SentenceTransformer, output: str | Path) -> list[str]:
             said = notes_on(transformer, prompt)
             notes += [note for note in said if note not in notes]
             title = Path(output).name if below == folder else domain
-            with atomic_write(below / "README.md") as file:
-                file.write(peft_readme(title, parts, said, transformer.backbone, loader))
+            about = {"notes": said, "origin": origin(transformer.backbone), "loader": loader}
+            backbone = transformer.backbone.name if transformer.backbone else "BACKBONE"
+            subfolder = next(iter(parts.values()))
+            write_readme(below, "peft", title, "peft", parts=parts, subfolder=subfolder, backbone=backbone, **about)
     return notes
 
 
@@ -158,6 +157,17 @@ def _write(folder: Path, transformer: PromptedTransformer, prompt: Prompt, part:
         file.write(save({TENSOR: packed(adapter, tensors)}, metadata={"format": "pt"}))
     name = transformer.backbone.name if transformer.backbone else None
     write_json(folder / CONFIG, config_of(adapter, prompt.spec.length, transformer.shape, name))
+
+
+PREFIX_NOTE = """\
+PEFT moves a text's positions by the prompt's length; Foreword leaves them where they are. For equal results give PEFT
+positions that are so much less:
+
+```python
+mask = batch["attention_mask"]
+positions = {positions} - model.active_peft_config.num_virtual_tokens
+model(**batch, position_ids=positions)
+```"""
 
 
 def notes_on(transformer: PromptedTransformer, prompt: Prompt) -> list[str]:
@@ -180,7 +190,7 @@ def notes_on(transformer: PromptedTransformer, prompt: Prompt) -> list[str]:
     first = getattr(transformer.model.get_input_embeddings(), "padding_idx", None)
     if _counts_from_padding(transformer) and first is not None:
         positions = f"mask.cumsum(1) + {first}"
-    return [PREFIX_SNIPPET.format(positions=positions).rstrip()]
+    return [PREFIX_NOTE.format(positions=positions)]
 
 
 def _counts_from_padding(transformer: PromptedTransformer) -> bool:

@@ -21,9 +21,16 @@ from torch import Tensor
 from transformers import AddedToken
 
 from foreword.errors import BackboneError, PromptError
-from foreword.exporting.proof import check_equal, new_folder, proof_texts, quietly, tolerance
-from foreword.exporting.readmes import plain_readme, prompted_readme
-from foreword.files import atomic_write
+from foreword.exporting.folder import (
+    carried_by,
+    check_equal,
+    new_folder,
+    origin,
+    proof_texts,
+    quietly,
+    tolerance,
+    write_readme,
+)
 from foreword.prompts.encoder import head_of, routed, set_head, text_prompt, transformer_of
 from foreword.settings import Side
 
@@ -160,8 +167,19 @@ def export_plain(encoder: SentenceTransformer, output: str | Path, *, default: s
                 first.document_length = limit
         _name(model, named, default)
         model.save(str(folder), create_model_card=False)
-        with atomic_write(folder / "README.md") as file:
-            file.write(plain_readme(Path(output).name, named, default, transformer.backbone, limit))
+        own = [one.name for one in named if one.domain == named[0].domain and "document" in one.sides]
+        write_readme(
+            folder,
+            "plain",
+            Path(output).name,
+            "sentence-transformers",
+            named=named,
+            queries=next((one.name for one in named if "query" in one.sides), named[0].name),
+            documents=own[0] if own else None,
+            default=default,
+            limit=limit,
+            origin=origin(transformer.backbone),
+        )
         _prove(folder, encoder, named)
     return named
 
@@ -306,15 +324,15 @@ def export_prompted(encoder: SentenceTransformer, output: str | Path, *, default
         PromptError: there is no such domain, or no prompt at all.
         DataError: `output` is there already.
     """
-    transformer = transformer_of(encoder)
-    if not transformer.domains:
-        raise PromptError("the encoder carries no prompt; load it with one, or with a bank")
+    transformer = carried_by(encoder)
     route = transformer.route
     if default is not None:
         transformer.prompt(default)
         route = default
     with new_folder(output) as folder, routed(encoder, route):
         encoder.save(str(folder), create_model_card=False)
-        with atomic_write(folder / "README.md") as file:
-            file.write(prompted_readme(Path(output).name, transformer.domains, route, transformer.backbone))
+        one_prompt = route is None or isinstance(route, str)
+        usual = ("the base model" if route is None else f"`{route}`") if one_prompt else "the stored mixture"
+        about = {"domains": transformer.domains, "usual": usual, "origin": origin(transformer.backbone)}
+        write_readme(folder, "prompted", Path(output).name, "sentence-transformers", one_prompt=one_prompt, **about)
     return Path(output)
