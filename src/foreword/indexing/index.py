@@ -337,10 +337,10 @@ class Index:
             k: hits a vector.
             where: see `search`.
         """
-        info = self.info(domain)
+        width = self.info(domain).stamp.dimension
         found = np.asarray(vectors, dtype=np.float32)
-        if found.ndim != 2 or found.shape[1] != info.dimension:
-            raise IndexingError(f"the queries' vectors have the shape {found.shape}; expected (B, {info.dimension})")
+        if found.ndim != 2 or found.shape[1] != width:
+            raise IndexingError(f"the queries' vectors have the shape {found.shape}; expected (B, {width})")
         return self._search(list(found), domain, k, where, DENSE, str(self._facts.header["metric"]))
 
     def search_words(

@@ -215,11 +215,6 @@ class DomainInfo:
         """`base`, or the fingerprint of the document side of the prompt."""
         return self.stamp.document_side
 
-    @property
-    def dimension(self) -> int:
-        """Of its vectors."""
-        return self.stamp.dimension
-
     def as_dict(self) -> dict[str, Any]:
         """JSON values: the fields and what follows from them, without the backbone's description."""
         return {
@@ -229,7 +224,7 @@ class DomainInfo:
             "document_side": self.document_side,
             "route": self.stamp.route,
             "backbone": str(self.stamp.backbone["fingerprint"]),
-            "dimension": self.dimension,
+            "dimension": self.stamp.dimension,
             "max_length": self.stamp.max_length,
         }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import hmac
 import json
@@ -339,12 +338,10 @@ def _bound(host: str, port: int) -> socket.socket:
     """A socket with that address, on which nothing listens yet; raises `ForewordError`."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with contextlib.ExitStack() as failing:
-            bound = failing.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            if os.name == "posix":  # the address of a service that has just ended is free
-                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind(address)
-            failing.pop_all()
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        if os.name == "posix":  # the address of a service that has just ended is free
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
     except OSError as error:
         raise ForewordError(
             f"{host}:{port} cannot be listened on: {error.strerror or error}; --port names another (0: a free one), "

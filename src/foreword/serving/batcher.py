@@ -38,17 +38,6 @@ class Row:
     way: Way
 
 
-@dataclass(frozen=True)
-class Pass:
-    """What one forward pass took: texts, tokens of theirs, ways, seconds, and how long the oldest text had waited."""
-
-    texts: int
-    tokens: int
-    ways: int
-    seconds: float
-    waited: float
-
-
 @dataclass(eq=False)
 class _Job:
     """A request's texts: those that wait, the vectors so far, and who waits for them."""
@@ -71,7 +60,7 @@ class Batcher:
         texts: int,
         wait_seconds: float,
         queue_texts: int,
-        on_pass: Callable[[Pass], None] | None = None,
+        on_pass: Callable[[Sequence[Row], float, float], None] | None = None,
     ) -> None:
         """`encode` gives the vectors of rows that can share a pass; the rest is as in `ServeConfig`."""
         self._encode, self._on_pass = encode, on_pass
@@ -208,9 +197,7 @@ class Batcher:
             if len(job.vectors) == job.texts and not job.done.done():
                 job.done.set_result([job.vectors[place] for place in range(job.texts)])
         if self._on_pass is not None:
-            waited = began - min(job.arrived for job, _, _ in taken)
-            tokens, ways = sum(row.tokens for row in rows), len({row.way for row in rows})
-            self._on_pass(Pass(len(rows), tokens, ways, seconds, waited))
+            self._on_pass(rows, seconds, began - min(job.arrived for job, _, _ in taken))
 
 
 REFUSE, BACKBONE = "refuse", "backbone"

@@ -189,7 +189,6 @@ def read_config(
         name = variable.removeprefix(PREFIX).lower()
         if not variable.startswith(PREFIX) or name == "config":
             continue
-        _check_known(name, variable)
         if name in ("keys", "use"):
             raise UnknownNameError(
                 f"{variable}: {name} can be given in a file (--config) only, or {API_KEY} for one key"
@@ -210,9 +209,8 @@ def _of_file(path: Path, environment: Mapping[str, str]) -> dict[str, Any]:
         raise DataError(f"cannot be read as TOML: {error}", path=path) from error
     values: dict[str, Any] = {}
     for name, value in table.items():
-        _check_known(name, str(path))
         if name != "keys":
-            values[name] = _typed(name, value, f"{path}: {name}")
+            values[name] = _typed(name, value, str(path))
         elif not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
             raise DataError("keys are given as tables: [[keys]]", path=path)
         else:
@@ -220,16 +218,13 @@ def _of_file(path: Path, environment: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
-def _check_known(name: str, where: str) -> None:
+def _typed(name: str, value: Any, where: str, *, text: bool = False) -> Any:
+    """A value as the field's type, which is then checked with the others; `text`: it comes from the environment."""
     if name not in hints(ServeConfig):
         raise UnknownNameError(f"{where}: no setting {name!r}; there are: {', '.join(sorted(hints(ServeConfig)))}")
 
-
-def _typed(name: str, value: Any, where: str, *, text: bool = False) -> Any:
-    """A value as the field's type, which is then checked with the others; `text`: it comes from the environment."""
-
     def expected(what: str) -> ForewordError:
-        return ForewordError(f"{where} is {value!r}; expected {what}")
+        return ForewordError(f"{where}{'' if text else f': {name}'} is {value!r}; expected {what}")
 
     kind = number_or_text(hints(ServeConfig)[name])
     if name == "use":

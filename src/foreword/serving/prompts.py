@@ -77,13 +77,11 @@ class Served:
     """A domain's prompt or mixture, as it is served.
 
     Attributes:
-        domain: its name.
         candidate: what its card says.
         about: the facts that `/domains` shows.
         ways: what encodes queries and documents.
     """
 
-    domain: str
     candidate: Candidate
     about: Mapping[str, Any]
     ways: Mapping[Side, Way]
@@ -162,7 +160,7 @@ def carry(encoder: SentenceTransformer, candidate: Candidate) -> Served:
         "trained_on": list(candidate.trained_on),
         "supervision": candidate.supervision,
     }
-    return Served(candidate.domain, candidate, about, ways)
+    return Served(candidate, about, ways)
 
 
 def release(encoder: SentenceTransformer, needed: frozenset[str]) -> None:

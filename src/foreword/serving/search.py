@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -13,10 +14,9 @@ import numpy as np
 
 from foreword.collections.collection import Collection, Document, Query
 from foreword.errors import DataError, RequestError
-from foreword.indexing import Index, OtherEncoderError
+from foreword.indexing import DomainInfo, Index, OtherEncoderError
 from foreword.indexing.index import IndexHit
 from foreword.indexing.store import quoted
-from foreword.indexing.write import Stamp
 from foreword.retrieval.bm25 import BM25
 from foreword.retrieval.search import exact_search
 from foreword.serving.batcher import Array
@@ -155,23 +155,16 @@ class MemorySearcher:
         return [[held.hit(*pair, rank) for rank, pair in enumerate(run[q.query_id].items(), start=1)] for q in asked]
 
 
-def check_where(where: Any) -> Where | None:
+def check_where(where: Where | None) -> Where | None:
     """A request's filter. Raises `RequestError` unless it maps fields to values, or to lists of them."""
-    if where is None:
-        return None
-    if not isinstance(where, dict) or not all(
-        _is_plain(value) or (isinstance(value, list) and all(map(_is_plain, value))) for value in where.values()
-    ):
-        message = "where is to be an object: field of the metadata -> a value, or a list of which it has one"
-        raise RequestError(message, param="where")
-    if empty := [name for name, value in where.items() if value == []]:
-        raise RequestError(f"where: the list of {empty[0]!r} is empty, so nothing can match", param="where")
+    for name, value in (where or {}).items():
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(one, str | int) or (isinstance(one, float) and isfinite(one)) for one in values):
+            message = "where is to be an object: field of the metadata -> a value, or a list of which it has one"
+            raise RequestError(message, param="where")
+        if not values:
+            raise RequestError(f"where: the list of {name!r} is empty, so nothing can match", param="where")
     return where
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether it is a text, a truth value or a finite number."""
-    return isinstance(value, str | int) or (isinstance(value, float) and isfinite(value))
 
 
 @dataclass(frozen=True)
@@ -180,15 +173,13 @@ class IndexSearcher:
 
     Attributes:
         index: what is searched.
-        found: the domains there were when the prompts were last read.
-        stamps: what had embedded their documents then.
+        infos: the domains there were when the prompts were last read.
         ways: domain -> dense system -> what encodes queries and documents.
         embed: embeds queries.
     """
 
     index: Index
-    found: Mapping[str, Searchable]
-    stamps: Mapping[str, Stamp]
+    infos: Mapping[str, DomainInfo]
     ways: Mapping[str, Systems]
     embed: Embed
 
@@ -210,9 +201,9 @@ class IndexSearcher:
         Raises:
             OtherEncoderError: the index is of another backbone.
         """
-        found, stamps = {}, {}
+        infos = index.domains()
         ways: dict[str, dict[str, tuple[Way, Way]]] = {}
-        for domain, info in index.domains().items():
+        for domain, info in infos.items():
             index.check_backbone(encoder)
             ways[domain] = {}
             for name, (queries, documents) in systems(domain).items():
@@ -220,19 +211,13 @@ class IndexSearcher:
                     index.check(encoder, domain, documents.name or documents.route or None)
                     ways[domain][name] = queries, documents
             if not ways[domain]:
-                logger.warning(
-                    "%s is searched by words alone: %s embedded its documents, and is not what searches it here "
-                    "(--bank, --prompt, --use)",
-                    domain,
-                    info.embedded_by,
-                )
-            found[domain] = Searchable(info.documents, (*ways[domain], "bm25"))
-            stamps[domain] = info.stamp
-        return cls(index, found, stamps, ways, embed)
+                said = "%s is searched by words alone: %s embedded its documents, and is not what searches it here"
+                logger.warning(f"{said} (--bank, --prompt, --use)", domain, info.embedded_by)
+        return cls(index, infos, ways, embed)
 
     def domains(self) -> Mapping[str, Searchable]:
         """The index's domains."""
-        return self.found
+        return {name: Searchable(info.documents, (*self.ways[name], "bm25")) for name, info in self.infos.items()}
 
     def search(self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None) -> Hits:
         """The k best documents of each query.
@@ -243,7 +228,7 @@ class IndexSearcher:
         condition = None if where is None else expression(where)
         if system == "bm25":
             return self.index.search_words(queries, domain, k, condition)
-        if self.index.info(domain).stamp != self.stamps[domain]:  # on a server; a file is this process's
+        if self.index.info(domain).stamp != self.infos[domain].stamp:  # on a server; a file is this process's
             message = f"the documents of {domain!r} were embedded anew; have the prompts read again (/admin/reload)"
             raise RequestError(message, 409, "index_changed", "domain")
         vectors = self.embed(queries, self.ways[domain][system][0])
@@ -252,16 +237,10 @@ class IndexSearcher:
 
 def expression(where: Where) -> str:
     """A filter by metadata in Milvus's language, each value quoted, so that no text in it is read as a condition."""
-
-    def literal(value: Any) -> str:
-        if isinstance(value, str):
-            return quoted(value)
-        return str(value).lower() if isinstance(value, bool) else repr(value)
-
     conditions = []
     for name, value in where.items():
         field = f"metadata[{quoted(name)}]"
         values = value if isinstance(value, list) else [value]
-        either = " or ".join(f"{field} == {literal(one)}" for one in values)  # Milvus Lite knows no `in` here
-        conditions.append(f"({either})")
+        literals = [quoted(one) if isinstance(one, str) else json.dumps(one) for one in values]
+        conditions.append(f"({' or '.join(f'{field} == {one}' for one in literals)})")  # Milvus Lite knows no `in` here
     return " and ".join(conditions)

@@ -22,7 +22,7 @@ from foreword.indexing import Index
 from foreword.prompts.encoder import encode, resolve_precision, transformer_of
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.store import describe_backbone
-from foreword.serving.batcher import Array, Batcher, Pass, Row, Tokens
+from foreword.serving.batcher import Array, Batcher, Row, Tokens
 from foreword.serving.config import ServeConfig
 from foreword.serving.prompts import Served, Way, base_ways, candidates, read_prompts, release
 from foreword.serving.search import Held, IndexSearcher, MemorySearcher, Searchable, Searcher
@@ -76,13 +76,13 @@ class Metrics:
         """Add a value that is asked for whenever the metrics are read."""
         Gauge(name, what, registry=self.registry, namespace="foreword").set_function(value)
 
-    def on_pass(self, done: Pass) -> None:
-        """Count a forward pass."""
-        self.pass_texts.observe(done.texts)
-        self.pass_ways.observe(done.ways)
-        self.pass_tokens.inc(done.tokens)
-        self.pass_seconds.observe(done.seconds)
-        self.waited.observe(done.waited)
+    def on_pass(self, rows: Sequence[Row], seconds: float, waited: float) -> None:
+        """Count a forward pass: its rows, its time, and how long the oldest text had waited."""
+        self.pass_texts.observe(len(rows))
+        self.pass_ways.observe(len({row.way for row in rows}))
+        self.pass_tokens.inc(sum(row.tokens for row in rows))
+        self.pass_seconds.observe(seconds)
+        self.waited.observe(waited)
 
     def text(self) -> bytes:
         """All of them, in Prometheus's text format."""
@@ -343,7 +343,7 @@ class Service:
             searched, prompt = searchable.get(name), self.prompt_of(name, state.served)
             found[name] = {
                 "name": name,
-                "prompt": None if prompt is None else {"name": prompt.domain, **prompt.about},
+                "prompt": None if prompt is None else {"name": prompt.candidate.domain, **prompt.about},
                 "searchable": searched is not None,
                 "documents": None if searched is None else searched.documents,
                 "systems": [] if searched is None else list(searched.systems),
