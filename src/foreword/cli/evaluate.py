@@ -359,7 +359,7 @@ def _supervision(options: Options, collection: Collection) -> str:
 
 
 def _run_of(options: Options, collection: Collection) -> Any:
-    from foreword.evaluation.evaluate import judged_queries
+    from foreword.collections.collection import judged_queries
     from foreword.prompts.encoder import transformer_of
     from foreword.retrieval.runs import min_max, reciprocal_rank, top_k
     from foreword.retrieval.search import bm25_run, dense_run

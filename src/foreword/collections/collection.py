@@ -179,6 +179,13 @@ def pairs_from_qrels(
                 yield TrainingPair(query.query_id, query.text, doc_id, texts[doc_id], others)
 
 
+def judged_queries(collection: Collection, split: str) -> list[Query]:
+    """The queries of a split. Raises `DataError` for a collection without judgements."""
+    if not collection.splits:
+        raise DataError(f"{collection.id} has no judgements; evaluation needs queries and qrels")
+    return list(collection.queries(split))
+
+
 def fingerprint(collection: Collection, splits: Iterable[str] | None = None) -> str:
     """SHA-256 over the documents and the queries and judgements of splits (None: all): 64 hexadecimal digits.
 

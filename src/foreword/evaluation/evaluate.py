@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from foreword.collections.collection import Collection, Query
-from foreword.errors import DataError, UnknownNameError
+from foreword.collections.collection import Collection, judged_queries
+from foreword.errors import UnknownNameError
 from foreword.evaluation.measures import DEFAULT_MEASURES, depth, evaluate_run
 from foreword.retrieval.runs import Run, drop_self
 from foreword.retrieval.search import bm25_run, dense_run
@@ -51,13 +51,6 @@ class Result:
             "measures": dict(self.measures),
             "seconds": round(self.seconds, 3),
         }
-
-
-def judged_queries(collection: Collection, split: str) -> list[Query]:
-    """The queries of a split. Raises `DataError` for a collection without judgements."""
-    if not collection.splits:
-        raise DataError(f"{collection.id} has no judgements; evaluation needs queries and qrels")
-    return list(collection.queries(split))
 
 
 def evaluate(

@@ -8,11 +8,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foreword.collections.collection import Collection, Document, Query
+from foreword.collections.collection import Collection, Document, Query, judged_queries
 from foreword.errors import DataError, ForewordError
 from foreword.evaluation.calibration import calibrate, fit_temperature
 from foreword.evaluation.candidates import Candidate, bare, carrying, read_candidate
-from foreword.evaluation.evaluate import judged_queries
 from foreword.evaluation.influence import (
     SearchPair,
     TwoViews,

@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from foreword.collections.collection import Collection, Document, Qrels, Query
+from foreword.collections.collection import Collection, Document, Qrels, Query, judged_queries
 from foreword.collections.registry import group_names, members
 from foreword.collections.supervision import Fold, split_fold
 from foreword.errors import DataError, ForewordError, PromptError
 from foreword.evaluation.candidates import Candidate, bare, carrying, document_key, read_bank, read_candidate
-from foreword.evaluation.evaluate import judged_queries
 from foreword.evaluation.measures import depth, evaluate_run, largest_cutoff, parse_measures
 from foreword.evaluation.published import means_of, row_of_means, seen
 from foreword.files import as_json, kept_json, read_json, write_json
