@@ -42,12 +42,6 @@ class PromptError(ForewordError):
     """A prompt that cannot be loaded, combined or used here."""
 
 
-# What the hub refuses, said in the words of somebody who wants to push or fetch a prompt.
-
-
-_LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
-
-
 class HubError(PromptError):
     """A prompt that could not be brought to the hub, or from it."""
 
@@ -56,60 +50,44 @@ class HubError(PromptError):
 def hub_errors(repository: str, revision: str | None = None) -> Iterator[None]:
     """Within the block, what huggingface_hub raises about `repository` becomes a `HubError` that says the remedy."""
     import httpx2
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors as hub
 
     try:
         yield
-    except GatedRepoError as error:
-        message = f"{repository} is gated: ask for access on its page, and {_LOGIN}"
-        raise HubError(message) from error
-    except RepositoryNotFoundError as error:
-        message = f"the hub shows no repository {repository}: check the name; if it is private, {_LOGIN}"
-        raise HubError(message) from error
-    except RevisionNotFoundError as error:
-        message = f"{repository} has no revision {revision!r}: expected a branch, a tag or a whole commit hash"
-        raise HubError(message) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        cause = error.__cause__ or error
-        message = f"{repository} is not in the hub's cache, and the hub was not reached ({_first_line(cause)})"
-        raise HubError(f"{message}; unset HF_HUB_OFFLINE, or check the network") from error
-    except HfHubHTTPError as error:
-        raise HubError(_refusal(repository, error.response.status_code, error)) from error
-    except httpx2.HTTPError as error:
-        message = f"the hub was not reached for {repository} ({type(error).__name__}: {error}); check the network"
-        raise HubError(message) from error
-    except HFValidationError as error:
+    except (hub.HfHubHTTPError, hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, httpx2.HTTPError) as error:
+        raise HubError(_hub_refusal(error, repository, revision)) from error
+    except hub.HFValidationError as error:
         raise HubError(f"{repository!r} is no repository's name for the hub: {_first_line(error)}") from error
 
 
-def _refusal(repository: str, status: int, error: Exception) -> str:
-    """What to do about a status that is not about the name."""
-    if status == 401:
-        return f"the hub wants to know who you are for {repository} (401): {_LOGIN}"
-    if status == 403:
-        return (
-            f"the hub does not let you write to {repository} (403): the token needs the right to write, and the name "
-            "before the slash has to be you or an organisation of yours"
-        )
-    if status == 412:
-        return f"somebody else has changed {repository} in the meantime (412): push again"
-    return f"the hub answered {status} for {repository}: {_first_line(error)}"
+def _hub_refusal(error: Exception, repository: str, revision: str | None) -> str:
+    """What the hub refuses, in the words of somebody who wants to push or fetch a prompt."""
+    from huggingface_hub import errors as hub
+
+    login = "log in with `hf auth login`, or set HF_TOKEN"
+    if isinstance(error, hub.GatedRepoError):
+        return f"{repository} is gated: ask for access on its page, and {login}"
+    if isinstance(error, hub.RepositoryNotFoundError):
+        return f"the hub shows no repository {repository}: check the name; if it is private, {login}"
+    if isinstance(error, hub.RevisionNotFoundError):
+        return f"{repository} has no revision {revision!r}: expected a branch, a tag or a whole commit hash"
+    if isinstance(error, hub.LocalEntryNotFoundError | hub.OfflineModeIsEnabled):
+        message = f"{repository} is not in the hub's cache, and the hub was not reached"
+        cause = _first_line(error.__cause__ or error)
+        return f"{message} ({cause}); unset HF_HUB_OFFLINE, or check the network"
+    if not isinstance(error, hub.HfHubHTTPError):
+        return f"the hub was not reached for {repository} ({type(error).__name__}: {error}); check the network"
+    status = error.response.status_code
+    return {
+        401: f"the hub wants to know who you are for {repository} (401): {login}",
+        403: f"the hub does not let you write to {repository} (403): the token needs the right to write, and the name "
+        "before the slash has to be you or an organisation of yours",
+        412: f"somebody else has changed {repository} in the meantime (412): push again",
+    }.get(status, f"the hub answered {status} for {repository}: {_first_line(error)}")
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
-# What can go wrong with an index, beside what Foreword's other parts say.
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 class IndexingError(ForewordError):
@@ -122,9 +100,6 @@ class IndexBusyError(IndexingError):
 
 class OtherEncoderError(IndexingError):
     """Queries or documents of another backbone, or of a prompt that did not embed what is stored."""
-
-
-# What a request can be refused for, in the form that OpenAI's clients read.
 
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 503: "overloaded_error"}
