@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -416,7 +416,7 @@ def bank_view(encoder: SentenceTransformer, served: Mapping[str, Served], bank: 
     def absent(name: str) -> Any:
         raise DataError(f"{name} has no features in {bank}/{FEATURES}")
 
-    rows = [] if bank is None else _of_group(bank / EVALUATION)
+    rows, transfer = ([], None) if bank is None else _of_evaluation(bank / EVALUATION, served)
     similarities = None
     if bank is not None and (bank / FEATURES).is_file():
         features = bank_features(bank, encoder, source_domains(stored), absent, quiet=True).features
@@ -426,7 +426,7 @@ def bank_view(encoder: SentenceTransformer, served: Mapping[str, Served], bank: 
     return {
         "names": list(served),
         "similarity": similarities,
-        "transfer": _transfer(rows, served),
+        "transfer": transfer,
         "figures": _of_cards(stored) + rows,
         "words": _words(encoder, stored),
     }
@@ -466,37 +466,34 @@ def _of_cards(stored: Mapping[str, StoredPrompt]) -> list[dict[str, Any]]:
     return figures
 
 
-def _of_group(path: Path) -> list[dict[str, Any]]:
-    """The figures in an evaluation's `group.json`."""
+def _of_evaluation(path: Path, served: Mapping[str, Served]) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """The figures in an evaluation's `group.json`; and which prompt gives what on which collection, where its systems
+    go by names of prompts.
+    """
     if not path.is_file():
-        return []
+        return [], None
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(table, dict) or table.get("format") != GROUP_FORMAT:
-            return []
-        return [
+            return [], None
+        figures = [
             {"domain": row["collection"], "system": row["system"], "measure": measure, "value": float(value)}
             for row in table["rows"]
             for measure, value in row["measures"].items()
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"is not what foreword evaluate writes ({error!r})", path=path) from error
-
-
-def _transfer(figures: Sequence[Mapping[str, Any]], served: Mapping[str, Served]) -> dict[str, Any] | None:
-    """Which prompt gives what on which collection, where the evaluation's systems go by names of prompts."""
     known = {**{name.replace("/", "-"): name for name in served}, **{name: name for name in served}}
     found = {
         (known[figure["system"]], figure["domain"]): figure["value"]
         for figure in figures
         if figure["measure"] == MEASURE and figure["system"] in known
     }
-    if not found:
-        return None
     sources = [name for name in served if any(source == name for source, _ in found)]
     targets = list(dict.fromkeys(target for _, target in found))
     values = [[found.get((source, target)) for target in targets] for source in sources]
-    return {"sources": sources, "targets": targets, "values": values, "measure": MEASURE}
+    transfer = {"sources": sources, "targets": targets, "values": values, "measure": MEASURE}
+    return figures, transfer if found else None
 
 
 def _words(encoder: SentenceTransformer, stored: Mapping[str, StoredPrompt]) -> dict[str, list[list[Any]]]:
