@@ -31,7 +31,6 @@ from foreword.lab.records import BASE, TRANSFER, BenchmarkCell, Plan, load_cells
 from foreword.lab.rivals import rivals
 from foreword.lab.stage import Findings, Stage, drawn
 from foreword.lab.statistics import differences, judge_hypotheses, macro_mean, summarise
-from foreword.prompts.encoder import transformer_of
 from foreword.prompts.store import StoredPrompt, folder_name, library_versions, read_card
 from foreword.retrieval.runs import Run
 from foreword.tables import NOTHING, Table, TableCell
@@ -380,7 +379,7 @@ def _by_prompt(
 ) -> Findings:
     name = stage.carry(key, stored)
     run = stage.hits(target, name, key)
-    transformer_of(stage.encoder).remove(name)  # an `input` prompt leaves other texts less room while it is carried
+    stage.drop(name)  # an `input` prompt leaves other texts less room while it is carried
     return Findings(
         run,
         labels=labels,

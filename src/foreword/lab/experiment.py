@@ -93,6 +93,10 @@ class Experiment:
         transformer_of(self.encoder).add(name, stored.prompt)
         return name
 
+    def drop(self, name: str) -> None:
+        """Let the encoder carry a prompt no longer."""
+        transformer_of(self.encoder).remove(name)
+
     def common(self, seed: int) -> dict[str, Any]:
         """The settings that trainings, fits and adaptations share."""
         lengths = {"query_length": self.query_length, "document_length": self.document_length}

@@ -139,6 +139,9 @@ def load_plan(path: Path | str | None = None, *, group: str | None = None) -> Pl
 
 # Cells.
 
+MEASURES = ("nDCG@10", "R@100")
+"""Reported; systems are compared on the first."""
+
 FORMAT = "foreword-benchmark-cell/1"
 TRANSFER, BASE = "transfer", "base"
 """What a system that looks before it transfers may have decided."""

@@ -15,7 +15,6 @@ from functools import cache, partial
 from itertools import islice
 
 import numpy as np
-from torch import Tensor
 
 from foreword.collections.collection import TrainingPair
 from foreword.collections.pseudo import frequencies_for, pseudo_pairs
@@ -27,11 +26,9 @@ from foreword.lab.stage import Findings, Stage, drawn
 from foreword.prompts.encoder import encode
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Route, Weight, plain_weight
-from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
 from foreword.prompts.store import StoredPrompt, folder_name, load_prompt, save_prompt
 from foreword.retrieval.search import exact_search
-from foreword.settings import Side
 from foreword.training.vectors import DocumentVectors
 from foreword.transferring.config import DistilConfig, FitConfig, Similarity, TransferConfig
 from foreword.transferring.distil import distil
@@ -344,7 +341,13 @@ def task_vectors(
             "prompt that their cards name as their start"
         )
     means = average.tensors()
-    first = {name: values.to(means[name].device) for name, values in _values_like(origin, average.spec).items()}
+    spec = average.spec
+    parts = {part: origin.part("document" if part == "document" else "query") for part in spec.parts}
+    fits = spec.sides != "shared" or origin.spec.sides == "shared"
+    if replace(origin.spec, sides=spec.sides) != spec or not fits or None in parts.values():
+        raise PromptError(f"the start is {origin.spec}, which no prompt of {spec} can be trained from")
+    named = {f"{part}.{n}": tensor.detach() for part, own in parts.items() for n, tensor in (own or {}).items()}
+    first = {name: values.to(means[name].device) for name, values in named.items()}
     factor = scale * sum(weights.values())
     return Prompt(average.spec, {name: first[name] + factor * (mean - first[name]) for name, mean in means.items()})
 
@@ -388,16 +391,6 @@ def _check_names(bank: Mapping[str, StoredPrompt], names: Iterable[str]) -> None
     unknown = [name for name in names if name not in bank]
     if unknown:
         raise PromptError(f"no source {', '.join(unknown)} in the bank; there are: {', '.join(bank) or 'none'}")
-
-
-def _values_like(start: Prompt, spec: PromptSpec) -> dict[str, Tensor]:
-    """The values of `start` by the names that a prompt of `spec` has."""
-    sides: dict[str, Side] = {"both": "query", "query": "query", "document": "document"}
-    parts = {part: start.part(sides[part]) for part in spec.parts}
-    fits = spec.sides != "shared" or start.spec.sides == "shared"
-    if replace(start.spec, sides=spec.sides) != spec or not fits or None in parts.values():
-        raise PromptError(f"the start is {start.spec}, which no prompt of {spec} can be trained from")
-    return {f"{part}.{n}": tensor.detach() for part, own in parts.items() for n, tensor in (own or {}).items()}
 
 
 # Controls that any choice or weighing of sources has to beat, and a bound that it cannot.

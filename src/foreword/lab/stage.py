@@ -11,14 +11,12 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from foreword.collections.collection import Collection, TrainingPair
-from foreword.collections.supervision import FoldCollection
 from foreword.collections.views import ExcludingCollection, Texts
 from foreword.errors import ForewordError
 from foreword.evaluation.candidates import document_key
 from foreword.files import atomic_write, json_digest
 from foreword.lab.experiment import HITS, Experiment
-from foreword.lab.records import BenchmarkCell, Plan, cell_path, load_cell, run_path, save_cell
-from foreword.lab.statistics import MEASURES
+from foreword.lab.records import MEASURES, BenchmarkCell, Plan, cell_path, load_cell, run_path, save_cell
 from foreword.prompts.encoder import resolve_precision, state_digest
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, folder_name
@@ -216,7 +214,7 @@ class Stage(Experiment):
         folder = f"prompts/fold{fold}-seed{seed}/multitask"
         return self.trained(folder, sources, "multitask", config, self.new_start(seed))
 
-    def supervised(self, target: str, seed: int, part: FoldCollection | None = None) -> StoredPrompt:
+    def supervised(self, target: str, seed: int, part: Collection | None = None) -> StoredPrompt:
         """The ceiling: the multitask prompt trained further on all of the target's training labels, or of a fold's."""
         start = self.multitask(self.plan.fold_of(target), seed)
         config = self.settings("both", seed, self.plan.supervised)

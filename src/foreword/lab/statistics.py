@@ -19,7 +19,7 @@ from scipy.stats import spearmanr
 
 from foreword.errors import ForewordError
 from foreword.evaluation.measures import bootstrap_interval, paired_randomization
-from foreword.lab.records import TRANSFER, BenchmarkCell, Hypothesis
+from foreword.lab.records import MEASURES, TRANSFER, BenchmarkCell, Hypothesis
 
 PerQuery = Mapping[str, Mapping[str, float]]
 """Values, or differences of two systems, by target and query id."""
@@ -334,10 +334,6 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
 
 
 # What each system comes to over all targets, and whether what was claimed before the run held.
-
-
-MEASURES = ("nDCG@10", "R@100")
-"""Reported; systems are compared on the first."""
 
 
 @dataclass(frozen=True)
