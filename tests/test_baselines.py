@@ -27,7 +27,6 @@ from foreword.lab.baselines import (
     baseline_config,
     changed_copy,
     load_baseline,
-    prompt_baseline,
     train_baseline,
 )
 from foreword.prompts.encoder import encode, state_digest, transformer_of
@@ -381,7 +380,7 @@ def test_broken_files_and_other_models_are_refused(
 # -- presets -------------------------------------------------------------------------------------------------------
 
 
-def test_presets(encoder: SentenceTransformer, toy: MemoryCollection, tmp_path: Path) -> None:
+def test_presets() -> None:
     for method in METHODS:
         config = baseline_config(method, steps=7)
         assert config.learning_rate == LEARNING_RATES[method]
@@ -389,10 +388,3 @@ def test_presets(encoder: SentenceTransformer, toy: MemoryCollection, tmp_path: 
         assert config.side == ("query" if method == "linear-query" else "both")
         assert baseline_config(method, side="query", learning_rate=2.0).learning_rate == 2.0
         assert BaselineSpec.of(BaselineSpec(method, targets=("a",)).as_dict()).as_dict() == BaselineSpec(method, targets=("a",)).as_dict()  # fmt: skip
-    quick: dict[str, Any] = {"steps": 2, "batch_size": 4, "precision": "float32"}
-    for kind, count in (("prefix", LAYERS * 3 * 2 * WIDTH), ("input", 3 * WIDTH)):
-        start, config = prompt_baseline(kind, length=3, **quick)  # type: ignore[arg-type]
-        stored = train(encoder, toy, tmp_path / kind, start=start, config=config, quiet=True)
-        assert stored.card["parameters"] == count
-    with pytest.raises(UnknownNameError, match="prefix, input"):
-        prompt_baseline("gated")  # type: ignore[arg-type]

@@ -28,11 +28,10 @@ from foreword.errors import BackboneError, ForewordError, OtherTrainingError, Pr
 from foreword.files import as_json, atomic_write, sha256_file, write_json
 from foreword.prompts.backbone import read_json_card
 from foreword.prompts.encoder import state_digest, transformer_of
-from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import DTYPES, check_backbone, describe_backbone, library_versions
 from foreword.prompts.transformer import PromptedTransformer
 from foreword.settings import Count, Positive, Settings, Side
-from foreword.training.config import StartConfig, Trained, TrainingConfig
+from foreword.training.config import Trained, TrainingConfig
 from foreword.training.train import identity_of, text_settings
 from foreword.training.trainee import join, on_main, world_size
 from foreword.training.trainer import WORK, run_training
@@ -49,8 +48,6 @@ LEARNING_RATES: Mapping[str, float] = {
     "bitfit": 1e-3,
     "adapter": 1e-3,
     "linear-query": 1e-3,
-    "prefix": 3e-2,
-    "input": 1e-2,
 }
 """Where to begin for each method (usual: full 1e-5 to 5e-5, LoRA and adapters 1e-4 to 1e-3). Tune it on the dev split
 before any comparison: the method tuned least looks worst."""
@@ -123,25 +120,6 @@ def baseline_config(method: Method, *, side: Trained | None = None, **changes: A
     spec = BaselineSpec(method)
     side = side or ("query" if spec.method == "linear-query" else "both")
     return TrainingConfig.default(side, **{"learning_rate": LEARNING_RATES[method], **changes})
-
-
-def prompt_baseline(
-    kind: Literal["prefix", "input"], *, side: Trained = "both", length: int | None = None, **changes: Any
-) -> tuple[StartConfig, TrainingConfig]:
-    """The start and the settings for `foreword.training.train.train` of a published kind of prompt.
-
-    Args:
-        kind: `prefix`, P-tuning v2 (Liu et al. 2022), 16 vectors a layer; `input`, the shallow prompt of Lester et al.
-            (2021), 20 vectors.
-        side: what is trained.
-        length: vectors, instead.
-        changes: settings of the training, by name.
-    """
-    lengths = {"prefix": 16, "input": 20}
-    if kind not in lengths:
-        raise UnknownNameError(f"no prompt baseline {kind!r}; there are: {', '.join(lengths)}")
-    start = StartConfig(PromptSpec(kind, length or lengths[kind]))
-    return start, TrainingConfig.default(side, **{"learning_rate": LEARNING_RATES[kind], **changes})
 
 
 @dataclass(frozen=True)

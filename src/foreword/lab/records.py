@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
-from types import NoneType
-from typing import Any
+from typing import Any, Literal
 
 from foreword.collections.registry import members
 from foreword.errors import DataError, ForewordError
 from foreword.files import json_digest, read_json, write_json
 from foreword.retrieval.runs import trec_name
-from foreword.settings import Count, Settings
+from foreword.settings import Count, Natural, NotNegative, Settings
 
 
 @dataclass(frozen=True)
@@ -147,17 +146,10 @@ TRANSFER, BASE = "transfer", "base"
 """What a system that looks before it transfers may have decided."""
 
 _DIGITS = 6  # of the values in the file
-_KINDS: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("target", "genre", "system", "configuration"), (str,)),
-    **dict.fromkeys(("seed", "trained_parameters", "stored_bytes"), (int,)),
-    **dict.fromkeys(("per_query", "weights", "details"), (dict,)),
-    **{"labels": (int, NoneType), "seconds": (int, float)},
-    **{"decision": (str, NoneType), "similarity": (int, float, NoneType)},
-}
 
 
 @dataclass(frozen=True)
-class BenchmarkCell:
+class BenchmarkCell(Settings):
     """One system on one target with one seed.
 
     Attributes:
@@ -185,26 +177,21 @@ class BenchmarkCell:
     system: str
     seed: int
     per_query: Mapping[str, Mapping[str, float]]
-    labels: int | None
-    trained_parameters: int
-    stored_bytes: int
-    seconds: float
-    decision: str | None
+    labels: Natural | None
+    trained_parameters: Natural
+    stored_bytes: Natural
+    seconds: NotNegative
+    decision: Literal["transfer", "base"] | None
     weights: Mapping[str, float]
     similarity: float | None
     details: Mapping[str, Any]
     configuration: str
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("target", "system"):
             if not getattr(self, name).strip("."):  # a file's or folder's name is made of it
                 raise ForewordError(f"{name} is {getattr(self, name)!r}; expected a name")
-        if self.decision not in (TRANSFER, BASE, None):
-            raise ForewordError(f"decision is {self.decision!r}; expected {TRANSFER!r}, {BASE!r} or None")
-        for name in ("labels", "trained_parameters", "stored_bytes", "seconds"):
-            number = getattr(self, name)
-            if number is not None and not 0 <= number < math.inf:
-                raise ForewordError(f"{name} is {number}; expected 0 or more")
         if not self.per_query or not all(self.per_query.values()):
             raise ForewordError(f"{self.system} on {self.target} has no values; score at least one query")
         first = next(iter(self.per_query))
@@ -238,28 +225,6 @@ class BenchmarkCell:
             "details": dict(self.details),
         }
 
-    @classmethod
-    def of_dict(cls, record: Mapping[str, Any]) -> BenchmarkCell:
-        """The cell that `as_dict` gave.
-
-        Raises:
-            ForewordError: another format, a field that is missing or of another type, or what the class refuses.
-        """
-        if record.get("format") != FORMAT:
-            raise ForewordError(f"the format is {record.get('format')!r}; expected {FORMAT!r}")
-        unknown = sorted(record.keys() - _KINDS.keys() - {"format", "measures"})
-        missing = [name for name in _KINDS if name not in record]
-        if unknown or missing:
-            raise ForewordError(f"unknown fields: {unknown}; missing fields: {missing}; run the cell again")
-        for name, kinds in _KINDS.items():
-            _check_kind(record[name], kinds, name)
-        for measure, values in record["per_query"].items():
-            _check_kind(values, (dict,), f"per_query of {measure}")
-        for values in (*record["per_query"].values(), record["weights"]):
-            for key, value in values.items():
-                _check_kind(value, (int, float), f"the value of {key}")
-        return cls(**{name: record[name] for name in _KINDS})
-
 
 def cell_path(folder: Path | str, target: str, system: str, seed: int) -> Path:
     """The cell's file: `FOLDER/cells/<target>/<system>/seed<k>.json`, with `/` in names written `-`."""
@@ -289,12 +254,14 @@ def load_cell(path: Path | str) -> BenchmarkCell:
         record = read_json(path, "remove the file and run the cell again")
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
-    if not isinstance(record, dict):
-        raise DataError(f"expected a JSON object, got {type(record).__name__}", path=path)
+    found = record.pop("format", None) if isinstance(record, dict) else None
+    if found != FORMAT:
+        raise DataError(f"the format is {found!r}; expected {FORMAT!r}", path=path)
+    record.pop("measures", None)
     try:
-        cell = BenchmarkCell.of_dict(record)
+        cell = BenchmarkCell.read(record, "the cell")
     except ForewordError as error:
-        raise DataError(str(error), path=path) from error
+        raise DataError(f"{error}; run it again", path=path) from error
     place = cell_path("", cell.target, cell.system, cell.seed).parts[-3:]
     if path.parts[-3:] != place:
         raise DataError(f"holds the cell of {'/'.join(place)}; move it there or remove it", path=path)
@@ -315,10 +282,3 @@ def load_cells(folder: Path | str) -> list[BenchmarkCell]:
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:
     return {key: round(float(value), _DIGITS) for key, value in values.items()}
-
-
-def _check_kind(value: Any, kinds: tuple[type, ...], what: str) -> None:
-    """Raise unless the value is of one of the types; true and false are no numbers here."""
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        expected = " or ".join("null" if kind is NoneType else kind.__name__ for kind in kinds)
-        raise ForewordError(f"{what} is {value!r:.60}; expected {expected}")

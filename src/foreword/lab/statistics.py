@@ -321,7 +321,7 @@ def coverage(cells: Sequence[BenchmarkCell], system: str, targets: Collection[st
         for cell in cells
         if cell.system == system and cell.decision is not None and (targets is None or cell.target in targets)
     ]
-    return decisions.count(TRANSFER) / len(decisions) if decisions else None
+    return sum(decision == TRANSFER for decision in decisions) / len(decisions) if decisions else None
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
