@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import pytest
 from shell import Shell
 from test_cli import COMMANDS
 
 from foreword.cli import main
-from foreword.cli.grammar import EXIT_CODES, Commands, Parser, did_you_mean
-from foreword.cli.main import GROUPS, build_parser
+from foreword.cli.grammar import EXIT_CODES, Commands, Parser, commands, did_you_mean
+from foreword.cli.main import build_parser
 
 
 def said_by(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
@@ -23,19 +24,22 @@ def said_by(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) 
 
 
 def test_every_command_is_in_one_group(capsys: pytest.CaptureFixture[str]) -> None:
-    listed = [name for names in GROUPS.values() for name in names]
+    listed = {name: about["group"] for name, about in commands().items() if "group" in about}
     assert sorted(listed) == sorted([*COMMANDS, "completion"])
     help_text = said_by(capsys, "--help-all")
-    places = [help_text.index(f"\n{title}:\n") for title in [*GROUPS, "options", "exit codes", "environment"]]
+    titles = list(dict.fromkeys(listed.values()))
+    places = [help_text.index(f"\n{title}:\n") for title in [*titles, "options", "exit codes", "environment"]]
     assert places == sorted(places)
-    assert "other commands" not in help_text
+    for name, title in listed.items():
+        above = help_text[: help_text.index(f"\n  {name} ") + 1]
+        assert above.rindex(":\n") == above.index(f"\n{title}:\n") + len(title) + 1
 
 
-def test_a_command_without_a_group_is_listed_all_the_same() -> None:
-    parser = build_parser()
-    parser.groups = {"first": ("search",)}
-    text = parser.format_help()
-    assert text.index("\nfirst:\n  search") < text.index("\nother commands:\n") < text.index("\n  train ")
+def test_every_command_has_its_functions() -> None:
+    for name, about in commands().items():
+        file, function = import_module(f"foreword.cli.{about['file']}"), name.replace(" ", "_")
+        assert callable(getattr(file, f"{function}_options")), name
+        assert name == "index" or callable(getattr(file, f"run_{function}")), name
 
 
 def every_parser() -> list[Parser]:

@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 from shell import Shell
 from tiny import random_prompt, toy_collection, write_beir
 
-from foreword.cli.encode import write_vectors
+from foreword.cli.export import write_vectors
 from foreword.errors import DataError
 from foreword.evaluation.evaluate import evaluate
 from foreword.files import sha256_file

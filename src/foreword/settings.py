@@ -29,6 +29,12 @@ Precision = Literal["float32", "bfloat16", "float16", "auto"]
 Side = Literal["query", "document"]
 """What a text is: the two sides of a retrieval encoder."""
 
+PseudoQueries = Literal["auto", "title", "first-sentence", "span", "key-phrases", "mixed"]
+"""How pseudo-queries are made of documents, see `foreword.collections.pseudo`."""
+
+DOCUMENT, QUERY = "{title} {text}", "{text}"
+"""What of a text is embedded, where no template says otherwise."""
+
 
 Count = Annotated[int, Ge(1)]
 Natural = Annotated[int, Ge(0)]

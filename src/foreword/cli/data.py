@@ -8,37 +8,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from foreword.cli.grammar import (
-    COLLECTION,
-    Command,
-    Options,
-    Parser,
-    chosen_prompt,
-    data_options,
-    encoder_options,
-    load_collection,
-    load_encoder,
-    needs,
-    print_json,
-    print_table,
-    say,
-    template_options,
-)
+from foreword.cli import grammar as cli
 from foreword.errors import ForewordError, UnknownNameError
 from foreword.tables import byte_size
 
 
-def collections_options(parser: Parser) -> None:
+def collections_options(parser: cli.Parser) -> None:
     """What is listed."""
-    data_options(parser)
+    cli.data_options(parser)
     parser.add_argument("--group", metavar="GROUP", help="only this one, e.g. beir, cqadupstack, oag-qa, dpr, pydoc")
     parser.add_argument("--seen", action="store_true", help="list which backbones were trained on which collections")
 
 
-def download_options(parser: Parser) -> None:
+def download_options(parser: cli.Parser) -> None:
     """What is downloaded, from where; and what is drawn from it."""
     parser.add_argument("names", nargs="+", metavar="NAME", help="collections or groups: beir/nfcorpus, dpr, glasgow")
-    data_options(parser)
+    cli.data_options(parser)
     parser.add_argument("--mirror", action="append", default=[], metavar="URL", help="tried first (may be repeated)")
     parser.add_argument("--offline", action="store_true", help="ask no network; say what is missing")
     parser.add_argument(
@@ -50,11 +35,11 @@ def download_options(parser: Parser) -> None:
     group.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
 
 
-def mine_options(parser: Parser) -> None:
+def mine_options(parser: cli.Parser) -> None:
     """Where negatives are looked for, and which are taken."""
-    parser.add_argument("collection", metavar=COLLECTION)
-    data_options(parser)
-    template_options(parser)
+    parser.add_argument("collection", metavar=cli.COLLECTION)
+    cli.data_options(parser)
+    cli.template_options(parser)
     parser.add_argument(
         "--output", type=Path, required=True, metavar="FILE", help=".jsonl or .jsonl.gz, for --negatives"
     )
@@ -72,10 +57,10 @@ def mine_options(parser: Parser) -> None:
         default=0.05,
         help="the same, as a share of its score (default: %(default)s; 0: only below it)",
     )
-    encoder_options(parser, precision="auto")
+    cli.encoder_options(parser, precision="auto")
 
 
-def collections(options: Options) -> None:
+def run_collections(options: cli.Options) -> None:
     """List the collections."""
     from foreword.collections.registry import catalogue, group_names, grouped_catalogue
 
@@ -88,8 +73,7 @@ def collections(options: Options) -> None:
         entries = [e for e in grouped_catalogue(options.data) if options.group in (None, e.group)]
     if not entries:
         raise UnknownNameError(f"no group {options.group!r}; there are: {', '.join(group_names())}")
-    if options.json:
-        print_json([asdict(entry) for entry in entries])
+    if cli.printed_json(options, [asdict(entry) for entry in entries]):
         return
     rows = [
         (
@@ -105,17 +89,16 @@ def collections(options: Options) -> None:
         )
         for entry in entries
     ]
-    print_table("", ("id", "here", "documents", "splits, queries", "download", "licence", "what"), rows)
+    cli.print_table("", ("id", "here", "documents", "splits, queries", "download", "licence", "what"), rows)
 
 
-def _print_seen(options: Options) -> None:
+def _print_seen(options: cli.Options) -> None:
     from foreword.evaluation.published import table
 
     rows = table()
-    if options.json:
-        print_json(rows)
+    if cli.printed_json(options, rows):
         return
-    print_table(
+    cli.print_table(
         "", ("backbone", "collection", "through"), [(r["backbone"], r["collection"], r["through"]) for r in rows]
     )
     for source in dict.fromkeys(row["source"] for row in rows):
@@ -130,9 +113,11 @@ def expand(names: list[str], data: Path | None) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
-def download(options: Options) -> None:
+def run_download(options: cli.Options) -> None:
     """Download collections, or write a sample of one."""
-    needs(options, "output seed", options.sample is not None, "is of a sample; say with --sample of how many documents")
+    cli.needs(
+        options, "output seed", options.sample is not None, "is of a sample; say with --sample of how many documents"
+    )
     from foreword.collections.registry import catalogue
     from foreword.downloads import Transport, data_folder
 
@@ -151,7 +136,7 @@ def download(options: Options) -> None:
             folder = _download(name, data, transport, options.source)
         except (ForewordError, OSError) as error:
             failed.append(name)
-            say(f"{name}: {error}")
+            cli.say(f"{name}: {error}")
             continue
         done.append({"id": name, "folder": str(folder), **terms})
         if not options.json:
@@ -159,7 +144,7 @@ def download(options: Options) -> None:
             for what, text in terms.items():
                 print(f"  {what}: {text or 'not stated'}")
     if options.json:
-        print_json({"downloaded": done, "failed": failed})
+        cli.print_json({"downloaded": done, "failed": failed})
     if failed:
         raise ForewordError(
             f"{len(failed)} of {len(failed) + len(done)} collections are not there: {', '.join(failed)}"
@@ -178,7 +163,7 @@ def _download(name: str, data: Path, transport: Any, source: Path | None) -> Pat
     return folder
 
 
-def _sample(options: Options, transport: Any, *, missing: Collection[str]) -> None:
+def _sample(options: cli.Options, transport: Any, *, missing: Collection[str]) -> None:
     """Write a sample of a collection, which is downloaded where it is not there."""
     import json
 
@@ -191,27 +176,26 @@ def _sample(options: Options, transport: Any, *, missing: Collection[str]) -> No
     name = full_id(options.names[0], options.data)
     if name in missing:
         _download(name, data_folder(options.data), transport, options.source)
-    folder = subsample(load_collection(options, name), options.output, documents=options.sample, seed=options.seed)
+    folder = subsample(cli.load_collection(options, name), options.output, documents=options.sample, seed=options.seed)
     record = json.loads((folder / RECORD).read_text("utf-8"))
-    if options.json:
-        print_json(record)
+    if cli.printed_json(options, record):
         return
     print(f"folder:{folder}: {record['documents']:,} of {record['of']:,} documents of {record['source']}")
 
 
-def mine(options: Options) -> None:
+def run_mine(options: cli.Options) -> None:
     """Find hard negatives."""
     from foreword.collections.views import write_hard_negatives
     from foreword.retrieval.mining import mine as find
 
-    prompt = chosen_prompt(options)
+    prompt = cli.chosen_prompt(options)
     system = options.system or ("dense" if prompt else "bm25")
     if system == "bm25" and prompt:
         raise ForewordError("--prompt is for --system dense; BM25 has none")
-    encoder = load_encoder(options, prompt=prompt) if system == "dense" else None
+    encoder = cli.load_encoder(options, prompt=prompt) if system == "dense" else None
     how = {"precision": options.precision, "quiet": options.json} if encoder is not None else {}
     mined = find(
-        load_collection(options, options.collection),
+        cli.load_collection(options, options.collection),
         encoder,
         split=options.split,
         depth=options.depth,
@@ -222,27 +206,9 @@ def mine(options: Options) -> None:
         **how,
     )
     write_hard_negatives(options.output, mined.negatives, str(prompt or ("base" if encoder is not None else "bm25")))
-    if options.json:
-        print_json({"output": str(options.output), **mined.counts})
+    if cli.printed_json(options, {"output": str(options.output), **mined.counts}):
         return
     print(f"{options.output}: {mined.counts['negatives']:,} hard negatives of {mined.counts['queries']:,} queries")
     for name, count in mined.counts.items():
         if name not in ("negatives", "queries") and count:
             print(f"  {name.replace('_', ' ')}: {count:,}")
-
-
-COMMANDS = {
-    "collections": Command(collections, collections_options, "foreword collections --group beir"),
-    "download": Command(
-        download,
-        download_options,
-        "foreword download beir/nfcorpus cqadupstack --data ~/collections\n"
-        "  foreword download beir/fever --sample 100000 --output fever-100k",
-    ),
-    "mine": Command(
-        mine,
-        mine_options,
-        "foreword mine beir/fiqa --output fiqa-negatives.jsonl --relative-margin 0.05",
-        shown="system prompt split depth skip count margin relative-margin data",
-    ),
-}

@@ -7,25 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foreword.cli import grammar as cli
 from foreword.cli.data import expand
-from foreword.cli.grammar import (
-    BANK,
-    COLLECTION,
-    Command,
-    Options,
-    Parser,
-    chosen_prompt,
-    data_options,
-    dry_run_option,
-    encoder_options,
-    load_collection,
-    load_encoder,
-    needs,
-    print_json,
-    print_table,
-    say,
-    template_options,
-)
 from foreword.errors import DataError, ForewordError
 
 if TYPE_CHECKING:
@@ -33,11 +16,13 @@ if TYPE_CHECKING:
     from foreword.evaluation.group import System
 
 
-def evaluate_options(parser: Parser) -> None:
+def evaluate_options(parser: cli.Parser) -> None:
     """What is evaluated, on what, and by which measures."""
-    parser.add_argument("collection", nargs="?", metavar=COLLECTION, help="e.g. pydoc/torch, beir/fiqa, or a folder")
-    data_options(parser)
-    template_options(parser)
+    parser.add_argument(
+        "collection", nargs="?", metavar=cli.COLLECTION, help="e.g. pydoc/torch, beir/fiqa, or a folder"
+    )
+    cli.data_options(parser)
+    cli.template_options(parser)
     parser.add_argument("--split", choices=["train", "dev", "test"], help="(default: test; of MS MARCO, dev)")
     parser.add_argument(
         "--measures",
@@ -54,13 +39,6 @@ def evaluate_options(parser: Parser) -> None:
         metavar="TASK",
         help="evaluate on tasks of mteb by name, e.g. SciFact; writes mteb's results",
     )
-    _one_options(parser)
-    _group_options(parser)
-    dry_run_option(parser)
-    encoder_options(parser)
-
-
-def _one_options(parser: Parser) -> None:
     one = parser.add_argument_group("one collection")
     one.add_argument(
         "--system",
@@ -71,13 +49,16 @@ def _one_options(parser: Parser) -> None:
     one.add_argument("--run", dest="run_file", type=Path, metavar="FILE", help="evaluate this TREC run instead")
     one.add_argument("--write-run", type=Path, metavar="FILE", help="write the hits as a TREC run")
     one.add_argument("--baseline", type=Path, metavar="FILE", help="a TREC run to test the difference against")
+    _group_options(parser)
+    cli.dry_run_option(parser)
+    cli.encoder_options(parser)
 
 
-def _group_options(parser: Parser) -> None:
+def _group_options(parser: cli.Parser) -> None:
     group = parser.add_argument_group("a group")
     group.add_argument("--group", metavar="GROUP", help="e.g. beir, cqadupstack, oag-qa; or `glasgow`")
     group.add_argument(
-        "--bank", type=Path, metavar=BANK, help="a prompt for each collection, by foreword train --group"
+        "--bank", type=Path, metavar=cli.BANK, help="a prompt for each collection, by foreword train --group"
     )
     group.add_argument(
         "--systems",
@@ -102,18 +83,18 @@ def _group_options(parser: Parser) -> None:
     group.add_argument("--no-published", action="store_true", help="leave out the numbers that others published")
 
 
-def evaluate(options: Options) -> None:
+def run_evaluate(options: cli.Options) -> None:
     """Evaluate a system on a collection, or systems on a group."""
     if [options.collection, options.group, options.mteb].count(None) != 2:
         raise ForewordError("name one collection, e.g. pydoc/torch, or a --group, or tasks of --mteb")
-    _refuse_idle(options)
-    if options.mteb is not None:
-        _mteb(options)
-        return
-    if options.group is not None:
-        _group(options)
-    else:
-        _one(options)
+    itself = "is for collections; the tasks of --mteb say it themselves"
+    cli.needs(options, f"{_ONE} {_GROUP} {_NOT_MTEB}", options.mteb is None, itself)
+    cli.needs(options, _ONE, options.group is None, "is for one collection")
+    cli.needs(options, _GROUP, options.group is not None, "is for a --group")
+    cli.needs(options, "output", options.collection is None, "is for a --group")
+    cli.needs(options, "prompt", options.run_file is None, "is not used with --run, which is scored as it is")
+    run = _mteb if options.mteb is not None else _group if options.group is not None else _one
+    run(options)
 
 
 _ONE = "system run_file write_run baseline"
@@ -121,30 +102,20 @@ _GROUP = "bank systems folds seed format no_published"
 _NOT_MTEB = "measures k data document_template query_template"
 
 
-def _refuse_idle(options: Options) -> None:
-    """Refuse options that would do nothing here."""
-    itself = "is for collections; the tasks of --mteb say it themselves"
-    needs(options, f"{_ONE} {_GROUP} {_NOT_MTEB}", options.mteb is None, itself)
-    needs(options, _ONE, options.group is None, "is for one collection")
-    needs(options, _GROUP, options.group is not None, "is for a --group")
-    needs(options, "output", options.collection is None, "is for a --group")
-    needs(options, "prompt", options.run_file is None, "is not used with --run, which is scored as it is")
-
-
 # -- mteb ------------------------------------------------------------------------------------------------------
 
 
-def _mteb(options: Options) -> None:
+def _mteb(options: cli.Options) -> None:
     """Run tasks of mteb."""
     output = options.output or Path("runs") / "mteb"
     if options.dry_run:
-        print_json({"mteb": options.mteb, "split": options.split, "prompt": options.prompt, "output": str(output)})
+        cli.print_json({"mteb": options.mteb, "split": options.split, "prompt": options.prompt, "output": str(output)})
         return
     from foreword.evaluation.mteb import as_mteb, find_tasks, run_tasks
 
     tasks = find_tasks(options.mteb, options.split)  # a wrong name is said before anything is loaded
     model = as_mteb(
-        load_encoder(options, prompt=chosen_prompt(options)),
+        cli.load_encoder(options, prompt=cli.chosen_prompt(options)),
         precision=options.precision,
         query_length=options.query_length,
         document_length=options.document_length,
@@ -152,55 +123,47 @@ def _mteb(options: Options) -> None:
     results = run_tasks(tasks, model, output, quiet=options.json)
     if options.json:
         meta = model.mteb_model_meta
-        print_json({"model": meta.name, "revision": meta.revision, "tasks": results})
+        cli.print_json({"model": meta.name, "revision": meta.revision, "tasks": results})
         return
     rows = [(each["task"], each["measure"], f"{each['main_score']:.4f}", each["file"]) for each in results]
-    print_table(f"{model.mteb_model_meta.name}", ("task", "measure", "value", "file"), rows)
+    cli.print_table(f"{model.mteb_model_meta.name}", ("task", "measure", "value", "file"), rows)
 
 
 # -- a group ---------------------------------------------------------------------------------------------------
 
 
-def _group(options: Options) -> None:
+def _group(options: cli.Options) -> None:
+    from foreword.cli.training import folded
     from foreword.evaluation.group import GroupConfig, evaluate_group
     from foreword.evaluation.table import format_group
 
-    names = _folded(options, expand([options.group], options.data))
+    names = expand([options.group], options.data)
+    if options.folds is not None:
+        names = folded(names, options.folds, options.seed, lambda name: cli.load_collection(options, name))
     systems = _systems(options)
-    config = GroupConfig(
-        measures=tuple(options.measures or GroupConfig.measures),
-        k=options.k,
-        query_length=options.query_length,
-        document_length=options.document_length,
-        precision=options.precision,
-        splits=dict.fromkeys(names, options.split) if options.split else {},
-    )
+    chosen = cli.given(options, GroupConfig) | {"measures": tuple(options.measures or GroupConfig.measures)}
+    config = GroupConfig(**chosen, splits=dict.fromkeys(names, options.split) if options.split else {})
     output = options.output or Path("runs") / f"evaluate-{options.group}"
     if options.dry_run:
-        print_json(
-            {
-                "group": options.group,
-                "collections": names,
-                "systems": [system.name for system in systems],
-                "output": str(output),
-                **vars(config),
-            }
-        )
+        about = {"group": options.group, "collections": names, "systems": [system.name for system in systems]}
+        cli.print_json({**about, "output": str(output), **vars(config)})
         return
     dense = any(system.kind != "bm25" for system in systems)
     prompt = next((system.path for system in systems if system.path is not None), None)
-    encoder = _bare_encoder(options, prompt) if dense else None
+    if dense and prompt is not None and not _is_prompt(prompt):  # a bank: the first one's
+        prompt = next(filter(_is_prompt, sorted(prompt.iterdir())), None)
+    encoder = cli.load_bare_encoder(options, prompt) if dense else None
 
     def told(row: Mapping[str, Any]) -> None:
         values = " ".join(f"{name} {value:.4f}" for name, value in row["measures"].items())
-        say(f"{row['collection']} {row['system']}: {values}")
+        cli.say(f"{row['collection']} {row['system']}: {values}")
 
     result = evaluate_group(
         options.group,
         names,
         systems,
         output,
-        load=lambda name: load_collection(options, name),
+        load=lambda name: cli.load_collection(options, name),
         encoder=encoder,
         config=config,
         quiet=options.json,
@@ -211,27 +174,21 @@ def _group(options: Options) -> None:
     if result.failures:
         if style not in ("text", "markdown"):  # those two say it themselves
             for entry in result.failures:
-                say(f"{entry['collection']} {entry['system']}: {entry['error']}")
+                cli.say(f"{entry['collection']} {entry['system']}: {entry['error']}")
         missing = dict.fromkeys(entry["collection"] for entry in result.failures)
         raise ForewordError(f"not scored by every system: {', '.join(missing)}; the reasons are above")
 
 
-def _bare_encoder(options: Options, prompt: Path | None) -> Any:
-    """The encoder without a prompt, pooled and normalised as the prompts were made."""
-    from foreword.prompts.encoder import transformer_of
+def _is_prompt(path: Path) -> bool:
     from foreword.prompts.store import CARD, is_mixture
 
-    if prompt is not None and not (prompt / CARD).exists() and not is_mixture(prompt):  # a bank: the first one's
-        prompt = next((path for path in sorted(prompt.iterdir()) if (path / CARD).exists() or is_mixture(path)), None)
-    encoder = load_encoder(options, prompt=prompt)
-    transformer_of(encoder).remove_all()
-    return encoder
+    return (path / CARD).exists() or is_mixture(path)
 
 
-def _systems(options: Options) -> list[System]:
+def _systems(options: cli.Options) -> list[System]:
     from foreword.evaluation.group import System
 
-    prompt = chosen_prompt(options)
+    prompt = cli.chosen_prompt(options)
     given = [name for name, path in (("prompt", prompt), ("bank", options.bank)) if path is not None]
     wanted = options.systems or ["base", *given]
     paths = {"prompt": prompt, "bank": options.bank, "each": options.bank}
@@ -246,18 +203,16 @@ def _systems(options: Options) -> list[System]:
     return systems
 
 
-def _folded(options: Options, names: list[str]) -> list[str]:
-    if options.folds is None:
-        return names
-    from foreword.cli.training import folded
-
-    return folded(names, options.folds, options.seed, lambda name: load_collection(options, name))
-
-
 # -- one collection --------------------------------------------------------------------------------------------
 
 
-def _one(options: Options) -> None:
+_RESOLVED = (
+    *("collection", "split", "system", "prompt", "backbone", "measures", "k", "precision"),
+    *("max_length", "query_length", "document_length"),
+)
+
+
+def _one(options: cli.Options) -> None:
     """Evaluate a system on one collection."""
     from foreword.evaluation.group import HEADLINE_SPLITS
     from foreword.evaluation.measures import DEFAULT_MEASURES, depth, largest_cutoff
@@ -269,31 +224,20 @@ def _one(options: Options) -> None:
             f"--k {options.k} is fewer hits than the measures look at ({largest_cutoff(measures)}); name others"
         )
     options.k = needed if options.k is None else options.k
-    if options.system == "bm25" and chosen_prompt(options):
+    if options.system == "bm25" and cli.chosen_prompt(options):
         raise ForewordError("--prompt is for dense retrieval; --system bm25 has none")
     options.split = options.split or HEADLINE_SPLITS.get(options.collection, "test")
-    resolved = {
-        "collection": options.collection,
-        "split": options.split,
-        "system": "run" if options.run_file else options.system,
-        "prompt": str(options.prompt),
-        "backbone": options.backbone,
-        "measures": measures,
-        "k": options.k,
-        "precision": options.precision,
-        "max_length": options.max_length,
-        "query_length": options.query_length,
-        "document_length": options.document_length,
-    }
+    resolved = {name: getattr(options, name) for name in _RESOLVED}
+    resolved |= {"system": "run" if options.run_file else options.system, "measures": measures}
     if options.dry_run:
-        print_json(resolved)
+        cli.print_json(resolved)
         return
     from foreword.evaluation.evaluate import evaluate as score
     from foreword.evaluation.published import seen
     from foreword.prompts.store import library_versions
     from foreword.retrieval.runs import read_run, write_run
 
-    collection = load_collection(options, options.collection)
+    collection = cli.load_collection(options, options.collection)
     dense = options.run_file is None and options.system != "bm25"
     supervision = _supervision(options, collection) if dense else "none"
     began = time.perf_counter()
@@ -320,15 +264,16 @@ def _one(options: Options) -> None:
         summary["against"] = _compare(options, collection, result, measures)
     if options.write_run is not None:
         write_run(options.write_run, result.run, "foreword")
-    if options.json:
-        print_json(summary)
+    if cli.printed_json(options, summary):
         return
     print(f"{result.collection} ({result.split}): {result.queries} queries, {result.documents} documents")
     if dense:
         print(f"supervision: {supervision}; {_SEEN[summary['seen_by_backbone']]}")
-    rows = [(name, f"{value:.4f}", *_against(summary, name)) for name, value in result.measures.items()]
-    columns = ("measure", "value", *(("difference", "p") if options.baseline else ()))
-    print_table("", columns, rows)
+    rows = [[name, f"{value:.4f}"] for name, value in result.measures.items()]
+    if options.baseline is not None:
+        for row, test in zip(rows, summary["against"].values(), strict=True):
+            row += [f"{test['difference']:+.4f}", f"{test['p_value']:.4f}"]
+    cli.print_table("", ("measure", "value", *(("difference", "p") if options.baseline else ())), rows)
 
 
 _SEEN = {
@@ -338,13 +283,13 @@ _SEEN = {
 }
 
 
-def _supervision(options: Options, collection: Collection) -> str:
+def _supervision(options: cli.Options, collection: Collection) -> str:
     """What the prompt was trained by; says so when it is scored on labels that trained or chose it.
 
     Raises:
         DataError: these are test labels, of which other folds' prompts were trained.
     """
-    prompt = chosen_prompt(options)
+    prompt = cli.chosen_prompt(options)
     if prompt is None:
         return "none"
     from foreword.evaluation.candidates import read_candidate
@@ -354,11 +299,11 @@ def _supervision(options: Options, collection: Collection) -> str:
         trained = ", ".join(candidate.trained_on)
         if options.split == "test":
             raise DataError(f"{prompt} was trained on test queries of {collection.id} (as {trained}); score it on that")
-        say(f"no result to report: the {options.split} labels of {collection.id} trained or chose {prompt}")
+        cli.say(f"no result to report: the {options.split} labels of {collection.id} trained or chose {prompt}")
     return candidate.supervision or "unknown"
 
 
-def _run_of(options: Options, collection: Collection) -> Any:
+def _run_of(options: cli.Options, collection: Collection) -> Any:
     from foreword.collections.collection import judged_queries
     from foreword.prompts.encoder import transformer_of
     from foreword.retrieval.runs import min_max, reciprocal_rank, top_k
@@ -367,7 +312,7 @@ def _run_of(options: Options, collection: Collection) -> Any:
     queries = judged_queries(collection, options.split)
     if options.system == "bm25":
         return bm25_run(collection, queries, k=options.k)
-    encoder = load_encoder(options, prompt=chosen_prompt(options))
+    encoder = cli.load_encoder(options, prompt=cli.chosen_prompt(options))
     route = transformer_of(encoder).route
     dense = dense_run(
         encoder,
@@ -386,7 +331,7 @@ def _run_of(options: Options, collection: Collection) -> Any:
     return min_max(runs, k=options.k) if options.system == "min-max" else top_k(reciprocal_rank(runs), options.k)
 
 
-def _compare(options: Options, collection: Collection, result: Any, measures: list[str]) -> dict[str, Any]:
+def _compare(options: cli.Options, collection: Collection, result: Any, measures: list[str]) -> dict[str, Any]:
     from foreword.evaluation.evaluate import evaluate as score
     from foreword.evaluation.measures import paired_randomization
     from foreword.retrieval.runs import read_run
@@ -396,29 +341,7 @@ def _compare(options: Options, collection: Collection, result: Any, measures: li
     return {
         name: {
             "baseline": baseline.measures[name],
-            "difference": test.difference,
-            "p_value": test.p_value,
-            "wins": test.wins,
-            "ties": test.ties,
-            "losses": test.losses,
+            **{each: getattr(test, each) for each in ("difference", "p_value", "wins", "ties", "losses")},
         }
         for name, test in tests.items()
     }
-
-
-def _against(summary: Mapping[str, Any], measure: str) -> tuple[str, ...]:
-    if "against" not in summary:
-        return ()
-    test = summary["against"][measure]
-    return f"{test['difference']:+.4f}", f"{test['p_value']:.4f}"
-
-
-COMMANDS = {
-    "evaluate": Command(
-        evaluate,
-        evaluate_options,
-        "foreword evaluate pydoc/torch --prompt prompts/pydoc-torch --measures nDCG@10 R@100 --json",
-        shown="prompt system run split measures k group bank systems write-run baseline output format backbone data "
-        "dry-run",
-    ),
-}

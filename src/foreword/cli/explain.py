@@ -8,42 +8,27 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from foreword.cli.grammar import (
-    BANK,
-    COLLECTION,
-    Command,
-    Options,
-    Parser,
-    chosen_prompt,
-    data_options,
-    dry_run_option,
-    encoder_options,
-    load_collection,
-    load_encoder,
-    needs,
-    print_json,
-    print_table,
-    say,
-    template_options,
-)
+from foreword.cli import grammar as cli
 from foreword.errors import DataError, ForewordError
 
 _WORDS = 4  # of each query that the terminal shows, the strongest ones
 
 
-def explain_options(parser: Parser) -> None:
+def explain_options(parser: cli.Parser) -> None:
     """What is explained."""
     parser.add_argument(
         "collection",
         nargs="?",
-        metavar=f"{COLLECTION}|RESULTS.json",
+        metavar=f"{cli.COLLECTION}|RESULTS.json",
         help="e.g. pydoc/torch, or a folder; none: the words nearest to an input prompt's vectors; a results.json or "
         "explain.json: its page and plots again",
     )
-    parser.add_argument("--bank", type=Path, metavar=BANK, help="instead of --prompt: the nearest words of all of them")
+    parser.add_argument(
+        "--bank", type=Path, metavar=cli.BANK, help="instead of --prompt: the nearest words of all of them"
+    )
     parser.add_argument("--words", type=int, default=5, metavar="N", help="nearest words a vector (default: 5)")
-    data_options(parser)
-    template_options(parser)
+    cli.data_options(parser)
+    cli.template_options(parser)
     parser.add_argument("--split", choices=["train", "dev", "test"], help="(default: test; of MS MARCO, dev)")
     parser.add_argument(
         "--max-queries", type=int, default=5, metavar="N", help="wins, and losses, to show (default: %(default)s)"
@@ -65,23 +50,23 @@ def explain_options(parser: Parser) -> None:
         help="explain.json and report.html (default: runs/explain/...; of results that are there, their folder)",
     )
     parser.add_argument("--no-plots", action="store_true", help="of results that are there: the page alone, no plots/")
-    dry_run_option(parser)
-    encoder_options(parser)
+    cli.dry_run_option(parser)
+    cli.encoder_options(parser)
 
 
 _SEARCHES = "split max_queries influence query"
 
 
-def explain(options: Options) -> None:
+def run_explain(options: cli.Options) -> None:
     """Explain a prompt on a collection, its vectors by words, or show results again."""
     from foreword.collections.registry import full_id
 
     name = options.collection
     page = name is not None and name.endswith(".json")
-    needs(options, "no_plots", page, "is for a file of results, e.g. runs/demo/results.json")
-    needs(options, "words bank", name is None, "is for the words of prompts, without a collection")
-    needs(options, f"{_SEARCHES} output", name is not None, "needs a collection that the prompt is explained on")
-    needs(options, f"{_SEARCHES} prompt", not page, "does nothing with results that are there")
+    cli.needs(options, "no_plots", page, "is for a file of results, e.g. runs/demo/results.json")
+    cli.needs(options, "words bank", name is None, "is for the words of prompts, without a collection")
+    cli.needs(options, f"{_SEARCHES} output", name is not None, "needs a collection that the prompt is explained on")
+    cli.needs(options, f"{_SEARCHES} prompt", not page, "does nothing with results that are there")
     if page:
         _page_of(options, Path(name))
     elif name is None:
@@ -94,25 +79,28 @@ def explain(options: Options) -> None:
 # -- on a collection ---------------------------------------------------------------------------------------------
 
 
-def _compare(options: Options) -> None:
+def _compare(options: cli.Options) -> None:
     """Compare a prompt with the base model, and write what was found as JSON and as a page."""
     from foreword.evaluation.group import HEADLINE_SPLITS
     from foreword.files import write_json
 
-    prompt = chosen_prompt(options)
+    prompt = cli.chosen_prompt(options)
     if prompt is None:
         raise ForewordError("there is nothing to explain; name a prompt's or mixture's folder with --prompt")
     split = options.split or HEADLINE_SPLITS.get(options.collection, "test")
-    output = options.output or _default_output(options.collection, prompt)
+    name = f"{options.collection}-{prompt.resolve().name}".replace("/", "-").replace(":", "-")
+    output = options.output or Path("runs/explain") / name
     if options.dry_run:
-        print_json(_resolved(options, split, output))
+        same = ("collection", "prompt", "backbone", "influence", "query", "precision", "max_length")
+        about = {name: getattr(options, name) for name in same} | {"queries": options.max_queries, "split": split}
+        cli.print_json({**about, "output": str(output)})
         return
     from foreword.evaluation.explain import explain as compare
     from foreword.report import write_report
 
-    collection = load_collection(options, options.collection)
+    collection = cli.load_collection(options, options.collection)
     found = compare(
-        load_encoder(options, prompt=prompt),
+        cli.load_encoder(options, prompt=prompt),
         collection,
         prompt,
         split=split,
@@ -124,39 +112,26 @@ def _compare(options: Options) -> None:
     )
     write_json(output / "explain.json", found)
     write_report(output / "report.html", found)
-    if options.json:
-        print_json(found)
+    if cli.printed_json(options, found):
         return
     show(found)
     print(f"written: {output / 'explain.json'}, {output / 'report.html'}")
 
 
-def _default_output(collection: str, prompt: Path) -> Path:
-    """`runs/explain/<collection>-<prompt>`."""
-    name = f"{collection}-{prompt.resolve().name}"
-    return Path("runs/explain") / name.replace("/", "-").replace(":", "-")
-
-
-def _resolved(options: Options, split: str, output: Path) -> dict[str, Any]:
-    """The configuration as it would take effect."""
-    same = ("collection", "prompt", "backbone", "max_queries", "influence", "query", "precision", "max_length")
-    return {**{name: getattr(options, name) for name in same}, "split": split, "output": str(output)}
-
-
 # -- the words of a prompt ---------------------------------------------------------------------------------------
 
 
-def _nearest_words(options: Options) -> None:
+def _nearest_words(options: cli.Options) -> None:
     """Show the words nearest to the vectors of an input prompt, or of those of a bank."""
     from foreword.prompts.inspect import bank_words
     from foreword.prompts.store import load_bank, load_prompt
 
-    path = chosen_prompt(options)
+    path = cli.chosen_prompt(options)
     if (path is None) == (options.bank is None):
         raise ForewordError(
             "there is nothing to explain; name a prompt's or mixture's folder with --prompt, or a --bank"
         )
-    encoder = load_encoder(options)
+    encoder = cli.load_encoder(options)
     if path is not None:
         stored = load_prompt(path)
         bank = {stored.domain: stored}
@@ -164,9 +139,8 @@ def _nearest_words(options: Options) -> None:
         bank = load_bank(options.bank)
     found = bank_words(encoder, bank, count=options.words)
     for domain, kind in found.left_out.items():
-        say(f"{domain}: left out, its prompt is of kind {kind}; only input prompts have words")
-    if options.json:
-        print_json({"words": found.records, "left_out": found.left_out})
+        cli.say(f"{domain}: left out, its prompt is of kind {kind}; only input prompts have words")
+    if cli.printed_json(options, {"words": found.records, "left_out": found.left_out}):
         return
     for record in found.records:
         print(f"{record['domain']} ({record['part']}): {', '.join(entry['word'] for entry in record['summary'])}")
@@ -174,13 +148,13 @@ def _nearest_words(options: Options) -> None:
             (str(number), " ".join(f"{near['word']} {near['similarity']:.2f}" for near in row))
             for number, row in enumerate(record["rows"], start=1)
         ]
-        print_table("", ("vector", "nearest words, cosine"), rows)
+        cli.print_table("", ("vector", "nearest words, cosine"), rows)
 
 
 # -- results that are there ----------------------------------------------------------------------------------------
 
 
-def _page_of(options: Options, path: Path) -> None:
+def _page_of(options: cli.Options, path: Path) -> None:
     """Write the HTML page of a file of results, and its plots."""
     from foreword.report import write_plots, write_report
     from foreword.report.plots import FOLDER
@@ -197,8 +171,9 @@ def _page_of(options: Options, path: Path) -> None:
     page = folder / "report.html"
     write_report(page, results)
     plots = [] if options.no_plots else write_plots(folder / FOLDER, results)
-    if options.json:
-        print_json({"report": str(page), "plots": [str(file) for plot in plots for file in (plot.png, plot.svg)]})
+    if cli.printed_json(
+        options, {"report": str(page), "plots": [str(file) for plot in plots for file in (plot.png, plot.svg)]}
+    ):
         return
     print(f"report: {page}" + (f"; {len(plots)} plots in {folder / FOLDER}" if plots else ""))
 
@@ -235,7 +210,7 @@ def _show_rows(rows: Sequence[Mapping[str, Any]]) -> None:
         base, tuned = (values[measure, system] for system in systems)
         numbers = (f"{base['value']:.4f}", f"{tuned['value']:.4f}", f"{tuned['difference']:+.4f}")
         lines.append((measure, *numbers, f"{tuned['p_value']:.4f}"))
-    print_table("", ("measure", *map(_plain, systems), "difference", "p"), lines)
+    cli.print_table("", ("measure", *map(_plain, systems), "difference", "p"), lines)
 
 
 def _show_calibration(records: Sequence[Mapping[str, Any]]) -> None:
@@ -252,7 +227,7 @@ def _show_calibration(records: Sequence[Mapping[str, Any]]) -> None:
         for item in records
         if item["definition"] == "fitted"
     ]
-    print_table("", ("calibration", "T", "ECE", "Brier", "ECE as PT-Retrieval (T 1, 5 hits)"), lines)
+    cli.print_table("", ("calibration", "T", "ECE", "Brier", "ECE as PT-Retrieval (T 1, 5 hits)"), lines)
 
 
 def _show_searches(searches: Sequence[Mapping[str, Any]], changes: Mapping[str, Any] | None) -> None:
@@ -261,7 +236,7 @@ def _show_searches(searches: Sequence[Mapping[str, Any]], changes: Mapping[str, 
         if "gain" not in search:
             names = [[_plain(hit["name"]) for hit in search[side]] for side in ("before", "after")]
             systems = (search["before_system"], search["after_system"])
-            print_table(_plain(search["query"]), map(_plain, systems), zip_longest(*names, fillvalue=""))
+            cli.print_table(_plain(search["query"]), map(_plain, systems), zip_longest(*names, fillvalue=""))
     lines = [
         (
             f"{search['gain']:+.3f}",
@@ -273,7 +248,7 @@ def _show_searches(searches: Sequence[Mapping[str, Any]], changes: Mapping[str, 
         if "gain" in search
     ]
     if changes is not None and lines:
-        print_table("", (changes["measure"], "first relevant", "query", "relevant document"), lines)
+        cli.print_table("", (changes["measure"], "first relevant", "query", "relevant document"), lines)
 
 
 def _show_words(records: Sequence[Mapping[str, Any]]) -> None:
@@ -289,7 +264,7 @@ def _show_words(records: Sequence[Mapping[str, Any]]) -> None:
     ]
     if lines:
         base, prompt = map(_plain, records[0]["systems"])
-        print_table("", ("rank", "document", f"words, {base}", f"words, {prompt}"), lines)
+        cli.print_table("", ("rank", "document", f"words, {base}", f"words, {prompt}"), lines)
 
 
 def _strongest(words: Sequence[Mapping[str, Any]], key: str) -> str:
@@ -302,15 +277,3 @@ def _strongest(words: Sequence[Mapping[str, Any]], key: str) -> str:
 def _plain(text: str) -> str:
     """A text on one line."""
     return " ".join(text.split())
-
-
-COMMANDS = {
-    "explain": Command(
-        explain,
-        explain_options,
-        "foreword explain pydoc/torch --prompt prompts/pydoc-torch --query 'stop gradients from flowing'\n"
-        "  foreword explain --prompt prompts/input\n"
-        "  foreword explain runs/demo/results.json",
-        shown="prompt query max-queries influence split output bank words no-plots backbone data dry-run",
-    ),
-}

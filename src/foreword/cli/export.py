@@ -1,41 +1,43 @@
-"""`foreword export`, `foreword import` and `foreword push`: prompts in the forms of other tools, and on the hub."""
+"""`foreword export`, `import`, `push` and `encode`: prompts and vectors for other tools, and the hub."""
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from foreword.cli.grammar import (
-    BANK,
-    PROMPT,
-    Command,
-    Options,
-    Parser,
-    dry_run_option,
-    encoder_options,
-    load_encoder,
-    print_json,
-    say,
-)
-from foreword.errors import ForewordError, PromptError
+from foreword.cli import grammar as cli
+from foreword.cli.search import named_queries
+from foreword.errors import DataError, ForewordError, PromptError
+from foreword.files import atomic_write
+from foreword.settings import Side, choices
 from foreword.tables import byte_size
 
 if TYPE_CHECKING:
+    import numpy as np
     from sentence_transformers import SentenceTransformer
 
+    from foreword.collections.collection import Collection, Query
     from foreword.hub.push import Upload
+    from foreword.prompts.routes import Route
+
+    Block = tuple[Sequence[str], np.ndarray[Any, Any]]
+    """n ids and their vectors (n, d)."""
 
 
 FORMS = ("sentence-transformers", "plain", "peft", "onnx")
 
 
-def export_options(parser: Parser) -> None:
+def export_options(parser: cli.Parser) -> None:
     """Which prompts, in which form."""
     parser.add_argument(
         "prompts",
         nargs="+",
         type=Path,
-        metavar=f"{PROMPT}|{BANK}",
+        metavar=f"{cli.PROMPT}|{cli.BANK}",
         help="folders of prompts, of banks, or one mixture",
     )
     parser.add_argument(
@@ -52,25 +54,25 @@ def export_options(parser: Parser) -> None:
         help="of a sentence-transformers model: what encodes texts that name no domain (default: the only one)",
     )
     parser.add_argument("--max-length", type=int, metavar="TOKENS", help="texts are cut to (default: the backbone's)")
-    encoder_options(parser, prompt=False)
+    cli.encoder_options(parser, prompt=False, precision=None)
 
 
-def import_options(parser: Parser) -> None:
+def import_options(parser: cli.Parser) -> None:
     """Which adapter, and where to."""
     parser.add_argument("adapter", type=Path, metavar="DIR", help="with adapter_config.json, or query/ and document/")
     parser.add_argument("--domain", metavar="NAME", help="the name it goes by (default: the output folder's)")
-    parser.add_argument("--output", type=Path, required=True, metavar=PROMPT, help="the stored prompt's folder")
+    parser.add_argument("--output", type=Path, required=True, metavar=cli.PROMPT, help="the stored prompt's folder")
     parser.add_argument(
         "--side",
         choices=["both", "query"],
         help="of a folder with one adapter: does it encode documents too (default: both)",
     )
-    encoder_options(parser, prompt=False)
+    cli.encoder_options(parser, prompt=False, precision=None)
 
 
-def push_options(parser: Parser) -> None:
+def push_options(parser: cli.Parser) -> None:
     """What is pushed, where to, and what its card says."""
-    parser.add_argument("folder", type=Path, metavar=PROMPT, help="the folder of a prompt, a mixture or a bank")
+    parser.add_argument("folder", type=Path, metavar=cli.PROMPT, help="the folder of a prompt, a mixture or a bank")
     parser.add_argument("repository", metavar="USER/NAME", help="the repository; it is made when missing")
     parser.add_argument("--private", action="store_true", help="only you see it")
     parser.add_argument("--revision", metavar="BRANCH", help="made when missing (default: main)")
@@ -80,10 +82,10 @@ def push_options(parser: Parser) -> None:
     )
     parser.add_argument("--no-card", action="store_true", help="leave README.md on the hub as it is")
     parser.add_argument("--message", metavar="TEXT", help="of the commit")
-    dry_run_option(parser)
+    cli.dry_run_option(parser)
 
 
-def export(options: Options) -> None:
+def run_export(options: cli.Options) -> None:
     """Export prompts."""
     from foreword.exporting import export_onnx, export_peft, export_plain, export_prompted
     from foreword.prompts.encoder import transformer_of
@@ -93,7 +95,6 @@ def export(options: Options) -> None:
         raise ForewordError(f"--default is for a sentence-transformers model; there is none with --to {options.to}")
     if options.max_length is not None and options.to == "peft":
         raise ForewordError("--max-length does nothing with --to peft: an adapter's files do not say it")
-    _refuse_precision(options)
     folders, mixture = prompt_folders(options.prompts)
     if mixture and options.to in ("plain", "peft"):
         raise ForewordError(
@@ -112,49 +113,38 @@ def export(options: Options) -> None:
         export_onnx(encoder, options.output, routes={name: transformer_of(encoder).route} if mixture else None)
     else:
         export_prompted(encoder, options.output, default=options.default)
-    if options.json:
-        print_json({"output": str(options.output), "to": options.to, "prompt_names": names, "notes": notes})
+    if cli.printed_json(
+        options, {"output": str(options.output), "to": options.to, "prompt_names": names, "notes": notes}
+    ):
         return
     print(f"{options.output}: written")
     if names:
         print(f"prompt names: {', '.join(names)}")
     print(f"how to use it: {options.output / 'README.md'}")
     if notes:
-        say("note: PEFT runs this prompt otherwise unless told; the README says how")
+        cli.say("note: PEFT runs this prompt otherwise unless told; the README says how")
 
 
-def import_prompt(options: Options) -> None:
+def run_import(options: cli.Options) -> None:
     """Import a PEFT adapter."""
     from foreword.exporting import import_peft
 
-    _refuse_precision(options)
-    encoder = load_encoder(options)
+    encoder = cli.load_encoder(options)
     domain = options.domain or options.output.name
     stored = import_peft(
         options.adapter, encoder, options.output, domain, sides="query" if options.side == "query" else None
     )
     spec = stored.prompt.spec
-    summary = {
-        "prompt": str(options.output),
-        "domain": domain,
-        **spec.as_dict(),
-        "parameters": stored.card["parameters"],
-    }
+    about = {"prompt": str(options.output), "domain": domain}
+    summary = {**about, **spec.as_dict(), "parameters": stored.card["parameters"]}
     if not stored.prompt.kind.among_words:
-        say(
+        cli.say(
             "note: PEFT trains a prefix with the text's positions moved by its length, Foreword runs it without; "
             "evaluate it before you rely on it"
         )
-    if options.json:
-        print_json(summary)
+    if cli.printed_json(options, summary):
         return
     print(f"{options.output}: {spec.kind}, {spec.length} vectors, sides {spec.sides}; use it with --prompt")
-
-
-def _refuse_precision(options: Options) -> None:
-    """Refuse an option of encoding that would do nothing here."""
-    if options.precision != "float32":
-        raise ForewordError("--precision is of encoding; a prompt and a backbone are written in the numbers they have")
 
 
 def prompt_folders(paths: list[Path]) -> tuple[list[Path], bool]:
@@ -185,12 +175,12 @@ def prompt_folders(paths: list[Path]) -> tuple[list[Path], bool]:
     return found, False
 
 
-def carrying(options: Options, folders: list[Path], mixture: bool) -> SentenceTransformer:
+def carrying(options: cli.Options, folders: list[Path], mixture: bool) -> SentenceTransformer:
     """The encoder with all prompts; a single one, or a mixture, encodes texts that name no domain."""
     from foreword.prompts.encoder import transformer_of
     from foreword.prompts.store import attach_prompt, load_prompt
 
-    encoder = load_encoder(options, prompt=folders[0])
+    encoder = cli.load_encoder(options, prompt=folders[0])
     if mixture:
         return encoder
     transformer = transformer_of(encoder)
@@ -204,7 +194,7 @@ def carrying(options: Options, folders: list[Path], mixture: bool) -> SentenceTr
     return encoder
 
 
-def push(options: Options) -> None:
+def run_push(options: cli.Options) -> None:
     """Push a prompt. The token is HF_TOKEN's, or what `hf auth login` stored: a command line is read by others."""
     from foreword.hub.push import plan_push
     from foreword.hub.push import push as upload
@@ -221,19 +211,18 @@ def push(options: Options) -> None:
         message=options.message,
         **card,
     )
-    if options.json:
-        print_json(vars(done))
+    if cli.printed_json(options, vars(done)):
         return
     if options.license is None and not options.no_card:
-        say("the card states no licence, so nobody else may use the prompt; --license states one")
+        cli.say("the card states no licence, so nobody else may use the prompt; --license states one")
     removed = f", {len(done.removed)} files of an earlier prompt removed" if done.removed else ""
     size = byte_size(sum(done.files.values())) + ("" if done.changed else ", all there already")
     print(f"{done.url} ({done.revision}, {done.commit[:12]}): {len(done.files)} files, {size}{removed}")
 
 
-def _print_plan(options: Options, plan: Upload) -> None:
+def _print_plan(options: cli.Options, plan: Upload) -> None:
     if options.json:
-        print_json(
+        cli.print_json(
             {
                 "repository": plan.repository,
                 "kind": plan.contents.kind,
@@ -251,22 +240,286 @@ def _print_plan(options: Options, plan: Upload) -> None:
         print(f"\nREADME.md:\n\n{plan.card}", end="")
 
 
-COMMANDS = {
-    "export": Command(
-        export,
-        export_options,
-        "foreword export prompts/torch --to onnx --output torch-onnx",
-        shown="default max-length backbone",
-    ),
-    "import": Command(
-        import_prompt,
-        import_options,
-        "foreword import my-adapter --domain my-domain --output prompts/my-domain",
-        shown="domain side backbone",
-    ),
-    "push": Command(
-        push,
-        push_options,
-        "foreword push prompts/torch me/torch-docs-prompt --license apache-2.0 --dry-run",
-    ),
-}
+# -- `foreword encode` -------------------------------------------------------------------------------------------------
+
+
+FORMAT = "foreword-vectors/1"
+
+
+def encode_options(parser: cli.Parser) -> None:
+    """What is encoded, by what, and where to."""
+    parser.add_argument("collection", nargs="?", metavar=cli.COLLECTION, help="e.g. pydoc/torch, or a folder")
+    parser.add_argument("--side", choices=choices(Side), help="(default: document; of --queries, query)")
+    parser.add_argument(
+        "--queries", metavar="FILE", help="these instead of a collection: a query a line, or .jsonl; -: standard input"
+    )
+    parser.add_argument("--split", help="of the collection's queries (default: test)")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help=".npy (ids beside it), .parquet or .jsonl"
+    )
+    parser.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="(default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="texts embedded at once (default: %(default)s)")
+    cli.data_options(parser)
+    cli.template_options(parser)
+    cli.dry_run_option(parser)
+    cli.encoder_options(parser)
+
+
+def run_encode(options: cli.Options) -> None:
+    """Encode documents or queries; what was done is written beside the vectors, last."""
+    side = _side(options)
+    check_target(options.output)
+    _check_beside(options)
+    about: dict[str, Any] = {
+        "collection": options.collection,
+        "queries": options.queries,
+        "side": side,
+        "split": (options.split or "test") if side == "query" and options.collection else None,
+        "dtype": options.dtype,
+        "precision": options.precision,
+    }
+    if options.dry_run:
+        cli.print_json(
+            {**about, "output": str(options.output), "prompt": str(options.prompt), "backbone": options.backbone}
+        )
+        return
+    record = _write(options, side, about)
+    if cli.printed_json(options, record):
+        return
+    length = "of unit length" if record["unit_length"] else "of any length"
+    print(f"{options.output}: {record['rows']:,} vectors of {record['width']} numbers ({options.dtype}, {length})")
+
+
+def _side(options: cli.Options) -> Side:
+    """Which side is encoded. Raises `ForewordError` for options that contradict each other."""
+    if (options.collection is None) == (options.queries is None):
+        raise ForewordError("name a collection, e.g. folder:my-collection, or a file of --queries")
+    if options.queries is not None and options.side == "document":
+        raise ForewordError("--queries are queries; for documents give a collection, e.g. folder:PATH")
+    side: Side = "query" if options.queries is not None or options.side == "query" else "document"
+    if options.split is not None and (side == "document" or options.collection is None):
+        raise ForewordError("--split is for the queries of a collection (--side query)")
+    return side
+
+
+def _check_beside(options: cli.Options) -> None:
+    """Raise `DataError` where a file of the user's would be lost: the queries, or one with the record's name."""
+    if options.queries not in (None, "-") and Path(options.queries).resolve() == options.output.resolve():
+        raise DataError("holds the queries themselves; give another --output", path=options.output)
+    path = options.output.with_suffix(".json")
+    try:
+        ours = not path.exists() or json.loads(path.read_text(encoding="utf-8")).get("format") == FORMAT
+    except (ValueError, AttributeError):  # no JSON, or no object
+        ours = False
+    if not ours:
+        raise DataError(
+            "is there already and no record of vectors, which would be here; name --output otherwise", path=path
+        )
+
+
+def _write(options: cli.Options, side: Side, about: dict[str, Any]) -> dict[str, Any]:
+    """Write the vectors, then the record beside them; returns the record."""
+    from foreword.evaluation.candidates import side_fingerprint
+    from foreword.files import sha256_file, write_json
+    from foreword.prompts.encoder import head_of, resolve_precision, transformer_of
+    from foreword.prompts.store import describe_backbone, library_versions
+
+    collection = cli.load_collection(options, options.collection) if options.collection is not None else None
+    encoder = cli.load_encoder(options, prompt=cli.chosen_prompt(options))
+    width = encoder.get_embedding_dimension() or 0
+    record_path = options.output.with_suffix(".json")
+    record_path.unlink(missing_ok=True)  # while the vectors change, nothing is said of them
+    blocks = _blocks(options, side, encoder, collection)
+    rows = write_vectors(options.output, blocks, width, dtype=options.dtype, side=side)
+    transformer = transformer_of(encoder)
+    record = {
+        "format": FORMAT,
+        **about,
+        "precision": resolve_precision(options.precision, encoder.device),
+        "rows": rows,
+        "width": width,
+        "unit_length": head_of(encoder).similarity == "cosine",
+        "max_length": transformer.max_seq_length,
+        "backbone": describe_backbone(encoder),
+        "prompt": {
+            "path": None if options.prompt == "none" else str(options.prompt),
+            "fingerprint": side_fingerprint(encoder, side),
+        },
+        "templates": {"query": options.query_template, "document": options.document_template},
+        "sha256": sha256_file(options.output),
+        "versions": library_versions(),
+    }
+    write_json(record_path, record)
+    return record
+
+
+def _blocks(
+    options: cli.Options, side: Side, encoder: SentenceTransformer, collection: Collection | None
+) -> Iterator[tuple[Any, Any]]:
+    """Ids and vectors, a block at a time."""
+    from foreword.prompts.encoder import encode as embed
+    from foreword.prompts.encoder import transformer_of
+    from foreword.retrieval.search import document_blocks
+
+    how: dict[str, Any] = {"precision": options.precision, "batch_size": options.batch_size, "quiet": options.json}
+    if side == "document":
+        assert collection is not None
+        route: Route = transformer_of(encoder).route
+        yield from document_blocks(encoder, collection, route=route, **how)
+        return
+    queries = list(read_queries(options.queries) if collection is None else collection.queries(options.split or "test"))
+    yield [query.query_id for query in queries], embed(encoder, [q.text for q in queries], "query", **how)
+
+
+def read_queries(name: str) -> Iterable[Query]:
+    """The queries in a file: `.jsonl` with `_id` (or `query_id`, `id`) and `text`, else a line each.
+
+    A line is a query, named q0, q1, ... by its place, or a name, a tab and the query.
+
+    Args:
+        name: a path; `-`: standard input, a line each.
+
+    Raises:
+        DataError: no such file, one that is not UTF-8, or a line that is not of this form.
+    """
+    from foreword.collections.collection import Query, json_lines, text_lines
+
+    path = Path(name)
+    if name != "-" and not path.is_file():
+        raise DataError("no such file; give queries a line each, or as .jsonl with _id and text", path=path)
+    if path.suffix != ".jsonl":
+        lines = sys.stdin if name == "-" else (line for _, line in text_lines(path))
+        yield from named_queries(lines)
+        return
+    for number, row in json_lines(path):
+        key = next((key for key in ("_id", "query_id", "id") if row.get(key) is not None), None)
+        if key is None or not isinstance(row.get("text"), str):
+            shown = json.dumps(row, ensure_ascii=False)[:80]
+            raise DataError(f"expected an object with _id and text, got {shown}", path=path, line=number)
+        yield Query(str(row[key]), row["text"])
+
+
+# -- the file of vectors -------------------------------------------------------------------------------------------
+#
+# `.npy` and `.parquet` are what `foreword train --documents` reads (`foreword.training.vectors.read_vectors`).
+
+
+SUFFIXES = (".npy", ".parquet", ".jsonl")
+
+
+def check_target(path: Path) -> None:
+    """Raise `DataError` unless `write_vectors` knows the form that the name's ending asks for."""
+    if path.suffix not in SUFFIXES:
+        message = f"vectors are written as {', '.join(SUFFIXES)}, not as {path.suffix or 'a file without an ending'}"
+        raise DataError(message, path=path)
+
+
+def ids_file(path: Path) -> Path:
+    """Where the ids of a `.npy` are: one a line, in the order of its rows."""
+    return path.with_suffix(".ids.txt")
+
+
+def write_vectors(path: Path, blocks: Iterable[Block], width: int, *, dtype: str, side: Side) -> int:
+    """Write blocks of vectors, holding one at a time; the file appears when it is whole.
+
+    `.npy`: an array (N, d) with the ids in `ids_file`; `.parquet`: columns `doc_id` (or `query_id`) and `vector`;
+    `.jsonl`: an object with these two a line.
+
+    Args:
+        path: its ending chooses the form.
+        blocks: in order.
+        width: d, which an empty file has too.
+        dtype: `float32` or `float16`; JSON lines hold decimal numbers that give back the same ones.
+        side: whose vectors they are; it names the column of ids.
+
+    Returns:
+        N.
+
+    Raises:
+        DataError: an unknown ending, an id twice, numbers beyond `dtype`, or, for a `.npy`, an id that is empty or
+            holds a line end.
+    """
+    import numpy as np
+
+    check_target(path)
+    key = "doc_id" if side == "document" else "query_id"
+    checked = _checked(blocks, dtype)
+    if path.suffix == ".npy":
+        return _write_npy(path, checked, width, np.dtype(dtype))
+    if path.suffix == ".parquet":
+        return _write_parquet(path, checked, width, dtype, key)
+    return _write_jsonl(path, checked, key)
+
+
+def _checked(blocks: Iterable[Block], dtype: str) -> Iterator[Block]:
+    """The blocks in `dtype`, with ids that occur once and finite numbers."""
+    import numpy as np
+
+    seen: set[str] = set()
+    for ids, given in blocks:
+        with np.errstate(over="ignore"):  # said below
+            vectors = given.astype(dtype, copy=False)
+        if not np.isfinite(vectors).all():
+            raise DataError(f"the vectors hold NaN, or numbers beyond {dtype}; write them as float32")
+        for one in ids:
+            if one in seen:
+                raise DataError(f"id {one!r} occurs twice; vectors are told apart by their ids")
+            seen.add(one)
+        yield ids, vectors
+
+
+def _write_npy(path: Path, blocks: Iterable[Block], width: int, dtype: np.dtype[Any]) -> int:
+    import numpy as np
+
+    count = 0
+    with ExitStack() as files:
+        rows = files.enter_context(atomic_write(path, "wb"))
+        names = files.enter_context(atomic_write(ids_file(path)))
+
+        def header() -> None:
+            described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count, width)}
+            np.lib.format.write_array_header_1_0(rows, described)
+
+        header()
+        start = rows.tell()
+        for ids, vectors in blocks:
+            odd = [one for one in ids if not one or "\n" in one or "\r" in one]
+            if odd:
+                message = f"id {odd[0]!r} is empty or holds a line end, which a list of ids cannot; write a .parquet"
+                raise DataError(message, path=path)
+            names.writelines(f"{one}\n" for one in ids)
+            rows.write(np.ascontiguousarray(vectors).tobytes())
+            count += len(ids)
+        rows.seek(0)
+        header()
+        if rows.tell() != start:  # numpy leaves room in the header for a longer first axis
+            raise DataError(f"{count} rows do not fit numpy's header; write a .parquet", path=path)
+    return count
+
+
+def _write_parquet(path: Path, blocks: Iterable[Block], width: int, dtype: str, key: str) -> int:
+    import numpy as np
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    kind = arrow.list_(arrow.float32() if dtype == "float32" else arrow.float16())
+    schema = arrow.schema([(key, arrow.string()), ("vector", kind)])
+    count = 0
+    with atomic_write(path, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
+        for ids, vectors in blocks:
+            offsets = arrow.array(np.arange(len(ids) + 1, dtype=np.int32) * width)
+            lists = arrow.ListArray.from_arrays(offsets, arrow.array(vectors.ravel(), type=kind.value_type))
+            writer.write_table(arrow.Table.from_arrays([arrow.array(ids, arrow.string()), lists], schema=schema))
+            count += len(ids)
+    return count
+
+
+def _write_jsonl(path: Path, blocks: Iterable[Block], key: str) -> int:
+    count = 0
+    with atomic_write(path) as file:
+        for ids, vectors in blocks:
+            for one, vector in zip(ids, vectors, strict=True):
+                # str of a numpy number is the shortest decimal that reads back as that number.
+                file.write(f'{{"{key}": {json.dumps(one)}, "vector": [{", ".join(map(str, vector))}]}}\n')
+            count += len(ids)
+    return count

@@ -14,9 +14,11 @@ import os
 import re
 import sys
 import textwrap
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cache
+from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -169,21 +171,19 @@ def help_all_option(parser: Parser, help: str) -> None:
 # -- commands ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Command:
-    """A command.
+@cache
+def commands() -> Mapping[str, Mapping[str, str]]:
+    """What `commands.toml` says of each command."""
+    found: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("commands.toml").read_text("utf-8"))
+    return found
 
-    Attributes:
-        run: what runs it.
-        options: adds its arguments and options to its parser.
-        example: of its use, the end of its help.
-        shown: names of the options that its `--help` shows; all of them where there are no names.
-    """
 
-    run: Callable[[Options], None]
-    options: Callable[[Parser], None]
-    example: str
-    shown: str = ""
+def add_commands(parser: Parser, metavar: str, *, above: str = "", **settings: Any) -> None:
+    """Add the commands below another, or (`above` is empty) those of the program."""
+    added: Any = parser.add_subparsers(prog=parser.prog, metavar=metavar, required=True, action=Commands, **settings)
+    for name in commands():
+        if name.rpartition(" ")[0] == above:
+            added.add(name)
 
 
 class _Made(Mapping[str, Parser]):
@@ -211,33 +211,30 @@ class Commands(argparse._SubParsersAction):  # type: ignore[type-arg]  # generic
         self._made = _Made()
         self._name_parser_map = self.choices = self._made  # type: ignore[assignment]  # it needs a Mapping
 
-    def add(self, name: str, summary: str, find: Callable[[], Command]) -> None:
-        """Add a command.
-
-        Args:
-            name: of the command.
-            summary: one line, without a capital or a stop: the list's entry, and the first of the command's own help.
-            find: gives what it does, when it is needed.
-        """
-        prog = f"{self._prog_prefix} {name}"
-        inner = prog.count(" ") > 1  # where the command above has --json too
+    def add(self, name: str) -> None:
+        """Add a command of `commands.toml`."""
+        about, word = commands()[name], name.rpartition(" ")[2]
 
         @cache
         def made() -> Parser:
-            command = find()
-            about = summary[0].upper() + summary[1:] + "."
-            parser = Parser(prog=prog, description=about, epilog=f"example:\n  {command.example}")
-            parser.set_defaults(run=command.run, command=name, parser=parser)
-            usual = argparse.SUPPRESS if inner else False
+            file, function = import_module(f"foreword.cli.{about['file']}"), name.replace(" ", "_")
+            summary, example = about["about"], about["example"].replace("\n", "\n  ")
+            parser = Parser(
+                prog=f"foreword {name}",
+                description=summary[0].upper() + summary[1:] + ".",
+                epilog=f"example:\n  {example}",
+            )
+            parser.set_defaults(run=getattr(file, f"run_{function}", None), command=word, parser=parser)
+            usual = argparse.SUPPRESS if word != name else False  # where the command above has it too
             parser.add_argument("--json", action="store_true", default=usual, help="print JSON instead of text")
-            if command.shown:
-                parser.shown = [*command.shown.split(), "json", "help", "help-all"]
+            if "shown" in about:
+                parser.shown = [*about["shown"].split(), "json", "help", "help-all"]
                 help_all_option(parser, "show every option")
-            command.options(parser)
+            getattr(file, f"{function}_options")(parser)
             return parser
 
-        self._made.makers[name] = made
-        self._choices_actions.append(self._ChoicesPseudoAction(name, (), summary))
+        self._made.makers[word] = made
+        self._choices_actions.append(self._ChoicesPseudoAction(word, (), about["about"]))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -266,6 +263,13 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+def printed_json(options: Options, value: Any) -> bool:
+    """With --json, print what a command found as JSON; whether it did."""
+    if options.json:
+        print_json(value)
+    return bool(options.json)
+
+
 def say(text: str) -> None:
     """A line for the person at the terminal, kept off standard output, which may be read by a program."""
     print(text, file=sys.stderr)
@@ -288,8 +292,6 @@ def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]
 # -- options ---------------------------------------------------------------------------------------------------
 
 
-PSEUDO_QUERIES = ("auto", "title", "first-sentence", "span", "key-phrases", "mixed")
-
 COLLECTION, PROMPT, BANK = "COLLECTION", "PROMPT", "BANK"
 """What an argument or option names, as help shows it: a collection's id or folder, a prompt's folder or one on the hub
 (`hf:USER/NAME`), a folder of prompts. By these words shells complete them, and they are resolved before a command
@@ -297,7 +299,7 @@ runs."""
 
 
 def settings_options(
-    parser: Parser | argparse._ArgumentGroup, settings: type[Any], names: Iterable[str] = (), **usual: Any
+    parser: Parser | argparse._ArgumentGroup, settings: type[Any], names: Iterable[str], **usual: Any
 ) -> None:
     """Options for fields of settings: kind, choices, meaning and default are the field's own.
 
@@ -306,24 +308,28 @@ def settings_options(
     Args:
         parser: the command's, or a group of its options.
         settings: the class.
-        names: its fields (none: all).
+        names: its fields; `pseudo=pseudo-queries` where the option has another name than the field.
         usual: defaults to show in place of the class's.
     """
     usual = {field.name: field.default for field in fields(settings)} | usual
-    for name in names or usual:
-        hint = hints(settings)[name]  # type: ignore[arg-type]  # mypy: a class that cannot be hashed
-        meant = meanings(settings)[name].replace("`", "").rstrip(".")  # type: ignore[arg-type]
-        shown = ("yes" if usual[name] else "no") if isinstance(usual[name], bool) else usual[name]
-        text = meant if "None:" in meant else f"{meant} (default: {shown})"
+    types, meant = hints(settings), meanings(settings)  # type: ignore[arg-type]  # mypy: a class that cannot be hashed
+    for field_name, _, option in (name.partition("=") for name in names):
+        hint, default = types[field_name], usual[field_name]
+        text = _SEE.sub("", meant[field_name].replace("`", "")).rstrip(".").replace("None:", "default:")
+        if default not in (None, "") and "default:" not in text:
+            text += f" (default: {('no', 'yes')[default] if isinstance(default, bool) else default})"
         kind = number_or_text(hint)
-        how: dict[str, Any] = (
-            {"action": argparse.BooleanOptionalAction}
-            if kind is bool
-            else {"type": kind, "metavar": "NAME" if kind is str else "N"}
-        )
+        how: dict[str, Any] = {"type": kind, "metavar": _METAVARS.get(kind, "N")}
         if values := choices(hint):
             how = {"choices": values}
-        parser.add_argument(f"--{name.replace('_', '-')}", help=text.replace("%", "%%"), **how)
+        elif kind is bool:
+            how = {"action": argparse.BooleanOptionalAction}
+        flag = f"--{(option or field_name).replace('_', '-')}"
+        parser.add_argument(flag, dest=field_name, help=text.replace("%", "%%"), **how)
+
+
+_SEE = re.compile(r",? see foreword[.\w]+| \(see foreword[.\w]+\)")
+_METAVARS: Mapping[type, str] = {str: "NAME", Path: "DIR"}
 
 
 def given(options: Options, settings: type[Any]) -> dict[str, Any]:
@@ -364,8 +370,8 @@ def dry_run_option(parser: Parser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
 
 
-def encoder_options(parser: Parser, *, prompt: bool = True, precision: str = "float32") -> None:
-    """The backbone and, with `prompt`, what it carries."""
+def encoder_options(parser: Parser, *, prompt: bool = True, precision: str | None = "float32") -> None:
+    """The backbone, with `prompt` what it carries, and with a `precision` that of forward passes."""
     group = parser.add_argument_group("encoder")
     group.add_argument(
         "--backbone", default=DEFAULT_BACKBONE, metavar="NAME", help="folder or hub name (default: %(default)s)"
@@ -382,12 +388,13 @@ def encoder_options(parser: Parser, *, prompt: bool = True, precision: str = "fl
         help="unit length and cosine, or as they are and inner products (default: the prompt's, else the backbone's)",
     )
     group.add_argument("--device", metavar="DEVICE", help="as torch names it (default: an accelerator if there is one)")
-    group.add_argument(
-        "--precision",
-        choices=choices(Precision),
-        default=precision,
-        help="of forward passes; auto: bfloat16 where the processor has it (default: %(default)s)",
-    )
+    if precision is not None:
+        group.add_argument(
+            "--precision",
+            choices=choices(Precision),
+            default=precision,
+            help="of forward passes; auto: bfloat16 where the processor has it (default: %(default)s)",
+        )
     if prompt:
         group.add_argument(
             "--prompt", default="none", metavar=PROMPT, help="a prompt's or mixture's folder, or none (default)"
@@ -426,6 +433,16 @@ def load_encoder(options: Options, *, prompt: Path | str | None = None) -> Sente
         pooling=options.pooling,
         normalize=options.normalize,
     )
+
+
+def load_bare_encoder(options: Options, prompt: Path | None) -> SentenceTransformer:
+    """The encoder without a prompt, pooled, normalised and cut as one was made; None: as the backbone's own."""
+    encoder = load_encoder(options, prompt=prompt)
+    if prompt is not None:
+        from foreword.prompts.encoder import transformer_of
+
+        transformer_of(encoder).remove_all()
+    return encoder
 
 
 def chosen_prompt(options: Options) -> Path | None:

@@ -6,19 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foreword.cli.grammar import (
-    BANK,
-    PROMPT,
-    Command,
-    Options,
-    Parser,
-    data_options,
-    dry_run_option,
-    needs,
-    print_json,
-    print_table,
-    say,
-)
+from foreword.cli import grammar as cli
 from foreword.errors import DataError, UnknownNameError
 from foreword.lab import PARTS
 from foreword.settings import DEFAULT_BACKBONE
@@ -28,29 +16,29 @@ if TYPE_CHECKING:
     from foreword.lab.records import Plan
 
 
-def demo_options(parser: Parser) -> None:
+def demo_options(parser: cli.Parser) -> None:
     """How much, and where to."""
     parser.add_argument("--quick", action="store_true", help="fewer sources and steps: under 4 minutes on two cores")
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), metavar="DIR", help="(default: %(default)s)")
-    data_options(parser)
+    cli.data_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="of every random choice (default: %(default)s)")
-    dry_run_option(parser)
+    cli.dry_run_option(parser)
 
 
-def demo(options: Options) -> None:
+def run_demo(options: cli.Options) -> None:
     """Run the demo."""
     from foreword.lab.demo import DemoConfig
 
     config = DemoConfig.quick() if options.quick else DemoConfig()
     config = replace(config, seed=options.seed)
     if options.dry_run:
-        print_json(config.as_dict())
+        cli.print_json(config.as_dict())
         return
     from foreword.lab.demo import run_demo
 
     results = run_demo(config, options.output, data=options.data, quiet=options.json)
     if options.json:
-        print_json({key: results[key] for key in ("configuration", "rows")})
+        cli.print_json({key: results[key] for key in ("configuration", "rows")})
 
 
 # -- benchmarks: of transfer, and the experiments of earlier systems ------------------------------------------------
@@ -58,7 +46,7 @@ def demo(options: Options) -> None:
 TRANSFER = "transfer"
 
 
-def benchmark_options(parser: Parser) -> None:
+def benchmark_options(parser: cli.Parser) -> None:
     """Which one, and how much of it."""
     parser.add_argument(
         "name",
@@ -69,8 +57,8 @@ def benchmark_options(parser: Parser) -> None:
     )
     parser.add_argument("--parts", nargs="+", metavar="PART", help="only these (default: all; --dry-run lists them)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="(default: runs/benchmark-transfer, runs/NAME)")
-    data_options(parser)
-    dry_run_option(parser)
+    cli.data_options(parser)
+    cli.dry_run_option(parser)
     group = parser.add_argument_group("transfer")
     group.add_argument("--group", metavar="GROUP", help="domains that are sources and targets (default: the plan's)")
     group.add_argument("--seeds", nargs="+", type=int, metavar="N", help="instead of the plan's")
@@ -86,13 +74,13 @@ def benchmark_options(parser: Parser) -> None:
         default="as-took-effect",
         help="the original's settings, where the two differ (default: %(default)s)",
     )
-    group.add_argument("--start", type=Path, metavar=PROMPT, help="a multitask prompt to start from")
-    group.add_argument("--bank", type=Path, metavar=BANK, help="prompts of the domains, instead of training them")
+    group.add_argument("--start", type=Path, metavar=cli.PROMPT, help="a multitask prompt to start from")
+    group.add_argument("--bank", type=Path, metavar=cli.BANK, help="prompts of the domains, instead of training them")
     group.add_argument("--mirror", action="append", default=[], metavar="URL", help="of downloads (may be repeated)")
     group.add_argument("--offline", action="store_true", help="ask no network; say what is missing")
 
 
-def benchmark(options: Options) -> None:
+def run_benchmark(options: cli.Options) -> None:
     """Run an experiment, show it, or list them all."""
     from foreword.lab.recipe import Recipe, load_recipe, recipe_names
 
@@ -101,21 +89,21 @@ def benchmark(options: Options) -> None:
         rows = [(TRANSFER, "What transfer gives held-out domains", f"foreword benchmark {TRANSFER}")]
         rows += [(recipe.name, recipe.title, recipe.command) for recipe in found]
         if options.json:
-            print_json([{"name": name, "title": title, "command": command} for name, title, command in rows])
+            cli.print_json([{"name": name, "title": title, "command": command} for name, title, command in rows])
         else:
-            print_table("", ("name", "what", "command"), rows)
+            cli.print_table("", ("name", "what", "command"), rows)
         return
     chosen = _chosen(options)
     recipe = isinstance(chosen, Recipe)
-    needs(options, "group seeds backbone report_only", not recipe, "is for the benchmark of transfer")
-    needs(options, "miniature values start bank mirror offline", recipe, "is for recipes")
+    cli.needs(options, "group seeds backbone report_only", not recipe, "is for the benchmark of transfer")
+    cli.needs(options, "miniature values start bank mirror offline", recipe, "is for recipes")
     if isinstance(chosen, Recipe):
         _run_recipe(options, chosen)
     else:
         _run_transfer(options, chosen)
 
 
-def _chosen(options: Options) -> Plan | Recipe:
+def _chosen(options: cli.Options) -> Plan | Recipe:
     """The plan or the recipe that the name stands for."""
     import tomllib
 
@@ -134,7 +122,7 @@ def _chosen(options: Options) -> Plan | Recipe:
     return read_recipe(path) if is_recipe else load_plan(path, group=options.group)
 
 
-def _run_transfer(options: Options, plan: Plan) -> None:
+def _run_transfer(options: cli.Options, plan: Plan) -> None:
     """Run the benchmark of transfer, or what is missing of it, and say where its results are."""
     parts = options.parts or list(PARTS)
     if unknown := [part for part in parts if part not in PARTS]:
@@ -143,7 +131,7 @@ def _run_transfer(options: Options, plan: Plan) -> None:
         plan = replace(plan, seeds=tuple(options.seeds))
     output = options.output or Path("runs") / "benchmark-transfer"
     if options.dry_run:
-        print_json({"plan": plan.as_dict(), "parts": parts, "output": str(output)})
+        cli.print_json({"plan": plan.as_dict(), "parts": parts, "output": str(output)})
         return
     from foreword.lab.benchmark import run_benchmark, write_results
 
@@ -156,14 +144,14 @@ def _run_transfer(options: Options, plan: Plan) -> None:
         print((output / "results.json").read_text(encoding="utf-8"))
         return
     print((output / "results.md").read_text(encoding="utf-8"))
-    say(f"{page}: the same with plots; {output / 'cells'} and {output / 'runs'} hold what it was made from")
+    cli.say(f"{page}: the same with plots; {output / 'cells'} and {output / 'runs'} hold what it was made from")
 
 
-def _run_recipe(options: Options, chosen: Recipe) -> None:
+def _run_recipe(options: cli.Options, chosen: Recipe) -> None:
     """Run a recipe, or show it."""
     from foreword.lab.recipe import describe
 
-    needs(
+    cli.needs(
         options,
         "mirror",
         not options.miniature,
@@ -175,28 +163,17 @@ def _run_recipe(options: Options, chosen: Recipe) -> None:
     given |= {"multitask": options.start, "bank": options.bank, "data": options.data}
     if options.dry_run:
         resolved = plan(chosen, **given)
-        print_json(resolved) if options.json else print(describe(chosen))
+        cli.print_json(resolved) if options.json else print(describe(chosen))
         return
     from foreword.downloads import Transport
 
     output = options.output or Path("runs") / f"{chosen.name}{'-miniature' if options.miniature else ''}"
     transport = Transport(offline=options.offline, mirrors=tuple(options.mirror), quiet=options.json)
     results = run_recipe(chosen, output, **given, transport=transport, quiet=options.json)
-    if options.json:
-        print_json(results)
+    if cli.printed_json(options, results):
         return
     for group in results["tables"]:
         print((output / "tables" / f"{group}.md").read_text("utf-8"))
     rows = [(c["prompt"], c["what"], "yes" if c["passed"] else "no", c["said"]) for c in results["checks"]]
-    print_table("", ("prompt", "check", "passed", "figures"), rows)
+    cli.print_table("", ("prompt", "check", "passed", "figures"), rows)
     print(f"{output}: done in {results['seconds']['all']:.0f} s; {output / 'recipe.json'} holds it all")
-
-
-COMMANDS = {
-    "demo": Command(demo, demo_options, "foreword demo --quick"),
-    "benchmark": Command(
-        benchmark,
-        benchmark_options,
-        "foreword benchmark transfer --parts primary far\n  foreword benchmark dpr-multitask --miniature",
-    ),
-}

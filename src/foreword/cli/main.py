@@ -12,71 +12,12 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from foreword.cli.grammar import (
-    BANK,
-    COLLECTION,
-    DONE,
-    EXIT_CODES,
-    FAILED,
-    INTERRUPTED,
-    PROMPT,
-    Command,
-    Commands,
-    Options,
-    Parser,
-    explained,
-    help_all_option,
-    let_go_of_output,
-)
+from foreword.cli import grammar as cli
 from foreword.errors import ForewordError
-
-GROUPS = {
-    "collections": {
-        "collections": ("data", "list the collections there are"),
-        "download": ("data", "download collections, verified and resumable, or write a sample of one"),
-        "mine": ("data", "find hard negatives with BM25 or a prompt, for training"),
-    },
-    "prompts": {
-        "train": ("training", "train a prompt for a collection, one for each of several, or one for all"),
-        "transfer": ("transfer", "combine a bank's prompts for a collection without labels"),
-        "advise": (
-            "transfer",
-            "say whether to train, to transfer or to stay at the base model for your texts",
-        ),
-    },
-    "searching and measuring": {
-        "search": ("search", "search a collection, or a folder of your own"),
-        "evaluate": (
-            "evaluate",
-            "evaluate a prompt, the base model, BM25 or a run on a collection, or a group",
-        ),
-        "explain": (
-            "explain",
-            "what a prompt does on a collection: measures, searches, words, layers and heads",
-        ),
-    },
-    "prompts at work elsewhere": {
-        "index": ("serve", "keep documents of many domains in Milvus (a file, or a server), and search them"),
-        "serve": ("serve", "answer requests for embeddings (OpenAI's API) and searches, with a page"),
-        "encode": ("encode", "write the vectors of documents or queries to a file, for an index elsewhere"),
-        "export": ("export", "write prompts in another tool's form: sentence-transformers, PEFT or ONNX"),
-        "import": ("export", "store a PEFT adapter (prompt tuning or prefix tuning) as a prompt"),
-        "push": ("export", "put a prompt, a mixture or a bank on the Hugging Face hub, with a model card"),
-    },
-    "whole jobs": {
-        "demo": ("lab", "the whole job on the documentation of installed packages, in minutes"),
-        "benchmark": ("lab", "what transfer is worth on held-out domains, and the experiments of earlier systems"),
-    },
-    "help": {
-        "completion": ("main", "print a script that lets a shell complete commands, options and collections"),
-    },
-}
-"""The commands as help lists them: name -> its module here, whose `COMMANDS` has it, and what it does."""
 
 _ENVIRONMENT = {
     "FOREWORD_DATA": "folder of collections, as --data",
@@ -88,10 +29,8 @@ _ENVIRONMENT = {
 }
 
 
-class Program(Parser):
+class Program(cli.Parser):
     """The parser of `foreword` itself, whose help lists its commands by what they are for."""
-
-    groups: Mapping[str, Iterable[str]] = GROUPS
 
     def format_help(self) -> str:
         """The commands, with a section for each group."""
@@ -99,18 +38,18 @@ class Program(Parser):
 
     def format_all(self) -> str:
         """The commands, the exit codes and the environment's variables."""
-        codes = "\n".join(f"  {code:<5}{meaning}" for code, meaning in EXIT_CODES.items())
+        codes = "\n".join(f"  {code:<5}{meaning}" for code, meaning in cli.EXIT_CODES.items())
         width = max(map(len, _ENVIRONMENT)) + 2
         environment = "\n".join(f"  {name:<{width}}{meaning}" for name, meaning in _ENVIRONMENT.items())
         return f"{self.format_help()}\nexit codes:\n{codes}\n\nenvironment:\n{environment}\n"
 
     def _sections(self) -> Mapping[str, tuple[str | None, Iterable[argparse.Action]]]:
-        (found,) = (action for action in self._actions if isinstance(action, Commands))
-        commands = {one.dest: one for one in found._get_subactions()}
-        named = {name for names in self.groups.values() for name in names}
-        groups = {**self.groups, "other commands": [name for name in commands if name not in named]}
-        listed = {title: [commands[name] for name in names if name in commands] for title, names in groups.items()}
-        return {title: (None, each) for title, each in (listed | {"options": self._get_optional_actions()}).items()}
+        (found,) = (action for action in self._actions if isinstance(action, cli.Commands))
+        sections: dict[str, list[argparse.Action]] = {}
+        for one in found._get_subactions():
+            sections.setdefault(cli.commands()[one.dest]["group"], []).append(one)
+        sections["options"] = self._get_optional_actions()
+        return {title: (None, actions) for title, actions in sections.items()}
 
 
 def build_parser() -> Program:
@@ -122,20 +61,9 @@ def build_parser() -> Program:
         epilog="foreword COMMAND --help shows a command's options. Start with: foreword demo --quick",
     )
     program.add_argument("--version", action="version", version=_version())
-    help_all_option(program, "exit codes and the environment's variables too")
-    commands: Any = program.add_subparsers(prog="foreword", metavar="COMMAND", required=True, action=Commands)
-    for names in GROUPS.values():
-        for name, (module, summary) in names.items():
-            commands.add(name, summary, _finder(module, name))
+    cli.help_all_option(program, "exit codes and the environment's variables too")
+    cli.add_commands(program, "COMMAND")
     return program
-
-
-def _finder(module: str, name: str) -> Callable[[], Command]:
-    def find() -> Command:
-        found: Command = import_module(f"foreword.cli.{module}").COMMANDS[name]
-        return found
-
-    return find
 
 
 def _version() -> str:
@@ -161,16 +89,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(str(error))
     except KeyboardInterrupt:
         print("foreword: interrupted; the same command goes on from where it was", file=sys.stderr)
-        return INTERRUPTED
+        return cli.INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe has gone
-        let_go_of_output()
+        cli.let_go_of_output()
     except OSError as error:  # a folder that cannot be written to, a full disk
-        let_go_of_output()
-        return _failed(explained(error))
-    return DONE
+        cli.let_go_of_output()
+        return _failed(cli.explained(error))
+    return cli.DONE
 
 
-def resolve(options: Options) -> None:
+def resolve(options: cli.Options) -> None:
     """Replace a folder's path by its collection's id, and `hf:user/name` by the folder that comes from the hub.
 
     With --dry-run nothing is asked of the network, and the prompt's name stays.
@@ -191,7 +119,7 @@ def resolve(options: Options) -> None:
 
     for action in options.parser._actions:
         value = getattr(options, action.dest, None)
-        kind = collection if action.metavar == COLLECTION else folder if action.metavar in _PROMPTS else None
+        kind = collection if action.metavar == cli.COLLECTION else folder if action.metavar in _PROMPTS else None
         if kind is not None and value is not None:
             setattr(options, action.dest, [kind(one) for one in value] if isinstance(value, list) else kind(value))
 
@@ -206,7 +134,7 @@ def _settle() -> None:
 
 def _failed(message: str) -> int:
     print(f"foreword: error: {' '.join(message.splitlines())}", file=sys.stderr)
-    return FAILED
+    return cli.FAILED
 
 
 def _one_line_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
@@ -218,19 +146,19 @@ def _one_line_warning(message: Warning | str, category: type[Warning], *_: objec
 
 SHELLS = ("bash", "zsh", "fish")
 
-_FOLDERS = ("DIR", "PATH", PROMPT, BANK, f"{PROMPT}|{BANK}")
+_FOLDERS = ("DIR", "PATH", cli.PROMPT, cli.BANK, f"{cli.PROMPT}|{cli.BANK}")
 _FILES = ("FILE", "INDEX")
-_PROMPTS = (PROMPT, BANK, f"{PROMPT}|{BANK}")
+_PROMPTS = (cli.PROMPT, cli.BANK, f"{cli.PROMPT}|{cli.BANK}")
 _PLAIN = re.compile(r"[\w./-]+")
 """Names that no shell takes for anything else; forms to be filled in, as `folder:PATH`, are not offered."""
 
 
-def completion_options(parser: Parser) -> None:
+def completion_options(parser: cli.Parser) -> None:
     """The shell."""
     parser.add_argument("shell", choices=SHELLS, help="the shell's name")
 
 
-def script(parser: Parser, shell: str) -> str:
+def script(parser: cli.Parser, shell: str) -> str:
     """The completion script of a parser, for one of `SHELLS`.
 
     Names of collections are those known now; what is added later needs the script made again.
@@ -248,7 +176,7 @@ def script(parser: Parser, shell: str) -> str:
     ids = [name for entry in catalogue() if _PLAIN.fullmatch(name := entry.id)]
     groups = group_names()
     found = {
-        **dict.fromkeys((COLLECTION, f"{COLLECTION}|RESULTS.json"), _words("_foreword_collections", ids)),
+        **dict.fromkeys((cli.COLLECTION, f"{cli.COLLECTION}|RESULTS.json"), _words("_foreword_collections", ids)),
         "GROUP": _words("_foreword_groups", groups),
         "download NAME": _words("_foreword_downloads", [*groups, *ids]),
         "benchmark NAME": _words("_foreword_benchmarks", ["transfer", *recipe_names()]),
@@ -266,7 +194,7 @@ def script(parser: Parser, shell: str) -> str:
 def _arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Action]]:
     """Every option and argument of every command, with the command's last word."""
     for action in parser._actions:
-        if isinstance(action, Commands):
+        if isinstance(action, cli.Commands):
             action.choices = dict(action.choices)  # shtab takes it for commands when it is a dictionary
             for below in action.choices.values():
                 yield from _arguments(below)
@@ -289,17 +217,6 @@ def _words(name: str, words: Iterable[str]) -> Mapping[str, str | Mapping[str, s
     }
 
 
-def completion(options: Options) -> None:
+def run_completion(options: cli.Options) -> None:
     """Print a shell's script."""
     print(script(build_parser(), options.shell))
-
-
-COMMANDS = {
-    "completion": Command(
-        completion,
-        completion_options,
-        'eval "$(foreword completion bash)"          # in ~/.bashrc\n'
-        '  eval "$(foreword completion zsh)"           # in ~/.zshrc, after compinit\n'
-        "  foreword completion fish > ~/.config/fish/completions/foreword.fish",
-    ),
-}

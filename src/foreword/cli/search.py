@@ -14,20 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from foreword.cli.grammar import (
-    COLLECTION,
-    Command,
-    Options,
-    Parser,
-    chosen_prompt,
-    data_options,
-    encoder_options,
-    load_collection,
-    load_encoder,
-    print_json,
-    print_table,
-    say,
-)
+from foreword.cli import grammar as cli
 from foreword.errors import DataError, ForewordError
 
 if TYPE_CHECKING:
@@ -35,7 +22,7 @@ if TYPE_CHECKING:
 
     from foreword.collections.collection import Collection, Query
     from foreword.retrieval.runs import Run
-    from foreword.retrieval.search import Hit, Vectors
+    from foreword.retrieval.search import Hit
 
     Search = Callable[[Sequence[Query]], list[list[Hit]]]
 
@@ -48,7 +35,7 @@ _CHUNK = 65_536  # bytes read at once at most: some thousand queries
 _ENDINGS = {".trec": "trec", ".run": "trec", ".jsonl": "jsonl"}
 
 
-def query_options(parser: Parser) -> None:
+def query_options(parser: cli.Parser) -> None:
     """Queries, and the form of the answers."""
     parser.add_argument(
         "queries",
@@ -98,7 +85,7 @@ class Asked:
     more: bool
 
 
-def asked(options: Options) -> Asked:
+def asked(options: cli.Options) -> Asked:
     """The queries among the arguments, or on standard input.
 
     A file is read whole; what comes through a pipe or is typed is taken in batches as it comes, so that a program
@@ -113,7 +100,7 @@ def asked(options: Options) -> Asked:
         return Asked(iter([[Query(f"q{number}", text) for number, text in enumerate(options.queries)]]), False)
     whole = _is_whole(sys.stdin)
     if sys.stdin.isatty():
-        say("type a query on each line; Ctrl-D ends")
+        cli.say("type a query on each line; Ctrl-D ends")
     lines = [_all_lines(sys.stdin)] if whole else _lines_as_they_come(sys.stdin)
     batches = _named(lines)
     first = next(batches, None)
@@ -196,7 +183,7 @@ def _text(data: bytes) -> str:
 # -- what is answered ------------------------------------------------------------------------------------------
 
 
-def form_of(options: Options) -> str:
+def form_of(options: cli.Options) -> str:
     """How answers are written: `text`, `trec`, `jsonl` or `json`.
 
     Raises:
@@ -212,19 +199,19 @@ def form_of(options: Options) -> str:
     return form or "text"
 
 
-def hits_of(options: Options) -> int:
+def hits_of(options: cli.Options) -> int:
     """Hits a query."""
     default = _RUN_HITS if form_of(options) == "trec" else _HITS
     return default if options.k is None else int(options.k)
 
 
-def tag_of(options: Options, system: str) -> str:
+def tag_of(options: cli.Options, system: str) -> str:
     """A run's name for a system: the prompt's where it is dense, one word."""
     name = ("base" if options.prompt == "none" else Path(options.prompt).name) if system == "dense" else system
     return re.sub(r"\s+", "-", name) or system
 
 
-def answer(options: Options, questions: Asked, find: Find, system: str) -> None:
+def answer(options: cli.Options, questions: Asked, find: Find, system: str) -> None:
     """Search batch by batch, and write each batch's answers before the next is read."""
     from foreword.files import atomic_write
 
@@ -250,7 +237,7 @@ def _write(form: str, file: IO[str], questions: Asked, find: Find, tag: str) -> 
         file.flush()
         count += len(queries)
     if form == "json":
-        print_json(kept)
+        cli.print_json(kept)
     return count
 
 
@@ -263,7 +250,7 @@ def _write_one(form: str, file: IO[str], query: Query, hits: Sequence[Answer], t
         file.write(json.dumps(_record(query, hits), ensure_ascii=False, default=str) + "\n")
     else:
         rows = [(f"{hit.score:.3f}", hit.name, shorten(hit.text)) for hit in hits]
-        print_table(query.text, ("score", "document", "text"), rows)
+        cli.print_table(query.text, ("score", "document", "text"), rows)
 
 
 def _record(query: Query, hits: Sequence[Answer]) -> dict[str, Any]:
@@ -276,31 +263,32 @@ def shorten(text: str, width: int = 160) -> str:
     return line if len(line) <= width else line[: width - 1].rsplit(" ", 1)[0] + "…"
 
 
-def search_options(parser: Parser) -> None:
+def search_options(parser: cli.Parser) -> None:
     """What is searched, and by what."""
-    parser.add_argument("collection", metavar=COLLECTION, help="e.g. pydoc/torch, or a folder")
+    parser.add_argument("collection", metavar=cli.COLLECTION, help="e.g. pydoc/torch, or a folder")
     query_options(parser)
-    data_options(parser)
+    cli.data_options(parser)
     parser.add_argument("--system", choices=["dense", "bm25"], default="dense", help="(default: %(default)s)")
-    encoder_options(parser)
+    cli.encoder_options(parser)
 
 
-def search(options: Options) -> None:
-    """Search a collection."""
+def run_search(options: cli.Options) -> None:
+    """Search a collection: in bounded memory, or, where more may be asked, with texts and vectors that are held."""
+    from foreword.retrieval.search import search as once
+
     form_of(options)  # before anything is read
     questions = asked(options)
-    collection = load_collection(options, options.collection)
-    encoder = load_encoder(options, prompt=chosen_prompt(options)) if options.system == "dense" else None
+    collection = cli.load_collection(options, options.collection)
+    encoder = cli.load_encoder(options, prompt=cli.chosen_prompt(options)) if options.system == "dense" else None
     how = {"precision": options.precision, "quiet": options.json} if encoder is not None else {}
-    find = (_held if questions.more else _once)(encoder, collection, hits_of(options), how)
-    answer(options, questions, _answers(find), options.system)
+    k = hits_of(options)
+    held = _held(encoder, collection, k, how) if questions.more else None
 
+    def find(queries: Sequence[Query]) -> list[list[Answer]]:
+        found = held(queries) if held else once(encoder, collection, queries, k=k, **how)
+        return [[_answer(hit) for hit in hits] for hits in found]
 
-def _answers(find: Search) -> Find:
-    def found(queries: Sequence[Query]) -> list[list[Answer]]:
-        return [[_answer(hit) for hit in hits] for hits in find(queries)]
-
-    return found
+    answer(options, questions, find, options.system)
 
 
 def _answer(hit: Hit) -> Answer:
@@ -309,26 +297,21 @@ def _answer(hit: Hit) -> Answer:
     return Answer(hit.doc_id, hit.score, document.name, document.text, record | {"metadata": dict(document.metadata)})
 
 
-def _once(encoder: SentenceTransformer | None, collection: Collection, k: int, how: dict[str, Any]) -> Search:
-    """Searches a collection in bounded memory, embedding its documents each time."""
-    from foreword.retrieval.search import search
-
-    def find(queries: Sequence[Query]) -> list[list[Hit]]:
-        return search(encoder, collection, queries, k=k, **how)
-
-    return find
-
-
 def _held(encoder: SentenceTransformer | None, collection: Collection, k: int, how: dict[str, Any]) -> Search:
     """Searches a collection again and again: its texts, and their vectors or BM25's index, are made once and held."""
+    import numpy as np
+
     from foreword.retrieval.bm25 import BM25
-    from foreword.retrieval.search import Hit, dense_run
+    from foreword.retrieval.search import Hit, dense_run, document_blocks
 
     documents = {document.doc_id: document for document in collection.documents()}
     if encoder is None:
         index = BM25(documents.values())
     else:
-        vectors = _vectors(encoder, collection, how)
+        blocks = list(document_blocks(encoder, collection, **how))
+        if not blocks:
+            raise DataError(f"{collection.id} has no documents, so there is nothing to search")
+        vectors = [doc_id for ids, _ in blocks for doc_id in ids], np.concatenate([rows for _, rows in blocks])
 
     def run(queries: Sequence[Query]) -> Run:
         if encoder is None:
@@ -343,26 +326,3 @@ def _held(encoder: SentenceTransformer | None, collection: Collection, k: int, h
         ]
 
     return find
-
-
-def _vectors(encoder: SentenceTransformer, collection: Collection, how: dict[str, Any]) -> Vectors:
-    """Ids and vectors (N, d') of a collection's documents. Raises `DataError` when there are none."""
-    import numpy as np
-
-    from foreword.retrieval.search import document_blocks
-
-    blocks = list(document_blocks(encoder, collection, **how))
-    if not blocks:
-        raise DataError(f"{collection.id} has no documents, so there is nothing to search")
-    return [doc_id for ids, _ in blocks for doc_id in ids], np.concatenate([rows for _, rows in blocks])
-
-
-COMMANDS = {
-    "search": Command(
-        search,
-        search_options,
-        'foreword search pydoc/torch "stop gradients from flowing" --prompt prompts/pydoc-torch\n'
-        "  foreword search my-notes --format trec < queries.tsv > notes.trec",
-        shown="k prompt system format output backbone data",
-    ),
-}

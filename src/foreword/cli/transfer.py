@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,23 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foreword.cli.grammar import (
-    BANK,
-    COLLECTION,
-    PSEUDO_QUERIES,
-    Command,
-    Options,
-    Parser,
-    data_options,
-    dry_run_option,
-    encoder_options,
-    load_collection,
-    load_encoder,
-    print_json,
-    print_table,
-    say,
-    template_options,
-)
+from foreword.cli import grammar as cli
 from foreword.errors import ForewordError
 from foreword.settings import DEFAULT_BACKBONE
 
@@ -39,63 +22,31 @@ if TYPE_CHECKING:
     from foreword.prompts.store import StoredPrompt
     from foreword.transferring.advise import Advice
     from foreword.transferring.transfer import Transfer
-    from foreword.transferring.trial import Compared
 
 
-def transfer_options(parser: Parser) -> None:
+def transfer_options(parser: cli.Parser) -> None:
     """The target, the bank, and how its prompts are combined."""
-    parser.add_argument("collection", metavar=COLLECTION, help="the target; only its documents are looked at")
+    from foreword.transferring.config import AdaptConfig, TransferConfig
+
+    parser.add_argument("collection", metavar=cli.COLLECTION, help="the target; only its documents are looked at")
     bank_options(parser)
-    parser.add_argument(
-        "--method",
-        choices=["auto", "adapted", "fitted", "uniform", "similarity", "best-single", "average"],
-        default="auto",
-        help="adapted: the bank's prompt of several domains, half-way trained on the target's text; the others mix the "
-        "bank's prompts (default: adapted where the bank has such a prompt, else fitted)",
-    )
-    parser.add_argument("--similarity", choices=["mean", "pairwise"], default="mean", help="(default: %(default)s)")
-    parser.add_argument(
-        "--sample", type=int, default=500, help="documents of each that similarity looks at (default: %(default)s)"
-    )
+    cli.settings_options(parser, TransferConfig, ("method", "similarity", "sample", "top_k", "temperature", "reach"))
+    cli.settings_options(parser, AdaptConfig, ("pseudo=pseudo-queries", "share", "steps=adapt-steps", "seed"))
     parser.add_argument(
         "--features", metavar="BACKBONE", help="whose embeddings similarity compares (default: the encoder's own base)"
-    )
-    parser.add_argument("--top-k", type=int, default=5, help="sources that similarity weighs (default: %(default)s)")
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        default=0.1,
-        help="of the softmax over similarities (default: %(default)s)",
-    )
-    parser.add_argument("--pseudo-queries", choices=PSEUDO_QUERIES, default="auto", help="(default: %(default)s)")
-    parser.add_argument(
-        "--reach",
-        action=argparse.BooleanOptionalAction,
-        help="advise against a target that is further from the sources' documents than they are from one another "
-        "(default: of the methods adapted and fitted, yes)",
-    )
-    parser.add_argument(
-        "--share",
-        type=float,
-        default=0.5,
-        help="of the adapted prompt in its average with what it was before (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--adapt-steps", type=int, default=40, metavar="N", help="of the adaptation (default: %(default)s)"
     )
     parser.add_argument(
         "--distil",
         action="store_true",
         help="make one prompt of the mixture on the target's text, which costs a query no more than any prompt",
     )
-    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    dry_run_option(parser)
-    encoder_options(parser, prompt=False, precision="auto")
+    cli.dry_run_option(parser)
+    cli.encoder_options(parser, prompt=False, precision="auto")
 
 
-def bank_options(parser: Parser) -> None:
+def bank_options(parser: cli.Parser) -> None:
     """The prompts to choose from, and where the result goes."""
-    parser.add_argument("--bank", type=Path, required=True, metavar=BANK, help="folder of prompts")
+    parser.add_argument("--bank", type=Path, required=True, metavar=cli.BANK, help="folder of prompts")
     parser.add_argument("--output", type=Path, metavar="DIR", help="store the result here, for --prompt")
     parser.add_argument("--only", nargs="+", metavar="DOMAIN", help="use only these prompts of the bank")
     parser.add_argument(
@@ -105,47 +56,32 @@ def bank_options(parser: Parser) -> None:
         metavar="DOMAIN",
         help="use all but these (the target itself is never used)",
     )
-    data_options(parser)
-    template_options(parser)
+    cli.data_options(parser)
+    cli.template_options(parser)
 
 
-def transfer(options: Options) -> None:
+def run_transfer(options: cli.Options) -> None:
     """Combine a bank's prompts for a target."""
     from foreword.prompts.routes import plain_weight
     from foreword.prompts.store import load_bank
     from foreword.transferring.config import AdaptConfig, FitConfig, TransferConfig
     from foreword.transferring.transfer import transfer as run
 
-    config = TransferConfig(
-        options.method,
-        options.similarity,
-        options.top_k,
-        options.temperature,
-        options.sample,
-        pseudo=options.pseudo_queries,
-        fit=FitConfig(precision=options.precision, seed=options.seed),
-        adapt=AdaptConfig(
-            pseudo=options.pseudo_queries,
-            steps=options.adapt_steps,
-            share=options.share,
-            precision=options.precision,
-            seed=options.seed,
-        ),
-        reach=options.reach,
-    )
+    same = {"precision": options.precision, "seed": options.seed or 0}
+    adapt = AdaptConfig(**cli.given(options, AdaptConfig) | same)
+    config = TransferConfig(**cli.given(options, TransferConfig), fit=FitConfig(**same), adapt=adapt)
     if options.distil and options.output is None:
         raise ForewordError("--distil makes a prompt; say with --output where to put it")
     if options.dry_run:
-        print_json({"target": options.collection, "bank": str(options.bank), "transfer": asdict(config)})
+        cli.print_json({"target": options.collection, "bank": str(options.bank), "transfer": asdict(config)})
         return
-    target = load_collection(options, options.collection)
-    encoder = load_encoder(options)
+    target = cli.load_collection(options, options.collection)
+    encoder = cli.load_encoder(options)
     bank = load_bank(options.bank, encoder)
     used = usable(options, bank, target.id)
     sources: dict[str, Collection] = {}
-    if options.method in ("similarity", "average"):
-        sources = _sources(options, list(used), target)
-        features = _features(options, [target, *sources.values()], list(sources))
+    if config.method in ("similarity", "average"):
+        sources, features = _compared(options, list(used), target, config.sample)
     elif config.checks_reach:
         features = reach_features(options, encoder, used)
     else:
@@ -156,8 +92,7 @@ def transfer(options: Options) -> None:
         _distil(options, encoder, target, result, used)
     elif options.output is not None:
         store_transfer(options.output, result, used, encoder)
-    if options.json:
-        print_json(result.as_dict())
+    if cli.printed_json(options, result.as_dict()):
         return
     print(f"{result.target}: {result.advice} ({result.reason})")
     if result.weights and result.prompt is None:
@@ -165,12 +100,12 @@ def transfer(options: Options) -> None:
         each = {name: weight if isinstance(weight, list) else [weight] for name, weight in plain.items()}
         order = sorted(each, key=lambda name: -sum(each[name]))
         rows = [(name, " ".join(f"{weight:.3f}" for weight in each[name])) for name in order]
-        print_table("", ("source", "weight"), rows)
+        cli.print_table("", ("source", "weight"), rows)
     if options.output is not None:
         print(f"stored: use it with --prompt {options.output}")
 
 
-def usable(options: Options, bank: Mapping[str, StoredPrompt], target: str) -> dict[str, StoredPrompt]:
+def usable(options: cli.Options, bank: Mapping[str, StoredPrompt], target: str) -> dict[str, StoredPrompt]:
     """The prompts of a bank that --only and --exclude leave, without those that have seen the target."""
     from foreword.transferring.transfer import has_seen
 
@@ -179,7 +114,7 @@ def usable(options: Options, bank: Mapping[str, StoredPrompt], target: str) -> d
         raise ForewordError(f"{options.bank} holds no prompt for {', '.join(unknown)}; it holds: {', '.join(bank)}")
     seen = [name for name, stored in bank.items() if has_seen(stored, target)]
     if seen:
-        say(f"left out, since trained on {target} itself: {', '.join(seen)}")
+        cli.say(f"left out, since trained on {target} itself: {', '.join(seen)}")
     return {
         name: stored
         for name, stored in bank.items()
@@ -187,18 +122,30 @@ def usable(options: Options, bank: Mapping[str, StoredPrompt], target: str) -> d
     }
 
 
-def _sources(options: Options, names: Sequence[str], target: Collection) -> dict[str, Collection]:
-    """The sources' collections; those that cannot be loaded are warned of."""
+def _compared(
+    options: cli.Options, names: Sequence[str], target: Collection, sample: int
+) -> tuple[dict[str, Collection], dict[str, Any]]:
+    """The sources' collections, and with --features all documents' embeddings by it."""
     sources: dict[str, Collection] = {}
     for name in names:
         try:
-            sources[name] = load_collection(options, name, exclude=[target])
+            sources[name] = cli.load_collection(options, name, exclude=[target])
         except ForewordError as error:  # a multitask prompt is no collection, and files may not be here
             warnings.warn(f"{name}: left out, since its documents cannot be compared: {error}", stacklevel=2)
-    return sources
+    if options.features is None or not sources:
+        return sources, {}
+    from foreword.prompts.loading import load_encoder as load
+    from foreword.transferring.reach import document_features
+
+    encoder = load(options.features, device=options.device)
+    how: dict[str, Any] = {"limit": sample, "precision": options.precision, "quiet": options.json}
+    every = {target.id: target, **sources}
+    return sources, {key: document_features(encoder, collection, **how) for key, collection in every.items()}
 
 
-def reach_features(options: Options, encoder: SentenceTransformer, used: Mapping[str, StoredPrompt]) -> dict[str, Any]:
+def reach_features(
+    options: cli.Options, encoder: SentenceTransformer, used: Mapping[str, StoredPrompt]
+) -> dict[str, Any]:
     """Document features of all domains behind a bank's prompts, kept in its folder; what is missing is warned of."""
     from foreword.transferring.config import FeatureSettings
     from foreword.transferring.reach import bank_features, source_domains
@@ -208,7 +155,7 @@ def reach_features(options: Options, encoder: SentenceTransformer, used: Mapping
         options.bank,
         encoder,
         source_domains(used),
-        lambda name: load_collection(options, name),
+        lambda name: cli.load_collection(options, name),
         FeatureSettings(**written),
         precision=options.precision,
         quiet=options.json,
@@ -218,21 +165,8 @@ def reach_features(options: Options, encoder: SentenceTransformer, used: Mapping
     return dict(found.features)
 
 
-def _features(options: Options, collections: list[Collection], names: list[str]) -> dict[str, Any]:
-    """Embeddings of the target's and the sources' documents by --features; none without it."""
-    if options.features is None or not names:
-        return {}
-    from foreword.prompts.loading import load_encoder as load
-    from foreword.transferring.reach import document_features
-
-    encoder = load(options.features, device=options.device)
-    how: dict[str, Any] = {"limit": options.sample, "precision": options.precision, "quiet": options.json}
-    keys = [collections[0].id, *names]
-    return {key: document_features(encoder, c, **how) for key, c in zip(keys, collections, strict=True)}
-
-
 def _distil(
-    options: Options,
+    options: cli.Options,
     encoder: SentenceTransformer,
     target: Collection,
     result: Transfer,
@@ -249,7 +183,7 @@ def _distil(
         result.route,
         options.output,
         sources={name: stored for name, stored in used.items() if name in needed},
-        config=DistilConfig(precision=options.precision, seed=options.seed),
+        config=DistilConfig(precision=options.precision, seed=options.seed or 0),
         record={"transfer": _record(result)},
         quiet=options.json,
     )
@@ -280,11 +214,13 @@ def store_transfer(
 # `foreword advise`.
 
 
-def advise_options(parser: Parser) -> None:
+def advise_options(parser: cli.Parser) -> None:
     """The texts, the bank, and how much is looked at."""
+    from foreword.transferring.config import AdviceConfig
+
     parser.add_argument(
         "collection",
-        metavar=COLLECTION,
+        metavar=cli.COLLECTION,
         help="a folder of .txt or .md files or in BEIR's layout, or any collection, e.g. pydoc/torch",
     )
     bank_options(parser)
@@ -293,42 +229,31 @@ def advise_options(parser: Parser) -> None:
         choices=["dev", "train", "none"],
         help="split (qrels/SPLIT.tsv) that candidates are compared on; never test (default: dev, else train)",
     )
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        metavar="N",
-        help="look at less where more time would be needed, the sources' features not counted",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the samples (default: %(default)s)")
-    dry_run_option(parser)
-    encoder_options(parser, prompt=False, precision="auto")
+    cli.settings_options(parser, AdviceConfig, ("seconds", "seed"))
+    cli.dry_run_option(parser)
+    cli.encoder_options(parser, prompt=False, precision="auto")
 
 
-def advise(options: Options) -> None:
+def run_advise(options: cli.Options) -> None:
     """Say what is best for a user's own texts."""
     from foreword.prompts.store import load_bank
     from foreword.transferring.advise import advise as run
     from foreword.transferring.config import AdviceConfig, FitConfig
 
-    config = AdviceConfig(
-        labels=options.labels,
-        seconds=options.seconds,
-        seed=options.seed,
-        fit=FitConfig(precision=options.precision, seed=options.seed),
-    )
+    fit = FitConfig(precision=options.precision, seed=options.seed or 0)
+    config = AdviceConfig(**cli.given(options, AdviceConfig), fit=fit)
     if options.dry_run:
-        print_json({"target": options.collection, "bank": str(options.bank), "advice": config.as_dict()})
+        cli.print_json({"target": options.collection, "bank": str(options.bank), "advice": config.as_dict()})
         return
-    target = load_collection(options, options.collection)
-    encoder = load_encoder(options)
+    target = cli.load_collection(options, options.collection)
+    encoder = cli.load_encoder(options)
     used = usable(options, load_bank(options.bank, encoder), target.id)
     features = reach_features(options, encoder, used)
     found = run(encoder, target, used, config, features=features, quiet=options.json)
     if options.output is not None:
         store_transfer(options.output, found.transfer, used, encoder)
     command = next_command(options, found, used)
-    if options.json:
-        print_json({**found.as_dict(), "command": command})
+    if cli.printed_json(options, {**found.as_dict(), "command": command}):
         return
     show(found)
     print(f"next: {command}")
@@ -339,12 +264,19 @@ def advise(options: Options) -> None:
 # -- the next command ----------------------------------------------------------------------------------------------
 
 
-def next_command(options: Options, found: Advice, used: Mapping[str, StoredPrompt]) -> str:
+def next_command(options: cli.Options, found: Advice, used: Mapping[str, StoredPrompt]) -> str:
     """What to type next, quoted for a shell."""
+    from foreword.transferring.transfer import several_domains
+
+    # A mixture is yet to be made, and so is a prompt of several domains that adapts to the target.
+    unmade = found.transfer.method == "fitted" or several_domains(used) in found.transfer.weights
     if found.advice == "train":
         words = ["train", found.target, *_start(found, used), "--output", _place("prompts", found.target)]
-    elif found.advice == "transfer" and options.output is None and _still_made(found, used):
-        words = ["transfer", found.target, "--bank", str(options.bank), *_advise_sources(options)]
+    elif found.advice == "transfer" and options.output is None and unmade:
+        words = ["transfer", found.target, "--bank", str(options.bank)]
+        words += ["--only", *options.only] if options.only else []
+        words += ["--exclude", *options.exclude] if options.exclude else []
+        words += ["--seed", str(options.seed)] if options.seed else []
         words += ["--output", _place("transferred", found.target)]
     else:
         words = ["search", found.target, "your question"]
@@ -353,20 +285,6 @@ def next_command(options: Options, found: Advice, used: Mapping[str, StoredPromp
             prompt = next((used[name].path for name in found.transfer.weights), None)
         words += ["--prompt", str(prompt)] if found.advice == "transfer" else []
     return shlex.join(["foreword", *words, *_same(options, words[0])])
-
-
-def _still_made(found: Advice, used: Mapping[str, StoredPrompt]) -> bool:
-    """Whether the transfer is yet to be made: a mixture, or a prompt of several domains that adapts to the target."""
-    from foreword.transferring.transfer import several_domains
-
-    return found.transfer.method == "fitted" or several_domains(used) in found.transfer.weights
-
-
-def _advise_sources(options: Options) -> list[str]:
-    """The options by which `foreword transfer` fits the same mixture."""
-    chosen = ["--only", *options.only] if options.only else []
-    chosen += ["--exclude", *options.exclude] if options.exclude else []
-    return [*chosen, *(["--seed", str(options.seed)] if options.seed else [])]
 
 
 def _start(found: Advice, used: Mapping[str, StoredPrompt]) -> list[str]:
@@ -387,15 +305,14 @@ def _place(folder: str, target: str) -> str:
     return f"{folder}/{folder_name(name) or 'here'}"
 
 
-def _same(options: Options, command: str) -> list[str]:
+def _same(options: cli.Options, command: str) -> list[str]:
     """The options that the next command needs too, to speak of the same texts and the same encoder."""
     names = ["data", "backbone", "revision", "pooling"]
     names += [] if command == "search" else ["document_template", "query_template", "precision"]
     usual = {"backbone": DEFAULT_BACKBONE, "precision": "auto"}
-    given = [(name, getattr(options, name)) for name in names]
     words = [
         word
-        for name, value in given
+        for name, value in ((name, getattr(options, name)) for name in names)
         if value is not None and value != usual.get(name)
         for word in (f"--{name.replace('_', '-')}", str(value))
     ]
@@ -415,41 +332,18 @@ def show(found: Advice) -> None:
     if found.found is not None:
         for name, gain in found.found.expected.items():
             if gain is not None:
-                print(f"expected gain in nDCG@10 of {_NOUNS[name]}: {gain.said()}")
+                print(f"expected gain in nDCG@10 of {'training' if name == 'train' else name}: {gain.said()}")
     print(f"reason: {found.reason}")
     print(f"would change it: {found.changes}")
     if found.candidates:
         split = found.found.split if found.found is not None else None
         columns = ["candidate", "pseudo-queries", "gain", *([] if split is None else [f"labels ({split})", "gain"])]
-        lines = [(one.name, *_cells(one))[: len(columns)] for one in found.candidates]
-        print_table("", columns, lines)
+        rows = []
+        for one in found.candidates:
+            rows.append([one.name])
+            for value, gain in ((one.pseudo, one.pseudo_gain), (one.labels, one.labels_gain)):
+                rows[-1].append("" if value is None else f"{value:.3f}")
+                rows[-1].append("" if gain is None else f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})")
+        cli.print_table("", columns, [row[: len(columns)] for row in rows])
     for note in found.notes:
         print(f"note: {note}")
-
-
-_NOUNS = {"transfer": "transfer", "train": "training"}
-
-
-def _cells(one: Compared) -> tuple[str, str, str, str]:
-    """A candidate's four cells; empty where it was not measured."""
-    cells = []
-    for value, gain in ((one.pseudo, one.pseudo_gain), (one.labels, one.labels_gain)):
-        cells.append("" if value is None else f"{value:.3f}")
-        cells.append("" if gain is None else f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})")
-    return cells[0], cells[1], cells[2], cells[3]
-
-
-COMMANDS = {
-    "transfer": Command(
-        transfer,
-        transfer_options,
-        "foreword transfer pydoc/torch --bank prompts --output transferred/pydoc-torch",
-        shown="output method only exclude distil reach pseudo-queries seed backbone data dry-run",
-    ),
-    "advise": Command(
-        advise,
-        advise_options,
-        "foreword advise my-texts --bank bank",
-        shown="output labels only exclude seconds seed backbone data dry-run",
-    ),
-}

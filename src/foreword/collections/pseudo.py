@@ -18,10 +18,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 from foreword.collections.collection import Document, TrainingPair, contains, normalise
 from foreword.errors import ForewordError, UnknownNameError
+from foreword.settings import PseudoQueries
 
 # A short query from a document's most telling phrases: the keywords that a hurried user would type.
 #
@@ -269,7 +270,6 @@ def _ends_sentence(text: str, match: re.Match[str], cased: bool) -> bool:
     return not (cased and following.islower())
 
 
-PseudoQueries = Literal["auto", "title", "first-sentence", "span", "key-phrases", "mixed"]
 METHODS = get_args(PseudoQueries)
 
 MIXED = ("auto", "span", "key-phrases")

@@ -27,6 +27,7 @@ from foreword.collections.collection import (
 )
 from foreword.errors import DataError, ForewordError
 from foreword.files import atomic_write
+from foreword.settings import DOCUMENT, QUERY
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,6 @@ class ExcludingCollection(View):
 
 
 # What of a document or a query is embedded, when it is not the usual `<title> <text>` and `<text>`.
-
-
-DOCUMENT = "{title} {text}"
-QUERY = "{text}"
 
 
 class Templated(View):

@@ -7,10 +7,20 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
 
-from foreword.collections.pseudo import PseudoQueries
-from foreword.collections.views import DOCUMENT
 from foreword.prompts.spec import StoredType
-from foreword.settings import Count, Natural, NotNegative, Positive, Precision, Settings, Share, Side, Tokens
+from foreword.settings import (
+    DOCUMENT,
+    Count,
+    Natural,
+    NotNegative,
+    Positive,
+    Precision,
+    PseudoQueries,
+    Settings,
+    Share,
+    Side,
+    Tokens,
+)
 from foreword.training.config import TrainingConfig
 
 Combination = Literal["auto", "adapted", "fitted", "uniform", "similarity", "best-single", "average"]
