@@ -222,19 +222,16 @@ def _typed(name: str, value: Any, where: str, *, text: bool = False) -> Any:
     """A value as the field's type, which is then checked with the others; `text`: it comes from the environment."""
     if name not in hints(ServeConfig):
         raise UnknownNameError(f"{where}: no setting {name!r}; there are: {', '.join(sorted(hints(ServeConfig)))}")
-
-    def expected(what: str) -> ForewordError:
-        return ForewordError(f"{where}{'' if text else f': {name}'} is {value!r}; expected {what}")
-
+    place = where if text else f"{where}: {name}"
     kind = number_or_text(hints(ServeConfig)[name])
     if name == "use":
         if not isinstance(value, dict) or not all(isinstance(entry, str) for entry in value.values()):
-            raise expected("a table of collection = prompt")
+            raise ForewordError(f"{place} is {value!r}; expected a table of collection = prompt")
         return value
     if get_origin(kind) is tuple:
         entries = value.split() if text else value
         if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-            raise expected("a list of texts")
+            raise ForewordError(f"{place} is {value!r}; expected a list of texts")
         return tuple(map(get_args(kind)[0], entries))
     if text and kind is bool and value in ("true", "false"):
         return value == "true"
@@ -242,10 +239,10 @@ def _typed(name: str, value: Any, where: str, *, text: bool = False) -> Any:
         try:
             return kind(value)
         except ValueError:
-            raise expected("a number") from None
+            raise ForewordError(f"{place} is {value!r}; expected a number") from None
     accepted = {int: (int,), float: (float, int), bool: (bool,)}.get(kind, (str,))
     if type(value) not in accepted:
-        raise expected(accepted[0].__name__)
+        raise ForewordError(f"{place} is {value!r}; expected {accepted[0].__name__}")
     return Path(value) if kind is Path else value
 
 
