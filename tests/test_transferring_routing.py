@@ -11,8 +11,8 @@ from sentence_transformers import SentenceTransformer
 from tiny import random_prompt, toy_collection
 
 from foreword.collections.collection import MemoryCollection
-from foreword.errors import DataError, ForewordError, PromptError
-from foreword.lab.routing import PilotLibrary, build_pilots, document_route, encode_by_experts, route_queries
+from foreword.errors import DataError, ForewordError
+from foreword.lab.routing import PilotLibrary, build_pilots, route_queries
 from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec, Sides
@@ -47,10 +47,7 @@ def test_routes_by_hand() -> None:
     queries = np.array([[2.0, 0.0], [0.0, 5.0], [-1.0, 0.0]])
     # a: 1 and -.6, b: .6; a: 0 and .8, b: .8; a: -1 and .6, b: -.6.
     assert route_queries(pilots, queries) == ["b", "b", "a"]
-    assert route_queries(pilots, queries, "max") == ["a", "a", "a"]  # the second is a tie
     assert route_queries(pilots, queries[:0]) == []
-    with pytest.raises(ForewordError, match="expected one of mean, max"):
-        route_queries(pilots, queries, "min")  # type: ignore[arg-type]
     with pytest.raises(ForewordError, match="for pilots of 2 numbers"):
         route_queries(pilots, np.ones((2, 3)))
 
@@ -62,32 +59,23 @@ def test_a_library_has_one_of_each_for_every_pilot() -> None:
         PilotLibrary(np.zeros((0, 2), np.float32), (), (), ())
 
 
-def test_queries_are_encoded_by_their_experts(encoder: SentenceTransformer) -> None:
-    for bank in (experts(encoder), over_one_document_part(encoder)):
-        for name, source in bank.items():
-            transformer_of(encoder).add(name, source.prompt)
-        chosen = ["a", "base", "b", "b", "a"]
-        got = encode_by_experts(encoder, TEXTS, chosen, quiet=True)
-        for row, (text, name) in enumerate(zip(TEXTS, chosen, strict=True)):
-            alone = encode(encoder, [text], "query", route=None if name == "base" else name, quiet=True)
-            np.testing.assert_allclose(got[row], alone[0], atol=1e-5)
-    with pytest.raises(PromptError, match="no prompt for domain 'z'"):
-        encode_by_experts(encoder, TEXTS[:1], ["z"], quiet=True)
-    with pytest.raises(PromptError, match="1 domains for 5 texts"):
-        encode_by_experts(encoder, TEXTS, ["a"], quiet=True)
+def embedded(encoder: SentenceTransformer, *collections: MemoryCollection, route: Any = None) -> dict[str, Any]:
+    names = ("toy", "two")
+    vectors = [embed_documents(encoder, one, route=route, quiet=True) for one in collections]
+    return dict(zip(names, vectors, strict=False))
 
 
 # -- pilots --------------------------------------------------------------------------------------------------------
 
 
 def test_a_single_expert_gets_every_query(encoder: SentenceTransformer, toy: MemoryCollection) -> None:
-    pilots = build_pilots(encoder, experts(encoder, "a"), {"toy": toy}, quiet=True)
+    pilots = build_pilots(encoder, experts(encoder, "a"), {"toy": toy}, embedded(encoder, toy), quiet=True)
     assert (pilots.experts, pilots.sources, pilots.counts) == (("a",), ("toy",), (32,))
     base = encode(encoder, TEXTS, "query", route=None, quiet=True)
     chosen = route_queries(pilots, base)
     assert chosen == ["a"] * len(TEXTS)
     np.testing.assert_allclose(
-        encode_by_experts(encoder, TEXTS, chosen, quiet=True),
+        encode(encoder, TEXTS, "query", domains=chosen, quiet=True),
         encode(encoder, TEXTS, "query", route="a", quiet=True),
         atol=1e-6,
     )
@@ -105,7 +93,7 @@ def by_hand(encoder: SentenceTransformer, toy: MemoryCollection, names: list[str
     for query in toy.queries("train"):
         found = []
         for name in names:
-            (vector,) = encode(encoder, [query.text], "query", route=None if name == "base" else name, quiet=True)
+            (vector,) = encode(encoder, [query.text], "query", route=name, quiet=True)
             (wanted,) = toy.qrels("train")[query.query_id]
             scores = {doc.doc_id: float(row @ vector) for doc, row in zip(toy.corpus, documents, strict=True)}
             own = scores.pop(wanted)
@@ -120,13 +108,11 @@ def test_queries_are_grouped_by_the_expert_that_is_best_on_them(
     encoder: SentenceTransformer, toy: MemoryCollection, shared: bool
 ) -> None:
     bank = over_one_document_part(encoder) if shared else experts(encoder)
-    route = document_route(bank)
-    assert route == ("a" if shared else None)
+    route = "a" if shared else None
     for name, source in bank.items():
         transformer_of(encoder).add(name, source.prompt)
-    vectors = {"toy": embed_documents(encoder, toy, route=route, quiet=True)}
-    pilots = build_pilots(encoder, bank, {"toy": toy}, base=True, documents=vectors, quiet=True)
-    chosen = by_hand(encoder, toy, ["a", "b", "base"], route)
+    pilots = build_pilots(encoder, bank, {"toy": toy}, embedded(encoder, toy, route=route), quiet=True)
+    chosen = by_hand(encoder, toy, ["a", "b"], route)
     counts = {name: chosen.count(name) for name in sorted(set(chosen))}
     assert len(counts) > 1  # else it would show nothing
     assert dict(zip(pilots.experts, pilots.counts, strict=True)) == counts
@@ -141,9 +127,10 @@ def test_pilots_of_several_domains_depend_on_no_order(encoder: SentenceTransform
     bank, other = experts(encoder), toy_collection("toy/two")
     turned = replace(toy, query_texts={s: q[::-1] for s, q in toy.query_texts.items()})
     backwards = replace(turned, judgements={s: dict(list(j.items())[::-1]) for s, j in toy.judgements.items()})
-    one = build_pilots(encoder, bank, {"toy": toy, "two": other}, limit=20, quiet=True)
+    vectors = embedded(encoder, toy, other)
+    one = build_pilots(encoder, bank, {"toy": toy, "two": other}, vectors, limit=20, quiet=True)
     again = build_pilots(
-        encoder, dict(list(bank.items())[::-1]), {"two": other, "toy": backwards}, limit=20, quiet=True
+        encoder, dict(list(bank.items())[::-1]), {"two": other, "toy": backwards}, vectors, limit=20, quiet=True
     )
     assert (one.experts, one.sources, one.counts) == (again.experts, again.sources, again.counts)
     np.testing.assert_allclose(one.pilots, again.pilots, atol=1e-5)
@@ -151,36 +138,17 @@ def test_pilots_of_several_domains_depend_on_no_order(encoder: SentenceTransform
         "toy": 20,
         "two": 20,
     }
-    drawn = build_pilots(encoder, bank, {"toy": toy, "two": other}, limit=20, seed=1, quiet=True)
+    drawn = build_pilots(encoder, bank, {"toy": toy, "two": other}, vectors, limit=20, seed=1, quiet=True)
     assert drawn.pilots.tolist() != one.pilots.tolist()
-
-
-def test_the_base_model_wins_what_a_broken_expert_loses(encoder: SentenceTransformer, toy: MemoryCollection) -> None:
-    prompt = random_prompt(encoder, PromptSpec("gated", 3, sides="query"))
-    tensors = prompt.tensors()
-    tensors["query.gate"].fill_(1e4)  # every query comes out alike
-    bank = {"broken": StoredPrompt(Prompt(prompt.spec, tensors), {"domain": "broken"})}
-    pilots = build_pilots(encoder, bank, {"toy": toy}, base=True, quiet=True)
-    assert dict(zip(pilots.experts, pilots.counts, strict=True)).get("base", 0) > 16
 
 
 def test_what_cannot_be_routed(encoder: SentenceTransformer, toy: MemoryCollection) -> None:
     bank = experts(encoder)
-    with pytest.raises(PromptError, match="encode documents differently"):
-        document_route(experts(encoder, sides="untied"))
-    with pytest.raises(PromptError, match="encode documents differently"):
-        document_route(experts(encoder, sides="shared"))
-    with pytest.raises(PromptError, match="have 2 structures"):
-        document_route({**bank, "c": experts(encoder, "c", "untied")["c"]})
-    with pytest.raises(PromptError, match="have 0 structures"):
-        document_route({})
-    with pytest.raises(PromptError, match="the base model's name here"):
-        build_pilots(encoder, {"base": bank["a"]}, {"toy": toy}, quiet=True)
     with pytest.raises(ForewordError, match="0 source domains"):
-        build_pilots(encoder, bank, {}, quiet=True)
+        build_pilots(encoder, bank, {}, {}, quiet=True)
     short = {"toy": DocumentVectors(["d0"], np.ones((1, 32), np.float32))}
     with pytest.raises(DataError, match="relevant documents have no vector, such as"):
-        build_pilots(encoder, bank, {"toy": toy}, documents=short, quiet=True)
+        build_pilots(encoder, bank, {"toy": toy}, short, quiet=True)
     empty = replace(toy, query_texts={"train": ()}, judgements={"train": {}})
     with pytest.raises(DataError, match="no training queries"):
-        build_pilots(encoder, bank, {"toy": empty}, quiet=True)
+        build_pilots(encoder, bank, {"toy": empty}, short, quiet=True)

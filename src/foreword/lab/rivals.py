@@ -21,7 +21,7 @@ from foreword.collections.pseudo import frequencies_for, pseudo_pairs
 from foreword.collections.views import Unlabelled
 from foreword.errors import ForewordError, PromptError
 from foreword.lab.experiment import seconds_of
-from foreword.lab.routing import PilotLibrary, build_pilots, encode_by_experts, route_queries, spot_weights
+from foreword.lab.routing import PilotLibrary, build_pilots, route_queries, spot_weights
 from foreword.lab.stage import Findings, Stage, drawn
 from foreword.prompts.encoder import encode
 from foreword.prompts.prompt import Prompt
@@ -256,7 +256,7 @@ class _Rivals:
         texts = [query.text for query in queries]
         asked = encode(stage.encoder, texts, "query", route=None, **how)  # type: ignore[arg-type]
         experts = route_queries(library, asked)
-        vectors = encode_by_experts(stage.encoder, texts, experts, **how)
+        vectors = encode(stage.encoder, texts, "query", domains=experts, **how)  # type: ignore[arg-type]
         documents = stage.documents(self.target, None, "base")
         run = exact_search(
             vectors, [q.query_id for q in queries], documents.vectors, 100, document_ids=documents.doc_ids
@@ -271,9 +271,9 @@ def pilots(stage: Stage, bank: Mapping[str, StoredPrompt], seed: int) -> tuple[P
     """RouterRetriever's pilot embeddings of a bank, and the seconds that they took."""
     began = time.perf_counter()
     library = build_pilots(
-        stage.encoder, bank, {name: stage.source(name) for name in bank}, seed=seed, limit=PILOT_QUERIES,
-        precision=stage.precision, documents={name: stage.documents(name, None, "base") for name in bank},
-        query_length=stage.plan.query_length, document_length=stage.plan.document_length, quiet=True,
+        stage.encoder, bank, {name: stage.source(name) for name in bank},
+        {name: stage.documents(name, None, "base") for name in bank}, limit=PILOT_QUERIES, seed=seed,
+        precision=stage.precision, query_length=stage.plan.query_length, quiet=True,
     )  # fmt: skip
     return library, time.perf_counter() - began
 

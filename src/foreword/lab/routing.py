@@ -8,9 +8,9 @@ Likeness of prompts is SPoT's (Vu et al. 2022, 2110.07904).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
@@ -21,19 +21,13 @@ from foreword.errors import DataError, ForewordError, PromptError
 from foreword.evaluation.measures import evaluate_run
 from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.prompt import Prompt
-from foreword.prompts.routes import OneRoute
 from foreword.prompts.store import StoredPrompt
 from foreword.retrieval.search import exact_search
 from foreword.settings import Precision, Side
 from foreword.training.vectors import DocumentVectors
 from foreword.transferring.config import Similarity
 from foreword.transferring.reach import Array, similarity, softmax_weights, unit_rows
-from foreword.transferring.transfer import shared_document_source
 
-BASE_EXPERT = "base"
-"""The expert that is the base model itself."""
-
-Rule = Literal["mean", "max"]
 MEASURE = "nDCG@10"
 
 
@@ -43,7 +37,7 @@ class PilotLibrary:
 
     Attributes:
         pilots: (P, d'), of unit length: centroids of base embeddings of queries.
-        experts: the expert that each pilot stands for, a source's name or `base`.
+        experts: the expert that each pilot stands for, a source's name.
         sources: the domain that each pilot's queries come from.
         counts: the queries behind each pilot.
     """
@@ -62,39 +56,16 @@ class PilotLibrary:
             )
 
 
-def document_route(bank: Mapping[str, StoredPrompt]) -> OneRoute:
-    """What encodes documents whatever expert encodes the query: the base model (None), or one source for all.
-
-    Raises:
-        PromptError: an empty bank, prompts of different structures, or experts that each encode documents their own
-            way, so that each would need an index of its own.
-    """
-    specs = {stored.prompt.spec for stored in bank.values()}
-    if len(specs) != 1:
-        raise PromptError(f"the bank's prompts have {len(specs)} structures; routing needs one for all, and a prompt")
-    if next(iter(specs)).sides == "query":
-        return None
-    shared = shared_document_source(bank)
-    if shared is None:
-        raise PromptError(
-            "the experts encode documents differently, so no one index serves all; route over prompts of the query "
-            "side, or trained over one prompt's documents (--document-side start)"
-        )
-    return shared
-
-
 def build_pilots(
     encoder: SentenceTransformer,
     bank: Mapping[str, StoredPrompt],
     sources: Mapping[str, Collection],
+    documents: Mapping[str, DocumentVectors],
     *,
-    base: bool = False,
-    documents: Mapping[str, DocumentVectors] | None = None,
     limit: int = 500,
     seed: int = 0,
     precision: Precision = "float32",
     query_length: int | None = 64,
-    document_length: int | None = 128,
     quiet: bool = False,
 ) -> PilotLibrary:
     """A pilot for every source domain and every expert that is best on some of its training queries.
@@ -105,56 +76,38 @@ def build_pilots(
 
     Args:
         encoder: from `load_encoder`; the bank's prompts are added to it under their names.
-        bank: the experts.
+        bank: the experts, which encode documents alike.
         sources: domains with a train split, the target not among them; a multitask expert needs none of its own.
-        base: the base model is an expert too, under the name `base`.
-        documents: domain -> its corpus embedded by `document_route(bank)`, in which its queries then search; those
-            of other domains search among the relevant documents of the queries drawn, which this embeds.
+        documents: domain -> its corpus embedded as the experts do, in which its queries search.
         limit: training queries of a domain that are looked at, at most.
         seed: of their choice.
         precision: of the forward passes.
         query_length: tokens a query is cut to.
-        document_length: tokens a document is cut to.
         quiet: no progress bars.
 
     Raises:
-        PromptError: see `document_route`; or `base` is also a source's name.
         DataError: a domain without training queries, or whose vectors lack a relevant document or are another model's.
         ForewordError: no sources, or `limit` below 1.
     """
     if not sources or limit < 1:
         raise ForewordError(f"{len(sources)} source domains, limit {limit}; expected at least 1 of each")
-    if BASE_EXPERT in bank:
-        raise PromptError(f"a source is called {BASE_EXPERT!r}, which is the base model's name here; rename it")
-    route = document_route(bank)
     for name, stored in bank.items():
         transformer_of(encoder).add(name, stored.prompt)
-    experts = sorted([*bank, BASE_EXPERT] if base else bank)
-    how: dict[str, Any] = {"precision": precision, "quiet": quiet}
+    how: dict[str, Any] = {"precision": precision, "max_length": query_length, "quiet": quiet}
     made: list[tuple[Array, str, str, int]] = []
     for source, collection in sorted(sources.items()):
         asked, relevant = _drawn(collection, limit, seed)
-        vectors = (documents or {}).get(source)
-        if vectors is None:
-            found = {doc_id: text for answers in relevant.values() for doc_id, text in answers.items()}
-            texts = list(found.values())
-            embedded = encode(encoder, texts, "document", route=route, max_length=document_length, **how)
-            vectors = DocumentVectors(list(found), embedded)
-        vectors = vectors.checked(encoder)
+        vectors = documents[source].checked(encoder)
         missing = sorted({doc_id for answers in relevant.values() for doc_id in answers}.difference(vectors.doc_ids))
         if missing:
             raise DataError(
                 f"{collection.id}: {len(missing)} relevant documents have no vector, such as {missing[0]!r}; give "
-                "vectors of the corpus that the training pairs are about, or none"
+                "vectors of the corpus that the training pairs are about"
             )
-        by_expert = {
-            name: encode(encoder, asked, "query", route=_route(name), max_length=query_length, **how)
-            for name in {*experts, BASE_EXPERT}
-        }
-        features = unit_rows(by_expert[BASE_EXPERT])
-        by_expert = {name: by_expert[name] for name in experts}
+        by_expert = {name: encode(encoder, asked, "query", route=name, **how) for name in sorted(bank)}
         chosen = _best_experts(by_expert, relevant, vectors, exclude_self=collection.exclude_self)
-        for expert in experts:
+        features = unit_rows(encode(encoder, asked, "query", route=None, **how))
+        for expert in by_expert:
             own = [row for row, name in enumerate(chosen) if name == expert]
             if own:
                 made.append((features[own].mean(axis=0), expert, source, len(own)))
@@ -162,22 +115,19 @@ def build_pilots(
     return PilotLibrary(unit_rows(np.stack(pilots)), names, origins, counts)
 
 
-def route_queries(library: PilotLibrary, query_vectors: np.ndarray[Any, Any], rule: Rule = "mean") -> list[str]:
-    """The expert of each query: the one to whose pilots its base embedding is most similar (cosine).
+def route_queries(library: PilotLibrary, query_vectors: np.ndarray[Any, Any]) -> list[str]:
+    """The expert of each query: the one to whose pilots its base embedding is most similar (mean cosine).
 
     Args:
         library: from `build_pilots`.
         query_vectors: (Q, d') embeddings by the base model: `encode(encoder, texts, "query", route=None)`.
-        rule: over an expert's pilots, the `mean` similarity, as in the paper, or the greatest (`max`).
 
     Returns:
         Q names; of equally similar experts the first by name.
 
     Raises:
-        ForewordError: no such rule, or another width than the pilots'.
+        ForewordError: another width than the pilots'.
     """
-    if rule not in get_args(Rule):
-        raise ForewordError(f"rule is {rule!r}; expected one of {', '.join(get_args(Rule))}")
     if query_vectors.ndim != 2 or query_vectors.shape[1] != library.pilots.shape[1]:
         raise ForewordError(
             f"query vectors of shape {query_vectors.shape} for pilots of {library.pilots.shape[1]} numbers; expected "
@@ -186,29 +136,8 @@ def route_queries(library: PilotLibrary, query_vectors: np.ndarray[Any, Any], ru
     products = unit_rows(query_vectors) @ unit_rows(library.pilots).T  # (Q, P)
     experts = sorted(set(library.experts))
     of_expert = [products[:, [name == expert for name in library.experts]] for expert in experts]
-    scores = np.stack([own.mean(axis=1) if rule == "mean" else own.max(axis=1) for own in of_expert])
+    scores = np.stack([own.mean(axis=1) for own in of_expert])
     return [experts[place] for place in scores.argmax(axis=0)]
-
-
-def encode_by_experts(
-    encoder: SentenceTransformer, texts: Sequence[str], experts: Sequence[str], **how: Any
-) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Embeddings of queries, (Q, d'), each by the expert chosen for it.
-
-    Args:
-        encoder: carrying the experts under their names.
-        texts: the queries.
-        experts: a name for each, as `route_queries` gives; `base`: the base model.
-        how: further arguments of `foreword.prompts.encoder.encode`.
-
-    Raises:
-        PromptError: an expert that the encoder does not carry, or another number of experts than of texts.
-    """
-    return encode(encoder, texts, "query", domains=list(map(_route, experts)), **how)
-
-
-def _route(expert: str) -> str | None:
-    return None if expert == BASE_EXPERT else expert
 
 
 def _drawn(collection: Collection, limit: int, seed: int) -> tuple[list[str], dict[str, dict[str, str]]]:
