@@ -7,7 +7,6 @@ the sentence itself. Every query has exactly one relevant document. What was lef
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -15,6 +14,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,7 @@ from foreword.collections.pydoc.names import is_public, source_docs
 from foreword.collections.pydoc.source import STDLIB, Installed, RawDoc, is_installed, locate
 from foreword.collections.views import Texts, distinct, without
 from foreword.errors import DataError, UnknownNameError
-from foreword.files import atomic_write
-
-# All docstrings of a package, by reading its source or importing it elsewhere, kept on disk between runs.
-
+from foreword.files import json_digest, kept_json, read_json, sha256_file, write_json
 
 METHODS = ("auto", "source", "import", "both")
 FEW = 20
@@ -66,7 +63,7 @@ def extract(installed: Installed, method: str = "auto", *, cache: Path | None, t
     """The public docstrings of an installed package.
 
     Args:
-        installed: the package, as `pydoc_walk.locate` found it.
+        installed: the package, as `locate` found it.
         method: `source` executes nothing; `import` runs the package in a child process and asks the living
             objects; `both` does the one and then the other for what the source lacks; `auto` reads the
             source and imports as well only a package that is mostly compiled, or of the standard library
@@ -81,39 +78,33 @@ def extract(installed: Installed, method: str = "auto", *, cache: Path | None, t
     if method not in METHODS:
         raise UnknownNameError(f"unknown method {method!r} for pydoc; known: {', '.join(METHODS)}")
     version = version_of(installed.name)
-    path = None if cache is None else cache / f"{installed.name}-{_key(installed, method, version)}.jsonl"
-    if path is not None:
-        kept = _read_cache(path, installed.name, version)
-        if kept is not None:
-            return kept
-    extraction = _extract(installed, method, version, timeout)
-    if path is not None:
-        _write_cache(path, extraction)
-    return extraction
-
-
-def _extract(installed: Installed, method: str, version: str, timeout: float) -> Extraction:
+    path = None if cache is None else cache / f"{installed.name}-{_key(installed, method, version)}.json"
+    if path is not None and (kept := kept_json(path)) is not None:
+        return Extraction(installed.name, version, tuple(RawDoc(**doc) for doc in kept["docs"]), **kept["about"])
     docs: list[RawDoc] = []
     counts: dict[str, int] = {}
     used = []
     if method != "import" and installed.files:
         docs, counts = source_docs(installed)
         used.append("source")
-    modules = _to_import(installed, method, len(docs), counts.get("compiled", 0))
-    if modules := [name for name in modules if is_public(name)]:
+    if modules := [name for name in _to_import(installed, method, len(docs), counts) if is_public(name)]:
         known = {doc.name for doc in docs}
         docs += [doc for doc in import_docs(modules, timeout) if doc.name not in known]
         used.append("import")
-    return Extraction(installed.name, version, tuple(docs), counts, "+".join(used))
+    about: dict[str, Any] = {"counts": counts, "method": "+".join(used)}
+    if path is not None:
+        with suppress(OSError, ValueError):  # a cache that cannot be written is no reason to fail
+            write_json(path, {"about": about, "docs": [asdict(doc) for doc in docs]})
+    return Extraction(installed.name, version, tuple(docs), **about)
 
 
-def _to_import(installed: Installed, method: str, found: int, compiled: int) -> Iterable[str]:
-    """The modules to import besides what the source gave."""
+def _to_import(installed: Installed, method: str, found: int, counts: Mapping[str, int]) -> Iterable[str]:
+    """The modules to import besides the `found` docstrings and `counts` that the source gave."""
     if method in ("import", "both"):
         return sorted({f.module.partition(".")[0] for f in installed.files} | set(installed.compiled))
     if method == "auto" and installed.name == STDLIB:
         return installed.compiled
-    mostly_compiled = bool(installed.compiled) and found < max(FEW, compiled)
+    mostly_compiled = bool(installed.compiled) and found < max(FEW, counts.get("compiled", 0))
     return [installed.name] if method == "auto" and mostly_compiled else []
 
 
@@ -146,7 +137,7 @@ def version_of(package: str) -> str:
 
     if package == STDLIB:
         return ".".join(str(part) for part in sys.version_info[:3])
-    candidates = [_known_distribution(package), package]
+    candidates = [known_packages().get(package, {}).get("distribution", package), package]
     for name in candidates:
         try:
             return importlib.metadata.version(name)
@@ -159,13 +150,8 @@ def version_of(package: str) -> str:
 
 def known_packages() -> dict[str, dict[str, str]]:
     """The packages that the catalogue names: `package -> description, distribution`."""
-    text = (_HERE.parent / "data" / "pydoc.json").read_text("utf-8")
-    packages: dict[str, dict[str, str]] = json.loads(text)["packages"]
+    packages: dict[str, dict[str, str]] = read_json(_HERE.parent / "data" / "pydoc.json")["packages"]
     return packages
-
-
-def _known_distribution(package: str) -> str:
-    return known_packages().get(package, {}).get("distribution", package)
 
 
 def cache_folder() -> Path | None:
@@ -180,42 +166,10 @@ def cache_folder() -> Path | None:
 
 def _key(installed: Installed, method: str, version: str) -> str:
     """20 hexadecimal digits that change with the package's files, the method, Python or the code here."""
-    digest = hashlib.sha256()
-    for module in _CODE:
-        digest.update((_HERE / f"{module}.py").read_bytes())
-    digest.update(repr((installed.name, version, method, sys.version, installed.compiled)).encode())
-    for file in installed.files:
-        status = file.path.stat()
-        digest.update(f"{file.path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()[:20]
-
-
-def _write_cache(path: Path, extraction: Extraction) -> None:
-    """Write the extraction; a cache that cannot be written is no reason to fail."""
-    try:
-        with atomic_write(path) as file:
-            head = {
-                "counts": dict(extraction.counts),
-                "method": extraction.method,
-                "docs": len(extraction.docs),
-            }
-            for record in [head, *(asdict(doc) for doc in extraction.docs)]:
-                file.write(json.dumps(record) + "\n")
-    except OSError:
-        return
-
-
-def _read_cache(path: Path, package: str, version: str) -> Extraction | None:
-    """The extraction kept under a key; None when there is none, or it is broken and has to be made again."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            head = json.loads(next(file))
-            docs = tuple(RawDoc(**json.loads(line)) for line in file)
-    except (OSError, ValueError, TypeError, StopIteration):
-        return None
-    if len(docs) != head["docs"]:
-        return None
-    return Extraction(package, version, docs, head["counts"], head["method"])
+    code = [sha256_file(_HERE / f"{module}.py") for module in _CODE]
+    files = [(str(file.path), (status := file.path.stat()).st_size, status.st_mtime_ns) for file in installed.files]
+    made_from = [code, installed.name, version, method, sys.version, installed.compiled, files]
+    return json_digest(made_from)[:20]
 
 
 GROUP = "pydoc"

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 
 from foreword.collections.pydoc.source import Installed, Module, RawDoc, SourceFile, parse_module
 
@@ -62,7 +61,11 @@ def source_docs(installed: Installed) -> tuple[list[RawDoc], dict[str, int]]:
 def _parse(installed: Installed) -> tuple[dict[str, Module], int]:
     """Parse the public modules, and of the private ones those that they import from or that attach docs."""
     files = {file.module: file for file in installed.files}
-    waiting = [f.module for f in installed.files if is_public(f.module) or _attaches_docs(f.path)]
+    waiting: list[str] = []
+    for file in installed.files:
+        with suppress(OSError):
+            if is_public(file.module) or any(call in file.path.read_bytes() for call in _CALLS):
+                waiting.append(file.module)
     modules: dict[str, Module] = {}
     seen: set[str] = set()
     unreadable = 0
@@ -82,14 +85,6 @@ def _parse(installed: Installed) -> tuple[dict[str, Module], int]:
             if what is not None:
                 waiting.append(f"{where}.{what}")
     return {name: modules[name] for name in sorted(modules)}, unreadable
-
-
-def _attaches_docs(path: Path) -> bool:
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return False
-    return any(call in content for call in _CALLS)
 
 
 def _shown(file: SourceFile) -> str:

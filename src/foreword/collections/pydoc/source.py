@@ -211,7 +211,7 @@ def locate(package: str) -> Installed | None:
         found = [item for root in roots for item in _walk(root, package)]
     else:
         path = Path(spec.origin) if spec.has_location and spec.origin else None
-        found = [_as_module(path, package)] if path is not None else [package]
+        found = [package if path is None or path.suffix != ".py" else SourceFile(package, path, False)]
     return _installed(package, found)
 
 
@@ -247,19 +247,10 @@ def _walk(folder: Path, module: str) -> Iterator[SourceFile | str]:
                 yield from _walk(Path(entry.path), f"{module}.{name}")
         elif name.endswith(".py"):
             if name not in _SKIPPED_FILES and not name.startswith("test_"):
-                yield _as_source(Path(entry.path), module)
+                path, is_package = Path(entry.path), name == "__init__.py"
+                yield SourceFile(module if is_package else f"{module}.{path.stem}", path, is_package)
         elif name.endswith(_COMPILED):
             yield f"{module}.{name.split('.')[0]}"
-
-
-def _as_source(path: Path, package: str) -> SourceFile:
-    is_package = path.name == "__init__.py"
-    return SourceFile(package if is_package else f"{package}.{path.stem}", path, is_package)
-
-
-def _as_module(path: Path, name: str) -> SourceFile | str:
-    """A package that is a single file."""
-    return SourceFile(name, path, False) if path.suffix == ".py" else name
 
 
 _MAX_DEFAULT = 40  # characters of a parameter's default value; a longer one is shown as `...`
