@@ -86,7 +86,9 @@ def document_frequencies(documents: Iterable[Document], most: int = MOST_STEMS) 
         number += 1
         counts.update(dict.fromkeys((word.stem for run in _runs(document) for word in run), 1))
         if len(counts) > most:
-            counts = _without_rarest(counts, most // 2)
+            # Stems met more often than the one in the place after: as many, or fewer, whatever their order.
+            bound = sorted(counts.values(), reverse=True)[most // 2]
+            counts = Counter({stem: count for stem, count in counts.items() if count > bound})
     return Frequencies(number, counts)
 
 
@@ -100,7 +102,7 @@ def key_phrases(document: Document, frequencies: Frequencies) -> str:
     runs = _runs(document)
     chosen: list[_Phrase] = []
     taken: set[str] = set()
-    for phrase in sorted(_phrases(runs, _weights(runs, frequencies)), key=lambda p: (-p.worth, -len(p.words), p.start)):
+    for phrase in sorted(_phrases(runs, frequencies), key=lambda p: (-p.worth, -len(p.words), p.start)):
         if len(chosen) == MAX_PHRASES or (phrase.worth <= 0 and len(taken) >= MIN_WORDS):
             break
         stems = {word.stem for word in phrase.words}
@@ -112,17 +114,16 @@ def key_phrases(document: Document, frequencies: Frequencies) -> str:
     return " ".join(word.text for phrase in sorted(chosen, key=lambda p: p.start) for word in phrase.words)
 
 
-def _weights(runs: Sequence[Sequence[_Word]], frequencies: Frequencies) -> dict[str, float]:
-    """`(1 + ln tf) * idf` of each stem, less their mean: what a word tells above what most words here do."""
+def _phrases(runs: Sequence[Sequence[_Word]], frequencies: Frequencies) -> Iterator[_Phrase]:
+    """Every row of up to `MAX_PHRASE_WORDS` words inside a run in which no stem comes twice.
+
+    A stem weighs `(1 + ln tf) * idf`, less the mean of all: what a word tells above what most words here do.
+    """
     counts = Counter(word.stem for run in runs for word in run)
     weights = {stem: (1 + math.log(count)) * frequencies.idf(stem) for stem, count in counts.items()}
     mean = math.fsum(weights.values()) / max(1, len(weights))
     # Rounded, so that equal phrases tie whatever the order in which their words are added.
-    return {stem: round(weight - mean, 9) for stem, weight in weights.items()}
-
-
-def _phrases(runs: Sequence[Sequence[_Word]], weights: Mapping[str, float]) -> Iterator[_Phrase]:
-    """Every row of up to `MAX_PHRASE_WORDS` words inside a run in which no stem comes twice."""
+    weights = {stem: round(weight - mean, 9) for stem, weight in weights.items()}
     offset = 0
     for run in runs:
         for first in range(len(run)):
@@ -137,7 +138,9 @@ def _phrases(runs: Sequence[Sequence[_Word]], weights: Mapping[str, float]) -> I
 def _runs(document: Document) -> list[list[_Word]]:
     """Content words in a row, of the title and then of the text; a stop word or a mark ends a run."""
     found: list[list[_Word]] = [[]]
-    for part in (document.title, _prose(document)):
+    # A signature that the text begins with is left out: names of arguments are no phrases.
+    prose = document.text.removeprefix(document.metadata.get("signature", ""))
+    for part in (document.title, prose):
         for token in part.split(maxsplit=HEAD_WORDS)[:HEAD_WORDS]:
             core = token.strip(_EDGES)
             word = _content_word(core)
@@ -151,45 +154,27 @@ def _runs(document: Document) -> list[list[_Word]]:
     return [run for run in found if run]
 
 
-def _prose(document: Document) -> str:
-    """The text without the signature that it may begin with: names of arguments are no phrases."""
-    return document.text.removeprefix(document.metadata.get("signature", ""))
-
-
 def _content_word(core: str) -> _Word | None:
     """The word, unless it is a stop word, a number, one letter, code, or too long."""
-    if not 2 <= len(core) <= _LONGEST_WORD or not (core.isalnum() or all(map(_belongs, core))):
-        return None
-    plain = core.casefold().replace("’", "'")
-    if plain in _stop_words() or not any(map(str.isalpha, core)):
-        return None
-    return _Word(core, _stemmer()(plain))
-
-
-def _belongs(character: str) -> bool:
     # Combining marks are letters' parts: without them Indic scripts would fall to pieces.
-    return character.isalnum() or character in _INSIDE or unicodedata.category(character)[0] == "M"
-
-
-def _without_rarest(counts: Counter[str], most: int) -> Counter[str]:
-    """The stems met more often than the one in place `most + 1`: `most` of them, or fewer, whatever their order."""
-    bound = sorted(counts.values(), reverse=True)[most]
-    return Counter({stem: count for stem, count in counts.items() if count > bound})
+    if not 2 <= len(core) <= _LONGEST_WORD or not (
+        core.isalnum() or all(c.isalnum() or c in _INSIDE or unicodedata.category(c)[0] == "M" for c in core)
+    ):
+        return None
+    stop_words, stem = _english()
+    plain = core.casefold().replace("’", "'")
+    if plain in stop_words or not any(map(str.isalpha, core)):
+        return None
+    return _Word(core, stem(plain))
 
 
 @cache
-def _stop_words() -> frozenset[str]:
+def _english() -> tuple[frozenset[str], Callable[[str], str]]:
+    """The stop words, and the stemmer."""
+    import Stemmer
     from bm25s.stopwords import STOPWORDS_EN_PLUS
 
-    return frozenset(STOPWORDS_EN_PLUS)
-
-
-@cache
-def _stemmer() -> Callable[[str], str]:
-    import Stemmer
-
-    stem: Callable[[str], str] = Stemmer.Stemmer("english").stemWord
-    return stem
+    return frozenset(STOPWORDS_EN_PLUS), Stemmer.Stemmer("english").stemWord
 
 
 # The first sentence of a text, told apart from abbreviations, initials and dots in code.
@@ -401,29 +386,23 @@ def _taken(document: Document, recipe: _Recipe) -> _Taken | None:
     # A signature that a text begins with is no sentence: it stays with the document.
     signature = document.metadata.get("signature", "")
     signature = signature if signature and document.text.startswith(signature) else ""
-    found = _chosen(document, document.text[len(signature) :].strip(), recipe)
-    return replace(found, rest=f"{signature} {found.rest}") if found is not None and signature else found
-
-
-def _chosen(document: Document, text: str, recipe: _Recipe) -> _Taken | None:
-    title = " ".join(document.title.split())
+    text, title = document.text[len(signature) :].strip(), " ".join(document.title.split())
+    kept = False
     if recipe.method == "title" or (recipe.method == "auto" and title):
-        return _Taken(title, _without_start(text, title)) if title else None
-    if recipe.method in ("first-sentence", "auto"):
+        if not title:
+            return None
+        words, length = text.split(), len(title.split())
+        starts = normalise(" ".join(words[:length])) == normalise(title)  # with the title, as Cranfield's texts do
+        query, rest = title, " ".join(words[length:]) if starts else text
+    elif recipe.method in ("first-sentence", "auto"):
         first, rest = split_first_sentence(text)
-        return _Taken(" ".join(first.split()), rest)
-    chance = _random(recipe.seed, document.doc_id)
-    query, rest = _span(text, chance)
-    kept = chance.random() < recipe.keep
-    return _Taken(query, text if kept else rest, kept)
-
-
-def _without_start(text: str, title: str) -> str:
-    """A text without the title that it starts with, as Cranfield's do."""
-    words, wanted = text.split(), title.split()
-    if normalise(" ".join(words[: len(wanted)])) != normalise(title):
-        return text
-    return " ".join(words[len(wanted) :])
+        query = " ".join(first.split())
+    else:
+        chance = _random(recipe.seed, document.doc_id)
+        query, rest = _span(text, chance)
+        if kept := chance.random() < recipe.keep:
+            rest = text
+    return _Taken(query, f"{signature} {rest}" if signature else rest, kept)
 
 
 def _span(text: str, chance: random.Random) -> tuple[str, str]:
