@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from foreword.errors import DataError, UnknownNameError
 
@@ -19,6 +19,8 @@ Qrels = dict[str, dict[str, int]]
 """Judgements: `query_id -> doc_id -> relevance`; relevance 0 is judged and not relevant."""
 
 SPLITS = ("train", "dev", "test")
+
+T = TypeVar("T")
 
 
 class DataWarning(UserWarning):
@@ -212,6 +214,39 @@ def require_split(collection_id: str, split: str, splits: Sequence[str]) -> None
     if split not in splits:
         have = ", ".join(splits) or "no judgements at all"
         raise UnknownNameError(f"{collection_id} has no split {split!r}; it has {have}")
+
+
+def split_files(
+    paths: Iterable[Path], what: str, endings: Sequence[str], names: Mapping[str, str] | None = None
+) -> dict[str, Path]:
+    """`split -> file` of files named by their split, plain or `.gz`; hidden ones and other endings are passed over.
+
+    Args:
+        paths: in any order.
+        what: is in them, for the error.
+        endings: those that count, e.g. `.tsv`.
+        names: what a file's name stands for, where it is not the split itself.
+
+    Raises:
+        DataError: two files of one split.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(paths):
+        stem, dot, ending = path.name.removesuffix(".gz").rpartition(".")
+        if path.name.startswith(".") or f"{dot}{ending}" not in endings or not path.is_file():
+            continue
+        split = (names or {}).get(stem, stem)
+        if split in found:
+            message = f"{what} of split {split!r} are in {found[split].name} too; keep one of them"
+            raise DataError(message, path=path)
+        found[split] = path
+    return in_order(found)
+
+
+def in_order(by_split: Mapping[str, T]) -> dict[str, T]:
+    """The same, in the order train, dev, test, and then the others as they come."""
+    known = [split for split in SPLITS if split in by_split]
+    return {split: by_split[split] for split in [*known, *(s for s in by_split if s not in SPLITS)]}
 
 
 class OneCorpus:

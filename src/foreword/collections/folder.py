@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from foreword.collections.collection import (
-    SPLITS,
     Collection,
     DataWarning,
     Document,
@@ -28,6 +27,7 @@ from foreword.collections.collection import (
     json_lines,
     pairs_from_qrels,
     require_split,
+    split_files,
     text_lines,
 )
 from foreword.collections.family import Family
@@ -397,21 +397,12 @@ def find_qrels(folder: Path) -> dict[str, Path]:
     Raises:
         DataError: two files of one split.
     """
-    found: dict[str, Path] = {}
     below = folder / "qrels"
-    paths = sorted(below.iterdir()) if below.is_dir() else sorted(folder.glob("qrels.*"))
-    for path in paths:
-        name = path.name.removesuffix(".gz")
-        stem, dot, ending = name.rpartition(".")
-        if name.startswith(".") or not path.is_file() or f"{dot}{ending}" not in _ENDINGS:
-            continue
-        split = "test" if path.parent == folder else _SYNONYMS.get(stem, stem)
-        if split in found:
-            message = f"judgements of split {split!r} are in {found[split].name} too; keep one of them"
-            raise DataError(message, path=path)
-        found[split] = path
-    known = [split for split in SPLITS if split in found]
-    return {split: found[split] for split in [*known, *(s for s in found if s not in SPLITS)]}
+    if not below.is_dir():
+        beside = list(folder.glob("qrels.*"))
+        tests = {path.name.removesuffix(".gz").rpartition(".")[0]: "test" for path in beside}
+        return split_files(beside, "judgements", _ENDINGS, tests)
+    return split_files(below.iterdir(), "judgements", _ENDINGS, _SYNONYMS)
 
 
 def read_qrels(path: Path, notes: Counter[str]) -> Qrels:
@@ -434,8 +425,11 @@ def read_qrels(path: Path, notes: Counter[str]) -> Qrels:
             continue
         if not width:
             width = len(columns)
-            if width == 3 and not _is_number(columns[2]):
-                continue  # the header
+            if width == 3:
+                try:
+                    float(columns[2])
+                except ValueError:
+                    continue  # the header
         if len(columns) != width or width not in (3, 4):
             expected = "'query-id corpus-id score' or TREC's 'query 0 document score'"
             message = f"{len(columns)} columns; expected {expected}"
@@ -450,14 +444,6 @@ def read_qrels(path: Path, notes: Counter[str]) -> Qrels:
             message = f"{query_id} {doc_id} is judged {score} here and {judged[doc_id]} before; keep one line"
             raise DataError(message, path=path, line=number)
     return qrels
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def known_judgements(qrels: Qrels, queries: Set[str], documents: Set[str], notes: Counter[str]) -> Qrels:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from foreword.collections.collection import SPLITS, Collection, DataWarning, Document, Entry, Query, json_lines
+from foreword.collections.collection import Collection, DataWarning, Document, Entry, Query, in_order, json_lines
 from foreword.collections.family import Family
 from foreword.collections.folder import SELF_RETRIEVING, SPLIT_NAMES, StreamedCollection, read_qrels, text_of, whole
 from foreword.downloads.places import DEFAULT, Transport, data_folder, locked
@@ -69,8 +69,7 @@ def judgement_files(folder: Path) -> dict[str, list[Path]]:
     named = {SPLIT_NAMES.get(split, split): paths for split, paths in found.items()}
     if len(named) < len(found):
         raise DataError(f"two of the splits {', '.join(found)} are the same one; keep one", path=folder)
-    known = [split for split in SPLITS if split in named]
-    return {split: named[split] for split in [*known, *(s for s in named if s not in SPLITS)]}
+    return in_order(named)
 
 
 def qrels_folder(folder: Path) -> Path:
@@ -213,7 +212,10 @@ class HubDatasets(Family):
         source = _Tables(folder)
         tail = folder.name.partition("@")[0].casefold()
         own = tail in SELF_RETRIEVING if exclude_self is None else exclude_self
-        facts = {"path": str(folder), **_origin(folder)}
+        origin = folder / _ORIGIN  # so that results name the commit
+        facts = {"path": str(folder)}
+        if origin.is_file():
+            facts |= read_json(origin, "delete the folder and download it again")
         return StreamedCollection(f"{GROUP}:{name}", GROUP, source, tuple(source.qrels), facts=facts, exclude_self=own)
 
     def download(self, name: str, data: Path, transport: Transport = DEFAULT, revision: str | None = None) -> Path:
@@ -287,14 +289,6 @@ def _place(data: Path, repository: str, revision: str | None) -> Path:
     return data / GROUP / f"{repository}{suffix}"
 
 
-def _origin(folder: Path) -> dict[str, Any]:
-    """What `download` wrote about itself, so that results name the commit."""
-    path = folder / _ORIGIN
-    if not path.is_file():
-        return {}
-    return dict(read_json(path, "delete the folder and download it again"))
-
-
 def _snapshot(repository: str, revision: str | None, folder: Path, transport: Transport) -> bool:
     """Bring a repository's tables as `folder`, whole; False when there is no such repository."""
     if transport.is_offline:
@@ -306,7 +300,11 @@ def _snapshot(repository: str, revision: str | None, folder: Path, transport: Tr
     try:
         about = huggingface_hub.HfApi().dataset_info(repository, revision=revision, timeout=transport.timeout)
         commit = str(about.sha)
-        _restart_unless(commit, part)
+        note = part / _COMMIT  # whose files come: what a cut download left of another commit is dropped
+        if part.exists() and not (note.is_file() and note.read_text("utf-8") == commit):
+            shutil.rmtree(part)
+        part.mkdir(parents=True, exist_ok=True)
+        note.write_text(commit, "utf-8")
         huggingface_hub.snapshot_download(
             repository, repo_type="dataset", revision=commit, local_dir=part, allow_patterns=list(_TABLES)
         )
@@ -317,15 +315,6 @@ def _snapshot(repository: str, revision: str | None, folder: Path, transport: Tr
         raise DataError(f"{message}; or get its files by hand and put them there", path=folder) from error
     shutil.rmtree(part / ".cache", ignore_errors=True)  # the hub's notes on a download that is now over
     write_json(part / _ORIGIN, {"repository": repository, "revision": revision, "commit": commit})
-    (part / _COMMIT).unlink()
+    note.unlink()
     os.replace(part, folder)
     return True
-
-
-def _restart_unless(commit: str, part: Path) -> None:
-    """Drop what a cut download left of another commit, and note whose files come now."""
-    note = part / _COMMIT
-    if part.exists() and not (note.is_file() and note.read_text("utf-8") == commit):
-        shutil.rmtree(part)
-    part.mkdir(parents=True, exist_ok=True)
-    note.write_text(commit, "utf-8")

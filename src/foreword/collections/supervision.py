@@ -456,11 +456,21 @@ def supervise(
         raise DataError(f"{collection.id} is supervised by {done['method']!r} already; give the collection itself")
     if folds is not None or method == FOLD_METHOD:
         return _fold(collection, folds, method, seed, dev_share)
-    chosen = _first_there(collection) if method == "auto" else method
+    chosen = method
+    if method == "auto":  # a dev split that is the reported one is not for training
+        usable = "dev" in collection.splits and headline_split(collection) != "dev"
+        chosen = "train" if "train" in collection.splits else "dev" if usable else PSEUDO_METHOD
     if chosen == PSEUDO_METHOD:
         return PseudoQueries(collection, method=pseudo, seed=seed, dev_share=dev_share, most=most)
     if chosen not in collection.splits:
-        raise DataError(_refusal(collection, chosen))
+        have = ", ".join(collection.splits) or "none"
+        others = [name for name in ("train", "dev") if name in collection.splits] + [PSEUDO_METHOD]
+        if "test" in collection.splits:
+            others.append(f"{FOLD_METHOD} ({collection.id}#fold1of5)")
+        raise DataError(
+            f"{collection.id} has no {chosen} split (it has: {have}), and test judgements are never trained on; "
+            f"it can be supervised by {' or '.join(others)}"
+        )
     return Labelled(collection, chosen, seed=seed, dev_share=dev_share)
 
 
@@ -539,14 +549,6 @@ class Labelled(Resplit):
         }
 
 
-def _first_there(collection: Collection) -> str:
-    """The best labels a collection has; a dev split that is the reported one is not for training."""
-    if "train" in collection.splits:
-        return "train"
-    usable = "dev" in collection.splits and headline_split(collection) != "dev"
-    return "dev" if usable else PSEUDO_METHOD
-
-
 def _fold(collection: Collection, folds: str | None, method: str, seed: int, dev_share: float) -> FoldCollection:
     if method not in ("auto", FOLD_METHOD):
         raise DataError(f"folds are of the supervision {FOLD_METHOD!r}, not of {method!r}")
@@ -554,17 +556,6 @@ def _fold(collection: Collection, folds: str | None, method: str, seed: int, dev
         raise DataError(f"{FOLD_METHOD} needs to know which fold: folds='1of5', or the id {collection.id}#fold1of5")
     fold = Fold.of(folds)
     return FoldCollection(collection, fold if "@" in folds else Fold(fold.fold, fold.folds, seed), dev_share=dev_share)
-
-
-def _refusal(collection: Collection, method: str) -> str:
-    have = ", ".join(collection.splits) or "none"
-    others = [name for name in ("train", "dev") if name in collection.splits] + [PSEUDO_METHOD]
-    if "test" in collection.splits:
-        others.append(f"{FOLD_METHOD} ({collection.id}#fold1of5)")
-    return (
-        f"{collection.id} has no {method} split (it has: {have}), and test judgements are never trained on; "
-        f"it can be supervised by {' or '.join(others)}"
-    )
 
 
 # A sample of a large collection, written as a folder of its own; the source is never touched.
@@ -597,7 +588,11 @@ def subsample(collection: Collection, output: Path, *, documents: int, seed: int
     if documents < 1:
         raise ForewordError(f"the number of documents to draw is 1 or more, got {documents}")
     output = Path(output)
-    _check_place(output, collection)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DataError("is there and not empty; name a new folder for the sample", path=output)
+    place = output.resolve()
+    if any(place.is_relative_to(folder.resolve()) for folder in _folders(collection.facts)):
+        raise DataError(f"is in the folder of {collection.id}, which is never written to", path=output)
     output.parent.mkdir(parents=True, exist_ok=True)
     drawn, total = _draw(collection, documents, seed)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
@@ -608,15 +603,6 @@ def subsample(collection: Collection, output: Path, *, documents: int, seed: int
             output.rmdir()
         made.rename(output)
     return output
-
-
-def _check_place(output: Path, collection: Collection) -> None:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError("is there and not empty; name a new folder for the sample", path=output)
-    place = output.resolve()
-    for folder in _folders(collection.facts):
-        if place.is_relative_to(folder.resolve()):
-            raise DataError(f"is in the folder of {collection.id}, which is never written to", path=output)
 
 
 def _folders(facts: object) -> Iterator[Path]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from foreword.collections.collection import (
-    SPLITS,
     Collection,
     DataWarning,
     Document,
@@ -24,6 +23,7 @@ from foreword.collections.collection import (
     json_lines,
     normalise,
     require_split,
+    split_files,
 )
 from foreword.errors import DataError, ForewordError
 from foreword.files import atomic_write
@@ -155,7 +155,12 @@ class Templated(View):
         self.source = source
         self._document, self._query = document or DOCUMENT, query or QUERY
         for template in (self._document, self._query):
-            _check(template)
+            try:
+                names = [name for _, name, spec, conversion in string.Formatter().parse(template) if name is not None]
+            except ValueError as error:
+                raise ForewordError(f"template {template!r} is broken ({error}); e.g. {DOCUMENT!r}") from error
+            if not names or not all(name.isidentifier() for name in names):
+                raise ForewordError(f"template {template!r} must name fields, e.g. {DOCUMENT!r}")
 
     @property
     def facts(self) -> Mapping[str, object]:
@@ -208,15 +213,6 @@ def _fill(template: str, fields: Mapping[str, str]) -> str:
     return "".join(before + (fields.get(name, "") if name else "") for before, name, _, _ in parts).strip()
 
 
-def _check(template: str) -> None:
-    try:
-        names = [name for _, name, spec, conversion in string.Formatter().parse(template) if name is not None]
-    except ValueError as error:
-        raise ForewordError(f"template {template!r} is broken ({error}); e.g. {DOCUMENT!r}") from error
-    if not names or not all(name.isidentifier() for name in names):
-        raise ForewordError(f"template {template!r} must name fields, e.g. {DOCUMENT!r}")
-
-
 class Unlabelled(View):
     """A collection without its queries and judgements, so that nothing can learn from, or be chosen by, labels."""
 
@@ -264,17 +260,7 @@ def find_hard_negatives(folder: Path) -> dict[str, Path]:
         DataError: two files of one split.
     """
     below = Path(folder) / FOLDER
-    found: dict[str, Path] = {}
-    for path in sorted(below.iterdir()) if below.is_dir() else []:
-        split, dot, ending = path.name.removesuffix(".gz").rpartition(".")
-        if path.name.startswith(".") or f"{dot}{ending}" != ".jsonl" or not path.is_file():
-            continue
-        if split in found:
-            message = f"hard negatives of split {split!r} are in {found[split].name} too; keep one of them"
-            raise DataError(message, path=path)
-        found[split] = path
-    known = [split for split in SPLITS if split in found]
-    return {split: found[split] for split in [*known, *(s for s in found if s not in SPLITS)]}
+    return split_files(below.iterdir() if below.is_dir() else (), "hard negatives", (".jsonl",))
 
 
 def read_hard_negatives(path: Path) -> dict[str, tuple[str, ...]]:
