@@ -14,6 +14,7 @@ from tiny import random_prompt, sentences, toy_collection
 
 from foreword.collections.collection import Document, MemoryCollection, Qrels
 from foreword.errors import DataError, ForewordError, PromptError
+from foreword.evaluation.candidates import chosen_by_dev
 from foreword.prompts.encoder import encode, state_digest, transformer_of
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
@@ -300,6 +301,12 @@ def test_labels_of_the_target_in_a_source_are_not_forgotten(
     bank = carry(encoder, a={"data": {toy.id: {}}, "supervision": {"method": "train"}})
     made = distil(encoder, toy, "a", tmp_path / "it", sources=bank, config=replace(CONFIG, steps=1), quiet=True)
     assert trained_on(made.card) == {toy.id: "train"} == ancestry(bank.values())
+
+
+def test_cards_from_before_are_read_as_they_were() -> None:
+    assert chosen_by_dev([{}, {"folded": {"chosen_by_dev": True}}])
+    assert chosen_by_dev([{"distilled": {"chosen_by_dev": True}}])
+    assert not chosen_by_dev([{"folded": {"chosen_by_dev": False}}, {"metrics": {"dev": [{"dev": None}]}}])
 
 
 class Blind(MemoryCollection):

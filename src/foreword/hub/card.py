@@ -36,31 +36,32 @@ def read_results(paths: Iterable[str | Path], folder: Path) -> list[Figures]:
     Raises:
         DataError: a file is none that `foreword evaluate --json` wrote, or is about another prompt.
     """
-    return [_figures(Path(path), folder) for path in paths]
-
-
-def _figures(path: Path, folder: Path) -> Figures:
-    try:
-        result: Any = json.loads(path.read_text(encoding="utf-8"))
-        figures = Figures(
-            str(result["collection"]),
-            str(result["split"]),
-            {str(name): float(value) for name, value in result["measures"].items()},
-            str(result.get("supervision") or "unknown"),
-            result.get("seen_by_backbone"),
-        )
-        of, system = str(result["prompt"]), str(result.get("system", "dense"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"cannot be read: {error}", path=path) from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        expected = "expected what `foreword evaluate COLLECTION --prompt PROMPT --json` prints"
-        raise DataError(f"{expected}; this lacks or mistakes {error}", path=path) from error
-    if of == "none" or not Path(of).resolve().is_relative_to(folder.resolve()):
-        message = f"its figures are of {of!r}, not of {folder}; evaluate that prompt, from this folder"
-        raise DataError(message, path=path)
-    if system != "dense":
-        raise DataError(f"its figures are of {system}, not of the prompt alone; evaluate it by dense search", path=path)
-    return figures
+    found = []
+    for path in map(Path, paths):
+        try:
+            result: Any = json.loads(path.read_text(encoding="utf-8"))
+            figures = Figures(
+                str(result["collection"]),
+                str(result["split"]),
+                {str(name): float(value) for name, value in result["measures"].items()},
+                str(result.get("supervision") or "unknown"),
+                result.get("seen_by_backbone"),
+            )
+            of, system = str(result["prompt"]), str(result.get("system", "dense"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise DataError(f"cannot be read: {error}", path=path) from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            expected = "expected what `foreword evaluate COLLECTION --prompt PROMPT --json` prints"
+            raise DataError(f"{expected}; this lacks or mistakes {error}", path=path) from error
+        if of == "none" or not Path(of).resolve().is_relative_to(folder.resolve()):
+            message = f"its figures are of {of!r}, not of {folder}; evaluate that prompt, from this folder"
+            raise DataError(message, path=path)
+        if system != "dense":
+            raise DataError(
+                f"its figures are of {system}, not of the prompt alone; evaluate it by dense search", path=path
+            )
+        found.append(figures)
+    return found
 
 
 def metric_id(measure: str) -> str:

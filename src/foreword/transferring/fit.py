@@ -6,7 +6,6 @@ are trained like any parameter, with no label of the target. Weights of 0 are th
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,11 +32,10 @@ Vectors = np.ndarray[Any, np.dtype[np.float32]]
 
 @dataclass(frozen=True)
 class Fit:
-    """Fitted weights, by source (one each, or one for each layer), with the losses and the seconds it took."""
+    """Fitted weights, by source (one each, or one for each layer), with the losses on the way."""
 
     weights: Mapping[str, float | Sequence[float]]
     losses: Sequence[float]
-    seconds: float
 
 
 def split_pairs(pairs: Sequence[TrainingPair], config: FitConfig) -> tuple[list[TrainingPair], list[TrainingPair]]:
@@ -82,7 +80,6 @@ def fit_weights(
     """
     if not start:
         raise ForewordError("no source prompts to mix")
-    began = time.perf_counter()
     names = list(start)
     given = torch.tensor([start[name] for name in names], device=encoder.device)
     if config.by_layer:
@@ -93,7 +90,15 @@ def fit_weights(
     weights = given.requires_grad_()
     origin = weights.detach().clone()
     optimizer = torch.optim.Adam([weights], lr=config.learning_rate)
-    fixed, rows = _fixed_documents(encoder, document, pairs, corpus, config)
+    fixed, rows = None, torch.arange(len(pairs))  # vectors (N, d') that do not change, and each pair's row among them
+    if document != "mixed" and corpus is None:
+        fixed = torch.from_numpy(embed_pair_documents(encoder, document, pairs, config)).to(encoder.device)
+    elif document != "mixed" and corpus is not None:
+        place = {doc_id: row for row, doc_id in enumerate(corpus.doc_ids)}
+        if missing := [pair.doc_id for pair in pairs if pair.doc_id not in place]:
+            raise DataError(f"{len(missing)} documents of the pairs are not in the corpus (first: {missing[0]!r})")
+        fixed = torch.from_numpy(corpus.checked(encoder).vectors).to(encoder.device)
+        rows = torch.tensor([place[pair.doc_id] for pair in pairs])
     losses: list[float] = []
     encoder.requires_grad_(False)
     encoder.eval()
@@ -114,27 +119,7 @@ def fit_weights(
         optimizer.step()
         losses.append(round(float(loss.detach()), 5))
     fitted = rounded({name: weight.tolist() for name, weight in zip(names, weights.detach(), strict=True)})
-    return Fit(fitted, losses, time.perf_counter() - began)
-
-
-def _fixed_documents(
-    encoder: SentenceTransformer,
-    document: OneRoute | Literal["mixed"],
-    pairs: Sequence[TrainingPair],
-    corpus: DocumentVectors | None,
-    config: FitConfig,
-) -> tuple[Tensor | None, Tensor]:
-    """Vectors (N, d') that do not change in fitting, None where they do, and each pair's row among them."""
-    if document == "mixed":
-        return None, torch.arange(len(pairs))
-    if corpus is None:
-        vectors = embed_pair_documents(encoder, document, pairs, config)
-        return torch.from_numpy(vectors).to(encoder.device), torch.arange(len(pairs))
-    place = {doc_id: row for row, doc_id in enumerate(corpus.doc_ids)}
-    if missing := [pair.doc_id for pair in pairs if pair.doc_id not in place]:
-        raise DataError(f"{len(missing)} documents of the pairs are not in the corpus (first: {missing[0]!r})")
-    vectors = corpus.checked(encoder).vectors
-    return torch.from_numpy(vectors).to(encoder.device), torch.tensor([place[pair.doc_id] for pair in pairs])
+    return Fit(fitted, losses)
 
 
 def _size(weights: Tensor) -> Tensor:
