@@ -13,7 +13,7 @@ from tiny import random_prompt
 
 from foreword.errors import ForewordError, PromptError
 from foreword.lab.rivals import greedy_ingredients, greedy_soup, oracle_single, random_weights, task_vectors
-from foreword.lab.routing import prompt_similarity, prompt_tokens, spot_similarities, spot_weights
+from foreword.lab.routing import prompt_similarity, prompt_tokens, spot_weights
 from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
@@ -134,8 +134,6 @@ def test_prompts_that_cannot_be_compared(encoder: SentenceTransformer, start: Pr
         prompt_similarity(start, longer)
     with pytest.raises(PromptError, match="the prompt and its start differ in structure"):
         prompt_tokens(longer, start=start)
-    with pytest.raises(PromptError, match="has no part for a document"):
-        prompt_similarity(start, start, side="document")
     untied = small([1.0, 0.0], [0.0, 1.0], 1.0, sides="untied")
     assert prompt_similarity(untied, small([1.0, 0.0], [0.0, 1.0], 1.0)) == pytest.approx(1, abs=1e-6)
 
@@ -144,7 +142,8 @@ def test_spot_weighs_the_sources_that_moved_alike(bank: dict[str, StoredPrompt],
     target = small([2.0, 1.0], [1.0, 1.0], 0.5)  # moved (1, 0), (0, 0)
     # a moved (2, 1.5), (0, -.5): its mean (1, .5); b moved (0, -.5), (4, -.5): its mean (2, -.5).
     alike = {"a": 1 / np.sqrt(1.25), "b": 2 / np.sqrt(4.25)}
-    assert spot_similarities(target, bank, start=start) == pytest.approx(alike, abs=1e-6)
+    moved = {name: prompt_similarity(target, source, start=start) for name, source in bank.items()}
+    assert moved == pytest.approx(alike, abs=1e-6)
     shares = np.exp(np.array(list(alike.values())) / 0.2)
     got = spot_weights(stored(target, start), bank, 2, 0.2, start=stored(start, "new"))
     assert got == pytest.approx({"a": shares[0] / shares.sum(), "b": shares[1] / shares.sum()}, abs=1e-5)

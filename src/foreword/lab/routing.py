@@ -23,7 +23,7 @@ from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.store import StoredPrompt
 from foreword.retrieval.search import exact_search
-from foreword.settings import Precision, Side
+from foreword.settings import Precision
 from foreword.training.vectors import DocumentVectors
 from foreword.transferring.config import Similarity
 from foreword.transferring.reach import Array, similarity, softmax_weights, unit_rows
@@ -194,29 +194,30 @@ def _best_experts(
 AnyPrompt = Prompt | StoredPrompt
 
 
-def prompt_tokens(prompt: AnyPrompt, *, start: AnyPrompt | None = None, side: Side = "query") -> Array:
-    """The n tokens of a prompt, (n, w), less those of `start` where it is given.
+def prompt_tokens(prompt: AnyPrompt, *, start: AnyPrompt | None = None) -> Array:
+    """The n tokens of a prompt's query part, (n, w), less those of `start` where it is given.
 
     w is d for `input` prompts, 2 L G h for `prefix` and L (G + H) h for `gated` ones (see `foreword.prompts.prompt`).
 
     Args:
         prompt: of any kind.
-        start: what it was trained from; its sides may be others, as long as it encodes `side`.
-        side: whose part is looked at. Sources that share one document part differ in their query part alone.
+        start: what it was trained from; its sides may be others.
 
     Raises:
-        PromptError: no part encodes this side, or prompt and start differ in structure.
+        PromptError: prompt and start differ in structure.
     """
-    tokens = _tokens(prompt, side)
-    if start is not None:
-        origin = _tokens(start, side)
-        _check_alike(tokens, origin, "the prompt and its start")
-        tokens = tokens - origin
+    found = []
+    for given in (prompt, start) if start is not None else (prompt,):
+        own = given.prompt if isinstance(given, StoredPrompt) else given
+        tensors = {name: tensor.detach().double().cpu() for name, tensor in (own.part("query") or {}).items()}
+        found.append(own.kind.spots(tensors))
+    _check_alike(found[0], found[-1], "the prompt and its start")
+    tokens = found[0] - found[1] if start is not None else found[0]
     return np.asarray(tokens.numpy(), dtype=np.float32)
 
 
 def prompt_similarity(
-    a: AnyPrompt, b: AnyPrompt, method: Similarity = "mean", *, start: AnyPrompt | None = None, side: Side = "query"
+    a: AnyPrompt, b: AnyPrompt, method: Similarity = "mean", *, start: AnyPrompt | None = None
 ) -> float:
     """Likeness of two prompts, from -1 to 1; 0 where one of them did not move from `start` at all.
 
@@ -226,58 +227,27 @@ def prompt_similarity(
         method: SPoT's two: `mean`, the cosine of the mean tokens; `pairwise`, the mean cosine over all pairs of a
             token of the one and a token of the other. Neither depends on the order of the tokens.
         start: what both were trained from, to compare how they moved; None: to compare the prompts as they are.
-        side: whose part is looked at.
 
     Raises:
-        PromptError: the prompts differ in structure, or no part encodes this side.
+        PromptError: the prompts differ in structure.
         ForewordError: no such method.
     """
     if method not in get_args(Similarity):
         raise ForewordError(f"similarity method is {method!r}; expected one of {', '.join(get_args(Similarity))}")
-    ours, theirs = (prompt_tokens(prompt, start=start, side=side) for prompt in (a, b))
+    ours, theirs = (prompt_tokens(prompt, start=start) for prompt in (a, b))
     _check_alike(ours, theirs, "the two prompts")
     if method == "mean":
         ours, theirs = (tokens.mean(axis=0, keepdims=True) for tokens in (ours, theirs))
     return similarity(unit_rows(ours), unit_rows(theirs), "pairwise")  # rows of zeros give 0
 
 
-def spot_similarities(
-    target: AnyPrompt,
-    bank: Mapping[str, StoredPrompt],
-    *,
-    method: Similarity = "mean",
-    start: AnyPrompt | None = None,
-    side: Side = "query",
-) -> dict[str, float]:
-    """Source -> `prompt_similarity` of its prompt to the target's own.
-
-    Args:
-        target: a prompt trained on the target; where it has no labels, on its pseudo-queries, from the shared start.
-        bank: the sources. The start itself has similarity 0 to everything, since it did not move; leave it out.
-        method: as for `prompt_similarity`.
-        start: what all were trained from.
-        side: whose part is looked at.
-
-    Raises:
-        PromptError: as `prompt_similarity`, or the target's prompt is the start itself, which is like none.
-    """
-    if start is not None and not prompt_tokens(target, start=start, side=side).any():
-        raise PromptError(
-            "the target's prompt is still the start (no step of its training was kept), so it is like no source more "
-            "than another; train it for longer, or weigh the sources alike"
-        )
-    return {name: prompt_similarity(target, source, method, start=start, side=side) for name, source in bank.items()}
-
-
 def spot_weights(
-    target_prompt: AnyPrompt,
+    target: AnyPrompt,
     bank: Mapping[str, StoredPrompt],
     top_k: int = 5,
     temperature: float = 0.1,
     *,
-    method: Similarity = "mean",
     start: AnyPrompt | None = None,
-    side: Side = "query",
 ) -> dict[str, float]:
     """Weights of the `top_k` sources whose prompts are most like the target's; they add up to 1.
 
@@ -286,28 +256,22 @@ def spot_weights(
     of documents (a cosine may be negative); with `top_k` 1 it is the nearest source alone, as in the paper.
 
     Args:
-        target_prompt: as for `spot_similarities`, like the bank, `method`, `start` and `side`.
-        bank: the sources.
+        target: a prompt trained on the target; where it has no labels, on its pseudo-queries, from the shared start.
+        bank: the sources. The start itself has similarity 0 to everything, since it did not move; leave it out.
         top_k: sources weighed.
         temperature: of the softmax.
-        method: of the similarity.
         start: what all were trained from.
-        side: whose part is looked at.
 
-    Raises: as `spot_similarities` and `foreword.transferring.reach.softmax_weights`.
+    Raises:
+        PromptError: as `prompt_similarity`, or the target's prompt is the start itself, which is like none.
     """
-    alike = spot_similarities(target_prompt, bank, method=method, start=start, side=side)
+    if start is not None and not prompt_tokens(target, start=start).any():
+        raise PromptError(
+            "the target's prompt is still the start (no step of its training was kept), so it is like no source more "
+            "than another; train it for longer, or weigh the sources alike"
+        )
+    alike = {name: prompt_similarity(target, source, start=start) for name, source in bank.items()}
     return softmax_weights(alike, top_k=top_k, temperature=temperature)
-
-
-def _tokens(given: AnyPrompt, side: Side) -> Tensor:
-    """(n, w), as said at the top."""
-    prompt = given.prompt if isinstance(given, StoredPrompt) else given
-    part = prompt.part(side)
-    if part is None:
-        raise PromptError(f"a prompt of sides {prompt.spec.sides!r} has no part for a {side}; compare the other side")
-    tensors = {name: tensor.detach().double().cpu() for name, tensor in part.items()}
-    return prompt.kind.spots(tensors)
 
 
 def _check_alike(a: Tensor | Array, b: Tensor | Array, which: str) -> None:
