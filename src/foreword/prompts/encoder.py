@@ -191,7 +191,14 @@ def encode(
     """
     transformer = transformer_of(encoder)
     chosen_route: Route = transformer.route if isinstance(route, Default) else route
-    rows = None if domains is None else _row_indices(transformer, domains, len(texts))
+    rows: Tensor | None = None
+    if domains is not None:
+        if len(domains) != len(texts):
+            raise PromptError(f"{len(domains)} domains for {len(texts)} texts; give one for each")
+        for domain in {d for d in domains if d is not None}:
+            transformer.prompt(domain)
+        places: Mapping[str | None, int] = {None: BASE, **{name: i for i, name in enumerate(transformer.domains)}}
+        rows = torch.tensor([places[domain] for domain in domains], dtype=torch.long)
     order = np.argsort([-len(text) for text in texts], kind="stable")
     words = text_prompt(encoder, side)
     output: np.ndarray[Any, np.dtype[np.float32]] | None = None
@@ -214,15 +221,6 @@ def encode(
             output[chosen] = vectors
     width = encoder.get_embedding_dimension() or 0
     return np.empty((0, width), np.float32) if output is None else output
-
-
-def _row_indices(transformer: PromptedTransformer, domains: Sequence[str | None], count: int) -> Tensor:
-    if len(domains) != count:
-        raise PromptError(f"{len(domains)} domains for {count} texts; give one for each")
-    for domain in {d for d in domains if d is not None}:
-        transformer.prompt(domain)
-    places: Mapping[str | None, int] = {None: BASE, **{name: i for i, name in enumerate(transformer.domains)}}
-    return torch.tensor([places[domain] for domain in domains], dtype=torch.long)
 
 
 def text_prompt(encoder: SentenceTransformer, side: Side) -> str | None:

@@ -70,9 +70,15 @@ def load_encoder(
         PromptError: a prompt was made for another backbone, pooling or length, or its files are broken.
         UnknownNameError: no such pooling.
     """
-    device = device or _own_accelerator()
+    rank = os.environ.get("LOCAL_RANK")
+    if device is None and rank is not None and torch.cuda.is_available():  # of several processes, each has its own
+        device = f"cuda:{rank}"
     if device is not None:
-        _check_device(device)
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+            said = str(error).splitlines()[0]
+            raise BackboneError(f"device {device!r} cannot be used here: {said}") from error
     saved = read_module(backbone) if is_saved_encoder(backbone) else None
     found = saved[1] if saved is not None else resolve_backbone(backbone, revision)
     encoder = _load_base(found, device, attn_implementation, trust_remote_code)
@@ -96,19 +102,6 @@ def load_encoder(
         attach = attach_mixture if is_mixture(prompt) else attach_prompt
         transformer.route = attach(encoder, prompt)
     return encoder
-
-
-def _own_accelerator() -> str | None:
-    """Of several processes on one machine (torchrun, accelerate launch), each has its own; None: no such."""
-    rank = os.environ.get("LOCAL_RANK")
-    return f"cuda:{rank}" if rank is not None and torch.cuda.is_available() else None
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
-        raise BackboneError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def _load_base(

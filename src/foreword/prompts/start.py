@@ -64,7 +64,12 @@ def _token_ids(carrier: Carrier, start: Start, texts: Sequence[str], count: int,
     if start == "words":
         return _word_ids(carrier, count, seed)
     if start == "text":
-        return _text_ids(carrier, texts, count)
+        ids: list[int] = []
+        for text in texts:
+            ids += carrier.tokenizer(text, add_special_tokens=False, truncation=True, max_length=count)["input_ids"]
+            if len(ids) >= count:
+                return torch.tensor(ids[:count])
+        raise PromptError(f"start 'text' needs {count} tokens of text, got {len(ids)}; give more texts")
     if count > (there := carrier.model.get_input_embeddings().num_embeddings):
         raise PromptError(f"start 'first-ids' needs {count} ids, the vocabulary has {there}; shorten the prompt")
     return torch.arange(count)
@@ -84,12 +89,3 @@ def _word_ids(carrier: Carrier, count: int, seed: int) -> Tensor:
     if len(words) < count:
         return torch.tensor(words)[torch.randint(len(words), (count,), generator=generator)]
     return torch.tensor(words)[torch.randperm(len(words), generator=generator)[:count]]
-
-
-def _text_ids(carrier: Carrier, texts: Sequence[str], count: int) -> Tensor:
-    ids: list[int] = []
-    for text in texts:
-        ids += carrier.tokenizer(text, add_special_tokens=False, truncation=True, max_length=count)["input_ids"]
-        if len(ids) >= count:
-            return torch.tensor(ids[:count])
-    raise PromptError(f"start 'text' needs {count} tokens of text, got {len(ids)}; give more texts")

@@ -273,7 +273,8 @@ def save_mixture(
         PromptError: a weight is not made of finite numbers, or has not one for each layer of its source.
     """
     folder = Path(folder)
-    kept = _kept(weights)
+    plain = {name: plain_weight(name, weight) for name, weight in weights.items()}
+    kept = {name: weight for name, weight in plain.items() if (any(weight) if isinstance(weight, list) else weight)}
     if kept:
         _check_weights(kept, {name: sources[name] for name in kept}, encoder)
     if is_mixture(folder) and (folder / SOURCES).exists():  # an earlier mixture's own copies
@@ -303,12 +304,6 @@ def save_mixture(
         },
     )
     return folder
-
-
-def _kept(weights: Mapping[str, Weight]) -> dict[str, float | list[float]]:
-    """The weights as JSON values, without those that are 0 in every layer."""
-    plain = {name: plain_weight(name, weight) for name, weight in weights.items()}
-    return {name: weight for name, weight in plain.items() if (any(weight) if isinstance(weight, list) else weight)}
 
 
 def _check_weights(

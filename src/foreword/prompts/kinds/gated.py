@@ -68,15 +68,11 @@ def gated_term(prompts: BatchPrompts, layer: int, query: Tensor, scaling: float 
     """
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     rows, sources, length = prompts.at("keys", layer).shape[:3]
-    keys, values = (_per_head(prompts.at(name, layer), query.shape[1]) for name in ("keys", "values"))
+    keys, values = (prompts.at(name, layer).flatten(1, 2).transpose(1, 2) for name in ("keys", "values"))
+    if (heads := query.shape[1]) != keys.shape[1]:  # key/value heads that several query heads share
+        keys, values = (t.repeat_interleave(heads // t.shape[1], dim=1) for t in (keys, values))
     scores = torch.matmul(query * scaling, keys.to(query.dtype).transpose(-1, -2))  # (B, H, T, S*n)
     shares = torch.softmax(scores.unflatten(-1, (sources, length)).float(), dim=-1)
-    gate = prompts.at("gate", layer).transpose(1, 2).reshape(rows, query.shape[1], 1, sources, 1)
+    gate = prompts.at("gate", layer).transpose(1, 2).reshape(rows, heads, 1, sources, 1)
     weighted = (shares * gate).flatten(-2).to(query.dtype)
     return torch.matmul(weighted, values.to(query.dtype)).transpose(1, 2)
-
-
-def _per_head(tensor: Tensor, heads: int) -> Tensor:
-    """(R, S, n, G, h) -> (R, H, S*n, h): sources side by side, shared key/value heads repeated."""
-    flat = tensor.flatten(1, 2).transpose(1, 2)
-    return flat if flat.shape[1] == heads else flat.repeat_interleave(heads // flat.shape[1], dim=1)
