@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -187,19 +186,15 @@ def evaluate_group(
 # -- rows ---------------------------------------------------------------------------------------------------------
 
 
-@cache
-def _headlines() -> dict[str, Any]:
-    loaded: dict[str, Any] = read_json(Path(__file__).parent / "data" / "headlines.json")
-    return loaded
+_HEADLINES: dict[str, Any] = read_json(Path(__file__).parent / "data" / "headlines.json")
 
-
-HEADLINE_SPLITS: Mapping[str, str] = _headlines()["splits"]
+HEADLINE_SPLITS: Mapping[str, str] = _HEADLINES["splits"]
 """The split that a collection is reported on, where that is not `test`: MS MARCO's test judgements are few."""
 
 
 def headline_measure(group: str) -> str:
     """The measure that a group is compared by."""
-    return str(_headlines()["measures"].get(group, "nDCG@10"))
+    return str(_HEADLINES["measures"].get(group, "nDCG@10"))
 
 
 @dataclass(frozen=True)
@@ -238,7 +233,7 @@ class Member:
         split = splits.get(base, "test")
         folds = [fold for fold in given if fold is not None]
         if not folds:
-            parts = _headlines()["means"].get(base)
+            parts = _HEADLINES["means"].get(base)
             if parts in group_names():
                 leaves = tuple(Leaf(name, (name,), splits.get(name, split)) for name in members(parts))
                 return cls(base, leaves, is_mean=True)
@@ -280,7 +275,7 @@ def plan(ids: Sequence[str], splits: Mapping[str, str] | None = None) -> list[Me
 
 def union_of(name: str) -> str | None:
     """The collection whose score is a mean over this one among others, e.g. beir/cqadupstack of a forum; or None."""
-    means = _headlines()["means"].items()
+    means = _HEADLINES["means"].items()
     return next((str(whole) for whole, parts in means if parts in group_names() and name in members(parts)), None)
 
 

@@ -110,8 +110,6 @@ def train(
     finally:
         transformer.remove(TRAINEE)
         transformer.route = route
-        encoder.requires_grad_(False)
-        encoder.eval()
     if state_digest(encoder) != weights:
         raise ForewordError("the backbone changed in training; this is a bug, please report it")
     record = {
