@@ -115,11 +115,6 @@ class Place:
     revision: str | None = None
 
 
-def is_on_hub(name: object) -> bool:
-    """Whether a prompt's place is written as one on the hub."""
-    return str(name).startswith(SCHEME)
-
-
 def place_of(name: str) -> Place:
     """The place that `user/name`, `hf:user/name`, `user/name/folder` or `user/name@revision` means.
 
