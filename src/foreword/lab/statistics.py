@@ -52,9 +52,8 @@ def hierarchical_bootstrap(differences: PerQuery, trials: int = TRIALS, seed: in
     makes the interval a little too wide rather than too narrow).
 
     Raises:
-        ForewordError: no queries, a value that is not finite, or a level or number of trials out of range.
+        ForewordError: no queries, or a value that is not finite.
     """
-    _check_draws(trials, level)
     drawn = _resampled_means([values[:, None] for values in _arrays(differences)], trials, seed)[:, 0]
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(macro_mean(differences), float(low), float(high))
@@ -89,12 +88,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
         corrected[place] = largest
     return corrected
-
-
-def _check_draws(trials: int, level: float) -> None:
-    """Raise unless the level is between 0 and 1 and there is a trial."""
-    if not 0 < level < 1 or trials < 1:
-        raise ForewordError(f"level={level}, trials={trials}; expected a level between 0 and 1 and 1 or more trials")
 
 
 def _arrays(values: PerQuery) -> list[Array]:
@@ -219,9 +212,7 @@ def only(values: PerQuery, targets: Collection[str]) -> dict[str, Mapping[str, f
     return {target: values[target] for target in values if target in targets}
 
 
-def by_domain(
-    differences: PerQuery, trials: int = TRIALS, seed: int = 0, level: float = 0.95
-) -> list[DomainDifference]:
+def by_domain(differences: PerQuery, trials: int = TRIALS, seed: int = 0) -> list[DomainDifference]:
     """Each target by itself: mean difference, bootstrap interval over its queries, and randomisation test.
 
     Raises:
@@ -232,7 +223,7 @@ def by_domain(
     for target, values in sorted(differences.items()):
         zeros = dict.fromkeys(values, 0.0)
         test = paired_randomization(values, zeros, trials=trials, seed=seed)
-        found.append((target, test, bootstrap_interval(values, zeros, level=level, trials=trials, seed=seed)))
+        found.append((target, test, bootstrap_interval(values, zeros, trials=trials, seed=seed)))
     corrected = holm([test.p_value for _, test, _ in found])
     return [
         DomainDifference(target, test.difference, low, high, test.p_value, p_holm, test.n)
@@ -268,11 +259,10 @@ def share_of_gain(
     targets: Collection[str] | None = None,
     trials: int = TRIALS,
     seed: int = 0,
-    level: float = 0.95,
 ) -> Share:
     """(mean of the system - baseline) / (mean of the ceiling - baseline), over the targets that all three have.
 
-    The interval is a percentile one of the ratio under the same resamples as `hierarchical_bootstrap` takes. A
+    The 95 % interval is a percentile one of the ratio under the same resamples as `hierarchical_bootstrap` takes. A
     resample in which the ceiling gains nothing has no ratio; it counts as below the lower end and above the upper.
 
     Args:
@@ -283,7 +273,6 @@ def share_of_gain(
         measure: of the values.
         targets: to be looked at; None: all.
     """
-    _check_draws(trials, level)
     gains = [differences(cells, name, baseline, measure) for name in (system, ceiling)]
     shared = [t for t in gains[0] if t in gains[1] and (targets is None or t in targets)]
     if not shared:
@@ -297,7 +286,7 @@ def share_of_gain(
     above = drawn[:, 1] > 0
     ratios = drawn[:, 0] / np.where(above, drawn[:, 1], 1.0)
     ends: list[float | None] = []
-    for worst, quantile in ((-math.inf, (1 - level) / 2), (math.inf, (1 + level) / 2)):
+    for worst, quantile in ((-math.inf, 0.025), (math.inf, 0.975)):
         end = float(np.quantile(np.where(above, ratios, worst), quantile, method="nearest"))
         ends.append(end if math.isfinite(end) else None)
     return Share(macro_mean(ours) / top, ends[0], ends[1], tuple(shared))
