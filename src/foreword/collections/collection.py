@@ -426,6 +426,19 @@ def split_of(text: str, seed: int = 0) -> str:
     return FRACTIONS[-1][0]
 
 
+def divided(
+    judged: Iterable[tuple[Query, dict[str, int]]], seed: int = 0
+) -> tuple[dict[str, tuple[Query, ...]], dict[str, Qrels]]:
+    """Queries and their judgements by split, from the hash of the query's text; splits without any are left out."""
+    queries: dict[str, list[Query]] = {}
+    qrels: dict[str, Qrels] = {}
+    for query, relevant in judged:
+        split = split_of(query.text, seed)
+        queries.setdefault(split, []).append(query)
+        qrels.setdefault(split, {})[query.query_id] = relevant
+    return {split: tuple(listed) for split, listed in in_order(queries).items()}, in_order(qrels)
+
+
 # Text files read line by line, plain or gzip, with errors that name the file and the line.
 
 

@@ -17,7 +17,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
@@ -316,6 +316,7 @@ def _write(folder: Path, sources: Mapping[str, Path], negatives: int, positives:
                 _new(folder / "qrels" / f"{split}.tsv") as qrels,
                 _new(folder / NEGATIVES_FOLDER / f"{split}.jsonl") as hard,
             ):
+                qrels.write("query-id\tcorpus-id\tscore\n")
                 writer = _Split(split, passages, queries, qrels, hard, most, negatives)
                 for example in track(examples(path), f"converting {path.name}"):
                     writer.add(example)
@@ -323,39 +324,33 @@ def _write(folder: Path, sources: Mapping[str, Path], negatives: int, positives:
     return {**counts, "passages": passages.count, "id_clashes": passages.clashes}
 
 
+@dataclass
 class _Split:
     """Writes the examples of one file."""
 
-    def __init__(
-        self,
-        split: str,
-        passages: _Passages,
-        queries: IO[str],
-        qrels: IO[str],
-        hard: IO[str],
-        most_positives: int | None,
-        most_negatives: int,
-    ) -> None:
-        self.counts = Counter(dict.fromkeys(_COUNTED, 0))
-        self._split, self._passages = split, passages
-        self._queries, self._qrels, self._hard = queries, qrels, hard
-        self._most_positives, self._most_negatives = most_positives, most_negatives
-        qrels.write("query-id\tcorpus-id\tscore\n")
+    split: str
+    passages: _Passages
+    queries: IO[str]
+    qrels: IO[str]
+    hard: IO[str]
+    most_positives: int | None
+    most_negatives: int
+    counts: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(_COUNTED, 0)))
 
     def add(self, example: Example) -> None:
         """Write the question and, when it has a positive, its judgements and hard negatives."""
-        counts, query_id = self.counts, f"{self._split}-{example.number}"
+        counts, query_id = self.counts, f"{self.split}-{example.number}"
         counts["examples"] += 1
-        self._queries.write(_line({"_id": query_id, "text": example.question}))
+        self.queries.write(_line({"_id": query_id, "text": example.question}))
         if not example.positives:
             counts["examples_without_positive"] += 1
             return
-        kept = example.positives[: self._most_positives]
-        relevant = dict.fromkeys(self._passages.add(passage) for passage in kept)
-        self._qrels.writelines(f"{query_id}\t{doc_id}\t1\n" for doc_id in relevant)
+        kept = example.positives[: self.most_positives]
+        relevant = dict.fromkeys(self.passages.add(passage) for passage in kept)
+        self.qrels.writelines(f"{query_id}\t{doc_id}\t1\n" for doc_id in relevant)
         negatives = self._negatives(example)
         if negatives:
-            self._hard.write(negatives_line(query_id, negatives, "dpr"))
+            self.hard.write(negatives_line(query_id, negatives, "dpr"))
         counts["positives"] += len(relevant)
         counts["positives_left_out"] += len(example.positives) - len(kept)
         counts["hard_negatives"] += len(negatives)
@@ -366,12 +361,12 @@ class _Split:
         positive = {(passage.title, passage.text) for passage in example.positives}
         chosen: dict[str, None] = {}
         for passage in example.hard_negatives:
-            if len(chosen) == self._most_negatives:
+            if len(chosen) == self.most_negatives:
                 break
             if (passage.title, passage.text) in positive:
                 self.counts["hard_negatives_that_are_positive"] += 1
             else:
-                chosen.setdefault(self._passages.add(passage))
+                chosen.setdefault(self.passages.add(passage))
         return list(chosen)
 
 

@@ -32,10 +32,9 @@ from foreword.collections.collection import (
     Document,
     Entry,
     MemoryCollection,
-    Qrels,
     Query,
+    divided,
     normalise,
-    split_of,
 )
 from foreword.collections.family import Family
 from foreword.downloads.archives import extract
@@ -128,22 +127,9 @@ class OagQa(Family):
         if repeated := notes["repeated_documents"]:
             message = f"{collection_id}: {repeated} rows repeat a paper's id; the first one is kept"
             warnings.warn(message, DataWarning, stacklevel=3)
-        queries: dict[str, list[Query]] = {split: [] for split in SPLITS}
-        qrels: dict[str, Qrels] = {split: {} for split in SPLITS}
-        for question in questions:
-            if question.query_id in relevant:
-                part = split_of(question.text, seed)
-                queries[part].append(Query(question.query_id, question.text))
-                qrels[part][question.query_id] = relevant[question.query_id]
-        present = [split for split in SPLITS if qrels[split]]
-        return MemoryCollection(
-            collection_id,
-            self.name,
-            tuple(papers),
-            {split: tuple(queries[split]) for split in present},
-            {split: qrels[split] for split in present},
-            counts,
-        )
+        judged = (q for q in questions if q.query_id in relevant)
+        queries, qrels = divided(((Query(q.query_id, q.text), relevant[q.query_id]) for q in judged), seed)
+        return MemoryCollection(collection_id, self.name, tuple(papers), queries, qrels, counts)
 
     def _read(self, topics: Sequence[str], folder: Path, notes: Counter[str]) -> tuple[list[Document], list[Question]]:
         """The papers and questions of topics; outside of the topics' own family, ids are `<topic>/<id>`."""

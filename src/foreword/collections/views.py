@@ -6,11 +6,10 @@ import gzip
 import json
 import string
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from foreword.collections.collection import (
     Collection,
@@ -367,48 +366,3 @@ class WithNegatives(View):
             self._said.add("missing")
             message = f"{self.id}: {missing} hard negatives are not in the corpus (another one's, or excluded)"
             warnings.warn(f"{message}; they are left out", DataWarning, stacklevel=3)
-
-
-# What domains of pairs, one query for one document, are made by: no copies, no ambiguous queries, nothing excluded.
-
-
-class Pair(Protocol):
-    """A query and the document that answers it."""
-
-    @property
-    def query(self) -> str:
-        """The query's text."""
-        ...
-
-    @property
-    def query_key(self) -> str:
-        """It, normalised."""
-        ...
-
-    def document(self, *, with_name: bool) -> Document:
-        """The document."""
-        ...
-
-
-Item = TypeVar("Item", bound=Pair)
-
-
-def distinct(items: Iterable[Item], text_key: Callable[[Item], str], dropped: Counter[str]) -> list[Item]:
-    """One item per text (the first: others are aliases); none whose query stands for several documents."""
-    by_text: dict[str, Item] = {}
-    for item in items:
-        if by_text.setdefault(text_key(item), item) is not item:
-            dropped["repeated_text"] += 1
-    times = Counter(item.query_key for item in by_text.values())
-    kept = [item for item in by_text.values() if times[item.query_key] == 1]
-    dropped["ambiguous_query"] += len(by_text) - len(kept)
-    return kept
-
-
-def without(items: Iterable[Item], excluded: Texts, dropped: Counter[str]) -> Iterator[Item]:
-    """The items whose query and document both are not among the excluded texts."""
-    for item in items:
-        if excluded.has_query(item.query) or excluded.has_document(item.document(with_name=False)):
-            dropped["excluded"] += 1
-        else:
-            yield item

@@ -25,17 +25,16 @@ from foreword.collections.collection import (
     Document,
     Entry,
     MemoryCollection,
-    Qrels,
     Query,
     contains,
+    divided,
     normalise,
-    split_of,
 )
 from foreword.collections.family import Family
 from foreword.collections.pydoc.docstrings import clean, summary_and_rest, take_signature
 from foreword.collections.pydoc.names import is_public, source_docs
 from foreword.collections.pydoc.source import STDLIB, Installed, RawDoc, is_installed, locate
-from foreword.collections.views import Texts, distinct, without
+from foreword.collections.views import Texts
 from foreword.errors import DataError, UnknownNameError
 from foreword.files import json_digest, kept_json, read_json, sha256_file, write_json
 
@@ -269,12 +268,27 @@ class Pydoc(Family):
             raise UnknownNameError(f"no installed package {name!r}; install it with: pip install {name}")
         extraction = extract(installed, method, cache=cache_folder() if cache else None, timeout=timeout)
         dropped: Counter[str] = Counter()
-        items = distinct(_items(extraction.docs, dropped), lambda item: item.rest_key, dropped)
+        items = _distinct(_items(extraction.docs, dropped), dropped)
         if excluded := Texts.of(exclude):
-            items = list(without(items, excluded, dropped))
+            seen = [excluded.has_query(i.query) or excluded.has_document(i.document(with_name=False)) for i in items]
+            dropped.update({"excluded": sum(seen)} if any(seen) else {})
+            items = [item for item, known in zip(items, seen, strict=True) if not known]
         if not items:
             raise DataError(f"{name} has no docstring with a summary and more; {sum(dropped.values())} were looked at")
-        return _collection(extraction, items, dropped, with_names=with_names)
+        queries, qrels = divided(
+            (Query(f"q:{item.raw.name}", item.query, {"kind": item.raw.kind}), {item.raw.name: 1}) for item in items
+        )
+        facts = {
+            "package": extraction.package,
+            "version": extraction.version,
+            "method": extraction.method,
+            "docstrings": len(extraction.docs),
+            "extraction": dict(extraction.counts),
+            "dropped": dict(sorted(dropped.items())),
+            "with_names": with_names,
+        }
+        corpus = tuple(item.document(with_name=with_names) for item in items)
+        return MemoryCollection(self.id(name), GROUP, corpus, queries, qrels, facts)
 
 
 PYDOC = Pydoc()
@@ -317,30 +331,13 @@ def _items(docs: Iterable[RawDoc], dropped: Counter[str]) -> Iterator[_DocPair]:
             yield _DocPair(query, rest, raw, signature, query_key, rest_key)
 
 
-def _collection(
-    extraction: Extraction, items: list[_DocPair], dropped: Counter[str], *, with_names: bool
-) -> MemoryCollection:
-    queries: dict[str, list[Query]] = {split: [] for split in SPLITS}
-    qrels: dict[str, Qrels] = {split: {} for split in SPLITS}
+def _distinct(items: Iterable[_DocPair], dropped: Counter[str]) -> list[_DocPair]:
+    """One item per text (the first: others are aliases); none whose query stands for several documents."""
+    by_text: dict[str, _DocPair] = {}
     for item in items:
-        split = split_of(item.query)
-        query = Query(f"q:{item.raw.name}", item.query, {"kind": item.raw.kind})
-        queries[split].append(query)
-        qrels[split][query.query_id] = {item.raw.name: 1}
-    present = [split for split in SPLITS if qrels[split]]
-    return MemoryCollection(
-        id=f"{GROUP}/{extraction.package}",
-        group=GROUP,
-        corpus=tuple(item.document(with_name=with_names) for item in items),
-        query_texts={split: tuple(queries[split]) for split in present},
-        judgements={split: qrels[split] for split in present},
-        facts={
-            "package": extraction.package,
-            "version": extraction.version,
-            "method": extraction.method,
-            "docstrings": len(extraction.docs),
-            "extraction": dict(extraction.counts),
-            "dropped": dict(sorted(dropped.items())),
-            "with_names": with_names,
-        },
-    )
+        if by_text.setdefault(item.rest_key, item) is not item:
+            dropped["repeated_text"] += 1
+    times = Counter(item.query_key for item in by_text.values())
+    kept = [item for item in by_text.values() if times[item.query_key] == 1]
+    dropped["ambiguous_query"] += len(by_text) - len(kept)
+    return kept
