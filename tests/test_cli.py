@@ -204,6 +204,17 @@ def test_data_is_where_folders_are(shell: Shell, beir: Path) -> None:
     assert got["queries"] == 12
 
 
+def test_a_folder_goes_by_its_path(shell: Shell, beir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(beir.parent)
+    how = ("--measures", "AP", "--system", "bm25")
+    for name in ("toy", "./toy", str(beir)):
+        assert shell.json("evaluate", *how, name)["collection"] == f"folder:{name}"
+    dry = json.loads(shell("train", "toy", "--target", "./toy", "--output", "x", "--dry-run"))
+    assert (dry["collections"], dry["excluded"]) == (["folder:toy"], ["folder:./toy"])
+    (answer,) = shell.json("search", "toy", "--k", 2, "words", "--system", "bm25")
+    assert len(answer["hits"]) <= 2
+
+
 # -- the whole job -------------------------------------------------------------------------------------------------
 
 

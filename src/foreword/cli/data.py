@@ -65,7 +65,15 @@ def run_collections(options: cli.Options) -> None:
     from foreword.collections.registry import catalogue, group_names, grouped_catalogue
 
     if options.seen:
-        _print_seen(options)
+        from foreword.evaluation.published import table
+
+        seen = table()
+        if cli.printed_json(options, seen):
+            return
+        columns = ("backbone", "collection", "through")
+        cli.print_table("", columns, [[row[name] for name in columns] for row in seen])
+        for source in dict.fromkeys(row["source"] for row in seen):
+            print(f"source: {source}")
         return
     if options.group is None and not options.json:
         entries = catalogue(data=options.data)
@@ -90,19 +98,6 @@ def run_collections(options: cli.Options) -> None:
         for entry in entries
     ]
     cli.print_table("", ("id", "here", "documents", "splits, queries", "download", "licence", "what"), rows)
-
-
-def _print_seen(options: cli.Options) -> None:
-    from foreword.evaluation.published import table
-
-    rows = table()
-    if cli.printed_json(options, rows):
-        return
-    cli.print_table(
-        "", ("backbone", "collection", "through"), [(r["backbone"], r["collection"], r["through"]) for r in rows]
-    )
-    for source in dict.fromkeys(row["source"] for row in rows):
-        print(f"source: {source}")
 
 
 def expand(names: list[str], data: Path | None) -> list[str]:

@@ -49,12 +49,6 @@ def evaluate_options(parser: cli.Parser) -> None:
     one.add_argument("--run", dest="run_file", type=Path, metavar="FILE", help="evaluate this TREC run instead")
     one.add_argument("--write-run", type=Path, metavar="FILE", help="write the hits as a TREC run")
     one.add_argument("--baseline", type=Path, metavar="FILE", help="a TREC run to test the difference against")
-    _group_options(parser)
-    cli.dry_run_option(parser)
-    cli.encoder_options(parser)
-
-
-def _group_options(parser: cli.Parser) -> None:
     group = parser.add_argument_group("a group")
     group.add_argument("--group", metavar="GROUP", help="e.g. beir, cqadupstack, oag-qa; or `glasgow`")
     group.add_argument(
@@ -81,6 +75,8 @@ def _group_options(parser: cli.Parser) -> None:
         help="of the table (default: %(default)s)",
     )
     group.add_argument("--no-published", action="store_true", help="leave out the numbers that others published")
+    cli.dry_run_option(parser)
+    cli.encoder_options(parser)
 
 
 def run_evaluate(options: cli.Options) -> None:

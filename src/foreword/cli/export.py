@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from foreword.collections.collection import Collection, Query
-    from foreword.hub.push import Upload
     from foreword.prompts.routes import Route
 
     Block = tuple[Sequence[str], np.ndarray[Any, Any]]
@@ -201,7 +200,15 @@ def run_push(options: cli.Options) -> None:
 
     card = {"licence": options.license, "results": options.results, "card": not options.no_card}
     if options.dry_run:
-        _print_plan(options, plan_push(options.folder, options.repository, **card))
+        plan, branch = plan_push(options.folder, options.repository, **card), options.revision or "main"
+        about = {"repository": plan.repository, "kind": plan.contents.kind, "private": options.private}
+        if cli.printed_json(options, {**about, "revision": branch, "files": plan.sizes, "card": plan.card}):
+            return
+        print(f"{plan.repository} ({branch}{', private' if options.private else ''}) would get")
+        for name, size in plan.sizes.items():
+            print(f"  {name}  {byte_size(size)}")
+        if plan.card is not None:
+            print(f"\nREADME.md:\n\n{plan.card}", end="")
         return
     done = upload(
         options.folder,
@@ -216,28 +223,8 @@ def run_push(options: cli.Options) -> None:
     if options.license is None and not options.no_card:
         cli.say("the card states no licence, so nobody else may use the prompt; --license states one")
     removed = f", {len(done.removed)} files of an earlier prompt removed" if done.removed else ""
-    size = byte_size(sum(done.files.values())) + ("" if done.changed else ", all there already")
-    print(f"{done.url} ({done.revision}, {done.commit[:12]}): {len(done.files)} files, {size}{removed}")
-
-
-def _print_plan(options: cli.Options, plan: Upload) -> None:
-    if options.json:
-        cli.print_json(
-            {
-                "repository": plan.repository,
-                "kind": plan.contents.kind,
-                "private": options.private,
-                "revision": options.revision or "main",
-                "files": plan.sizes,
-                "card": plan.card,
-            }
-        )
-        return
-    print(f"{plan.repository} ({options.revision or 'main'}{', private' if options.private else ''}) would get")
-    for name, size in plan.sizes.items():
-        print(f"  {name}  {byte_size(size)}")
-    if plan.card is not None:
-        print(f"\nREADME.md:\n\n{plan.card}", end="")
+    total = byte_size(sum(done.files.values())) + ("" if done.changed else ", all there already")
+    print(f"{done.url} ({done.revision}, {done.commit[:12]}): {len(done.files)} files, {total}{removed}")
 
 
 # -- `foreword encode` -------------------------------------------------------------------------------------------------

@@ -60,17 +60,14 @@ def build_parser() -> Program:
         description="Dense retrieval with one frozen encoder and one small learned prompt per domain.",
         epilog="foreword COMMAND --help shows a command's options. Start with: foreword demo --quick",
     )
-    program.add_argument("--version", action="version", version=_version())
+    try:
+        installed = version("foreword")
+    except PackageNotFoundError:
+        installed = "(not installed)"
+    program.add_argument("--version", action="version", version=f"foreword {installed}")
     cli.help_all_option(program, "exit codes and the environment's variables too")
     cli.add_commands(program, "COMMAND")
     return program
-
-
-def _version() -> str:
-    try:
-        return f"foreword {version('foreword')}"
-    except PackageNotFoundError:
-        return "foreword (not installed)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,7 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(words or ["--help"])
-    _settle()
+    warnings.showwarning = _one_line_warning
+    # What this process asks of other packages; importing the library asks nothing of them.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads fight torch's over the same cores
+    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
     if os.environ.get("RANK", "0") != "0":  # of several processes that train together, the first one speaks
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for the life of the process
     try:
@@ -122,14 +123,6 @@ def resolve(options: cli.Options) -> None:
         kind = collection if action.metavar == cli.COLLECTION else folder if action.metavar in _PROMPTS else None
         if kind is not None and value is not None:
             setattr(options, action.dest, [kind(one) for one in value] if isinstance(value, list) else kind(value))
-
-
-def _settle() -> None:
-    """What this process asks of other packages; importing the library asks nothing of them."""
-    warnings.showwarning = _one_line_warning
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads fight torch's over the same cores
-    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
-    logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 
 def _failed(message: str) -> int:

@@ -101,7 +101,12 @@ def asked(options: cli.Options) -> Asked:
     whole = _is_whole(sys.stdin)
     if sys.stdin.isatty():
         cli.say("type a query on each line; Ctrl-D ends")
-    lines = [_all_lines(sys.stdin)] if whole else _lines_as_they_come(sys.stdin)
+    lines: Iterable[list[str]]
+    if whole:
+        buffer = getattr(sys.stdin, "buffer", None)
+        lines = iter([(sys.stdin.read() if buffer is None else _text(buffer.read())).split("\n")])
+    else:
+        lines = _lines_as_they_come(sys.stdin)
     batches = _named(lines)
     first = next(batches, None)
     if first is None:
@@ -156,11 +161,6 @@ def _has_ended(stream: IO[str]) -> bool:
     except (OSError, ValueError):  # Windows asks sockets alone
         return False
     return bool(ready) and not buffer.peek(1)
-
-
-def _all_lines(stream: IO[str]) -> list[str]:
-    buffer = getattr(stream, "buffer", None)
-    return (stream.read() if buffer is None else _text(buffer.read())).split("\n")
 
 
 def _lines_as_they_come(stream: IO[str]) -> Iterator[list[str]]:
