@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -84,11 +84,11 @@ def load_encoder(
     encoder = _load_base(found, device, attn_implementation, trust_remote_code)
     transformer = transformer_of(encoder)
     if saved is not None:
-        set_head(encoder, head_of_saved(backbone, head_of(encoder)))
+        set_head(encoder, _head_of_saved(Path(backbone), head_of(encoder)))
         made = (Path(backbone), head_of(encoder)) if saved[2] else None
         transformer.restore(saved[0], saved[2])
     else:
-        made = head_of_stored(prompt, bank, found.fingerprint, head_of(encoder))
+        made = _head_of_stored(prompt, bank, found.fingerprint, head_of(encoder))
     load_head(encoder, made, pooling, normalize)
     if max_length is not None:
         if max_length < 3:
@@ -182,21 +182,13 @@ def load_head(
         logger.info("%s: loaded under %s, as it was made; the backbone's own is %s", made[0], head, own)
 
 
-def head_of_stored(
+def _head_of_stored(
     prompt: str | Path | None, bank: str | Path | None, fingerprint: str, own: Head
 ) -> tuple[Path, Head] | None:
-    """The folder and the head of a stored prompt, or of the first of a mixture's or a bank's.
+    """The folder and the head of a stored prompt, or of the first of a mixture's or a bank's (a prompt comes first).
 
-    None where there is none, or none of these weights: it is refused for them, whatever its pooling.
-
-    Args:
-        prompt: folder of a prompt or a mixture; it comes before the bank.
-        bank: folder of prompts.
-        fingerprint: of the backbone's weights.
-        own: the backbone's head.
-
-    Raises:
-        PromptError: a card is broken.
+    None where there is none, or none of these weights: it is refused for them, whatever its pooling. `own`, the
+    backbone's head, says what an older card leaves out.
     """
     folders: list[Path] = []
     if prompt is not None:
@@ -210,25 +202,14 @@ def head_of_stored(
         described = read_card(folders[0])["backbone"]
     else:
         return None
-    return (folders[0], head_of_card(described, own)) if described.get("fingerprint") == fingerprint else None
+    if described.get("fingerprint") != fingerprint:
+        return None
+    card = {"pooling": own.pooling, "normalized": own.normalized, "similarity": own.similarity, **described}
+    return folders[0], Head(as_pooled(card["pooling"]), bool(card["normalized"]), str(card["similarity"]))
 
 
-def head_of_card(described: Mapping[str, Any], own: Head) -> Head:
-    """The head in a card's `backbone`; `own`, the backbone's, says what an older card leaves out."""
-    return Head(
-        as_pooled(described.get("pooling", own.pooling)),
-        bool(described.get("normalized", own.normalized)),
-        str(described.get("similarity", own.similarity)),
-    )
-
-
-def head_of_saved(folder: str | Path, own: Head) -> Head:
-    """The head that `save_pretrained` wrote into a folder; `own`, the backbone's, where it wrote no modules.
-
-    Raises:
-        PromptError: the files are not as sentence-transformers writes them.
-    """
-    folder = Path(folder)
+def _head_of_saved(folder: Path, own: Head) -> Head:
+    """The head that `save_pretrained` wrote into a folder; `own`, the backbone's, where it wrote no modules."""
     if not (folder / "modules.json").is_file():
         return own
     try:
