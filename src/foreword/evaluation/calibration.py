@@ -51,10 +51,6 @@ class Reliability:
     curve: tuple[Bin, ...]
     """By rising confidence, without empty bins."""
 
-    def points(self) -> list[dict[str, Any]]:
-        """The curve as JSON values."""
-        return [{"confidence": b.confidence, "accuracy": b.accuracy, "count": b.count} for b in self.curve]
-
 
 @dataclass(frozen=True, slots=True)
 class Brier:
@@ -159,7 +155,7 @@ class Calibration:
             **{f"ece{end}": found.ece for end, found in named.items()},
             "brier": self.brier.score,
             **parts,
-            **{f"curve{end}": found.points() for end, found in named.items()},
+            **{f"curve{end}": [asdict(b) for b in found.curve] for end, found in named.items()},
         }
 
 

@@ -11,7 +11,6 @@ import io
 import json
 import string
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from foreword.errors import UnknownNameError
@@ -20,16 +19,6 @@ from foreword.tables import NOTHING, Table, TableCell
 
 Result = Mapping[str, Any]
 """What `GroupResult.as_dict` gives, or `group.json` holds."""
-
-
-@dataclass(frozen=True)
-class _Mean:
-    """A line of means: over which collections, and what it is called."""
-
-    title: str
-    splits: Mapping[str, str]
-    own: bool = False
-    """The group's own mean, of which each system has what it has."""
 
 
 def build(result: Result, measure: str | None = None, *, published: bool = True) -> tuple[Table, list[dict[str, Any]]]:
@@ -71,16 +60,16 @@ def build(result: Result, measure: str | None = None, *, published: bool = True)
         named = collection if split == "test" else f"{collection} ({split})"
         lines.append((TableCell(named), *_about(own), *ranked_cells(values), *published_cells(collection, beside, 1)))
     means = {one["system"]: one for one in result["means"]}
-    for line in _means(result, splits, others, marks):
-        if line.own:
+    for place, (title, part) in enumerate(_means(result, splits, others, marks)):
+        if place == 0:  # the group's own mean, of which each system has what it has
             values = [means[system]["values"].get(measure) for system in systems]
             over = [f" ({len(means[s]['over'])} of {means[s]['of']})" if means[s]["missing"] else "" for s in systems]
         else:
-            values = [mean([rows[n, s]["measures"][measure] for n in line.splits]) for s in systems]
+            values = [mean([rows[n, s]["measures"][measure] for n in part]) for s in systems]
             over = [""] * len(systems)
-        beside = [other.mean_over(line.splits, result["group"]) for other in others]
-        cells = (*ranked_cells(values, over), *published_cells(None, beside, len(line.splits)))
-        lines.append((TableCell(line.title), TableCell(""), TableCell(""), *cells))
+        beside = [other.mean_over(part, result["group"]) for other in others]
+        cells = (*ranked_cells(values, over), *published_cells(None, beside, len(part)))
+        lines.append((TableCell(title), TableCell(""), TableCell(""), *cells))
     table = Table(
         f"{result['group']}: {measure}",
         ("collection", "labels", "seen", *systems, *(other.name for other in others)),
@@ -123,19 +112,19 @@ def _about(own: Sequence[Mapping[str, Any] | None]) -> tuple[TableCell, TableCel
 
 def _means(
     result: Mapping[str, Any], splits: Mapping[str, str], others: Sequence[Published], marks: Mapping[str, str]
-) -> list[_Mean]:
-    """The group's mean, that over what all systems have, and those over what others have published too."""
+) -> list[tuple[str, Mapping[str, str]]]:
+    """The lines of means and what they are over: the group's, what all systems have, what others published too."""
     common = {name: splits[name] for name in splits if all(name in one["over"] for one in result["means"])}
-    lines = [_Mean(f"mean of {len(splits)}", splits, own=True)]
+    lines = [(f"mean of {len(splits)}", splits)]
     if result["common"]:
-        lines.append(_Mean(f"mean of the {len(common)} that all systems have", common))
+        lines.append((f"mean of the {len(common)} that all systems have", common))
     for other in others:
         if other.values:
             part: dict[str, str] | None = {n: s for n, s in common.items() if other.value(n, s) is not None}
         else:
             part = subset(other.members, common)
-        if part and all(set(part) != set(line.splits) for line in lines):
-            lines.append(_Mean(f"mean of the {len(part)} also in [{marks[other.source]}]", part))
+        if part and all(set(part) != set(over) for _, over in lines):
+            lines.append((f"mean of the {len(part)} also in [{marks[other.source]}]", part))
     return lines
 
 
