@@ -83,10 +83,8 @@ def adapt(
         start: the prompt, e.g. a multitask one; its structure is kept, so queries cost what they did.
         output: the prompt's folder; in it `adapted`, the prompt that was trained all the way. A training of the same
             settings found there is gone on with, or taken as it is; one of others is replaced.
-        config: the settings.
         labelled: pairs of the target with real queries, where there are a few; they join the pseudo-queries.
         domain: its name; None: the target's id.
-        quiet: no progress bars.
 
     Raises:
         TooLittleTextError: the target's text gives too few pseudo-queries.

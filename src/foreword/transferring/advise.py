@@ -51,9 +51,9 @@ class Found:
     Attributes:
         reach: of the bank; None: no source's documents are known.
         base: the base model's scores; None: nothing was compared.
-        best: the best candidate's; None: none.
+        best: the best candidate's.
         pairs: labelled training pairs that there are.
-        split: the labels that candidates were compared on; None: none.
+        split: the labels that candidates were compared on.
         evidence: domains in the evidence, whatever their side of the reach.
         expected: `transfer` and `train` -> the gain to expect; None: not known.
     """
@@ -104,7 +104,6 @@ class Advice:
     """What to do for a target, and why.
 
     Attributes:
-        target: its id.
         advice: `train`, `transfer` or `stay`.
         reason: in one or two sentences.
         changes: what would change the advice.
@@ -112,7 +111,6 @@ class Advice:
         candidates: all that were compared, the base model first.
         transfer: the best transfer, stored with `save_mixture` or `save_prompt`; without weights: the base model.
         notes: what was sampled, left out or not known.
-        seconds: it took.
     """
 
     target: str
@@ -167,11 +165,9 @@ def advise(
         encoder: from `foreword.load_encoder`; the bank's prompts are added to it under their names.
         target: the user's texts; their labels, where there are some, are looked at, but those of test never.
         bank: source prompts by name, none of which was trained on the target.
-        config: the settings.
         features: document features of the bank's domains, see `foreword.transferring.reach.bank_features`; without
             them the reach is not known.
         evidence: domains on which gains were measured; None: those that came with the package.
-        quiet: no progress bars.
 
     Raises:
         PromptError: an empty bank, or a prompt trained on the target, or called `base` or `fitted`.
@@ -282,9 +278,6 @@ def _transfer(
         about["prompt"] = bank[name].prompt
         transformer_of(encoder).add(made_name(target), bank[name].prompt)
     return Transfer(target, "best-single", {name: 1.0}, "transfer", reason, **about)
-
-
-# -- the choice, and its words --------------------------------------------------------------------------------------
 
 
 def choose(found: Found) -> Choice:

@@ -93,10 +93,8 @@ def distil(
             trained on, and so will the result's.
         start: where the prompt starts; None: the weighted average of the sources' parameters where they have one
             start, else the source of the greatest weight.
-        config: the settings; None: the defaults.
         domain: the prompt's name; None: the target's id.
         record: further entries of `prompt.json`.
-        quiet: no progress bar.
 
     Returns:
         The prompt as stored. Its card's `metrics` have, on held-out texts and for the base model, the start
@@ -181,9 +179,6 @@ def ancestry(prompts: Iterable[StoredPrompt]) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-# -- the prompt that a mixture becomes -----------------------------------------------------------------------------
-
-
 def _on_route(
     encoder: SentenceTransformer, route: Route, sources: Mapping[str, StoredPrompt]
 ) -> dict[str, StoredPrompt]:
@@ -206,12 +201,8 @@ def weights_of(route: OneRoute) -> Mapping[str, Weight]:
 
 @dataclass(frozen=True)
 class Form:
-    """The prompt that a route becomes.
-
-    Attributes:
-        spec: its structure.
-        trained: the sides whose texts it learns on.
-        kept: the source whose document part it keeps as it is; None: it has one of its own, or none.
+    """The prompt that a route becomes: its structure, the sides whose texts it learns on, and the source whose document
+    part it keeps as it is (None: it has one of its own, or none).
     """
 
     spec: PromptSpec
@@ -220,11 +211,7 @@ class Form:
 
 
 def form_of(route: Route, sources: Mapping[str, StoredPrompt]) -> Form:
-    """Which one prompt can say what a route says.
-
-    Raises:
-        PromptError: queries are the base model's, or the prompts are not gated or differ in structure.
-    """
+    """Which one prompt can say what a route says; `PromptError` where none can."""
     query, document = (weights_of(route_of_side(route, side)) for side in SIDES)
     if not query:
         raise PromptError("the base model encodes queries on this route; there is nothing to distil")
@@ -243,11 +230,7 @@ def form_of(route: Route, sources: Mapping[str, StoredPrompt]) -> Form:
 
 
 def student_of(form: Form, start: Prompt, sources: Mapping[str, StoredPrompt]) -> Prompt:
-    """A new prompt of this form, with the values of `start`.
-
-    Raises:
-        PromptError: `start` has another structure, or lacks a side.
-    """
+    """A new prompt of this form, with the values of `start`; `PromptError` where that has not its structure."""
     if replace(start.spec, sides=form.spec.sides) != form.spec:
         raise PromptError(f"distilling starts from a prompt of the mixture's structure, {form.spec}; got {start.spec}")
     if form.spec.sides == "shared" and start.spec.sides != "shared":
@@ -264,10 +247,9 @@ def student_of(form: Form, start: Prompt, sources: Mapping[str, StoredPrompt]) -
 
 
 def start_from(route: Route, sources: Mapping[str, StoredPrompt]) -> tuple[str, Prompt]:
-    """Where distilling starts unless it is told: a name for it, and the prompt.
+    """Where distilling starts unless it is told, see `distil`: a name for it, and the prompt.
 
-    It is the weighted average of the sources' parameters where all come from one start, else the source of the
-    greatest weight. The gates are times the sum of the weights, so that a single source is what it starts from.
+    The gates are times the sum of the weights, so that a single source is what it starts from.
     """
     weights = weights_of(route_of_side(route, "query"))
     names = list(weights)
@@ -285,9 +267,6 @@ def start_from(route: Route, sources: Mapping[str, StoredPrompt]) -> tuple[str, 
     return name, Prompt(prompt.spec, tensors)
 
 
-# -- the texts -----------------------------------------------------------------------------------------------------
-
-
 class LearntTexts(NamedTuple):
     """Texts of a domain, by side: pseudo-queries and whole documents, each once."""
 
@@ -296,16 +275,10 @@ class LearntTexts(NamedTuple):
 
 
 def texts_of(target: Collection, *, most: int, share: float, seed: int) -> tuple[LearntTexts, LearntTexts]:
-    """Texts to learn on and held-out texts, of different documents; copies of a document stay together.
+    """Texts to learn on and held-out texts (their share is `share`), of different documents.
 
-    Args:
-        target: only its documents are read.
-        most: documents at most; of a larger corpus a seeded sample, which its order does not change.
-        share: of them, held out.
-        seed: of the sample, the division and the spans.
-
-    Raises:
-        DataError: too few documents, or they give no pseudo-queries.
+    Copies of a document stay together. Of a corpus of more than `most` documents a seeded sample is taken, which its
+    order does not change. Raises `DataError` when there is too little text.
     """
 
     def made_of(documents: Sequence[Document]) -> LearntTexts:
@@ -328,21 +301,11 @@ def texts_of(target: Collection, *, most: int, share: float, seed: int) -> tuple
     return learnt, checked
 
 
-# -- learning ------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Lesson:
-    """The texts of one side, with the teacher's embeddings (N, d').
+    """The texts of one side, to learn on and held out, with the teacher's embeddings (N, d').
 
-    Attributes:
-        side: of the texts.
-        trained: the student learns them; else it gives the teacher's embeddings already.
-        length: tokens a text is cut to.
-        texts: to learn on.
-        vectors: of these; empty where they are not learnt.
-        held: held-out texts.
-        held_vectors: of these.
+    Where `trained` is False, the student gives the teacher's embeddings already, and `vectors` is empty.
     """
 
     side: Side
@@ -384,18 +347,10 @@ def learn(
     dtype: str,
     quiet: bool,
 ) -> tuple[Prompt, dict[str, Any]]:
-    """Train the parts of `student`, which the encoder carries, that encode the trained lessons.
+    """Train the parts of `student`, which the encoder carries as `STUDENT`, that encode the trained lessons.
 
-    Args:
-        encoder: carrying the student as `STUDENT`.
-        student: changed in place.
-        lessons: of the queries and the documents, in this order.
-        config: the settings.
-        dtype: what the student will be stored in.
-        quiet: no progress bar.
-
-    Returns:
-        The best values, rounded as they will be stored, and the figures on the way.
+    `lessons` are those of the queries and the documents, in this order; `dtype` is what the student will be stored
+    in. Returns the best values, rounded as they will be stored, and the figures on the way.
     """
     trained = [one for one in lessons if one.trained]
     parameters = [parameter for one in trained for parameter in (student.part(one.side) or {}).values()]
@@ -469,11 +424,10 @@ def distance(ours: Tensor, theirs: Tensor) -> Tensor:
 def nearness(
     encoder: SentenceTransformer, route: Route, lessons: Sequence[Lesson], precision: Precision
 ) -> dict[str, float]:
-    """How near `route` comes to the teacher on held-out texts.
+    """How near `route` comes to the teacher on held-out texts: the mean cosine by side, and `top_10`.
 
-    Returns:
-        The mean cosine by side, and `top_10`: the mean share of the teacher's ten best held-out documents of a
-        pseudo-query (fewer where there are fewer) that are among the ten best by `route`.
+    That is the mean share of the teacher's ten best held-out documents of a pseudo-query (fewer where there are fewer)
+    that are among the ten best by `route`.
     """
     theirs = {one.side: one.held_vectors for one in lessons}
     ours = {

@@ -39,11 +39,7 @@ class Fit:
 
 
 def split_pairs(pairs: Sequence[TrainingPair], config: FitConfig) -> tuple[list[TrainingPair], list[TrainingPair]]:
-    """Pairs to fit on and pairs to choose by, seeded.
-
-    Raises:
-        DataError: too few pairs to do either.
-    """
+    """Pairs to fit on and pairs to choose by, seeded. Raises `DataError` when there are too few."""
     order = np.random.default_rng(config.seed).permutation(len(pairs))[: config.most]
     held = round(len(order) * config.held_out)
     fitted, chosen = [pairs[i] for i in order[held:]], [pairs[i] for i in order[:held]]
@@ -68,11 +64,9 @@ def fit_weights(
         encoder: carrying gated prompts.
         start: the weights to begin from, by the prompts' names.
         pairs: pseudo-queries with their documents.
-        config: the settings.
         document: what encodes documents: a fixed route, by which they are embedded once and all of them are
             negatives, or the mixture itself, by which those of a batch are embedded at each step.
         corpus: for a fixed route, the vectors of all documents, which are negatives then; None: those of the pairs.
-        quiet: no progress bar.
 
     Raises:
         ForewordError: nothing to mix.

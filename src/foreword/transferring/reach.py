@@ -52,7 +52,6 @@ def document_features(
         seed: of the sample.
         precision: of the forward passes.
         max_length: tokens a document is cut to.
-        quiet: no progress bar.
 
     Raises:
         DataError: no documents, as when all of them are the target's too.
@@ -213,9 +212,6 @@ def source_domains(bank: Mapping[str, StoredPrompt]) -> list[str]:
     return sorted(found.values())
 
 
-# -- the sources' document features, kept in the bank's folder ------------------------------------------------------
-
-
 FILE = "features.safetensors"
 """With it the reach is known wherever a bank's folder goes, without the sources' collections."""
 
@@ -224,10 +220,10 @@ FORMAT = "foreword-features/1"
 
 @dataclass(frozen=True)
 class BankFeatures:
-    """What is known of a bank's source domains.
+    """What is known of a bank's source domains: their features (at most `sample`, d'), or why they have none.
 
     Attributes:
-        features: domain -> unit-length document features (at most `sample`, d').
+        features: domain -> unit-length document features.
         left_out: domain -> why its documents cannot be looked at.
     """
 
@@ -267,7 +263,6 @@ def bank_features(
         load: a collection by its id; called for what is missing only.
         settings: the sample; None: 400 documents.
         precision: of the forward passes.
-        quiet: no progress bars.
     """
     settings = settings or FeatureSettings()
     path, described = Path(folder) / FILE, describe_backbone(encoder)

@@ -45,7 +45,6 @@ class Transfer:
     """What was decided for a target.
 
     Attributes:
-        target: its id.
         method: how the sources were combined.
         weights: of the sources; empty: the base model, no prompt.
         advice: `transfer`, or `don't transfer`.
@@ -56,7 +55,6 @@ class Transfer:
             that have no document side).
         prompt: for `adapted` and `average`, what was made.
         reach: how near the target is to the bank; None: not looked at, or no source's documents are known.
-        seconds: it took.
     """
 
     target: str
@@ -123,13 +121,11 @@ def transfer(
         encoder: from `foreword.load_encoder`; the bank's prompts are added to it under their names.
         target: the domain without labels.
         bank: source prompts by name; gated ones, except for `adapted` and `average`.
-        config: the settings; None: the defaults.
         sources: the sources' collections, for `similarity` and `average`, and for the reach.
         features: document features by domain id (see `document_features`), where they are there already; a bank's
             own are in its folder, see `foreword.transferring.reach`.
         output: for `adapted`, the folder of the training and its prompt, which goes on there after a cut; None: one
             that is gone afterwards.
-        quiet: no progress bars.
 
     Raises:
         PromptError: prompts that cannot be mixed, averaged or adapted.
@@ -282,9 +278,6 @@ def check_unseen(bank: Mapping[str, StoredPrompt], target: str) -> None:
         raise PromptError(f"{', '.join(seen)}: trained on {target} itself, so no transfer to it; leave it out")
 
 
-# -- mixtures and averages of a bank --------------------------------------------------------------------------------
-
-
 def uniform_weights(sources: Mapping[str, object]) -> dict[str, float]:
     """The same weight for every source; they add up to 1."""
     return {name: 1 / len(sources) for name in sources}
@@ -337,7 +330,6 @@ def average_prompts(sources: Mapping[str, StoredPrompt], weights: Mapping[str, f
     "Task Prompt Vectors", 2024); they are refused.
 
     Args:
-        sources: stored prompts, by name.
         weights: of some or all of them; divided by their sum.
 
     Raises:
@@ -362,9 +354,6 @@ def average_prompts(sources: Mapping[str, StoredPrompt], weights: Mapping[str, f
         for key, tensor in stored.prompt.tensors().items():
             mean[key] += tensor * (weights[name] / total)
     return Prompt(first.spec, mean)
-
-
-# -- comparing on a target's own text: pseudo-queries held out, and random spans as a second kind --------------------
 
 
 def pseudo_material(

@@ -76,15 +76,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Gain:
-    """An expected difference in nDCG@10 from the base model.
+    """An expected difference in nDCG@10 from the base model: a mean of `count` queries or domains, a 95 % interval.
 
-    Attributes:
-        value: the mean.
-        low: the lower end of a 95 % interval.
-        high: the upper end.
-        basis: `labels` and `pseudo-queries`: of the mean over queries like those; `evidence`: where single domains'
-            gains lay, which is wider.
-        count: queries, or domains.
+    `basis` is `labels` or `pseudo-queries`, where the interval is of the mean over queries like those, or `evidence`:
+    where single domains' gains lay, which is wider.
     """
 
     value: float
@@ -109,13 +104,9 @@ class Gain:
 
 
 def read_evidence(path: Path | None = None) -> list[Evidence]:
-    """The domains that a file of evidence lists.
+    """The domains that a file of evidence lists: a JSON list of objects with the fields of `Evidence`.
 
-    Args:
-        path: a JSON list of objects with the fields of `Evidence`; None: the one that came with the package.
-
-    Raises:
-        DataError: it is none, or an entry lacks a field, has another, or one of another type.
+    None is the file that came with the package. `DataError`: it is no such file, or an entry has other fields.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -135,14 +126,8 @@ def expected_gain(
     The range is the 2.5 and 97.5 % quantiles of single domains' gains: it is about one more domain, not about their
     mean. Nothing is scaled: what training gained, it gained with the evidence's own numbers of pairs.
 
-    Args:
-        evidence: the domains.
-        target: the domain itself, whose own entries (and those of collections that share its data) do not count.
-        within: whether the target is within reach.
-        kind: `transfer`, or `train`, with labels.
-
-    Returns:
-        None when fewer than three domains say anything.
+    `target` is the domain itself, whose own entries (and those of collections that share its data) do not count. None
+    when fewer than three domains say anything.
     """
     same = [entry for entry in evidence if entry.within == within and not overlap(entry.target, target)]
     gains = [entry.gain if kind == "transfer" else entry.supervised_gain for entry in same]
@@ -155,14 +140,9 @@ def expected_gain(
 
 @dataclass(frozen=True)
 class Compared:
-    """A candidate on the target's text, and on its labels where there are some.
+    """A candidate's nDCG@10 on held-out pseudo-queries, and on labelled queries where there are some, with its gains.
 
-    Attributes:
-        name: `base`, `fitted` (the mixture), or a prompt's.
-        pseudo: nDCG@10 on held-out pseudo-queries.
-        pseudo_gain: over the base model.
-        labels: nDCG@10 on labelled queries.
-        labels_gain: over the base model.
+    `name` is `base`, `fitted` (the mixture), or a prompt's.
     """
 
     name: str
@@ -184,16 +164,10 @@ class Compared:
         return {{"pseudo": "pseudo_nDCG@10", "labels": "labels_nDCG@10"}.get(key, key): fields[key] for key in fields}
 
 
-# -- samples: what is measured on them takes a bounded time ---------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Sample:
-    """Documents of a collection, with or without a split's labelled queries.
-
-    Attributes:
-        collection: the sample, under the collection's id.
-        of: how many documents with any text the collection has.
+    """Documents of a collection, under its id, with or without a split's labelled queries; and how many with any text
+    it has.
     """
 
     collection: MemoryCollection
@@ -215,9 +189,7 @@ def labelled_sample(target: Collection, split: str, queries: int, limit: int, se
     """At most `queries` judged queries of a split, all their relevant documents, and others up to `limit`.
 
     Scores on it are higher than on the whole corpus, of which it leaves out what could be mistaken for relevant.
-
-    Raises:
-        DataError: no query has a relevant document.
+    `DataError`: no query has a relevant document.
     """
     relevant = {
         query_id: {doc_id: grade for doc_id, grade in judged.items() if grade > 0}
@@ -269,14 +241,7 @@ def _drawn(
 
 
 def label_split(target: Collection, asked: str | None = None) -> str | None:
-    """The split whose labels may help to choose: dev, else train; never the one that is reported.
-
-    Args:
-        target: a collection, with labels or without.
-        asked: a split that is wanted; `none`: no labels; None: the first there is.
-
-    Returns:
-        None when there is none.
+    """The split whose labels may help to choose: `asked`, else dev, else train, else None; never the reported one.
 
     Raises:
         DataError: the split asked for is the reported one.
@@ -323,13 +288,7 @@ def nearest_prompts(
     """The prompts to try alone: those whose own training documents are nearest to the target's, each value once.
 
     One trained on several domains has the documents of all.
-
-    Args:
-        bank: the prompts.
-        own: the target's document features.
-        features: the domains'.
-        most: prompts to give, at most.
-        notes: what is left out is added here.
+    `own` are the target's document features, `features` the domains'. What is left out is added to `notes`.
     """
     first: dict[str, str] = {}
     for name, stored in bank.items():
