@@ -33,8 +33,7 @@ class Figures:
 def read_results(paths: Iterable[str | Path], folder: Path) -> list[Figures]:
     """Read results of the prompt in `folder`, or of prompts in the bank there.
 
-    Raises:
-        DataError: a file is none that `foreword evaluate --json` wrote, or is about another prompt.
+    `DataError`: a file is none that `foreword evaluate --json` wrote, or is about another prompt.
     """
     found = []
     for path in map(Path, paths):
@@ -83,11 +82,8 @@ def model_card(
 ) -> str:
     """The text of `README.md`: the hub's metadata, then the page; equal input gives equal text.
 
-    Args:
-        contents: what is pushed.
-        repository: `user/name`.
-        licence: as the hub names it, e.g. `apache-2.0`; None: the card says that none was stated.
-        figures: results to list, also in the metadata's `model-index`.
+    `licence` is as the hub names it (None: the card says that none was stated); `figures` are results to list, also in
+    the metadata's `model-index`.
     """
     backbones = [card.get("backbone") or {} for card in contents.cards.values()]
     size = f"{contents.bytes:,} bytes in {len(contents.files)} files"
@@ -117,9 +113,6 @@ def model_card(
         f"Of the prompt: {licence or 'not stated'}. The backbone and the collections have their own.",
     ]
     return f"---\n{_metadata(contents, repository, licence, figures)}\n---\n\n" + "\n\n".join(page) + "\n"
-
-
-# -- metadata --------------------------------------------------------------------------------------------------
 
 
 def _metadata(contents: Contents, repository: str, licence: str | None, figures: Sequence[Figures]) -> str:
@@ -170,9 +163,6 @@ def hub_dataset(collection: str) -> str | None:
         return name if REPOSITORY.fullmatch(name) and not Path(name).is_dir() else None
     group, _, name = bare.partition("/")
     return f"BeIR/{name}" if group == "beir" and name else None
-
-
-# -- the page --------------------------------------------------------------------------------------------------
 
 
 def _structure(card: Mapping[str, Any]) -> str:

@@ -31,8 +31,6 @@ class Contents:
     """A folder of prompts that has been read and found whole.
 
     Attributes:
-        folder: where it is.
-        kind: what it is.
         files: path in a repository, with `/` -> file.
         cards: domain -> the card of its prompt or mixture; of a mixture, its own alone.
         sources: domain -> the cards that say what it was trained on: its own, or those of a mixture's sources.
@@ -93,9 +91,6 @@ def read_contents(folder: str | Path) -> Contents:
         cards[domain] = member.cards[domain]
         sources[domain] = member.sources[domain]
     return Contents(folder, "bank", members, cards, sources)
-
-
-# -- `hf:user/name`: what lies on the hub ---------------------------------------------------------------------------
 
 
 SCHEME = "hf:"

@@ -6,15 +6,12 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from foreword.errors import HubError, hub_errors
 from foreword.hub.card import Figures, model_card, read_results
 from foreword.hub.contents import OWN_FILES, REPOSITORY, Contents, read_contents
 from foreword.prompts.store import CARD, MIXTURE_CARD, WEIGHTS
-
-if TYPE_CHECKING:
-    pass
 
 README = "README.md"
 
@@ -36,15 +33,10 @@ class Upload:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push has brought.
+    """What a push has brought: files by their path in the repository, in bytes, and the page's address.
 
     Attributes:
-        repository: `user/name`.
-        url: of its page.
-        revision: the branch.
-        commit: its hash.
         changed: False where all was there already, and no commit was made.
-        files: path in the repository -> bytes.
         removed: files of an earlier prompt there that were taken away in the same commit.
     """
 
@@ -103,14 +95,12 @@ def push(
     repository holds one thing; other files there are left alone.
 
     Args:
-        folder: of the prompt, mixture or bank.
         repository: `user/name`; made when missing.
         private: True: only you see it; None: what the account's settings say.
         revision: the branch, made when missing; None: main.
         licence: for the card, as the hub names it: `apache-2.0`, `cc-by-4.0`, ...
         results: files that `foreword evaluate --json` wrote about it, for the card's figures.
         card: False: `README.md` stays as it is.
-        message: of the commit.
         token: with the right to write; None: HF_TOKEN, or what `hf auth login` stored.
         endpoint: of the hub; None: HF_ENDPOINT, or huggingface.co.
 
