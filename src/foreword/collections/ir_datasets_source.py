@@ -58,7 +58,16 @@ class IrDatasets(Family):
             UnknownNameError: the library knows no such id.
             DataError: the library is not installed, the data set has no documents, or docpairs that it has not.
         """
-        dataset = _dataset(name)
+        try:
+            import ir_datasets as library
+        except ImportError as error:
+            raise DataError(f"{GROUP}:{name} needs ir_datasets: pip install foreword[ir-datasets]") from error
+        try:
+            dataset: Any = library.load(name)
+        except KeyError:
+            near = difflib.get_close_matches(name, list(library.registry), n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else "see https://ir-datasets.com/ for its ids"
+            raise UnknownNameError(f"ir_datasets knows no {name!r}; {hint}") from None
         if not dataset.has_docs():
             raise DataError(f"{GROUP}:{name} has no documents; take an id that has them")
         has_pairs = dataset.has_queries() and dataset.has_docpairs()
@@ -69,7 +78,10 @@ class IrDatasets(Family):
         splits = (split_of_id(name),) if judged or by_docpairs else ()
         own = bool(SELF_RETRIEVING & set(name.split("/"))) if exclude_self is None else exclude_self
         kind = _WithDocpairs if by_docpairs else StreamedCollection
-        facts = {"ir_datasets": _version(), "training_pairs": "docpairs" if by_docpairs else "judgements"}
+        facts = {
+            "ir_datasets": str(getattr(library, "__version__", "unknown")),
+            "training_pairs": "docpairs" if by_docpairs else "judgements",
+        }
         source = _Dataset(f"{GROUP}:{name}", dataset, judged=judged)
         return kind(f"{GROUP}:{name}", GROUP, source, splits, facts=facts, exclude_self=own)
 
@@ -146,25 +158,6 @@ class _WithDocpairs(StreamedCollection):
             yield TrainingPair(query_id, texts[query_id], doc_id, found[doc_id], negatives)
         message = f"{self.id}: {lost} docpairs name a query or document that is not there"
         self._note("docpairs_of_unknown_texts", lost, message)
-
-
-def _dataset(name: str) -> Any:
-    try:
-        import ir_datasets
-    except ImportError as error:
-        raise DataError(f"{GROUP}:{name} needs ir_datasets: pip install foreword[ir-datasets]") from error
-    try:
-        return ir_datasets.load(name)
-    except KeyError:
-        near = difflib.get_close_matches(name, list(ir_datasets.registry), n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see https://ir-datasets.com/ for its ids"
-        raise UnknownNameError(f"ir_datasets knows no {name!r}; {hint}") from None
-
-
-def _version() -> str:
-    import ir_datasets
-
-    return str(getattr(ir_datasets, "__version__", "unknown"))
 
 
 @contextmanager

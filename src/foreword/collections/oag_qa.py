@@ -18,7 +18,6 @@ import threading
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -434,7 +433,12 @@ def read_papers(path: Path, notes: Counter[str]) -> list[Document]:
     places = {name: place for place, name in enumerate(_PAPER_COLUMNS)}
     for number, (line, row) in enumerate(tsv_rows(path)):
         if number == 0 and row[0].strip() == "id":
-            places = _header(row, path, line)
+            names = [name.strip() for name in row]
+            if missing := [name for name in _PAPER_COLUMNS if name not in names]:
+                expected = ", ".join(_PAPER_COLUMNS)
+                message = f"the header {names} has no {' or '.join(missing)}; expected {expected}"
+                raise DataError(message, path=path, line=line)
+            places = {name: names.index(name) for name in _PAPER_COLUMNS}
             continue
         if len(row) <= max(places.values()):
             message = f"{len(row)} columns; expected {', '.join(_PAPER_COLUMNS)}"
@@ -487,12 +491,16 @@ def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         yield end
 
     try:
-        with _long_fields():
-            reader = csv.reader(lines(), delimiter="\t")
-            rows = []
-            for row in reader:
-                rows.append((line, row))
-                line = reader.line_num + 1
+        with _csv_limit:  # csv's limit of a field is one for the whole process, and is put back
+            before = csv.field_size_limit(_LONGEST_FIELD)
+            try:
+                reader = csv.reader(lines(), delimiter="\t")
+                rows = []
+                for row in reader:
+                    rows.append((line, row))
+                    line = reader.line_num + 1
+            finally:
+                csv.field_size_limit(before)
     except UnicodeDecodeError as error:
         message = "not UTF-8; convert the file, e.g. iconv -f latin1 -t utf-8"
         raise DataError(message, path=path) from error
@@ -504,24 +512,3 @@ def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     if last_row != [end]:
         raise DataError("a quote that opens in this row is never closed", path=path, line=start)
     yield from ((number, row) for number, row in rows if any(field.strip() for field in row))
-
-
-def _header(row: list[str], path: Path, line: int) -> dict[str, int]:
-    """`name -> place` of the three columns that a header names."""
-    names = [name.strip() for name in row]
-    missing = [name for name in _PAPER_COLUMNS if name not in names]
-    if missing:
-        message = f"the header {names} has no {' or '.join(missing)}; expected {', '.join(_PAPER_COLUMNS)}"
-        raise DataError(message, path=path, line=line)
-    return {name: names.index(name) for name in _PAPER_COLUMNS}
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """Let csv read long fields meanwhile; its limit is one for the whole process and is put back."""
-    with _csv_limit:
-        before = csv.field_size_limit(_LONGEST_FIELD)
-        try:
-            yield
-        finally:
-            csv.field_size_limit(before)

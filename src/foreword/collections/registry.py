@@ -223,26 +223,16 @@ def parts(collection_id: str) -> frozenset[str]:
     """The collections that one is made of; of most, itself alone. A fold, and a sample, counts as its collection."""
     base = split_fold(canonical(collection_id))[0]
     if base == "beir/cqadupstack":
-        from foreword.collections.beir import CQADUPSTACK
-
-        return frozenset(CQADUPSTACK.id(forum) for forum in CQADUPSTACK.names())
+        return frozenset(f"cqadupstack/{forum}" for forum in family_named("cqadupstack").names())
     family, _, name = base.partition("/")
     if family == "oag-qa-disciplines":
-        from foreword.collections.oag_qa import DISCIPLINES
-
-        return frozenset(f"oag-qa/{topic}" for topic in DISCIPLINES.names().get(name, ()))
-    source = _source(base)
-    return frozenset({base}) if source is None else frozenset({base, *parts(source)})
-
-
-def _source(base: str) -> str | None:
-    """What a folder is a sample of; None: of nothing that says so."""
-    if not base.startswith(_FOLDER):
-        return None
+        return frozenset(f"oag-qa/{topic}" for topic in family_named(family).names().get(name, ()))
     # A broken record means nothing here: the collection itself says what is wrong when it is loaded.
-    record = kept_json(Path(base.removeprefix(_FOLDER)) / "subsample.json")
+    folder = base.removeprefix(_FOLDER) if base.startswith(_FOLDER) else None
+    record = None if folder is None else kept_json(Path(folder) / "subsample.json")
     source = record.get("source") if isinstance(record, dict) else None
-    return source if isinstance(source, str) and canonical(source) != base else None
+    own = parts(source) if isinstance(source, str) and canonical(source) != base else ()
+    return frozenset({base, *own})
 
 
 def overlap(one: str, other: str) -> bool:

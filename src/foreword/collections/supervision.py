@@ -539,10 +539,10 @@ class Labelled(Resplit):
 
     def supervision(self) -> Mapping[str, object]:
         """The method, the counts, and which splits of the source may be reported."""
-        counts = {"train_queries": self.count("train"), "dev_queries": self.count("dev")}
         return {
             "method": self.method,
-            **counts,
+            "train_queries": self.count("train"),
+            "dev_queries": self.count("dev"),
             "copies_left_out": self.copies,
             "seed": self.seed,
             "reported": list(self.reported),
