@@ -282,7 +282,7 @@ def _side(options: cli.Options) -> Side:
     if (options.collection is None) == (options.queries is None):
         raise ForewordError("name a collection, e.g. folder:my-collection, or a file of --queries")
     if options.queries is not None and options.side == "document":
-        raise ForewordError("--queries are queries; for documents give a collection, e.g. folder:PATH")
+        raise ForewordError("--queries are queries; for documents give a collection, or a folder")
     side: Side = "query" if options.queries is not None or options.side == "query" else "document"
     if options.split is not None and (side == "document" or options.collection is None):
         raise ForewordError("--split is for the queries of a collection (--side query)")
