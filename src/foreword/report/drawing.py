@@ -72,12 +72,9 @@ _STYLE: Mapping[str, Any] = {
 
 @contextmanager
 def canvas(width: float, height: float, title: str = "") -> Iterator[tuple[Figure, Axes]]:
-    """A figure and its axes in the common style; what is drawn inside has it, the user's plots do not.
+    """A figure (inches) and its axes in the common style; what is drawn inside has it, the user's plots do not.
 
-    Args:
-        width: inches.
-        height: inches.
-        title: over the axes; in a page it is left out.
+    The title over the axes is left out in a page.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -107,10 +104,8 @@ class Plot:
 
     Attributes:
         name: of its files.
-        title: what it shows.
         caption: how to read it.
         data: what is drawn, as JSON objects.
-        figure: matplotlib's.
         said: read out in a page; the caption when empty.
         hover: what is shown under the pointer: for a drawn thing's `gid` one text (none when empty), or one for each
             of its parts. What stands before the last hyphen of a `gid` is its class in the page.
@@ -153,11 +148,7 @@ class Plot:
         return saved
 
     def inline(self, key: str) -> Markup:
-        """The figure as an element of a page, with a title and a description to be read out.
-
-        Args:
-            key: a name unique on the page; its ids begin with it.
-        """
+        """The figure as an element of a page, to be read out too; `key` is unique there, and begins its ids."""
         from markupsafe import Markup
 
         file, axes = io.BytesIO(), self.figure.axes[0]
@@ -273,9 +264,6 @@ def _circle(path: ElementTree.Element) -> ElementTree.Element:
     return ElementTree.Element("circle", {**middle, **path.attrib})
 
 
-# The pieces that figures are made of.
-
-
 def value_axis(
     axes: Axes,
     label: str,
@@ -286,12 +274,7 @@ def value_axis(
 ) -> None:
     """An axis of round numbers that span the values (None: what is drawn), with a line at 0 for differences.
 
-    Args:
-        axes: to draw on.
-        label: of the axis.
-        values: to be spanned.
-        signs: they are differences.
-        of: which axis.
+    `signs` says that they are differences, `of` which axis it is.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -349,11 +332,9 @@ def heat(
     """A heat map with its numbers, rows from above; returns a text for each cell, of the `gid` "cells".
 
     Args:
-        axes: to draw on.
         names: of rows and columns.
         values: [rows][columns]; None where there is none.
         strength: of a value's colour, from −1 (the first of `colours`, in full) to 1 (the second).
-        write: a value as text.
         colours: below 0 and above.
         bare: cells (row, column) without colour.
         outlined: cells with an edge.

@@ -22,13 +22,7 @@ def fill(template: str, **values: Any) -> Markup:
 
 
 def document(title: str, header: str, sections: Sequence[tuple[str, str, str]]) -> str:
-    """A page with nothing beside it.
-
-    Args:
-        title: of the window.
-        header: above the sections, markup.
-        sections: key, name and contents of each, in order.
-    """
+    """A page with nothing beside it: markup above, then the sections in order, by key, name and contents."""
     from markupsafe import Markup
 
     style = Markup(resources.files("foreword.report").joinpath("style.css").read_text(encoding="utf-8"))

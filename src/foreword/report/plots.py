@@ -37,15 +37,7 @@ _LARGEST = 8.0  # points: the diameter of the bin with the most hits
 
 
 def write_plots(folder: Path | str, results: Results) -> list[Plot]:
-    """Draw what there is: effectiveness, gains by query, similarity of domains, learning curves.
-
-    Args:
-        folder: for the files; made when missing.
-        results: as `foreword.report.write_report` takes them.
-
-    Returns:
-        The plots, in the page's order.
-    """
+    """Draw what there is, in the page's order: effectiveness, gains by query, domains' similarity, learning curves."""
     drawn = [effectiveness(results), *gains(results), similarity(results), *curves(results)]
     return [plot.save(folder) for plot in drawn if plot is not None]
 
@@ -100,13 +92,8 @@ def gain_bars(
 ) -> Plot:
     """A bar for each query's gain over the baseline, the largest first.
 
-    Args:
-        name: of its files.
-        title: what is compared, where.
-        gains: (query's text, difference), any order, at least one.
-        measure: what the difference is of.
-        baseline: what it is from.
-        most: with more queries, this many are drawn at even steps through the sorted list.
+    `gains` are (query's text, difference), at least one, in any order. Of more than `most`, so many are drawn, at even
+    steps through the sorted list.
     """
     ordered = sorted(gains, key=lambda gain: -gain[1])
     greatest, least = ordered[0][1], ordered[-1][1]
@@ -185,13 +172,7 @@ def similarity(results: Results) -> Plot | None:
 
 
 def gate_map(name: str, layers: Sequence[int], values: Sequence[Sequence[float]]) -> Plot:
-    """How strongly a gated prompt acts, layers by heads.
-
-    Args:
-        name: of the prompt, and of what it encodes.
-        layers: counted from 1, the lowest.
-        values: [layers][heads].
-    """
+    """How strongly a gated prompt acts, layers (counted from 1, the lowest) by heads: `values` are [layers][heads]."""
     rows, columns = [f"layer {layer}" for layer in layers], [f"head {head + 1}" for head in range(len(values[0]))]
     low, high = min(map(min, values)), max(map(max, values))
     with canvas(*heat_size(rows, columns), name) as (figure, axes):
@@ -254,11 +235,8 @@ def line_look(place: int) -> dict[str, Any]:
 def reliability_curves(domain: str, found: Sequence[Mapping[str, Any]], places: Mapping[str, int]) -> Plot:
     """Confidence across, the share that is relevant upwards, the diagonal, and a curve for each system.
 
-    Args:
-        domain: on which.
-        found: for each system `system`, `curve` (bins of `confidence`, `accuracy`, `count`), `ece` and, where one was
-            fitted, `temperature`.
-        places: system -> number of its colour.
+    `found` has for each system `system`, `curve` (bins of `confidence`, `accuracy`, `count`), `ece` and, where one was
+    fitted, `temperature`; `places` has the number of its colour.
     """
     bins = [point for item in found for point in item["curve"]]
     largest = max(point["count"] for point in bins)

@@ -78,12 +78,9 @@ def format_table(
 ) -> RichTable:
     """The rows as a table for a terminal: systems by measures, the best of each collection in bold.
 
-    Args:
-        rows: records with `system, collection, measure, value` and, optionally, `difference, p_value,
-            trained_parameters, bytes, seconds`.
-        measures: the columns, in order; all that appear when None. The difference is on the first.
-        baseline: the system that differences are from.
-        title: a line over the table.
+    `rows` are records with `system, collection, measure, value` and, optionally, `difference, p_value,
+    trained_parameters, bytes, seconds`. The columns are `measures` in order, or all that appear; the difference, from
+    the baseline, is on the first.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
@@ -142,8 +139,6 @@ def _table(rows: Sequence[Mapping[str, Any]], measures: Sequence[str] | None, ba
     columns += [f"Δ {chosen[0] if chosen else ''}", "p", "parameters", "size", "time"]
     return Table("", tuple(columns), frozenset({0, 1} if several else {0}), tuple(lines))
 
-
-# Query by query: one system's gains over a baseline.
 
 Gains = Mapping[str, float]
 """query_id -> difference from the baseline."""
