@@ -46,13 +46,8 @@ def extract(
     is there already it is left as it is. Permissions, owners and times of the archive are not taken over.
 
     Args:
-        archive: the file.
-        folder: to be made; its parents too.
         limit: bytes that may be unpacked in all; more, whatever the archive's headers say, is an error.
         members: takes a member's name as it is in the archive; false leaves it out. None: all.
-
-    Returns:
-        The folder.
 
     Raises:
         DataError: no such archive, broken, cut or encrypted; a member that is a link or device, that leads

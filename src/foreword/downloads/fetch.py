@@ -46,9 +46,6 @@ def fetch(
     not download the same file: one waits for the other.
 
     Args:
-        resource: what to get, and where.
-        data: the data folder, see `data_folder`.
-        transport: mirrors, offline mode, timeout, retries.
         check: says what is wrong with a file that has come, or an empty string; what it refuses (a server's page
             in the file's place, say) is not recorded, and the next address is asked. For files without hashes.
         skip: addresses not to ask.
@@ -88,16 +85,7 @@ def fetch_folder(
 ) -> Path:
     """The folder with an archive's files: the one that is there, else made by `fetch` and `extract`, locked.
 
-    Args:
-        resource: the archive.
-        data: the data folder.
-        folder: the unpacked folder, wherever it is to be.
-        transport: see `fetch`.
-        limit: see `extract`.
-        members: see `extract`.
-
-    Raises:
-        DataError: as `fetch` and `extract`.
+    `limit` and `members` are those of `extract`; raises `DataError` as both do.
     """
     from foreword.downloads.archives import extract  # with all that it unpacks by, seldom needed
 
@@ -216,13 +204,10 @@ class _Download:
             f"Get it by hand and put it at {self.path}, or name a mirror in {MIRRORS} (base URLs).{known}{kept}"
         )
 
-    # -- over the network ------------------------------------------------------------------------------------------
-
     def _complete(self, url: str) -> bool:
         """Bring all that is missing of the part, trying again as long as that brings something new.
 
-        Returns:
-            Whether bytes of more than one request were put together.
+        Says whether bytes of more than one request were put together.
         """
         import httpx2
 
@@ -294,8 +279,6 @@ class _Download:
             raise _InterruptionError(reason, _number(answer.headers.get("Retry-After", "")))
         raise RejectedError(reason)
 
-    # -- on this machine -------------------------------------------------------------------------------------------
-
     def _copy(self, url: str) -> bool:
         """Copy a file of this machine (or of a mounted disk) into the part; nothing is put together."""
         from urllib.request import url2pathname
@@ -320,10 +303,7 @@ class _Download:
     def _receive(self, chunks: Iterator[bytes], origin: Origin, kept: int) -> None:
         """Write what comes as it comes, so that a cut loses none of it; more than a known size is not taken.
 
-        Args:
-            chunks: what comes.
-            origin: what is said of the whole file.
-            kept: bytes that are there and stay; 0: begin anew.
+        `origin` is what is said of the whole file; `kept` are the bytes that are there and stay, 0 to begin anew.
         """
         from tqdm import tqdm
 
@@ -375,9 +355,6 @@ def _number(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text.strip()) else None
 
 
-# The part of a file that has come so far, and what is needed to ask for the rest.
-
-
 @dataclass(frozen=True)
 class Origin:
     """What a server said of the file that a part is the beginning of."""
@@ -412,9 +389,7 @@ class PartialFile:
     def resumes(self, url: str, verified: bool) -> int:
         """How many bytes can be kept when the rest comes from `url`; 0: start again.
 
-        Args:
-            url: the address to be asked.
-            verified: the whole file will be compared with a hash, so that a wrong guess is found out.
+        `verified` says that the whole file will be compared with a hash, so that a wrong guess is found out.
         """
         origin = self.origin
         if origin is None:
@@ -455,9 +430,6 @@ class PartialFile:
         """Give the whole file its final name."""
         self.path.replace(path)
         self._origin.unlink(missing_ok=True)
-
-
-# Whether a file's bytes are the right ones: by the hashes known before, or those seen at the first download.
 
 
 @dataclass(frozen=True)
@@ -517,11 +489,7 @@ def unchanged(path: Path, resource: Resource, record: Record | None) -> bool:
 def problem(got: Record, resource: Resource, before: Record | None, record_path: Path) -> str:
     """What is wrong with a file, or an empty string.
 
-    Args:
-        got: the file as measured.
-        resource: the size and hashes known before; where it has a hash, the earlier record does not count.
-        before: the file as it was at its first download, or None.
-        record_path: where `before` is kept, for the message.
+    Where the resource has a hash, what the file was `before`, at its first download, does not count.
     """
     for kind in ("size", "md5", "sha256"):
         expected, have = getattr(resource, kind), getattr(got, kind)

@@ -19,10 +19,7 @@ _MARGIN = 0.05  # of what is needed, kept free besides: file systems need some r
 
 
 def data_folder(given: Path | str | None = None) -> Path:
-    """The folder with all collections' files: the given one, else $FOREWORD_DATA, else one in the user's cache.
-
-    It need not exist yet.
-    """
+    """The folder with all collections' files, made or not: that given, else $FOREWORD_DATA, else the user's cache."""
     if given is not None:
         return Path(given).expanduser()
     if folder := os.environ.get(DATA):
@@ -40,10 +37,7 @@ def record_file(data: Path, name: str) -> Path:
 def check_space(folder: Path, needed: int, what: str) -> None:
     """Raise `DataError` unless `needed` bytes, and a twentieth more, are free where `folder` is or will be.
 
-    Args:
-        folder: need not exist yet.
-        needed: bytes still to be written.
-        what: what they are, for the message.
+    `folder` need not exist yet; `what` is for the message.
     """
     there = folder.absolute()
     while not there.exists():
@@ -62,10 +56,7 @@ def locked(data: Path, name: str) -> Iterator[None]:
     """Hold a lock on a name below the data folder; other processes and threads wait until the block ends.
 
     The same thread may take the same name again inside the block.
-
-    Args:
-        data: the data folder, made when missing.
-        name: of what is worked on, e.g. `beir/nfcorpus`; the lock is `<data>/.locks/<name>.lock`.
+    The data folder is made when missing; for `beir/nfcorpus` the lock is `<data>/.locks/beir/nfcorpus.lock`.
     """
     from filelock import FileLock
 
@@ -73,9 +64,6 @@ def locked(data: Path, name: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.resolve(), is_singleton=True):  # one object for a path, so that a thread cannot wait for itself
         yield
-
-
-# What is to be downloaded, and how: the two records that every download takes.
 
 
 OFFLINE = "FOREWORD_OFFLINE"
