@@ -45,11 +45,8 @@ class IndexHit:
 
     Attributes:
         doc_id: as it was given.
-        domain: whose it is.
         score: higher is better: the inner product or the cosine, BM25's score, or the fused one.
-        title: of the document.
         text: of the document, without its title; the beginning, where it is longer than Milvus holds.
-        metadata: of the document.
         rank: from 1.
     """
 
@@ -95,13 +92,10 @@ class Index:
 
         Args:
             uri: a Milvus Lite file (`notes.db`), or a Milvus server (`http://host:19530`).
-            collection: the name of the Milvus collection.
             token: of a server: `user:password` or an API key.
             create: make it where it is not there.
-            index_type: of the vectors, as Milvus names it, for an index that is made; None: exact search in a file,
-                AUTOINDEX on a server.
-            analyzer: what makes words of texts, as Milvus's `analyzer_params`, for an index that is made; None:
-                English.
+            index_type: of the vectors, as Milvus names it, where it is made; None: exact in a file, else AUTOINDEX.
+            analyzer: what makes words of texts, as Milvus's `analyzer_params`, where it is made; None: English.
 
         Raises:
             IndexingError: there is no such index, server or package.
@@ -127,8 +121,6 @@ class Index:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # -- writing ---------------------------------------------------------------------------------------------------
-
     def build(
         self,
         encoder: SentenceTransformer,
@@ -149,11 +141,8 @@ class Index:
 
         Args:
             encoder: from `foreword.load_encoder`.
-            domain: whose documents they are.
             documents: gone through once.
             route: the prompt or mixture; OWN: what the encoder is routed to; None: the base model.
-            batch_size: texts in one forward pass.
-            quiet: no progress bar.
             replace_all: empty the domain first; the only way to another prompt or backbone.
             remove_missing: remove those that are there and are not given.
             how: `precision` and `max_length` of `foreword.encode`.
@@ -200,11 +189,6 @@ class Index:
         Args:
             stamp: what it puts on documents, see `foreword.indexing.write.stamp_of`.
             embed: vectors (N, d') of N texts.
-            domain: this and the others: see `build`.
-            documents: gone through once.
-            replace_all: empty the domain first.
-            remove_missing: remove those that are not given.
-            quiet: no progress bar.
         """
         check_domain(domain)
         total = len(documents) if isinstance(documents, Sequence) else None
@@ -258,8 +242,7 @@ class Index:
     def delete(self, domain: str, doc_ids: Iterable[str] | None = None) -> int:
         """Remove documents, or (None) a whole domain; with the last domain the collections go too.
 
-        Returns:
-            How many there were; ids that are not there are passed over, and so is a domain that is not.
+        Ids that are not there are passed over, and so is a domain that is not; gives how many documents went.
         """
         with self._writing:
             info = self._facts.find(domain)
@@ -280,8 +263,6 @@ class Index:
             self._facts.put(replace(info, documents=max(0, info.documents - len(found))))
             return len(found)
 
-    # -- searching -------------------------------------------------------------------------------------------------
-
     def search(
         self,
         encoder: SentenceTransformer | None,
@@ -300,10 +281,7 @@ class Index:
         Args:
             encoder: with the prompt that embedded the domain's documents, or one that leaves documents to the base
                 model where that did; None, for `bm25` alone.
-            queries: texts.
-            domain: where to look.
             route: see `build`.
-            k: hits a query.
             mode: by vectors, by words, or both.
             where: a condition in Milvus's language, e.g. `metadata["year"] == "2021"`,
                 `TEXT_MATCH(text, "gradient")`.
@@ -329,14 +307,7 @@ class Index:
         return dense if mode == "dense" else fused(dense, self.search_words(queries, domain, depth, where), fusion, k)
 
     def search_vectors(self, vectors: Any, domain: str, k: int = 10, where: str | None = None) -> list[list[IndexHit]]:
-        """The k documents of a domain nearest to each vector; that they are of the right prompt is yours to `check`.
-
-        Args:
-            vectors: (B, d').
-            domain: where to look.
-            k: hits a vector.
-            where: see `search`.
-        """
+        """The k documents nearest to each of `vectors` (B, d'); that these are of the right prompt, you `check`."""
         width = self.info(domain).stamp.dimension
         found = np.asarray(vectors, dtype=np.float32)
         if found.ndim != 2 or found.shape[1] != width:
@@ -373,11 +344,7 @@ class Index:
         return hits
 
     def check(self, encoder: SentenceTransformer, domain: str, route: Route | Default = OWN) -> DomainInfo:
-        """Raise `OtherEncoderError` unless queries by this encoder and route belong to a domain's documents.
-
-        Returns:
-            What is known of the domain.
-        """
+        """A domain's facts. Raises `OtherEncoderError` unless queries by this encoder and route belong there."""
         info = self.info(domain)
         here = stamp_of(encoder, route)
         self._facts.check_backbone(here)
@@ -387,8 +354,6 @@ class Index:
     def check_backbone(self, encoder: SentenceTransformer) -> None:
         """Raise `OtherEncoderError` unless the encoder's backbone is what embedded the documents of all domains."""
         self._facts.check_backbone(stamp_of(encoder, None))
-
-    # -- what there is ---------------------------------------------------------------------------------------------
 
     def info(self, domain: str) -> DomainInfo:
         """What is known of a domain. Raises `UnknownNameError` for one that is not there."""
@@ -418,11 +383,7 @@ class Index:
 def fused(
     dense: Sequence[list[IndexHit]], words: Sequence[list[IndexHit]], fusion: Fusion, k: int
 ) -> list[list[IndexHit]]:
-    """The best k of two searches of the same queries, see `foreword.retrieval.runs`.
-
-    Raises:
-        UnknownNameError: no such fusion.
-    """
+    """The best k of two searches of the same queries, see `foreword.retrieval.runs`."""
     runs: list[Run] = [
         {str(number): {hit.doc_id: hit.score for hit in hits} for number, hits in enumerate(side)}
         for side in (dense, words)

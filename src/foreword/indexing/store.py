@@ -55,18 +55,7 @@ class Store:
 
     @classmethod
     def connect(cls, uri: str, name: str, token: str | None, *, create: bool) -> Store:
-        """Open a Milvus Lite file or connect to a server.
-
-        Args:
-            uri: a path that ends in `.db`, or a server's URI.
-            name: of the documents' collection.
-            token: a server's, as `user:password` or an API key.
-            create: make the file where there is none.
-
-        Raises:
-            IndexingError: there is no such file or server, or pymilvus is not installed.
-            IndexBusyError: the file belongs to another process.
-        """
+        """Open a Milvus Lite file (`.db`; `create` makes a missing one) or connect to a server; see `Index.open`."""
         try:
             from pymilvus import MilvusClient
         except ImportError as error:
@@ -123,8 +112,6 @@ class Store:
         with self._owned.guard if self._owned is not None else nullcontext(), _said(f"{self.uri}: {what}"):
             yield self._client
 
-    # -- collections -----------------------------------------------------------------------------------------------
-
     def collections(self) -> set[str]:
         """Which of the two there are."""
         with self._asking("the collections cannot be listed") as client:
@@ -133,14 +120,8 @@ class Store:
     def create(self, dimension: int, metric: str, index_type: str | None, analyzer: Mapping[str, Any] | None) -> None:
         """Make both collections; facts first, so that documents without facts are known to be somebody else's.
 
-        Reads see what this client wrote (`Session`).
-
-        Args:
-            dimension: d', of the vectors.
-            metric: COSINE or IP.
-            index_type: of the vectors, as Milvus names it; None: exact search in Milvus Lite, which a FLAT index would
-                only write a second time, and AUTOINDEX on a server.
-            analyzer: Milvus's `analyzer_params`; None: English.
+        Reads see what this client wrote (`Session`). The metric is COSINE or IP. Without a type the index is none in
+        Milvus Lite (exact search, for which FLAT would only write the vectors a second time), AUTOINDEX on a server.
         """
         there = self.collections()
         if self.name in there and self.facts not in there:
@@ -186,8 +167,6 @@ class Store:
         with self._asking("the version cannot be had") as client:
             return str(client.get_server_version())
 
-    # -- facts -----------------------------------------------------------------------------------------------------
-
     def some_facts(self, *keys: str) -> dict[str, Mapping[str, Any]]:
         """The values of those keys that there are."""
         with self._asking("the facts cannot be read") as client:
@@ -209,8 +188,6 @@ class Store:
         """Remove a key."""
         with self._asking("the facts cannot be written") as client:
             client.delete(self.facts, filter=f"key in [{quoted(key)}]", timeout=REQUEST_SECONDS)
-
-    # -- documents -------------------------------------------------------------------------------------------------
 
     def upsert(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write documents, each in place of what had its key, in requests of a size that servers take."""
@@ -346,9 +323,6 @@ def shown(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.netloc else uri
 
 
-# -- documents as rows ---------------------------------------------------------------------------------------------
-
-
 def _documents_schema(client: Any, dimension: int, analyzer: Mapping[str, Any] | None) -> Any:
     """The fields of documents. Without an analyzer, stop words are dropped (those of `foreword.retrieval.BM25`) and the
     rest stemmed; Milvus Lite 3.2 knows the stop words and passes over the stemmer.
@@ -387,10 +361,8 @@ def row_of(domain: str, document: Document) -> dict[str, Any]:
     """A document as a row, without its vector.
 
     `text` is what is embedded and found by words, title and text together; it is cut to what Milvus can hold. `hash`
-    is of all that is stored: a document of the same hash need not be embedded again.
-
-    Raises:
-        IndexingError: its id or metadata are too long, or metadata is not JSON.
+    is of all that is stored: a document of the same hash need not be embedded again. Raises `IndexingError` where id
+    or metadata are too long, or metadata is not JSON.
     """
     doc_id, metadata = document.doc_id, dict(document.metadata)
     try:
@@ -434,8 +406,6 @@ def _cut(text: str, most: int) -> str:
     return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
 
 
-# -- filters, in Milvus's language ---------------------------------------------------------------------------------
-
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _STRING = re.compile(r"""(["'])(?:\\.|(?!\1)[^\\])*\1""", re.DOTALL)
 
@@ -446,11 +416,8 @@ def quoted(text: str) -> str:
 
 
 def of_domain(domain: str, where: str | None = None) -> str:
-    """The expression for one domain's documents that a further condition holds for.
+    """The expression for one domain's documents for which `where` (None or blank: nothing) holds as well.
 
-    Args:
-        domain: its name.
-        where: a condition on `metadata["..."]`, `title`, `doc_id` or `TEXT_MATCH(text, "...")`; None or blank: all.
 
     Raises:
         IndexingError: `where` is not one whole condition, so that it could reach beyond the domain.
@@ -471,8 +438,6 @@ def of_domain(domain: str, where: str | None = None) -> str:
         raise IndexingError(f"the condition {where!r} is not whole: a {awaited[-1]} is missing")
     return f"{own} and ({where})"
 
-
-# -- who owns a file -----------------------------------------------------------------------------------------------
 
 # A Milvus Lite "file" is a folder that belongs to one process. Beside Milvus Lite's own lock, which names nobody,
 # `foreword.lock` is held (by the operating system, so that it goes when the process does) and `owner.json` says whose
@@ -496,14 +461,9 @@ _registry = threading.Lock()
 
 
 def own(path: Path) -> Owned:
-    """Take the file for this process, or share it with those in the process that have it; `disown` gives it back.
+    """Take the folder at an absolute path for this process, or share it with those in it that have it; see `disown`.
 
-    Args:
-        path: a folder that exists, absolute.
-
-    Raises:
-        IndexBusyError: another process has it.
-        IndexingError: it is not a folder.
+    Raises `IndexBusyError` where another process has it, `IndexingError` where it is no folder.
     """
     with _registry:
         mine = _owned.get(path)

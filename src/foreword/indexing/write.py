@@ -64,21 +64,10 @@ def write_documents(
     *,
     new: bool,
 ) -> tuple[Written, set[str]]:
-    """Write documents whose content is not there yet.
+    """Write documents whose content is not there yet; gives what became of them, and the keys of all that were given.
 
-    Args:
-        store: of the index.
-        domain: whose they are.
-        documents: gone through once.
-        embed: embeds contents.
-        dimension: d', that the vectors must have.
-        new: the domain is empty, so that nothing is looked up.
-
-    Returns:
-        What became of them, and the keys of all that were given.
-
-    Raises:
-        IndexingError: two documents have one id, or the vectors are not finite ones of the index's dimension.
+    In a domain that is new nothing is looked up. Raises `IndexingError` where two documents have one id, or the vectors
+    are not finite ones of the shape (N, dimension).
     """
     added = changed = unchanged = shortened = 0
     seen: set[str] = set()
@@ -136,11 +125,7 @@ class Stamp:
 
 
 def stamp_of(encoder: SentenceTransformer, route: Route | Default = OWN, max_length: int | None = None) -> Stamp:
-    """What `encode(encoder, texts, "document", route=route, max_length=max_length)` puts on documents.
-
-    Raises:
-        PromptError: the route names a prompt that the encoder does not carry.
-    """
+    """What `encode(encoder, texts, "document", route=route, max_length=max_length)` puts on documents."""
     from foreword.evaluation.candidates import side_fingerprint
     from foreword.prompts.encoder import transformer_of
     from foreword.prompts.store import describe_backbone
@@ -186,7 +171,6 @@ class DomainInfo:
     """One domain of an index.
 
     Attributes:
-        domain: its name.
         documents: how many there are; while `complete` is False, how many there were.
         complete: False while documents are written, and after a cut until the same is done again.
         stamp: what embedded its documents.
@@ -233,11 +217,7 @@ class Facts:
     """The rows of the small collection: `index`, what holds for all domains, and one for each domain."""
 
     def __init__(self, store: Store) -> None:
-        """Read what is there.
-
-        Raises:
-            IndexingError: it was written by another version.
-        """
+        """Read what is there. Raises `IndexingError` where it was written by another version."""
         self._store = store
         self.name = f"the index {store.name!r} in {store.uri}"
         there = store.collections()
@@ -257,21 +237,13 @@ class Facts:
 
     @property
     def header(self) -> Mapping[str, Any]:
-        """What holds for all domains: `backbone`, `dimension`, `metric`, `index_type`.
-
-        Raises:
-            IndexingError: nothing was built yet.
-        """
+        """`backbone`, `dimension`, `metric`, `index_type` of all domains; `IndexingError` before anything was built."""
         if self._header is None:
             raise IndexingError(f"{self.name} is empty; build it: foreword index build {self._store.uri} COLLECTION")
         return self._header
 
     def begin(self, stamp: Stamp, index_type: str | None, analyzer: Mapping[str, Any] | None) -> None:
-        """Make the collections for documents of this stamp where nothing was built yet.
-
-        Raises:
-            OtherEncoderError: what was built is of another backbone.
-        """
+        """Make the collections for this stamp where nothing was built yet, and `check_backbone`."""
         if self._header is not None:  # another process may have made it anew
             self._header = self._store.some_facts(_HEADER).get(_HEADER)
         if self._header is None:
