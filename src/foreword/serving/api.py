@@ -166,8 +166,6 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
-# -- `/v1` ---------------------------------------------------------------------------------------------------------
-
 # A domain's name is a model where queries and documents are encoded alike. Where they differ, `DOMAIN:query` and
 # `DOMAIN:document` are, so that a client that knows of no sides can ask for either, and `DOMAIN` alone is refused
 # unless `input_type` says the side: a side that is guessed wrong would show in nothing but bad results.
@@ -239,16 +237,10 @@ def model_names(served: Mapping[str, Served], base: Mapping[Side, Way]) -> list[
 
 
 def find_way(model: str, asked: Side | None, served: Mapping[str, Served], base: Mapping[Side, Way]) -> Way:
-    """What encodes the texts of a request.
+    """What encodes the texts of a request for `model`: `base` or a domain, with or without a side behind it.
 
-    Args:
-        model: `base` or a domain, with or without a side behind it.
-        asked: the side of `input_type`; None: it was not sent.
-        served: the prompts.
-        base: the base model's ways.
-
-    Raises:
-        RequestError: 404, no such model; 400, the side is not said where it matters, or said twice.
+    Raises `RequestError`: 404, no such model; 400, the side is not said where it matters, or said twice (in the name
+    and by `asked`, the request's `input_type`).
     """
     domain, side = split_model(model)
     if domain != BASE_MODEL and domain not in served:
@@ -291,8 +283,6 @@ async def _texts(service: Service, given: str | list[str] | list[int] | list[lis
     texts: list[str] = await service.with_tokens(lambda tokens: tokens.decode(inputs))
     return texts
 
-
-# -- `/search`, `/domains` and `/bank` -------------------------------------------------------------------------------
 
 MOST_HITS = 100_000
 """Hits in one answer, each with its document's text: queries times systems times k."""
@@ -392,22 +382,14 @@ def _chosen(state: State, key: Key, body: SearchBody) -> tuple[Searcher, list[st
     return searcher, systems
 
 
-# -- what `/bank` shows ------------------------------------------------------------------------------------------------
-
 EVALUATION = "evaluation/group.json"
 
 
 def bank_view(encoder: SentenceTransformer, served: Mapping[str, Served], bank: Path | None) -> dict[str, Any]:
     """The names, the similarity of the domains, the matrix of transfer, the figures, and the words near the prompts.
 
-    Args:
-        encoder: the backbone.
-        served: the prompts.
-        bank: their folder, which may hold `features.safetensors` (of `foreword advise`) and what `foreword evaluate
-            --group ... --systems each` wrote to its folder `evaluation`; None: there is none.
-
-    Raises:
-        ForewordError: a file is broken.
+    The folder `bank` may hold `features.safetensors` (of `foreword advise`) and what `foreword evaluate --group ...
+    --systems each` wrote to its folder `evaluation`.
     """
     stored = {
         name: load_prompt(one.candidate.path) for name, one in served.items() if not is_mixture(one.candidate.path)
@@ -467,9 +449,7 @@ def _of_cards(stored: Mapping[str, StoredPrompt]) -> list[dict[str, Any]]:
 
 
 def _of_evaluation(path: Path, served: Mapping[str, Served]) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-    """The figures in an evaluation's `group.json`; and which prompt gives what on which collection, where its systems
-    go by names of prompts.
-    """
+    """An evaluation's figures; and which prompt gives what on which collection, where its systems are prompts."""
     if not path.is_file():
         return [], None
     try:

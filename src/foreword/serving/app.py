@@ -55,7 +55,6 @@ def create_app(
     """The application, its backbone loaded; prompts and collections are read when it starts.
 
     Args:
-        config: the settings.
         load: gives a collection by its id; None: `foreword.load` with the configured folder.
         encoder: in place of the configured backbone.
         signals: SIGHUP reads the prompts again.
@@ -275,10 +274,7 @@ class Edge:
         return found[0]
 
     async def _whole(self, scope: Scope, receive: Receive) -> Receive:
-        """Gives the whole body, then what else comes: that the client goes.
-
-        Raises `RequestError` (413) as soon as the body is too long, whatever its header says.
-        """
+        """The whole body, then that the client goes. Raises `RequestError` (413) as soon as it is too long."""
         said = Headers(scope=scope).get("content-length", "0")
         size, body, more = int(said) if said.isdecimal() else 0, bytearray(), True
         while more and max(size, len(body)) <= self.max_bytes:
@@ -311,11 +307,7 @@ def headers_of(scope: Scope) -> dict[str, str]:
 
 
 def run(config: ServeConfig) -> None:
-    """Serve until SIGTERM or SIGINT: then no new connections, pending requests finish, and this returns.
-
-    Raises:
-        ForewordError: something configured is not there or broken, or the address cannot be listened on.
-    """
+    """Serve until SIGTERM or SIGINT: then no new connections, pending requests finish, and this returns."""
     shown = logging.StreamHandler()
     shown.setLevel(logging.INFO)  # bm25s asks for every detail of its own
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[shown])

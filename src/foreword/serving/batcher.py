@@ -97,14 +97,9 @@ class Batcher:
         return await asyncio.get_running_loop().run_in_executor(self._worker, act)
 
     async def submit(self, rows: Sequence[Row], *, limited: bool = True) -> list[Array]:
-        """The vectors of the rows, in their order.
+        """The vectors of the rows (at least one), in their order.
 
-        Args:
-            rows: at least one.
-            limited: False: wait however many wait already.
-
-        Raises:
-            RequestError: 503, when too many texts wait, or the service is being stopped.
+        Raises `RequestError` (503) when the service is being stopped or, where `limited`, too many texts wait.
         """
         if self._closing:
             raise RequestError("the service is being stopped; ask again", 503, "stopping")
@@ -122,8 +117,6 @@ class Batcher:
                 self.waiting -= len(job.waiting)
                 job.waiting.clear()
                 self._jobs.remove(job)
-
-    # -- the passes --------------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
         while True:
@@ -207,16 +200,7 @@ class Tokens:
     """Counts and decodes with a copy of the backbone's tokenizer: a fast tokenizer refuses two threads at once."""
 
     def __init__(self, encoder: SentenceTransformer, arrays: str = REFUSE) -> None:
-        """Take the encoder's tokenizer.
-
-        Args:
-            encoder: from `load_encoder`.
-            arrays: how arrays of ids are read, see `ServeConfig.token_arrays`.
-
-        Raises:
-            ForewordError: the tiktoken encoding is not there.
-        """
-        self._encoder = encoder
+        """Take the encoder's tokenizer; for `arrays` see `ServeConfig.token_arrays`."""
         self._tokenizer: Any = copy.deepcopy(transformer_of(encoder).tokenizer)
         self._lock = threading.Lock()
         self._arrays = arrays
@@ -225,8 +209,7 @@ class Tokens:
     def count(self, texts: Sequence[str], side: Side) -> list[int]:
         """The tokens of each text, special ones and the backbone's own words before it included, after it is cut.
 
-        Raises:
-            RequestError: a text is no Unicode text (it holds half a surrogate pair).
+        Raises `RequestError` where a text is no Unicode text (it holds half a surrogate pair).
         """
         words = text_prompt(self._encoder, side) or ""
         for number, text in enumerate(texts):
@@ -242,11 +225,7 @@ class Tokens:
         return lengths if limit is None else [min(length, limit) for length in lengths]
 
     def decode(self, arrays: Sequence[Sequence[int]]) -> list[str]:
-        """The texts of arrays of token ids.
-
-        Raises:
-            RequestError: arrays are refused here, or hold an id that the vocabulary has not.
-        """
+        """The texts of arrays of token ids. `RequestError` where these are refused, or one is not in the vocabulary."""
         if self._arrays == REFUSE:
             message = (
                 "input holds token ids, and which tokenizer's cannot be known; send texts (LangChain: "

@@ -74,13 +74,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Served:
-    """A domain's prompt or mixture, as it is served.
-
-    Attributes:
-        candidate: what its card says.
-        about: the facts that `/domains` shows.
-        ways: what encodes queries and documents.
-    """
+    """A domain's prompt or mixture as it is served: its card, what `/domains` shows, what encodes either side."""
 
     candidate: Candidate
     about: Mapping[str, Any]
@@ -108,11 +102,8 @@ def candidates(config: ServeConfig) -> dict[str, Candidate]:
 def read_prompts(encoder: SentenceTransformer, config: ServeConfig, before: Mapping[str, Served]) -> dict[str, Served]:
     """The prompts in the configured folders, carried by the backbone; not while it encodes.
 
-    Those of `before` that have not changed are taken over.
-
-    Raises:
-        PromptError: one is broken or for another backbone, its name means something else in a request, or a prompt
-            is wanted and not there.
+    Those of `before` that have not changed are taken over. Raises `PromptError` where one is broken or for another
+    backbone, its name means something else in a request, or a prompt is wanted and not there.
     """
     found = candidates(config)
     for name, candidate in found.items():
@@ -130,11 +121,7 @@ def read_prompts(encoder: SentenceTransformer, config: ServeConfig, before: Mapp
 
 
 def carry(encoder: SentenceTransformer, candidate: Candidate) -> Served:
-    """Let the backbone carry the sides of a stored prompt or mixture; not while it encodes.
-
-    Raises:
-        PromptError: its files are broken, or it was made for another backbone.
-    """
+    """Let the backbone carry the sides of a stored prompt or mixture; not while it encodes."""
     transformer = transformer_of(encoder)
     before = set(transformer.domains)
     mixture = is_mixture(candidate.path)

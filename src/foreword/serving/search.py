@@ -60,15 +60,7 @@ class Searcher(Protocol):
         ...
 
     def search(self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None) -> Hits:
-        """The k best documents of each query.
-
-        Args:
-            queries: texts.
-            domain: one of `domains()`.
-            system: one of the domain's: `base`, `prompt` or `bm25`.
-            k: hits a query.
-            where: only documents with such metadata; None: all.
-        """
+        """The k best documents of each query by one of the domain's systems: `base`, `prompt` or `bm25`."""
         ...
 
 
@@ -116,11 +108,7 @@ class Held:
 class MemorySearcher:
     """Exact search of collections in memory; of one state of the prompts, and unchanged after it is made.
 
-    Attributes:
-        held: the collections by id.
-        vectors: collection -> way -> its documents' vectors; of this state, whatever is embedded and let go since.
-        ways: collection -> system -> what encodes queries and documents.
-        embed: embeds queries.
+    `vectors` are of this state, by collection and way, whatever is embedded and let go since.
     """
 
     held: Mapping[str, Held]
@@ -169,14 +157,7 @@ def check_where(where: Where | None) -> Where | None:
 
 @dataclass(frozen=True)
 class IndexSearcher:
-    """Search of an index; of one state of the prompts.
-
-    Attributes:
-        index: what is searched.
-        infos: the domains there were when the prompts were last read.
-        ways: domain -> dense system -> what encodes queries and documents.
-        embed: embeds queries.
-    """
+    """Search of an index; of one state of the prompts, and of the domains there were when they were read."""
 
     index: Index
     infos: Mapping[str, DomainInfo]
@@ -190,16 +171,7 @@ class IndexSearcher:
         """The searcher of a state of the prompts, while these are carried.
 
         A system whose documents' side is not what embedded a domain's documents does not search it; a domain that
-        none searches is said in the log.
-
-        Args:
-            index: what is searched.
-            encoder: that carries the prompts.
-            systems: gives the dense systems of a domain.
-            embed: embeds queries.
-
-        Raises:
-            OtherEncoderError: the index is of another backbone.
+        none searches is said in the log. Raises `OtherEncoderError` where the index is of another backbone.
         """
         infos = index.domains()
         ways: dict[str, dict[str, tuple[Way, Way]]] = {}
@@ -220,11 +192,7 @@ class IndexSearcher:
         return {name: Searchable(info.documents, (*self.ways[name], "bm25")) for name, info in self.infos.items()}
 
     def search(self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None) -> Hits:
-        """The k best documents of each query.
-
-        Raises:
-            RequestError: 409, another process has embedded the documents by something else since.
-        """
+        """See `Searcher`. `RequestError` (409): something else has embedded the documents since, in another process."""
         condition = None if where is None else expression(where)
         if system == "bm25":
             return self.index.search_words(queries, domain, k, condition)

@@ -114,7 +114,6 @@ class Service:
         """Load the backbone.
 
         Args:
-            config: the settings.
             load: gives a collection by its id; None: `foreword.load` with the configured folder.
             encoder: in place of the configured backbone.
 
@@ -143,8 +142,6 @@ class Service:
         self.metrics.watch("prompts", "Prompts served.", lambda: len(self.state.served))
         self.batcher: Batcher
         self._loop: asyncio.AbstractEventLoop
-
-    # -- its life ----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Begin to encode, read the prompts, embed the collections."""
@@ -186,8 +183,6 @@ class Service:
     async def with_tokens(self, act: Callable[[Tokens], Any]) -> Any:
         """Run what counts or decodes tokens; apart from searches, which may all wait for a slow index."""
         return await asyncio.get_running_loop().run_in_executor(self._counting, act, self.tokens)
-
-    # -- prompts -----------------------------------------------------------------------------------------------
 
     async def reload(self) -> dict[str, list[str]]:
         """Serve the prompts that the configured folders hold now.
@@ -293,8 +288,6 @@ class Service:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    # -- encoding ----------------------------------------------------------------------------------------------
-
     def _encode(self, rows: Sequence[Row]) -> Array:
         """The vectors of rows that can share a forward pass; in the worker thread."""
         texts, first = [row.text for row in rows], rows[0].way
@@ -326,8 +319,6 @@ class Service:
         counts = self.tokens.count(texts, way.side)
         rows = [Row(text, count, way) for text, count in zip(texts, counts, strict=True)]
         return asyncio.run_coroutine_threadsafe(self.embed(rows, limited=limited), self._loop).result()
-
-    # -- what is there -----------------------------------------------------------------------------------------
 
     def domains(self, allowed: Callable[[str], bool]) -> dict[str, dict[str, Any]]:
         """Each domain that has a prompt or documents, as `/domains` shows it."""
