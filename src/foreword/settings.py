@@ -29,6 +29,8 @@ Precision = Literal["float32", "bfloat16", "float16", "auto"]
 Side = Literal["query", "document"]
 """What a text is: the two sides of a retrieval encoder."""
 
+SIDES: tuple[Side, Side] = ("query", "document")
+
 PseudoQueries = Literal["auto", "title", "first-sentence", "span", "key-phrases", "mixed"]
 """How pseudo-queries are made of documents, see `foreword.collections.pseudo`."""
 

@@ -20,11 +20,11 @@ from foreword.files import atomic_write, write_json
 from foreword.prompts.attention import BatchPrompts
 from foreword.prompts.encoder import head_of, text_prompt, transformer_of
 from foreword.prompts.kinds.kind import LAYERS, VECTORS, PromptKind, kind_of
-from foreword.prompts.routes import OneRoute, Route, common_spec, layer_weights, parts_of, route_of_side
+from foreword.prompts.routes import OneRoute, Route, common_spec, layer_weights, names_of, parts_of, route_of_side
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import folder_name
 from foreword.prompts.transformer import PromptedTransformer, positions_in_text
-from foreword.settings import Side
+from foreword.settings import SIDES, Side
 
 
 def input_axes(kind: PromptKind) -> dict[str, tuple[str, ...]]:
@@ -146,8 +146,6 @@ MODEL, CARD, PROMPTS, BASE = "model.onnx", "foreword_onnx.json", "prompts", "bas
 ALLOWED = 1e-4
 """Largest difference allowed between onnxruntime's embeddings and torch's."""
 
-_SIDES: tuple[Side, Side] = ("query", "document")
-
 
 def export_onnx(encoder: SentenceTransformer, output: str | Path, *, routes: Mapping[str, Route] | None = None) -> Path:
     """Write `model.onnx`, the prompts as `.npz` files of its inputs, the tokenizer, and a README.
@@ -207,7 +205,7 @@ def _common_spec(encoder: SentenceTransformer, routes: Mapping[str, Route]) -> P
     transformer = transformer_of(encoder)
     if not routes:
         raise PromptError("the encoder carries no prompt; load it with one, or with a bank")
-    names = {name for route in routes.values() for side in _SIDES for name in _sources(route_of_side(route, side))}
+    names = {name for route in routes.values() for side in SIDES for name in names_of(route_of_side(route, side))}
     if not names:
         raise PromptError("nothing to export: the base model encodes all texts here")
     specs = [transformer.prompt(name).spec for name in sorted(names)]
@@ -218,17 +216,13 @@ def _common_spec(encoder: SentenceTransformer, routes: Mapping[str, Route]) -> P
     return first
 
 
-def _sources(route: OneRoute) -> list[str]:
-    return [route] if isinstance(route, str) else list(route or {})
-
-
 # -- prompts -----------------------------------------------------------------------------------------------------------
 
 
 def prompt_inputs(encoder: SentenceTransformer, spec: PromptSpec, route: OneRoute, side: Side) -> dict[str, Tensor]:
     """The graph's inputs for a route: a prompt's tensors, those of a mixture's sources side by side, or the base's."""
     transformer = transformer_of(encoder)
-    names = _sources(route)
+    names = names_of(route)
     prompts = [transformer.prompt(name) for name in names]
     if len(prompts) > 1:
         common_spec(prompts)
@@ -258,7 +252,7 @@ def _write_prompts(
     written: list[dict[str, Any]] = []
     for domain, route in routes.items():
         tensors: dict[str, dict[str, Tensor]] = {
-            side: prompt_inputs(encoder, spec, route_of_side(route, side), side) for side in _SIDES
+            side: prompt_inputs(encoder, spec, route_of_side(route, side), side) for side in SIDES
         }
         query, document = tensors["query"], tensors["document"]
         if all(torch.equal(query[name], document[name]) for name in query):
@@ -305,7 +299,7 @@ def _card(encoder: SentenceTransformer, spec: PromptSpec, written: list[dict[str
         "padding_side": tokenizer.padding_side,
         "pooling": str(head),
         "scores": ", which are cosines" if head.similarity == "cosine" else "",
-        "text_prompts": {side: words for side in _SIDES if (words := text_prompt(encoder, side))},
+        "text_prompts": {side: words for side in SIDES if (words := text_prompt(encoder, side))},
         "origin": origin(transformer.backbone),
         "prompts": [{"domain": entry["domain"], "files": entry["files"]} for entry in written],
     }
@@ -327,7 +321,7 @@ def _prove(
     for entry in written:
         for part, file in entry["files"].items():
             prompt = dict(np.load(folder / file))
-            for side in _SIDES if part == "both" else (part,):
+            for side in SIDES if part == "both" else (part,):
                 texts = [(text_prompt(encoder, side) or "") + text for text in proof_texts(encoder)]
                 tokens = tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="np")
                 inputs = {name: value.astype(np.int64) for name, value in tokens.items() if name in names}

@@ -32,7 +32,7 @@ from foreword.exporting.folder import (
     write_readme,
 )
 from foreword.prompts.encoder import head_of, routed, set_head, text_prompt, transformer_of
-from foreword.settings import Side
+from foreword.settings import SIDES, Side
 
 # Which prompts and poolings a plain sentence-transformers model can have.
 
@@ -56,11 +56,9 @@ def check_exportable(encoder: SentenceTransformer, default: str | None) -> int:
         PromptError: with the reason.
         BackboneError: the encoder's backbone has no files to start from.
     """
-    transformer = transformer_of(encoder)
+    transformer = carried_by(encoder)
     if transformer.backbone is None:
         raise BackboneError("only an encoder from foreword.load_encoder can be exported: its backbone has a folder")
-    if not transformer.domains:
-        raise PromptError("the encoder carries no prompt; load it with one, or with a bank")
     if default is not None and default not in transformer.domains:
         raise PromptError(f"no prompt for {default!r} to be the default; there are: {', '.join(transformer.domains)}")
     check_head(encoder)
@@ -112,7 +110,6 @@ def check_head(encoder: SentenceTransformer) -> None:
 
 
 _WEIGHTED = {"mean", "mean_sqrt_len_tokens"}
-SIDES: tuple[Side, Side] = ("query", "document")
 
 
 @dataclass(frozen=True)

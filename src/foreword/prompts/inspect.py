@@ -22,7 +22,7 @@ from foreword.errors import PromptError
 from foreword.prompts.attention import SLOT, BatchPrompts
 from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.prompt import Prompt
-from foreword.prompts.routes import OWN, Default, Route, Routes
+from foreword.prompts.routes import OWN, Default, Route, names_of, route_of_side
 from foreword.prompts.store import StoredPrompt
 from foreword.prompts.transformer import PromptedTransformer
 from foreword.settings import Side
@@ -308,12 +308,11 @@ def gate_strengths(
     transformer = transformer_of(encoder)
     chosen = transformer.route if isinstance(route, Default) else route
     texts: dict[Side, Sequence[str]] = {"query": queries, "document": documents}
-    prompted: list[Side] = []
-    for side in texts:
-        one = (chosen.query if side == "query" else chosen.document) if isinstance(chosen, Routes) else chosen
-        names = [one] if isinstance(one, str) else list(one or {})
-        if any(transformer.prompt(name).part(side) is not None for name in names):
-            prompted.append(side)
+    prompted = [
+        side
+        for side in texts
+        if any(transformer.prompt(name).part(side) is not None for name in names_of(route_of_side(chosen, side)))
+    ]
     if not prompted:
         raise PromptError("the base model encodes queries and documents here; give the route of a gated prompt")
     return [gate_strength(encoder, texts[side], side, route=route, **how) for side in prompted]

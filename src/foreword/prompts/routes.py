@@ -54,6 +54,11 @@ def route_of_side(route: Route, side: Side | None) -> OneRoute:
     return route.query if side == "query" else route.document
 
 
+def names_of(route: OneRoute) -> list[str]:
+    """The domains whose prompts encode texts; none where the base model does."""
+    return [route] if isinstance(route, str) else list(route or ())
+
+
 def route_as_json(route: Route) -> Any:
     """A route as JSON values: a name, weights by name, None, or `{"sides": {"query": ..., "document": ...}}`.
 

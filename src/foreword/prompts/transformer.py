@@ -21,6 +21,7 @@ from foreword.prompts.routes import (
     Route,
     common_spec,
     layer_weights,
+    names_of,
     parts_of,
     route_as_json,
     route_of_json,
@@ -194,7 +195,7 @@ class PromptedTransformer(Transformer):
         self, features: dict[str, Any], route: Route, side: Side | None, kwargs: dict[str, Any]
     ) -> dict[str, Any]:
         chosen = route_of_side(route, side)
-        prompts = [self.prompt(name) for name in ([chosen] if isinstance(chosen, str) else chosen or ())]
+        prompts = [self.prompt(name) for name in names_of(chosen)]
         if not prompts:
             return self.run(features, **kwargs)
         spec, parts = common_spec(prompts), parts_of(prompts, side)

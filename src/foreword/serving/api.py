@@ -23,10 +23,10 @@ from foreword.indexing import IndexHit
 from foreword.prompts.inspect import bank_words
 from foreword.prompts.store import StoredPrompt, is_mixture, load_prompt
 from foreword.serving.config import Key
-from foreword.serving.prompts import BASE_MODEL, SIDES, Served, Way
+from foreword.serving.prompts import BASE_MODEL, Served, Way
 from foreword.serving.search import Searcher, check_where
 from foreword.serving.service import Service, State
-from foreword.settings import Side
+from foreword.settings import SIDES, Side
 from foreword.training.dev import MEASURE
 from foreword.transferring.reach import FILE as FEATURES
 from foreword.transferring.reach import bank_features, similarity, source_domains

@@ -22,12 +22,10 @@ from foreword.prompts.routes import OneRoute, Weight, route_of_side
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import SOURCES, attach_mixture, is_mixture, load_prompt, read_card
 from foreword.serving.config import ServeConfig
-from foreword.settings import Side
+from foreword.settings import SIDES, Side
 
 BASE_MODEL = "base"
 """The model name of the backbone without a prompt."""
-
-SIDES: tuple[Side, Side] = ("query", "document")
 
 
 @dataclass(frozen=True)

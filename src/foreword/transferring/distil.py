@@ -42,15 +42,13 @@ from foreword.prompts.routes import (
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import DTYPES, SOURCES, StoredPrompt, is_mixture, load_prompt, save_prompt, trained_on
 from foreword.retrieval.search import exact_search
-from foreword.settings import Precision, Side
+from foreword.settings import SIDES, Precision, Side
 from foreword.terminal import track
 from foreword.training.train import text_settings
 from foreword.transferring.config import DistilConfig
 from foreword.transferring.fit import Vectors, batches_of, embed_batch
 from foreword.transferring.reach import unit_rows
 from foreword.transferring.transfer import average_prompts, start_of
-
-SIDES: tuple[Side, ...] = ("query", "document")
 
 METHODS = ("auto", "span")
 """The pseudo-queries of a document: its title or first sentence, and a random span."""
