@@ -1,8 +1,8 @@
 """`dpr/<name>`: the question-answering sets that DPR was trained on, from its files on the web or the user's own.
 
 Each has questions for training and for choosing the best step, none to test on: they are sources. The files are
-converted once to a folder in BEIR's layout (`dpr_convert`), which is read like any other. URLs and counts are
-facts in `data/dpr.json`.
+converted once to a folder in BEIR's layout, which is read like any other. URLs and counts are facts in
+`data/dpr.json`.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def convert(
     is. One killed halfway leaves a hidden folder beside `output`, which the next one removes.
 
     Args:
-        train: the training file; see `dpr_read.examples` for its forms.
+        train: the training file; see `examples` for its forms.
         dev: the file for choosing the best step; all its positives are judged relevant.
         output: the folder to make.
         negatives: the most hard negatives kept for a question, 0 or more.

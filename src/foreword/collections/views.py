@@ -1,4 +1,7 @@
-"""A source collection without the texts of a transfer target, so that transfer is measured on unseen text."""
+"""Collections seen differently: without another's texts, by templates, without labels, with hard negatives.
+
+A source is seen without the texts of a transfer target, so that transfer is measured on unseen text.
+"""
 
 from __future__ import annotations
 
