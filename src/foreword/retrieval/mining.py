@@ -120,7 +120,7 @@ def mine(
         run, best = _by_bm25(corpus, queries, qrels, depth, exclude_self=collection.exclude_self)
     else:
         run, best = _by_encoder(retriever, collection, corpus, queries, qrels, depth, how)
-    mined = choose(collection, queries, qrels, run, best, guard, documents=corpus(), skip=skip, count=count)
+    mined = _choose(collection, corpus, queries, qrels, run, best, guard, skip, count)
     if not mined.negatives:
         counted = ", ".join(f"{name} {number}" for name, number in mined.counts.items())
         raise DataError(
@@ -130,39 +130,28 @@ def mine(
     return mined
 
 
-def choose(
+def _choose(
     collection: Collection,
+    corpus: _Corpus,
     queries: Sequence[Query],
     qrels: Qrels,
     run: Run,
     best: Mapping[str, float | None],
     guard: Guard,
-    *,
-    documents: Iterable[Document] | None = None,
-    skip: int = 0,
-    count: int = COUNT,
+    skip: int,
+    count: int,
 ) -> Mined:
-    """The negatives among the hits of a run.
+    """The negatives among the hits of a run, given the score of each query's best relevant document.
 
-    Args:
-        collection: whose queries these are.
-        queries: whose hits are looked at.
-        qrels: their judgements.
-        run: their hits, in rank order.
-        best: the score of each query's best relevant document; None: not known, so the lowest hit's.
-        guard: which scores are too high.
-        documents: the corpus of the hits; None: the collection's. Gone through once, for the texts of hits and
-            relevant documents (digests of them are held).
-        skip: the first hits that are passed over.
-        count: negatives a query, at most.
+    Where that is not known (None) the lowest hit's counts. The corpus is gone through once, for the texts of hits and
+    relevant documents; digests of them are held.
     """
     counts = Counter(dict.fromkeys(_COUNTED, 0))
     wanted = {doc_id for query in queries for doc_id in run.get(query.query_id, {})}
     wanted.update(doc_id for query in queries for doc_id in _relevant(qrels, query.query_id))
-    corpus = collection.documents() if documents is None else documents
     texts = {  # digests of what a document says, with and without its title
         doc.doc_id: frozenset(_digest(text) for text in map(normalise, (doc.content, doc.text)) if text)
-        for doc in corpus
+        for doc in corpus()
         if doc.doc_id in wanted
     }
     negatives: dict[str, tuple[str, ...]] = {}
