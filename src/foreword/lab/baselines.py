@@ -131,7 +131,6 @@ class Baseline:
             function that takes an encoder. `save_pretrained` refuses it: load it from `path` with `load_baseline`.
         card: what `baseline.json` says; of equal runs equal.
         run: what `run.json` says: times.
-        path: its folder.
     """
 
     encoder: SentenceTransformer
@@ -216,7 +215,6 @@ def train_baseline(
         pairs: training pairs by collection id.
         seconds: the time budget.
         resume: False: train anew, whatever is there.
-        quiet: no progress bars.
 
     Raises:
         DataError: a collection has no training pairs, or `documents` lack one of its documents.
@@ -335,9 +333,6 @@ def read_baseline_card(folder: str | Path) -> dict[str, Any]:
         return read_json_card(Path(folder) / CARD, FORMAT, {**fields, "metrics": dict})
     except FileNotFoundError:
         raise PromptError(f"{folder} is no baseline: it has no {CARD} (a training that was cut leaves none)") from None
-
-
-# A copy of an encoder, and what is trained in it.
 
 
 ATTENTION = {"distilbert": ("q_lin", "v_lin"), "mpnet": ("q", "v"), "modernbert": ("Wqkv",)}
@@ -501,9 +496,6 @@ def _reached(made: SentenceTransformer, candidates: set[int]) -> dict[str, nn.Pa
         output = made(features)["sentence_embedding"].float().square().sum()
     gradients = torch.autograd.grad(output, list(chosen.values()), allow_unused=True)
     return {name: p for (name, p), gradient in zip(chosen.items(), gradients, strict=True) if gradient is not None}
-
-
-# Modules that some methods add to a copy of the encoder.
 
 
 class Bottleneck(nn.Module):

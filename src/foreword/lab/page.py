@@ -182,16 +182,8 @@ def write_page(
 ) -> Path:
     """Write `report.html`, which needs no other file, and `results.json`; equal results give equal bytes.
 
-    Args:
-        folder: of the benchmark; made when missing.
-        title: of the page.
-        intro: text over the results, paragraphs parted by blank lines.
-        tables: in order.
-        hypotheses: with their verdicts; they come first on the page.
-        plots: which go into the page.
-
-    Returns:
-        The page's path.
+    `intro` is text over the results, paragraphs parted by blank lines. The hypotheses come first, with their verdicts;
+    the plots go into the page. Gives its path.
     """
     folder = Path(folder)
     results = {

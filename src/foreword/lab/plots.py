@@ -90,12 +90,7 @@ def gain_by_similarity(
 ) -> Plot | None:
     """Gain over the baseline against similarity, a point for each system and target that has one.
 
-    Args:
-        cells: with `similarity`.
-        targets: to be drawn.
-        systems: None: every single source, which makes a point of each source and target.
-        baseline: what gains are over.
-        measure: of the gains.
+    `systems` None: every single source, which makes a point of each source and target.
     """
     chosen = _singles(cells) if systems is None else list(systems)
     measured: dict[tuple[str, str], list[float]] = {}  # by seed
@@ -155,11 +150,7 @@ def few_shot_curves(
 ) -> Plot | None:
     """Means over targets by number of labels, a curve for each family, over the targets that all points have.
 
-    Args:
-        cells: of all systems.
-        targets: to be averaged over.
-        baseline: a level line, where it covers the targets.
-        measure: drawn.
+    The baseline is a level line, where it covers the targets.
     """
     families = few_shot_families(cells)
     means = {s: seed_means(cells, s, measure) for points in families.values() for s in points.values()}
@@ -273,8 +264,6 @@ def _domain_means(
     }
 
 
-# Where names stand in a plot: beside their points, clear of one another.
-
 LABELLED = 40
 EXTREMES = 4
 
@@ -289,12 +278,8 @@ _PLACES = [
 def label_points(axes: Axes, points: Sequence[tuple[float, float]], names: Mapping[int, str]) -> None:
     """Write names beside points, each where it covers no other name and no point.
 
-    The figure is laid out for good, since names are placed by where things are.
-
-    Args:
-        axes: with limits that will not change.
-        points: all that are drawn, in the axes' units.
-        names: by the number of their point.
+    The figure is laid out for good, since names are placed by where things are: the limits of `axes` must not change
+    after. `points` are all that are drawn, in the axes' units; `names` go by the number of their point.
     """
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
@@ -364,8 +349,6 @@ def standing_out(values: Sequence[float]) -> list[int]:
     order = sorted(range(len(values)), key=lambda number: (values[number], number))
     return order if len(order) <= LABELLED else order[:EXTREMES] + order[-EXTREMES:]
 
-
-# A log scale with a place for 0, and the names of curves at their ends.
 
 _APART = 0.007  # of a log axis's width: points are moved apart to this
 _END_GAP = 11.0  # points between the names at the ends of curves

@@ -109,14 +109,9 @@ class Plan(Settings):
 
 
 def load_plan(path: Path | str | None = None, *, group: str | None = None) -> Plan:
-    """The plan of a TOML file.
+    """The plan of a TOML file (None: the one that comes with the package), for a group instead of its own.
 
-    Args:
-        path: the file; None: the one that comes with the package.
-        group: domains, instead of the file's own group.
-
-    Raises:
-        ForewordError: a field is missing, unknown or wrong.
+    `ForewordError`: a field is missing, unknown or wrong.
     """
     place = resources.files("foreword.lab").joinpath("transfer.toml") if path is None else Path(path)
     where = path or "transfer.toml"
@@ -135,8 +130,6 @@ def load_plan(path: Path | str | None = None, *, group: str | None = None) -> Pl
         raise ForewordError(f"{where}: unknown: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     return Plan.read({"seeds": (), "few": (), **values}, str(where))
 
-
-# Cells.
 
 MEASURES = ("nDCG@10", "R@100")
 """Reported; systems are compared on the first."""
@@ -244,11 +237,7 @@ def save_cell(folder: Path | str, cell: BenchmarkCell) -> Path:
 
 
 def load_cell(path: Path | str) -> BenchmarkCell:
-    """The cell of a file.
-
-    Raises:
-        DataError: the file cannot be read, is broken, or holds a cell of another place.
-    """
+    """The cell of a file; `DataError` when it cannot be read, is broken, or holds a cell of another place."""
     path = Path(path)
     try:
         record = read_json(path, "remove the file and run the cell again")
@@ -271,8 +260,7 @@ def load_cell(path: Path | str) -> BenchmarkCell:
 def load_cells(folder: Path | str) -> list[BenchmarkCell]:
     """All cells of a benchmark's folder, by target, system and seed; none where nothing has been run yet.
 
-    Raises:
-        DataError: there is no such folder, or a file is broken (the message names it).
+    `DataError`: there is no such folder, or a file is broken (the message names it).
     """
     if not Path(folder).is_dir():
         raise DataError("there is no such folder; give that of a benchmark", path=folder)

@@ -99,8 +99,6 @@ class _Rivals:
         """A cell of this target and seed."""
         self.stage.cell(self.target, system, self.seed, self.configuration, make)
 
-    # -- what a system is --------------------------------------------------------------------------------------
-
     def found(self, route: Route, **what: object) -> Findings:
         """What a route finds among the base model's documents."""
         vectors = self.stage.documents(self.target, None, "base")
@@ -142,8 +140,6 @@ class _Rivals:
     def scaled(self, scale: float) -> Findings:
         """The start and the mean of what the sources learnt, so many times over."""
         return self.single(task_vectors(self.bank, self.start, uniform_weights(self.bank), scale))
-
-    # -- choosing ----------------------------------------------------------------------------------------------
 
     def pairs(self, recipe: str = "auto") -> tuple[list[TrainingPair], list[TrainingPair]]:
         """Pseudo-queries to fit on, and to choose by."""
@@ -264,9 +260,6 @@ class _Rivals:
         return Findings(run, seconds=seconds, stored_bytes=sum(int(s.card["bytes"]) for s in self.bank.values()))
 
 
-# What the rivals share: every domain's own query-side prompt, from one start, over the base model's documents.
-
-
 def pilots(stage: Stage, bank: Mapping[str, StoredPrompt], seed: int) -> tuple[PilotLibrary, float]:
     """RouterRetriever's pilot embeddings of a bank, and the seconds that they took."""
     began = time.perf_counter()
@@ -317,11 +310,9 @@ def task_vectors(
     that add up to 1 and scale 1 it is the weighted average; with scale 0, the start; above 1, further on.
 
     Args:
-        bank: stored prompts, by name.
         start: what they were trained from, such as the multitask prompt; it may encode both sides where they have
             only a query part.
         weights: of some or all of them, taken as they are (a sum of 1 is not asked for), with a sum above 0.
-        scale: of the sum.
 
     Raises:
         PromptError: an unknown source, different starts or structures, another start than theirs, or weights that
@@ -376,7 +367,6 @@ def greedy_soup(
     labels, its held-out pseudo-queries.
 
     Args:
-        bank: stored prompts, by name.
         order_scores: source -> its own held-out score; they are tried from the highest on, equal ones by name. The
             first always goes in. Sources without a score are left out.
         evaluate: the held-out score of a prompt, higher for better; called once for each source.
@@ -393,15 +383,11 @@ def _check_names(bank: Mapping[str, StoredPrompt], names: Iterable[str]) -> None
         raise PromptError(f"no source {', '.join(unknown)} in the bank; there are: {', '.join(bank) or 'none'}")
 
 
-# Controls that any choice or weighing of sources has to beat, and a bound that it cannot.
-
-
 def random_weights(sources: Iterable[str], seed: int) -> dict[str, float]:
     """Weights drawn from Dirichlet(1, ..., 1), every mixture being as likely; they add up to 1.
 
     Args:
         sources: names; their order does not matter, each is drawn for in order of the names.
-        seed: of the draw.
 
     Raises:
         ForewordError: no sources.

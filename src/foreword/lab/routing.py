@@ -80,10 +80,8 @@ def build_pilots(
         sources: domains with a train split, the target not among them; a multitask expert needs none of its own.
         documents: domain -> its corpus embedded as the experts do, in which its queries search.
         limit: training queries of a domain that are looked at, at most.
-        seed: of their choice.
         precision: of the forward passes.
         query_length: tokens a query is cut to.
-        quiet: no progress bars.
 
     Raises:
         DataError: a domain without training queries, or whose vectors lack a relevant document or are another model's.
@@ -258,7 +256,6 @@ def spot_weights(
     Args:
         target: a prompt trained on the target; where it has no labels, on its pseudo-queries, from the shared start.
         bank: the sources. The start itself has similarity 0 to everything, since it did not move; leave it out.
-        top_k: sources weighed.
         temperature: of the softmax.
         start: what all were trained from.
 

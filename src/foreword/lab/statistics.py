@@ -51,8 +51,7 @@ def hierarchical_bootstrap(differences: PerQuery, trials: int = TRIALS, seed: in
     Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8; drawing with replacement at both levels
     makes the interval a little too wide rather than too narrow).
 
-    Raises:
-        ForewordError: no queries, or a value that is not finite.
+    `ForewordError`: no queries, or a value that is not finite.
     """
     drawn = _resampled_means([values[:, None] for values in _arrays(differences)], trials, seed)[:, 0]
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
@@ -66,8 +65,7 @@ def stratified_randomization(differences: PerQuery, trials: int = TRIALS, seed: 
     counts in the mean: exact for few differing queries, else `(1 + hits) / (1 + trials)`. It is about the queries
     of these domains; whether other domains would agree is for `hierarchical_bootstrap` to say.
 
-    Raises:
-        ForewordError: no queries, a value that is not finite, or fewer than one trial.
+    `ForewordError`: no queries, a value that is not finite, or fewer than one trial.
     """
     _arrays(differences)  # raises
     share = {
@@ -161,8 +159,7 @@ class WinTieLoss:
 def seed_means(cells: Sequence[BenchmarkCell], system: str, measure: str) -> dict[str, dict[str, float]]:
     """A system's values by target and query, the mean over its seeds on that target.
 
-    Raises:
-        ForewordError: a cell lacks the measure, is there twice, or its queries differ from another seed's.
+    `ForewordError`: a cell lacks the measure, is there twice, or its queries differ from another seed's.
     """
     found: dict[str, dict[int, Mapping[str, float]]] = defaultdict(dict)
     for cell in cells:
@@ -190,8 +187,7 @@ def differences(
 
     The two may have different numbers of seeds; what does not depend on one has a single cell.
 
-    Raises:
-        ForewordError: as `seed_means`, or the two are scored on different queries of a target.
+    `ForewordError`: as `seed_means`, or the two are scored on different queries of a target.
     """
     ours, theirs = (seed_means(cells, name, measure) for name in (system, baseline))
     shared = {target: (ours[target], theirs[target]) for target in ours if target in theirs}
@@ -213,11 +209,7 @@ def only(values: PerQuery, targets: Collection[str]) -> dict[str, Mapping[str, f
 
 
 def by_domain(differences: PerQuery, trials: int = TRIALS, seed: int = 0) -> list[DomainDifference]:
-    """Each target by itself: mean difference, bootstrap interval over its queries, and randomisation test.
-
-    Raises:
-        ForewordError: as `hierarchical_bootstrap`.
-    """
+    """Each target by itself: mean difference, bootstrap interval over its queries, and randomisation test."""
     _arrays(differences)  # raises
     found = []
     for target, values in sorted(differences.items()):
@@ -234,10 +226,8 @@ def by_domain(differences: PerQuery, trials: int = TRIALS, seed: int = 0) -> lis
 def win_tie_loss(domains: Sequence[DomainDifference], tie: float = 0.001, alpha: float = 0.05) -> WinTieLoss:
     """Count the targets won and lost.
 
-    Args:
-        domains: from `by_domain`.
-        tie: a mean difference of at most this, up or down, is a tie (in the measure's own unit).
-        alpha: a win or loss is significant when its corrected p-value is below.
+    A mean difference of at most `tie`, up or down, is a tie (in the measure's own unit); a win or loss is significant
+    when its corrected p-value is below `alpha`.
     """
     wins = [domain for domain in domains if domain.mean > tie]
     losses = [domain for domain in domains if domain.mean < -tie]
@@ -264,14 +254,6 @@ def share_of_gain(
 
     The 95 % interval is a percentile one of the ratio under the same resamples as `hierarchical_bootstrap` takes. A
     resample in which the ceiling gains nothing has no ratio; it counts as below the lower end and above the upper.
-
-    Args:
-        cells: of all three.
-        system: whose share it is.
-        ceiling: e.g. what the target's own labels give.
-        baseline: e.g. the base model.
-        measure: of the values.
-        targets: to be looked at; None: all.
     """
     gains = [differences(cells, name, baseline, measure) for name in (system, ceiling)]
     shared = [t for t in gains[0] if t in gains[1] and (targets is None or t in targets)]
@@ -322,9 +304,6 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
     return float(spearmanr(a, b).statistic)
 
 
-# What each system comes to over all targets, and whether what was claimed before the run held.
-
-
 @dataclass(frozen=True)
 class SystemGain:
     """A system against the baseline on all targets."""
@@ -343,7 +322,6 @@ class Summary:
     """One system on all targets; means are over targets, seeds averaged first.
 
     Attributes:
-        system: its name.
         labels: how many of the target's training labels it used, the different numbers over its cells; None: all.
         seeds: the least and the greatest number of seeds that a target has.
         measures: measure -> mean.
@@ -351,8 +329,6 @@ class Summary:
         share: of the ceiling's gain; None as `gain`.
         coverage: the share of its decisions that are to transfer; None where it decides nothing.
         spread: standard deviation from seed to seed of the first measure's mean; None for one seed.
-        trained_parameters: exact mean.
-        stored_bytes: mean.
         seconds: mean, to adapt to one target.
     """
 
@@ -402,7 +378,6 @@ class Verdict:
     """What came of a hypothesis.
 
     Attributes:
-        hypothesis: the claim.
         outcome: `supported` when the interval lies above 0 and the corrected p-value below the level, `contradicted`
             when the interval lies below 0 and the p-value below the level, else `undecided`; `not tested` when
             targets are missing.
@@ -435,18 +410,10 @@ def summarise(
     trials: int = 10_000,
     seed: int = 0,
 ) -> Summaries:
-    """One row for each system that covers all targets.
+    """One row for each system, in order, that covers all targets; other targets' cells are left out of account.
 
-    Args:
-        cells: of all systems; other targets' are left out of account.
-        targets: the held-out domains that the means are over.
-        systems: the rows, in order.
-        ceiling: what shares of gain are of.
-        baseline: what differences are from.
-        measures: the columns; the first is compared.
-
-    Raises:
-        ForewordError: no targets or measures, or cells that cannot be compared.
+    Shares of gain are of the ceiling's; systems are compared on the first measure. `ForewordError`: no targets or
+    measures, or cells that cannot be compared.
     """
     if not targets or not measures:
         raise ForewordError(f"{len(targets)} targets and {len(measures)} measures; expected one or more of each")
@@ -505,12 +472,8 @@ def judge_hypotheses(
 ) -> list[Verdict]:
     """A verdict on each hypothesis, p-values corrected for all that could be tested (Holm, 1979).
 
-    Args:
-        cells: of all systems named.
-        hypotheses: the claims.
-        targets: the held-out domains that the means are over; a hypothesis that lacks one is not tested.
-        measure: that systems are compared on.
-        alpha: the level of significance; intervals cover 1 - alpha.
+    A hypothesis that lacks one of the targets is not tested. `alpha` is the level of significance; intervals cover
+    1 - alpha.
     """
     tested: dict[int, tuple[Interval, float]] = {}
     missing = [_missing(cells, targets, [claim.system, claim.baseline]) for claim in hypotheses]
