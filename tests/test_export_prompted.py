@@ -125,6 +125,9 @@ def test_the_command(backbone: Path, tmp_path: Path, shell: Any) -> None:
     assert "holds mixtures (m): export each alone" in shell.fails(
         "export", tmp_path / "both", *how, "--output", tmp_path / "no"
     )
-    for form, idle in (("peft", ["--max-length", 9]), ("onnx", ["--precision", "float16"])):
-        error = shell.fails("export", tmp_path / "bank", "--to", form, *idle, "--output", tmp_path / "no")
+    for form, idle, refused in (
+        ("peft", ["--max-length", 9], shell.fails),
+        ("onnx", ["--precision", "float16"], shell.usage),
+    ):
+        error = refused("export", tmp_path / "bank", "--to", form, *idle, "--output", tmp_path / "no")
         assert idle[0] in error
