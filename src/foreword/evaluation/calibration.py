@@ -22,8 +22,6 @@ from foreword.collections.collection import Qrels
 from foreword.errors import ForewordError
 from foreword.retrieval.runs import Run, ranked
 
-# -- do probabilities come true (shapes: N probabilities, each with what came of it, 0 to 1) -------------------------
-
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Integers = np.ndarray[Any, np.dtype[np.intp]]
 
@@ -240,9 +238,6 @@ def calibrate_from_dev(
         raise ForewordError(f"{len(both)} queries are in dev and test (first: {both[0]!r}); the splits must differ.")
     temperature = fit_temperature(dev_run, dev_qrels, k, several=several)
     return calibrate(run, qrels, temperature=temperature, k=k, bins=bins, several=several)
-
-
-# -- probabilities (shapes: Q queries with hits, k columns by falling score) -----------------------------------------
 
 
 @dataclass(frozen=True)

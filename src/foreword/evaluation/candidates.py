@@ -41,10 +41,7 @@ def side_fingerprint(encoder: SentenceTransformer, side: Side, route: Route | De
     a copy of it and the mixture of it alone have one fingerprint, and so have a weight and a list of it for every
     layer.
 
-    Args:
-        encoder: that carries the prompts of the route.
-        side: `query` or `document`.
-        route: None: base; OWN: what the encoder is routed to.
+    `route` None is the base model, OWN what the encoder is routed to.
     """
     transformer = transformer_of(encoder)
     chosen = route_of_side(transformer.route if isinstance(route, Default) else route, side)
@@ -142,8 +139,7 @@ def _supervision(card: Mapping[str, Any]) -> str | None:
 def read_bank(folder: Path) -> dict[str, Candidate]:
     """The candidates of a bank by domain.
 
-    Raises:
-        PromptError: the folder holds none, a broken card, or two for one domain.
+    `PromptError`: the folder holds none, a broken card, or two for one domain.
     """
     paths = sorted({path.parent for name in (CARD, MIXTURE_CARD) for path in folder.glob(f"*/{name}")})
     if not paths:
@@ -177,8 +173,7 @@ def bare(encoder: SentenceTransformer) -> Iterator[None]:
 def carrying(encoder: SentenceTransformer, candidate: Candidate | None) -> Iterator[Route]:
     """Within the block a bare encoder carries the candidate alone; gives its route (None: the base model).
 
-    Raises:
-        PromptError: its files are broken, or it was made for another backbone.
+    `PromptError`: its files are broken, or it was made for another backbone.
     """
     transformer = transformer_of(encoder)
     try:

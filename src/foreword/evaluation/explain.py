@@ -78,8 +78,6 @@ def explain(
         influence: for how many of these, wins and losses in turn, each word of the query is left out once.
         own: queries of the reader's own, which are shown and taken apart as well.
         precision: of the forward passes.
-        batch_size: texts in one forward pass.
-        quiet: no progress bars.
 
     Returns:
         JSON values: `title, headline, rows, per_query, changes, searches, influence, calibration, gates, words,
@@ -205,8 +203,6 @@ class Scene:
             "notes": dict(notes),
         }
 
-    # -- judged queries --
-
     def judged(
         self, asked: Sequence[Query], k: int, queries: int, influence: int
     ) -> tuple[dict[str, Any], dict[str, str]]:
@@ -312,8 +308,6 @@ class Scene:
         also = ", which chose or trained the prompt, too" if self.candidate.has_used(collection.id, "dev") else ""
         return fitted, f"temperatures fitted on the {len(asked)} queries of dev{also}"
 
-    # -- single queries --
-
     def ask(self, text: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """The reader's own query: both systems' hits, and its words by the first hit with the prompt."""
         query, collection = Query("your own", text), self.collection
@@ -346,8 +340,6 @@ class Scene:
             "relevant": relevant,
             "change": change,
         }
-
-    # -- layers, heads and vectors --
 
     def acts(self, queries: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
         """Where a gated prompt acts and the words an input prompt lies near; a note on what this prompt has not."""

@@ -154,7 +154,6 @@ def evaluate_group(
         load: gives a collection by its id, e.g. `foreword.load`; called for one at a time.
         encoder: from `load_encoder`; None: when every system is BM25.
         config: None: the defaults.
-        quiet: no progress bars.
         on_row: called with each row as it comes.
 
     Raises:
@@ -181,9 +180,6 @@ def evaluate_group(
     result = evaluation.result(group, members, headline)
     write_json(Path(output) / "group.json", result.as_dict())
     return result
-
-
-# -- rows ---------------------------------------------------------------------------------------------------------
 
 
 _HEADLINES: dict[str, Any] = read_json(Path(__file__).parent / "data" / "headlines.json")
@@ -255,9 +251,9 @@ def plan(ids: Sequence[str], splits: Mapping[str, str] | None = None) -> list[Me
         splits: id -> the split to score on, over `HEADLINE_SPLITS`; what is in neither is scored on `test`.
 
     Raises:
-        ForewordError: there are none, or a collection is given whole and in folds, or in folds of two kinds.
+        ForewordError: there are none, a collection is given whole and in folds, or in folds of two kinds, or folds are
+            to be scored on another split than `test`.
         UnknownNameError: a fold that cannot be.
-        ForewordError: folds are to be scored on another split than `test`.
     """
     chosen = {**HEADLINE_SPLITS, **(splits or {})}
     given: dict[str, dict[Fold | None, None]] = {}
@@ -279,18 +275,13 @@ def union_of(name: str) -> str | None:
     return next((str(whole) for whole, parts in means if parts in group_names() and name in members(parts)), None)
 
 
-# -- one collection -------------------------------------------------------------------------------------------------
-
-
 class Subject:
     """The judged queries of a collection by fold (one, when it is whole), over one corpus."""
 
     def __init__(self, leaf: Leaf, parts: Iterable[Collection]) -> None:
         """Read the queries and judgements of each part, and keep the first for its documents, which are all alike.
 
-        Raises:
-            UnknownNameError: a part has no such split.
-            DataError: a part has no judgements, or a query is in two folds.
+        `UnknownNameError`: a part has no such split. `DataError`: it has no judgements, or a query is in two folds.
         """
         self.first: Collection
         self.leaf = leaf

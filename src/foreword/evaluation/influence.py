@@ -32,13 +32,9 @@ _BLOCK = 8192  # documents scored at a time: 24 MiB of float64 at width 384
 
 @dataclass(frozen=True)
 class TwoViews:
-    """Documents as the base model and as a prompt see them; see `embed_views`.
+    """Documents as the base model and as a prompt (`route`) see them, (N, d') each; see `embed_views`.
 
-    Attributes:
-        doc_ids: N ids.
-        base: (N, d') vectors by the base model.
-        prompted: (N, d') vectors by the prompt's route; the same array where documents are the base model's.
-        route: the prompt's.
+    Both are one array where the prompt leaves documents to the base model.
     """
 
     doc_ids: tuple[str, ...]
@@ -111,14 +107,8 @@ def embed_views(
 ) -> TwoViews:
     """Embed documents by the base model and by a prompt: once, where both give documents the same vectors.
 
-    Args:
-        encoder: from `load_encoder`.
-        documents: at least two: a corpus that fits in memory, or the best hits of both systems.
-        route: the prompt or mixture; OWN: what the encoder is routed to.
-        how: further arguments of `foreword.prompts.encoder.encode`.
-
-    Raises:
-        DataError: fewer than two documents.
+    There are two documents at least (else `DataError`): a corpus that fits in memory, or the best hits of both systems.
+    `route` is the prompt or mixture; OWN: what the encoder is routed to. `how` goes to `encode`.
     """
     found = list(documents)
     if len(found) < 2:
@@ -137,16 +127,8 @@ def token_influence(encoder: SentenceTransformer, query: str, views: TwoViews, d
     Words are parted by white space. A word that occurs twice is left out once at a time. All the shorter queries are
     encoded together. Words do not add up: leaving out two is not the sum of leaving out either.
 
-    Args:
-        encoder: the one that `views` are from.
-        query: with at least one word.
-        views: the documents.
-        doc_id: the document to watch, as a relevant one.
-        how: further arguments of `foreword.prompts.encoder.encode`, as `max_length`.
-
-    Raises:
-        UnknownNameError: `views` have no such document.
-        DataError: the query has no word.
+    `doc_id` is the document to watch, as a relevant one; `how` goes to `encode`, as `max_length`. `UnknownNameError`:
+    `views` have no such document. `DataError`: the query has no word.
     """
     if doc_id not in views.doc_ids:
         raise UnknownNameError(f"no document {doc_id!r} among the {len(views.doc_ids)} given; embed it with them")
@@ -178,9 +160,6 @@ def _standings(queries: Array, documents: Array, views: TwoViews, doc_id: str) -
     others = np.delete(scores, place, axis=1).max(axis=1)
     margins = own.astype(np.float64) - others
     return [Standing(*line) for line in zip(own.tolist(), margins.tolist(), ranks.tolist(), strict=True)]
-
-
-# -- single searches before and after, to be read -----------------------------------------------------------------
 
 
 _SNIPPET = 300  # characters of a document's text
@@ -248,18 +227,7 @@ def compare_searches(
 ) -> list[SearchPair]:
     """The searches of some queries by two systems; one pass over the collection's documents.
 
-    Args:
-        before: the run of the one system.
-        after: the run of the other.
-        qrels: the judgements of the split.
-        collection: holds the texts.
-        query_ids: which queries, in the order wanted.
-        split: whose queries they are.
-        systems: the systems' names.
-        hits: how many of each ranking.
-
-    Raises:
-        DataError: the split has no such query.
+    They are in the order of `query_ids`, with `hits` of each ranking. `DataError`: the split has no such query.
     """
     queries = {query.query_id: query for query in collection.queries(split)}
     unknown = [query_id for query_id in query_ids if query_id not in queries]
@@ -296,16 +264,8 @@ def wins_and_losses(
 ) -> WinsAndLosses:
     """The queries on which run b is better, and worse, than run a by most.
 
-    Args:
-        run_a: before, as the base model's.
-        run_b: after, as a prompt's.
-        qrels: the judgements of the split.
-        collection: holds the texts.
-        count: how many wins, and how many losses, at most; equal gains by query_id.
-        measure: as ir_measures names it.
-        how: `split`, `systems` and `hits`, as for `compare_searches`.
-
-    Raises: as `compare_searches` and `foreword.evaluation.measures.evaluate_run`.
+    Wins and losses are `count` each, at most; equal gains by query_id. `how` are `split`, `systems` and `hits`, as for
+    `compare_searches`; errors are those of it and of `foreword.evaluation.measures.evaluate_run`.
     """
     values = [next(iter(evaluate_run(run, qrels, [measure]).per_query.values())) for run in (run_a, run_b)]
     gains = {query: values[1][query] - values[0][query] for query in values[0]}

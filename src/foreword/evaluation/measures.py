@@ -168,9 +168,6 @@ def _parse(name: str) -> Any:
     return measure
 
 
-# Is one system better than another on the same queries: a randomisation test and a bootstrap interval.
-
-
 _EXACT = 12  # differing queries up to which all 2^n sign patterns are gone through
 _CHUNK_VALUES = 2**20  # random values held at a time: 8 MiB of float64
 
@@ -206,7 +203,6 @@ def paired_randomization(
         a: `query_id -> value` of the system of interest.
         b: the same queries' values of the baseline.
         trials: random sign patterns.
-        seed: of the random signs; equal seeds give equal p-values.
 
     Raises:
         ForewordError: the queries differ, there are none, or a value is not finite.

@@ -244,8 +244,6 @@ def run_tasks(
         tasks: of `find_tasks`, or your own.
         model: of `as_mteb`.
         output: the folder of results; made when missing.
-        batch_size: texts in one forward pass.
-        quiet: no progress bars.
 
     Returns:
         For each task: `task`, `main_score`, the main measure's name as `measure`, `scores` by split and subset, and

@@ -108,12 +108,8 @@ def seen(backbone: str, collection_id: str) -> bool | None:
 
     What counts is said in `facts()["meaning"]`. The first backbone of the list that the name fits is used.
 
-    Args:
-        backbone: a hub name, or the last part of one (`all-MiniLM-L6-v2`); a folder is not known.
-        collection_id: as given to `foreword.load`; a fold (`...#fold1of5`) counts as its collection.
-
-    Returns:
-        None when it is not known.
+    `backbone` is a hub name, or the last part of one (`all-MiniLM-L6-v2`); a folder is not known. A fold
+    (`...#fold1of5`) counts as its collection. None when it is not known.
     """
     base, bare = collection_id.partition("#")[0], "/" not in backbone
     for about in facts()["backbones"]:
@@ -170,14 +166,8 @@ def means_of(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The mean row of each system, and those over the collections that all have where one lacks some.
 
-    Args:
-        rows: by collection and system.
-        collections: all that there should be.
-        systems: the columns.
-        measures: to be averaged.
-
-    Returns:
-        Two lists with `{system, values, over, of, missing}` for each system; the second may be empty.
+    The collections are all that there should be. Both lists have `{system, values, over, of, missing}` for each
+    system; the second may be empty.
     """
     have = {system: [name for name in collections if (name, system) in rows] for system in systems}
     common = [name for name in collections if all((name, system) in rows for system in systems)]

@@ -24,14 +24,9 @@ Result = Mapping[str, Any]
 def build(result: Result, measure: str | None = None, *, published: bool = True) -> tuple[Table, list[dict[str, Any]]]:
     """The table of a measure (None: the headline), and what is printed in it of others' publications.
 
-    Lines are collections, then means; what others have published stands in columns of its own on the right.
-
-    Returns:
-        The table, and for each published value the `system`, `collection` (None: a mean), `value`, how many collections
-        it is `over`, and the key of its `source`.
-
-    Raises:
-        UnknownNameError: the result has no such measure.
+    Lines are collections, then means; what others have published stands in columns of its own on the right. Of each
+    published value there are the `system`, `collection` (None: a mean), `value`, how many collections it is `over`, and
+    the key of its `source`. `UnknownNameError`: the result has no such measure.
     """
     measure = measure or str(result["headline"])
     known = list(dict.fromkeys(name for row in result["rows"] for name in row["measures"]))
@@ -236,14 +231,10 @@ FORMATS: Mapping[str, Callable[..., str]] = {
 def format_group(result: Result, style: str = "text", measure: str | None = None, *, published: bool = True) -> str:
     """The table in a format.
 
-    Args:
-        result: from `GroupResult.as_dict`, or `group.json`.
-        style: one of `FORMATS`.
-        measure: the one that the table shows; None: the group's headline (in CSV: all).
-        published: also what others have published on these collections, measure and splits.
+    `result` is that of `GroupResult.as_dict`, or `group.json`; the measure is the group's headline when None (in CSV:
+    all). `published`: also what others have published on these collections, measure and splits.
 
-    Raises:
-        UnknownNameError: no such format, or the result has no such measure.
+    `UnknownNameError`: no such format, or the result has no such measure.
     """
     if style not in FORMATS:
         raise UnknownNameError(f"no format {style!r}; there are: {', '.join(FORMATS)}")
