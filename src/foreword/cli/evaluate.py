@@ -98,9 +98,6 @@ _GROUP = "bank systems folds seed format no_published"
 _NOT_MTEB = "measures k data document_template query_template"
 
 
-# -- mteb ------------------------------------------------------------------------------------------------------
-
-
 def _mteb(options: cli.Options) -> None:
     """Run tasks of mteb."""
     output = options.output or Path("runs") / "mteb"
@@ -123,9 +120,6 @@ def _mteb(options: cli.Options) -> None:
         return
     rows = [(each["task"], each["measure"], f"{each['main_score']:.4f}", each["file"]) for each in results]
     cli.print_table(f"{model.mteb_model_meta.name}", ("task", "measure", "value", "file"), rows)
-
-
-# -- a group ---------------------------------------------------------------------------------------------------
 
 
 def _group(options: cli.Options) -> None:
@@ -197,9 +191,6 @@ def _systems(options: cli.Options) -> list[System]:
 
         systems += [System(one.path.name, "prompt", one.path) for one in read_bank(options.bank).values()]
     return systems
-
-
-# -- one collection --------------------------------------------------------------------------------------------
 
 
 _RESOLVED = (

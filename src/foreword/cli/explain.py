@@ -76,9 +76,6 @@ def run_explain(options: cli.Options) -> None:
         _compare(options)
 
 
-# -- on a collection ---------------------------------------------------------------------------------------------
-
-
 def _compare(options: cli.Options) -> None:
     """Compare a prompt with the base model, and write what was found as JSON and as a page."""
     from foreword.evaluation.group import HEADLINE_SPLITS
@@ -118,9 +115,6 @@ def _compare(options: cli.Options) -> None:
     print(f"written: {output / 'explain.json'}, {output / 'report.html'}")
 
 
-# -- the words of a prompt ---------------------------------------------------------------------------------------
-
-
 def _nearest_words(options: cli.Options) -> None:
     """Show the words nearest to the vectors of an input prompt, or of those of a bank."""
     from foreword.prompts.inspect import bank_words
@@ -151,9 +145,6 @@ def _nearest_words(options: cli.Options) -> None:
         cli.print_table("", ("vector", "nearest words, cosine"), rows)
 
 
-# -- results that are there ----------------------------------------------------------------------------------------
-
-
 def _page_of(options: cli.Options, path: Path) -> None:
     """Write the HTML page of a file of results, and its plots."""
     from foreword.report import write_plots, write_report
@@ -176,9 +167,6 @@ def _page_of(options: cli.Options, path: Path) -> None:
     ):
         return
     print(f"report: {page}" + (f"; {len(plots)} plots in {folder / FOLDER}" if plots else ""))
-
-
-# -- the terminal --------------------------------------------------------------------------------------------------
 
 
 def show(found: Mapping[str, Any]) -> None:

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     Search = Callable[[Sequence[Query]], list[list[Hit]]]
 
 
-# What `foreword search` and `foreword index search` share: queries that come in, and answers that go out.
-
-
 _HITS, _RUN_HITS = 5, 100  # hits a query: to be read, and in a run, which is measured
 _CHUNK = 65_536  # bytes read at once at most: some thousand queries
 _ENDINGS = {".trec": "trec", ".run": "trec", ".jsonl": "jsonl"}
@@ -72,9 +69,6 @@ class Answer:
 
 Find = Callable[[Sequence["Query"]], Sequence[Sequence[Answer]]]
 """The documents found for each query, best first."""
-
-
-# -- what is asked ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -178,9 +172,6 @@ def _text(data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError("standard input is not UTF-8; convert it, e.g. iconv -f latin1 -t utf-8") from error
-
-
-# -- what is answered ------------------------------------------------------------------------------------------
 
 
 def form_of(options: cli.Options) -> str:

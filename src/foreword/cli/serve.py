@@ -85,9 +85,6 @@ def index_stats_options(parser: cli.Parser) -> None:
     )
 
 
-# -- what they do --------------------------------------------------------------------------------------------------
-
-
 def run_index_build(options: cli.Options) -> None:
     """Embed documents: `build`, `add` and `update`."""
     from foreword.indexing.store import shown

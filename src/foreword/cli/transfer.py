@@ -211,9 +211,6 @@ def store_transfer(
         save_mixture(output, result.target, result.weights, used, encoder, document=result.document, record=record)
 
 
-# `foreword advise`.
-
-
 def advise_options(parser: cli.Parser) -> None:
     """The texts, the bank, and how much is looked at."""
     from foreword.transferring.config import AdviceConfig
@@ -259,9 +256,6 @@ def run_advise(options: cli.Options) -> None:
     print(f"next: {command}")
     if options.output is not None:
         print(f"stored: use it with --prompt {options.output}")
-
-
-# -- the next command ----------------------------------------------------------------------------------------------
 
 
 def next_command(options: cli.Options, found: Advice, used: Mapping[str, StoredPrompt]) -> str:
@@ -319,9 +313,6 @@ def _same(options: cli.Options, command: str) -> list[str]:
     if options.normalize is not None:
         words.append("--normalize" if options.normalize else "--no-normalize")
     return words
-
-
-# -- the terminal --------------------------------------------------------------------------------------------------
 
 
 def show(found: Advice) -> None:
