@@ -41,14 +41,7 @@ def facts() -> dict[str, Any]:
 
 
 class BeirCollection(FolderCollection):
-    """A folder of which it is known what must be in it.
-
-    Args:
-        collection_id: as given to `foreword.load`.
-        path: the folder.
-        about: its facts in `data/beir.json`.
-        group: the family.
-    """
+    """A folder of which it is known what must be in it: `about`, its facts in `data/beir.json`."""
 
     def __init__(self, collection_id: str, path: Path, about: Mapping[str, Any], *, group: str) -> None:
         own = about.get("exclude_self", False)
@@ -71,14 +64,8 @@ class NqCollection(BeirCollection):
     """Natural Questions, whose train split has another corpus than its test split.
 
     `documents()` is the test split's; what `pairs("train")` and `qrels("train")` name is in `documents_for("train")`,
-    with `nq-train/` in front of the ids, since both corpora count from `doc0`.
-
-    Args:
-        collection_id: as given to `foreword.load`.
-        path: the folder with the test split.
-        about: its facts.
-        train: the folder with the train split; None: not there, and then there is no such split.
-        group: the family.
+    with `nq-train/` in front of the ids, since both corpora count from `doc0`. Without the folder `train` there is no
+    such split.
     """
 
     def __init__(
@@ -130,14 +117,7 @@ class NqCollection(BeirCollection):
 
 
 class Forums(OneCorpus):
-    """Several collections as one, the name of each in front of its ids: `gaming/1043`. Test only.
-
-    Args:
-        collection_id: as given to `foreword.load`.
-        parts: the collections by name, in order; they are read as streams, one after the other.
-        about: the facts of the whole.
-        group: the family.
-    """
+    """Several collections as one, the name of each in front of its ids: `gaming/1043`. Test only."""
 
     splits: tuple[str, ...] = ("test",)
     exclude_self = False
@@ -236,18 +216,8 @@ class Beir(Family):
     def download(self, name: str, data: Path, transport: Transport = DEFAULT, *, md5: str | None = None) -> Path:
         """Download and unpack a set, unless it is there; of `nq`, its train split's archive too.
 
-        Args:
-            name: e.g. `nfcorpus`.
-            data: the data folder.
-            transport: mirrors, offline mode.
-            md5: of an archive of one's own, made in the same form; None: the published one's.
-
-        Returns:
-            The set's folder.
-
-        Raises:
-            UnknownNameError: no such set.
-            DataError: its licence forbids it (the message says where it may be had), or the download failed.
+        `md5` is of an archive of one's own, made in the same form; None: the published one's. Raises `DataError` where
+        the licence forbids it (the message says where it may be had), or the download failed.
         """
         about, data = self.about(name), Path(data)
         folder = self.find(name, data)

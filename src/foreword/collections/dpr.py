@@ -35,7 +35,6 @@ from foreword.terminal import track
 
 # DPR's training files: a JSON list of examples (or one object a line), gigabytes long, read one example at a time.
 
-
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _SIGNED = 1 << 63  # what is taken from a digest: SQLite's numbers have a sign
@@ -61,14 +60,9 @@ class Example:
 
 
 def examples(path: Path) -> Iterator[Example]:
-    """The examples of a file, in order; only one is held at a time.
+    """The examples of a JSON list, or of one object after the other, plain or gzip; only one is held at a time.
 
-    Args:
-        path: a JSON list of objects, or one object after the other; plain or gzip, told by the first bytes.
-
-    Raises:
-        DataError: the file cannot be read, is cut or not JSON, or an example has not the form of DPR's. The
-            message names the example by its number from 1.
+    Raises `DataError` where the file is broken or an example, named by its number from 1, has not the form of DPR's.
     """
     import ijson
 
@@ -182,11 +176,8 @@ class DigestTable:
         return int(known) + _SIGNED
 
 
-# DPR's training files as a folder in BEIR's layout, made in one pass and bounded memory, and whole or not at all.
-#
 # The folder: `corpus.jsonl`, `queries.jsonl`, `qrels/` and `hard-negatives/` with `train` and `dev`, and
 # `conversion.json`, which says what it was made from and how.
-
 
 Positives = Literal["first", "all"]
 """Which positives of a training example are judged relevant; DPR trains on the first."""
@@ -210,26 +201,14 @@ _COUNTED = (
 def convert(
     train: Path, dev: Path, output: Path, *, negatives: int = NEGATIVES, positives: Positives = "first"
 ) -> Path:
-    """Convert a pair of DPR's biencoder files.
+    """Convert a pair of DPR's biencoder files to the folder `output`, which is returned.
 
     Queries are named `train-<n>` and `dev-<n>` by their example's number from 1. The corpus is every passage that
-    a judgement or a hard negative names. A conversion of the same files and options that is there is left as it
-    is. One killed halfway leaves a hidden folder beside `output`, which the next one removes.
+    a judgement or a hard negative (at most `negatives` a question) names. All positives of a dev example are judged
+    relevant, of a training example the `first`, or `all`. A conversion of the same files and options that is there is
+    left as it is. One killed halfway leaves a hidden folder beside `output`, which the next one removes.
 
-    Args:
-        train: the training file; see `examples` for its forms.
-        dev: the file for choosing the best step; all its positives are judged relevant.
-        output: the folder to make.
-        negatives: the most hard negatives kept for a question, 0 or more.
-        positives: of a training example: `first`, or `all`. The others are no part of the corpus, unless another
-            question names them.
-
-    Returns:
-        `output`.
-
-    Raises:
-        DataError: a file is broken (the message names the example), or `output` holds anything else.
-        UnknownNameError: `positives` is neither.
+    Raises `DataError` where a file is broken (the message names the example), or `output` holds anything else.
     """
     if positives not in get_args(Positives):
         raise UnknownNameError(f"positives is {positives!r}; expected {' or '.join(get_args(Positives))}")
@@ -452,14 +431,9 @@ class Dpr(Family):
         """One of the five sets, from its converted folder; DPR's files that are there are converted on first use.
 
         Args:
-            name: `nq`, `trivia`, `webq`, `curatedtrec` or `squad1`.
             data: the folder that holds `dpr/<name>/` or `<name>/`; None: FOREWORD_DATA, else the cache.
             negatives: the most hard negatives kept for a question by the conversion.
             positives: which positives of a training example count, `first` (as DPR trains) or `all`.
-
-        Raises:
-            UnknownNameError: no such set.
-            DataError: files are missing or broken; the message says which, and how to get them.
         """
         about, root = self.about(name), data_folder(data)
         folder = _converted(name, root, negatives, positives)
@@ -481,17 +455,9 @@ class Dpr(Family):
     def download(self, name: str, data: Path, transport: Transport = DEFAULT) -> Path:
         """The converted folder of a set, its files fetched and converted unless that was done before.
 
-        The files have no published hashes, so the first download of one is only trusted once it was converted: a
-        broken one is deleted with its record, and the next address is asked.
-
-        Args:
-            name: as in `open`.
-            data: the data folder; the files come to `<data>/dpr/<name>/`, the conversion beside them.
-            transport: mirrors, offline mode, timeout.
-
-        Raises:
-            UnknownNameError: no such set.
-            DataError: a file cannot be had, or is broken.
+        The files come to `<data>/dpr/<name>/`, the conversion beside them. They have no published hashes, so the first
+        download of one is only trusted once it was converted: a broken one is deleted with its record, and the next
+        address is asked.
         """
         about, base, root = self.about(name), facts()["base"], Path(data)
         folder = _converted(name, root, NEGATIVES, "first")

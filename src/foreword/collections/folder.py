@@ -66,10 +66,7 @@ class ReadCollection(OneCorpus, ABC):
     there (skipped), negative grades (0), documents without text (kept).
 
     Args:
-        collection_id: as given to `foreword.load`.
-        group: the family.
         splits: those with judgements.
-        facts: where it comes from.
         exclude_self: a query's own document never counts as a hit.
         where: what warnings of judgements name; None: the collection.
         mend: what they add for the reader to do.
@@ -241,11 +238,7 @@ class StreamedCollection(ReadCollection):
 
 
 class FolderCollection(ReadCollection):
-    """A collection in BEIR's files, with hard negatives where a file lists some.
-
-    Raises:
-        DataError: no corpus, or judgements without queries.
-    """
+    """A collection in BEIR's files, with hard negatives where a file lists some."""
 
     def __init__(
         self,
@@ -356,16 +349,11 @@ class Folder(Family):
         return [Entry(f"{GROUP}:PATH", GROUP, what, ("train", "dev", "test"), True)]
 
     def open(self, name: str, data: Path | None, *, exclude_self: bool | None = None) -> Collection:
-        """The collection in a folder.
+        """The collection in the folder `name`, a path that is relative to `data` where that is given.
 
         Args:
-            name: the folder's path; relative to `data` where that is given.
-            data: the folder that `name` starts from.
             exclude_self: a query's own document never counts as a hit; by default for folders named `arguana`
                 or `quora`, and samples of such collections.
-
-        Raises:
-            DataError: no such folder, or nothing in it that is a collection.
         """
         path = Path(data or "", name).expanduser()
         if not path.is_dir():
@@ -392,11 +380,7 @@ def find_lines(folder: Path, stem: str) -> Path | None:
 
 
 def find_qrels(folder: Path) -> dict[str, Path]:
-    """`split -> file` of a collection's folder: `qrels/<split>.tsv`, or for test `qrels.tsv` by the corpus.
-
-    Raises:
-        DataError: two files of one split.
-    """
+    """`split -> file` of a collection's folder: `qrels/<split>.tsv`, or for test `qrels.tsv` by the corpus."""
     below = folder / "qrels"
     if not below.is_dir():
         beside = list(folder.glob("qrels.*"))
@@ -406,15 +390,11 @@ def find_qrels(folder: Path) -> dict[str, Path]:
 
 
 def read_qrels(path: Path, notes: Counter[str]) -> Qrels:
-    """The judgements of one file, in its order.
+    """The judgements of one file, in its order: blank separated, three columns (and a header) or TREC's four.
 
-    Args:
-        path: tab or blank separated; three columns (a header is passed over) or TREC's four.
-        notes: `negative_scores` counts grades below 0, which TREC uses for "surely not relevant" (0 here).
-
-    Raises:
-        DataError: another number of columns, a score that is no whole number, or a pair judged twice
-            with different scores.
+    `negative_scores` in `notes` counts grades below 0, which TREC uses for "surely not relevant" (0 here). Raises
+    `DataError` for another number of columns, a score that is no whole number, or a pair judged twice with different
+    scores.
     """
     qrels: Qrels = {}
     width = 0
@@ -449,11 +429,7 @@ def read_qrels(path: Path, notes: Counter[str]) -> Qrels:
 def known_judgements(qrels: Qrels, queries: Set[str], documents: Set[str], notes: Counter[str]) -> Qrels:
     """The judgements whose query and document are there; a query that keeps none is left out.
 
-    Args:
-        qrels: of one split.
-        queries: ids of the queries there are.
-        documents: ids of the judged documents there are.
-        notes: `judgements_of_unknown_queries` and `judgements_of_unknown_documents` count what is skipped.
+    What is skipped is counted: `judgements_of_unknown_queries` and `judgements_of_unknown_documents` in `notes`.
     """
     kept: Qrels = {}
     for query_id, judged in qrels.items():

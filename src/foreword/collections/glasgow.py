@@ -23,9 +23,6 @@ from foreword.downloads.places import DEFAULT, Resource, Transport, data_folder
 from foreword.errors import DataError
 from foreword.files import read_json
 
-# The formats of the Glasgow test collections: SMART records, NPL's and LISA's, and their judgements.
-
-
 _RECORD = re.compile(r"\.I\s+(\d+)\s*$")
 _FIELD = re.compile(r"\.([TABWXNKC])\s*$")
 _LISA_DOCUMENT = re.compile(r"Document\s+(\d+)\s*$", re.IGNORECASE)
@@ -158,12 +155,9 @@ def lisa_queries(path: Path) -> Iterator[SmartRecord]:
 
 
 def table_qrels(path: Path, grades: Mapping[str, int]) -> Qrels:
-    """Judgements of `query document ...` a line.
+    """Judgements of `query document ...` a line, as CISI, CACM, MEDLINE and Cranfield have them.
 
-    Args:
-        path: CISI's and CACM's files (two ids and two columns of zeros), MEDLINE's (with a final 1) or
-            Cranfield's (with a grade).
-        grades: relevance by what the third column says; empty: every line is a relevant document.
+    `grades` says the relevance by the third column; empty: every line is a relevant document.
     """
     qrels: Qrels = {}
     for number, line in lines(path):
@@ -255,13 +249,8 @@ class Glasgow(Family):
         """One of the six.
 
         Args:
-            name: e.g. `cranfield`.
             data: a folder with its files, or one that holds a folder of its name (`cranfield`, `cran`) or what
                 `download` made; without it, the data folder (see `foreword.downloads.data_folder`).
-
-        Raises:
-            UnknownNameError: no such collection.
-            DataError: files are missing or broken; the message says which, and how they may be had.
         """
         about, root = self.about(name), data_folder(data)
         found = _find(about, root)

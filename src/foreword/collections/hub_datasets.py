@@ -22,22 +22,15 @@ from foreword.downloads.places import DEFAULT, Transport, data_folder, locked
 from foreword.errors import DataError
 from foreword.files import read_json, write_json
 
-# Which files of a Hugging Face dataset's folder hold the corpus, the queries and the judgements, and their rows.
-#
 # The layouts of BEIR's and MTEB's retrieval sets: configurations `corpus`, `queries` and `default` (or `qrels`),
 # listed in `README.md` or told by the files' names; in parquet, JSON lines or, for judgements, tab separated.
-
 
 _ENDINGS = (".parquet", ".jsonl", ".jsonl.gz", ".tsv")
 _JUDGEMENT_CONFIGS = ("qrels", "default")
 
 
 def table_files(folder: Path, role: str) -> list[Path]:
-    """The files of `corpus` or `queries`, in order.
-
-    Raises:
-        DataError: there are none; or several splits hold them, none of which has the role's name.
-    """
+    """The files of `corpus` or `queries`, in order. `DataError`: there are none, or several splits of other names."""
     listed = _configured(folder).get(role, {})
     if len(listed) == 1 or role in listed:
         return listed.get(role) or next(iter(listed.values()))
@@ -51,11 +44,7 @@ def table_files(folder: Path, role: str) -> list[Path]:
 
 
 def judgement_files(folder: Path) -> dict[str, list[Path]]:
-    """`split -> files` of the judgements: in the folder, or in `<folder>-qrels` beside it; empty where there are none.
-
-    Raises:
-        DataError: two files of one split in different formats.
-    """
+    """`split -> files` of the judgements: in the folder, or in `<folder>-qrels` beside it; empty: there are none."""
     configured = _configured(folder)
     if "corpus" in configured:
         found = next((configured[name] for name in _JUDGEMENT_CONFIGS if name in configured), {})
@@ -79,11 +68,7 @@ def qrels_folder(folder: Path) -> Path:
 
 
 def rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The records of a parquet or JSON lines file, streamed, numbered from 1.
-
-    Raises:
-        DataError: the file is broken or of another format.
-    """
+    """The records of a parquet or JSON lines file, streamed, numbered from 1."""
     if path.name.endswith((".jsonl", ".jsonl.gz")):
         yield from json_lines(path)
         return
@@ -197,12 +182,8 @@ class HubDatasets(Family):
 
         Args:
             name: `<namespace>/<name>`, or with `@<revision>` behind it; or a folder's path (relative to `data`).
-            data: the data folder.
             revision: branch, tag or commit that was downloaded; None: the one in the name, or the main branch.
             exclude_self: a query's own document never counts as a hit; by default for `arguana` and `quora`.
-
-        Raises:
-            DataError: it is not there, or its files are broken or in another layout.
         """
         folder, place = Path(data or "", name).expanduser(), _place(data_folder(data), *_parse(name, revision))
         if revision is not None or not folder.is_dir():
@@ -221,17 +202,7 @@ class HubDatasets(Family):
     def download(self, name: str, data: Path, transport: Transport = DEFAULT, revision: str | None = None) -> Path:
         """Bring a repository's tables, and those of `<name>-qrels` where it has no judgements of its own.
 
-        Args:
-            name: `<namespace>/<name>`, or with `@<revision>` behind it.
-            data: the data folder; the tables come below its `hf`.
-            transport: whether the network may be asked, and whether a progress bar is shown.
-            revision: branch, tag or commit; None: the one in the name, or the main branch.
-
-        Returns:
-            The folder with its tables.
-
-        Raises:
-            DataError: no such repository, it cannot be had, or it is in another layout.
+        The folder with them is returned, below the `hf` of the data folder. For `name` and `revision` see `open`.
         """
         repository, revision = _parse(name, revision)
         if not _REPOSITORY.fullmatch(repository):

@@ -49,14 +49,9 @@ class IrDatasets(Family):
         Args:
             name: the library's id, e.g. `beir/scifact/test` or `msmarco-passage/train/triples-small`. The last part
                 that is a split's name says which split it is; without one it is `test`.
-            data: not used; the library has its own folder.
             docpairs: for training, take the data set's pairs of a relevant and another document, which become hard
                 negatives; None: if it has such pairs and no judgements.
             exclude_self: a query's own document never counts as a hit; by default for ids with arguana or quora.
-
-        Raises:
-            UnknownNameError: the library knows no such id.
-            DataError: the library is not installed, the data set has no documents, or docpairs that it has not.
         """
         try:
             import ir_datasets as library

@@ -99,14 +99,9 @@ class OagQa(Family):
         A title finds its papers in all of the topics: the same paper may be in two topics' files.
 
         Args:
-            name: e.g. `geometry`.
             data: the data folder, or one that holds the tables.
             titles: `exact` or `normalised`: how a listed title finds its papers.
             seed: of the split into train, dev and test.
-
-        Raises:
-            UnknownNameError: no such topic or discipline, or another value of `titles`.
-            DataError: files are missing or broken; the message says which.
         """
         topics, collection_id = self.about(name), self.id(name)
         if titles not in TITLES:
@@ -170,14 +165,8 @@ class OagQa(Family):
         """The folder with a collection's files; the one archive brings those of all topics.
 
         Args:
-            name: the topic or discipline.
-            data: the data folder.
-            transport: of the download.
             source: the user's own copy, instead of a download: a folder, which is linked to from the data folder
                 (copied where links cannot be made), or a zip or tar archive, which is unpacked.
-
-        Raises:
-            DataError: gdown is missing or fails, the source does not exist, or lacks the files.
         """
         data, source = Path(data), None if source is None else Path(source).expanduser()
         if source is not None and not source.exists():
@@ -243,9 +232,6 @@ def _match(
         else:
             notes["questions_without_paper"] += 1
     return relevant
-
-
-# Where the files are, and how they get there: one archive on Google Drive, or the user's own copy.
 
 
 def topic_files(topic: str) -> tuple[str, str]:
@@ -376,11 +362,8 @@ def _has(folder: Path, names: Sequence[str]) -> bool:
     return all((folder / name).is_file() for name in names)
 
 
-# The two files of an OAG-QA topic: questions with the titles of their papers, and the papers.
-#
 # Both are tab separated with quotes as Python's csv and pandas write them: a field in quotes may hold tabs and
 # line ends. The lists of titles are Python literals; they are read as such, never run.
-
 
 _PAPER_COLUMNS = ("id", "abstract", "title")
 _LONGEST_FIELD = 1 << 30  # characters; csv's own limit of 131,072 is below some abstracts' length
@@ -403,11 +386,7 @@ class Question:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """The questions of a topic, in the file's order.
-
-    Raises:
-        DataError: not two columns, an empty question, or a list that is no flat list of texts.
-    """
+    """The questions of a topic, in the file's order."""
     questions: list[Question] = []
     for line, row in tsv_rows(path):
         if len(row) < 2:
@@ -422,12 +401,8 @@ def read_questions(path: Path) -> list[Question]:
 def read_papers(path: Path, notes: Counter[str]) -> list[Document]:
     """The papers of a topic, in the file's order; of an id that comes again the first is kept.
 
-    Args:
-        path: columns id, abstract, title, or those that a first row beginning with `id` names.
-        notes: `repeated_documents` counts the rows left out.
-
-    Raises:
-        DataError: fewer columns, or an id that is empty or has blanks.
+    Columns are id, abstract, title, or those that a first row beginning with `id` names. `repeated_documents` in
+    `notes` counts the rows left out.
     """
     papers: dict[str, Document] = {}
     places = {name: place for place, name in enumerate(_PAPER_COLUMNS)}
@@ -473,11 +448,7 @@ def literal_titles(text: str, path: Path, line: int) -> tuple[str, ...]:
 
 
 def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a tab separated UTF-8 file with the number of each one's first line; empty ones are passed over.
-
-    Raises:
-        DataError: it cannot be read, is not UTF-8, or a quote is not closed.
-    """
+    """The rows of a tab separated UTF-8 file with the number of each one's first line; empty ones are passed over."""
     end = "\x00end"  # a last line of our own: an open quote would swallow it
     line = 1
 

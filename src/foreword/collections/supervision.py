@@ -36,11 +36,8 @@ from foreword.collections.pseudo import Frequencies, frequencies_for, pseudo_pai
 from foreword.errors import DataError, ForewordError, UnknownNameError
 from foreword.files import write_json
 
-# Other splits over the same documents: what folds and supervised views share.
-#
 # Which part a query falls in is a function of its normalised text and a seed alone, so copies of one query stay
 # together, and leaving out some queries moves none of the others.
-
 
 _RANGE = 1 << 64
 
@@ -52,16 +49,11 @@ def position(text: str, salt: str, seed: int) -> float:
 
 
 def held_out(positions: Mapping[str, float], share: float, what: str) -> frozenset[str]:
-    """The ids whose place is below `share`: at least one text's, and never all of them.
-
-    Args:
-        positions: `query_id -> place`, from `position`.
-        share: of the texts to hold out, above 0 and below 1.
-        what: the queries, as the error names them.
+    """The ids whose place (from `position`) is below `share`: at least one text's, and never all of them.
 
     Raises:
-        DataError: fewer than two different texts.
-        ForewordError: a share out of range.
+        DataError: fewer than two different texts of `what`, as the message says.
+        ForewordError: the share is not above 0 and below 1.
     """
     if not 0 < share < 1:
         raise ForewordError(f"the share of queries held out as dev lies between 0 and 1, got {share}")
@@ -159,7 +151,6 @@ class Resplit(View, ABC):
 #
 # The queries are divided into k folds; fold i is the test split of `#fold<i>of<k>`, the other folds' queries are its
 # train and dev. Over all k, every query is tested once, by a prompt that never saw it.
-
 
 FOLD_METHOD = "k-fold"
 FOLD_DEV_SHARE = 0.1
@@ -275,9 +266,6 @@ class FoldCollection(Resplit):
             **{f"{split}_queries": self.count(split) for split in self.splits},
             "reported": ["test"],
         }
-
-
-# A collection whose train and dev splits are pseudo-queries: trained without a single label.
 
 
 PSEUDO_METHOD = "pseudo-queries"
@@ -477,10 +465,7 @@ def supervise(
 def require_reported(supervision: Mapping[str, object], split: str, collection_id: str) -> None:
     """Raise `DataError` when a split of the original collection helped to train or to choose a prompt.
 
-    Args:
-        supervision: what `facts["supervision"]` said when the prompt was trained.
-        split: of the original collection, to be reported.
-        collection_id: for the message.
+    `supervision` is what `facts["supervision"]` said when the prompt was trained.
     """
     reported = supervision.get("reported", ())
     if isinstance(reported, list | tuple) and split not in reported:
@@ -558,9 +543,6 @@ def _fold(collection: Collection, folds: str | None, method: str, seed: int, dev
     return FoldCollection(collection, fold if "@" in folds else Fold(fold.fold, fold.folds, seed), dev_share=dev_share)
 
 
-# A sample of a large collection, written as a folder of its own; the source is never touched.
-
-
 RECORD = "subsample.json"
 
 
@@ -571,13 +553,8 @@ def subsample(collection: Collection, output: Path, *, documents: int, seed: int
     result on it passes for one on the whole. Hard negatives are not carried over.
 
     Args:
-        collection: the source.
-        output: the folder to make; it may be there if it is empty.
         documents: to be drawn: those whose ids have the smallest SHA-256 with the seed; the judged ones are added.
         seed: of the draw.
-
-    Returns:
-        `output`.
 
     Raises:
         DataError: the folder is not empty, or in the source's; two queries of one id; no documents.

@@ -140,17 +140,11 @@ class ExcludingCollection(View):
                 yield pair if len(kept) == len(pair.negatives) else replace(pair, negatives=kept)
 
 
-# What of a document or a query is embedded, when it is not the usual `<title> <text>` and `<text>`.
-
-
 class Templated(View):
     """A collection whose documents and queries are written out by templates.
 
     A template names the fields `title` (of documents) and `text`, and any of the metadata; what a text lacks is
-    empty, and stray spaces are taken out at both ends.
-
-    Raises:
-        ForewordError: a template that is broken or names no field.
+    empty, and stray spaces are taken out at both ends. Raises `ForewordError` for a broken template.
     """
 
     def __init__(self, source: Collection, document: str | None = None, query: str | None = None) -> None:
@@ -188,11 +182,7 @@ class Templated(View):
             yield Query(query.query_id, _fill(self._query, fields), query.metadata)
 
     def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterator[TrainingPair]:
-        """The source's pairs, written out by the templates.
-
-        Raises:
-            DataError: a pair's text is not a document of the collection, whose fields are needed.
-        """
+        """The source's pairs, written out by the templates. Raises `DataError` for the text of no known document."""
         pairs = list(self.source.pairs(split, hard_negatives=hard_negatives))
         wanted = {text for pair in pairs for text in (pair.document, *pair.negatives)}
         texts: dict[str, str] = {}
@@ -245,32 +235,21 @@ class Unlabelled(View):
         return DataError(f"{self.id} is used without its queries and judgements here")
 
 
-# Hard negatives: documents that look relevant to a query and are not, listed beside a collection.
-#
-# `hard-negatives/<split>.jsonl` (or `.gz`), one line a query, the hardest first:
+# `hard-negatives/<split>.jsonl` (or `.gz`) has one line a query, the hardest first:
 # `{"query_id": "q1", "doc_ids": ["d7", "d2"], "from": "bm25"}`; `from` names what found them.
-
 
 FOLDER = "hard-negatives"
 """Their place in a collection's folder."""
 
 
 def find_hard_negatives(folder: Path) -> dict[str, Path]:
-    """`split -> file` of a collection's folder, in the order train, dev, others; empty where there are none.
-
-    Raises:
-        DataError: two files of one split.
-    """
+    """`split -> file` of a collection's folder, in the order train, dev, others; empty where there are none."""
     below = Path(folder) / FOLDER
     return split_files(below.iterdir() if below.is_dir() else (), "hard negatives", (".jsonl",))
 
 
 def read_hard_negatives(path: Path) -> dict[str, tuple[str, ...]]:
-    """`query_id -> doc_ids` of one file, in its order; a number is taken as its digits.
-
-    Raises:
-        DataError: a line of another form, a query listed twice, or a document listed twice for one query.
-    """
+    """`query_id -> doc_ids` of one file, in its order; a number is taken as its digits."""
     negatives: dict[str, tuple[str, ...]] = {}
     for line, record in json_lines(Path(path)):
         query_id = _id(record.get("query_id"), "query_id", path, line)
@@ -288,12 +267,9 @@ def read_hard_negatives(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def write_hard_negatives(path: Path, negatives: Mapping[str, Sequence[str]], found_by: str) -> Path:
-    """Write a file of hard negatives, gzipped when its name ends in `.gz`; equal input gives equal bytes.
+    """Write `query_id -> doc_ids`, the hardest first, with what `found_by` says: `bm25`, `dpr`, or a prompt's name.
 
-    Args:
-        path: e.g. `<collection's folder>/hard-negatives/train.jsonl`.
-        negatives: `query_id -> doc_ids`, the hardest first.
-        found_by: what found them: `bm25`, `dpr`, or a prompt's name.
+    The file is gzipped when its name ends in `.gz`; equal input gives equal bytes.
     """
     path = Path(path)
     lines = (negatives_line(query_id, doc_ids, found_by).encode() for query_id, doc_ids in negatives.items())
@@ -321,10 +297,7 @@ def _id(value: Any, name: str, path: Path, line: int) -> str:
 class WithNegatives(View):
     """`source` seen with hard negatives for the pairs of one split, in place of any that it has of its own.
 
-    Args:
-        source: the collection.
-        negatives: `query_id -> doc_ids`, the hardest first, e.g. from `read_hard_negatives` or mined.
-        split: whose pairs they are for.
+    `negatives` is `query_id -> doc_ids`, the hardest first, e.g. from `read_hard_negatives` or mined.
     """
 
     source: Collection

@@ -59,20 +59,12 @@ class Extraction:
 
 
 def extract(installed: Installed, method: str = "auto", *, cache: Path | None, timeout: float = 120) -> Extraction:
-    """The public docstrings of an installed package.
+    """The public docstrings of an installed package, kept in the folder `cache` where one is given.
 
-    Args:
-        installed: the package, as `locate` found it.
-        method: `source` executes nothing; `import` runs the package in a child process and asks the living
-            objects; `both` does the one and then the other for what the source lacks; `auto` reads the
-            source and imports as well only a package that is mostly compiled, or of the standard library
-            the modules that are.
-        cache: the folder in which extractions are kept, or None.
-        timeout: seconds that the child process may take.
-
-    Raises:
-        UnknownNameError: an unknown method.
-        DataError: the package cannot be imported, or took too long.
+    Method `source` executes nothing; `import` runs the package in a child process and asks the living objects; `both`
+    does the one and then the other for what the source lacks; `auto` reads the source and imports as well only a
+    package that is mostly compiled, or of the standard library the modules that are. Raises `DataError` where the
+    package cannot be imported, or took more than `timeout` seconds.
     """
     if method not in METHODS:
         raise UnknownNameError(f"unknown method {method!r} for pydoc; known: {', '.join(METHODS)}")
@@ -251,17 +243,11 @@ class Pydoc(Family):
         """The documentation of package `name`, or of the standard library for `stdlib`.
 
         Args:
-            name: a top-level package, as it is imported.
-            data: not used: the package is found as Python finds it.
             exclude: collections whose texts (queries and documents) must not occur in this one.
             method: `source` (nothing is executed), `import` (in a child process) or `auto`.
             with_names: put the qualified name into the document's title, so that it is embedded too.
             cache: keep the extraction on disk (`FOREWORD_CACHE`, else the user's cache folder).
             timeout: seconds that an import in a child process may take.
-
-        Raises:
-            UnknownNameError: no such package, or an unknown method.
-            DataError: the package has no documentation that gives a single query.
         """
         installed = locate(name)
         if installed is None:

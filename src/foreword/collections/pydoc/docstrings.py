@@ -36,16 +36,10 @@ _PLACEHOLDER_PERCENT = re.compile(r"%\(\w+\)s")
 
 
 def take_signature(doc: str, name: str) -> tuple[str, str]:
-    """Take off the signature lines that open a docstring, as compiled functions' do.
+    """The first signature of those that open a docstring, as compiled functions' do, and what is left of it.
 
-    Args:
-        doc: the cleaned docstring.
-        name: the documented thing's own last name; another name counts only before an arrow, or in a
-            paragraph of its own.
-
-    Returns:
-        The first signature without its name, e.g. `(input, *, out=None) -> Tensor`, or empty; and what is
-        left of the docstring.
+    The signature is without its name, e.g. `(input, *, out=None) -> Tensor`, or empty. `name` is the documented
+    thing's own last name; another one counts only before an arrow, or in a paragraph of its own.
     """
     first = ""
     rest = doc.lstrip("\n")

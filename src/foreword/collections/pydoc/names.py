@@ -26,10 +26,8 @@ def is_public(name: str) -> bool:
 def source_docs(installed: Installed) -> tuple[list[RawDoc], dict[str, int]]:
     """Every public docstring of a package under its public name, ordered by file and line; nothing executed.
 
-    Returns:
-        The docstrings, and counts: `files`, `unreadable` files, docstrings left out as `private` (no public
-        module shows them) or `redefined` (another of the same name came before), and `compiled` names that
-        public modules import from compiled ones, whose docstrings no source has.
+    With them come counts: `files`, `unreadable` files, docstrings left out as `private` (no public module shows them)
+    or `redefined` (another of the same name came before), and names that public modules import from `compiled` ones.
     """
     with _no_garbage_collection():
         modules, unreadable = _parse(installed)

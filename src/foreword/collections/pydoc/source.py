@@ -21,11 +21,8 @@ from typing import Any
 
 from foreword.collections.pydoc.docstrings import clean
 
-# Docstrings that are expressions: the value of a string expression in a module, without running the module.
-#
 # Packages whose functions are compiled attach their documentation by calls, with shared pieces of text put in
 # by `format` (torch) or `%`. The few forms they use are worked out here; whatever else comes is `None`.
-
 
 _SECTION = re.compile(r"\n {4}(?! )")
 
@@ -142,9 +139,6 @@ class StaticText:
         return None
 
 
-# Where an installed package's source files are, found without importing it.
-
-
 STDLIB = "stdlib"
 
 # Tests, bundled copies of other packages, and pages about a package rather than of it.
@@ -195,11 +189,7 @@ def is_installed(package: str) -> bool:
 
 
 def locate(package: str) -> Installed | None:
-    """The files of a top-level package (or of `stdlib`), tests and bundled copies left out.
-
-    Returns:
-        None when there is no such package.
-    """
+    """The files of a top-level package (or of `stdlib`), tests and bundled copies left out; None: no such package."""
     if package == STDLIB:
         return _locate_stdlib()
     if not is_installed(package):
@@ -335,8 +325,6 @@ class _ModuleReader:
                 self._other(statement)
         return self.module
 
-    # -- names ----------------------------------------------------------------------------------------------
-
     def _import_from(self, statement: ast.ImportFrom) -> None:
         base = statement.module or ""
         if statement.level:
@@ -372,8 +360,6 @@ class _ModuleReader:
         more = _names(value)
         if self.module.exported is not None:
             self.module.exported = None if more is None else [*self.module.exported, *more]
-
-    # -- docstrings -----------------------------------------------------------------------------------------
 
     def _function(self, node: _Function, scope: str, *, in_class: bool) -> None:
         decorators = [_last_name(decorator) for decorator in node.decorator_list]
@@ -473,12 +459,7 @@ class _ModuleReader:
 
 
 def signature(node: _Function, *, bound: bool) -> str:
-    """`(a, b=1, *, c) -> R` of a function, without annotations of parameters and without its name.
-
-    Args:
-        node: the function's definition.
-        bound: its first parameter (`self`, `cls`) is given by the call and left out.
-    """
+    """`(a, b=1, *, c) -> R` of a function: no name, no annotations of parameters, no first one where it is `bound`."""
     arguments = node.args
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
