@@ -271,11 +271,7 @@ _SEEN = {
 
 
 def _supervision(options: cli.Options, collection: Collection) -> str:
-    """What the prompt was trained by; says so when it is scored on labels that trained or chose it.
-
-    Raises:
-        DataError: these are test labels, of which other folds' prompts were trained.
-    """
+    """What the prompt was trained by; says so when it is scored on labels that trained or chose it."""
     prompt = cli.chosen_prompt(options)
     if prompt is None:
         return "none"

@@ -147,11 +147,7 @@ def run_import(options: cli.Options) -> None:
 
 
 def prompt_folders(paths: list[Path]) -> tuple[list[Path], bool]:
-    """The folders of all prompts that the arguments name, and whether the one there is is a mixture.
-
-    Raises:
-        PromptError: an argument is neither a prompt nor a bank of prompts, or a mixture is not alone.
-    """
+    """The folders of all prompts that the arguments name, and whether the one there is is a mixture."""
     from foreword.prompts.store import CARD, is_mixture
     from foreword.prompts.store import MIXTURE_CARD as MIXTURE_CARD
 
@@ -225,9 +221,6 @@ def run_push(options: cli.Options) -> None:
     removed = f", {len(done.removed)} files of an earlier prompt removed" if done.removed else ""
     total = byte_size(sum(done.files.values())) + ("" if done.changed else ", all there already")
     print(f"{done.url} ({done.revision}, {done.commit[:12]}): {len(done.files)} files, {total}{removed}")
-
-
-# -- `foreword encode` -------------------------------------------------------------------------------------------------
 
 
 FORMAT = "foreword-vectors/1"
@@ -361,13 +354,7 @@ def _blocks(
 def read_queries(name: str) -> Iterable[Query]:
     """The queries in a file: `.jsonl` with `_id` (or `query_id`, `id`) and `text`, else a line each.
 
-    A line is a query, named q0, q1, ... by its place, or a name, a tab and the query.
-
-    Args:
-        name: a path; `-`: standard input, a line each.
-
-    Raises:
-        DataError: no such file, one that is not UTF-8, or a line that is not of this form.
+    A line is a query, named q0, q1, ... by its place, or a name, a tab and the query. `-`: standard input, a line each.
     """
     from foreword.collections.collection import Query, json_lines, text_lines
 
@@ -386,8 +373,6 @@ def read_queries(name: str) -> Iterable[Query]:
         yield Query(str(row[key]), row["text"])
 
 
-# -- the file of vectors -------------------------------------------------------------------------------------------
-#
 # `.npy` and `.parquet` are what `foreword train --documents` reads (`foreword.training.vectors.read_vectors`).
 
 
@@ -409,22 +394,10 @@ def ids_file(path: Path) -> Path:
 def write_vectors(path: Path, blocks: Iterable[Block], width: int, *, dtype: str, side: Side) -> int:
     """Write blocks of vectors, holding one at a time; the file appears when it is whole.
 
-    `.npy`: an array (N, d) with the ids in `ids_file`; `.parquet`: columns `doc_id` (or `query_id`) and `vector`;
-    `.jsonl`: an object with these two a line.
-
-    Args:
-        path: its ending chooses the form.
-        blocks: in order.
-        width: d, which an empty file has too.
-        dtype: `float32` or `float16`; JSON lines hold decimal numbers that give back the same ones.
-        side: whose vectors they are; it names the column of ids.
-
-    Returns:
-        N.
-
-    Raises:
-        DataError: an unknown ending, an id twice, numbers beyond `dtype`, or, for a `.npy`, an id that is empty or
-            holds a line end.
+    `.npy`: an array (N, d) with the ids in `ids_file`; `.parquet`: columns `doc_id` (or, of queries, `query_id`) and
+    `vector`; `.jsonl`: an object with these two a line, its decimal numbers giving back those of `dtype` (`float32` or
+    `float16`). An empty file has the `width` d, too. N is returned. Raises `DataError` for an id that occurs twice, or
+    numbers beyond `dtype`.
     """
     import numpy as np
 

@@ -168,9 +168,6 @@ def help_all_option(parser: Parser, help: str) -> None:
     parser.add_argument("--help-all", action=_HelpAll, nargs=0, default=argparse.SUPPRESS, help=help)
 
 
-# -- commands ----------------------------------------------------------------------------------------------------
-
-
 @cache
 def commands() -> Mapping[str, Mapping[str, str]]:
     """What `commands.toml` says of each command."""
@@ -255,9 +252,6 @@ def _number(kind: type[int] | type[float]) -> Callable[[str], float]:
     return read
 
 
-# -- printing --------------------------------------------------------------------------------------------------
-
-
 def print_json(value: Any) -> None:
     """One JSON value on standard output."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
@@ -289,9 +283,6 @@ def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]
     console(width=table_width()).print(table)
 
 
-# -- options ---------------------------------------------------------------------------------------------------
-
-
 COLLECTION, PROMPT, BANK = "COLLECTION", "PROMPT", "BANK"
 """What an argument or option names, as help shows it: a collection's id or folder, a prompt's folder or one on the hub
 (`hf:USER/NAME`), a folder of prompts. By these words shells complete them, and they are resolved before a command
@@ -303,13 +294,8 @@ def settings_options(
 ) -> None:
     """Options for fields of settings: kind, choices, meaning and default are the field's own.
 
-    A command's options hold None for what was not given.
-
-    Args:
-        parser: the command's, or a group of its options.
-        settings: the class.
-        names: its fields; `pseudo=pseudo-queries` where the option has another name than the field.
-        usual: defaults to show in place of the class's.
+    A command's options hold None for what was not given. A name is `pseudo=pseudo-queries` where the option has another
+    than the field; `usual` are defaults to show in place of the class's.
     """
     usual = {field.name: field.default for field in fields(settings)} | usual
     types, meant = hints(settings), meanings(settings)  # type: ignore[arg-type]  # mypy: a class that cannot be hashed
@@ -339,14 +325,7 @@ def given(options: Options, settings: type[Any]) -> dict[str, Any]:
 
 
 def needs(options: Options, names: str, there: bool, what: str) -> None:
-    """Raise `ForewordError` for options that were given without what they need.
-
-    Args:
-        options: the command's.
-        names: of the options, as attributes.
-        there: whether what they need is there.
-        what: the end of the message, `is for a --group`.
-    """
+    """Raise `ForewordError` for options given without what they need; `what` ends the message: `is for a --group`."""
     for action in options.parser._actions:
         if not there and action.dest in names.split() and getattr(options, action.dest) != action.default:
             raise ForewordError(f"{action.option_strings[-1]} {what}")
@@ -404,9 +383,6 @@ def encoder_options(parser: Parser, *, prompt: bool = True, precision: str | Non
         )
 
 
-# -- what the options name -------------------------------------------------------------------------------------
-
-
 def load_collection(options: Options, name: str, *, exclude: Iterable[Collection] = ()) -> Collection:
     """A collection by its id."""
     from foreword.collections.registry import load
@@ -448,9 +424,6 @@ def load_bare_encoder(options: Options, prompt: Path | None) -> SentenceTransfor
 def chosen_prompt(options: Options) -> Path | None:
     """The value of --prompt; None for `none`."""
     return None if options.prompt == "none" else Path(options.prompt)
-
-
-# How commands end: the exit codes, and what an operating system's error means for the person at the terminal.
 
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130

@@ -41,8 +41,6 @@ def run_demo(options: cli.Options) -> None:
         cli.print_json({key: results[key] for key in ("configuration", "rows")})
 
 
-# -- benchmarks: of transfer, and the experiments of earlier systems ------------------------------------------------
-
 TRANSFER = "transfer"
 
 

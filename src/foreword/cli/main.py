@@ -135,8 +135,6 @@ def _one_line_warning(message: Warning | str, category: type[Warning], *_: objec
         print(f"foreword: warning: {message}", file=sys.stderr)
 
 
-# -- completion: what a shell needs to complete commands, options, collections, groups, files and folders ------------
-
 SHELLS = ("bash", "zsh", "fish")
 
 _FOLDERS = ("DIR", "PATH", cli.PROMPT, cli.BANK, f"{cli.PROMPT}|{cli.BANK}")
@@ -154,10 +152,7 @@ def completion_options(parser: cli.Parser) -> None:
 def script(parser: cli.Parser, shell: str) -> str:
     """The completion script of a parser, for one of `SHELLS`.
 
-    Names of collections are those known now; what is added later needs the script made again.
-
-    Raises:
-        ForewordError: shtab is not installed.
+    Names of collections are those known now; what is added later needs the script made again. Needs shtab.
     """
     try:
         import shtab

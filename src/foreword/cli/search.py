@@ -50,15 +50,7 @@ def query_options(parser: cli.Parser) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """A document that was found.
-
-    Attributes:
-        doc_id: its id.
-        score: higher is better.
-        name: for people.
-        text: of the document.
-        record: all of it as JSON values.
-    """
+    """A document that was found: what people are shown of it, and the `record`, all of it as JSON values."""
 
     doc_id: str
     score: float
@@ -84,9 +76,6 @@ def asked(options: cli.Options) -> Asked:
 
     A file is read whole; what comes through a pipe or is typed is taken in batches as it comes, so that a program
     that waits for an answer gets it.
-
-    Raises:
-        ForewordError: there are none, or they are not UTF-8.
     """
     from foreword.collections.collection import Query
 
@@ -109,12 +98,7 @@ def asked(options: cli.Options) -> Asked:
 
 
 def named_queries(lines: Iterable[str], first: int = 0) -> Iterator[Query]:
-    """A query a line: `NAME<tab>QUERY`, or the query alone, which is named q0, q1, ... by its place; blank ones no.
-
-    Args:
-        lines: with or without their ends.
-        first: the place of the first query.
-    """
+    """A query a line: `NAME<tab>QUERY`, or the query alone, named q0, q1, ... from `first` on; blank ones no."""
     from foreword.collections.collection import Query
 
     for line in lines:
@@ -175,11 +159,7 @@ def _text(data: bytes) -> str:
 
 
 def form_of(options: cli.Options) -> str:
-    """How answers are written: `text`, `trec`, `jsonl` or `json`.
-
-    Raises:
-        ForewordError: the options contradict each other, or the output's name does not say.
-    """
+    """How answers are written: `text`, `trec`, `jsonl` or `json`."""
     if options.json and options.format:
         raise ForewordError(f"--json is one array; --format {options.format} is another form: give one of them")
     form: str | None = "json" if options.json else options.format

@@ -204,9 +204,6 @@ def _domain(index: Index, name: str | None) -> str:
     return names[0]
 
 
-# -- `foreword serve` ----------------------------------------------------------------------------------------------
-
-
 PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "pydantic", "starlette")
 
 
