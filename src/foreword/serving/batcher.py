@@ -201,6 +201,7 @@ class Tokens:
 
     def __init__(self, encoder: SentenceTransformer, arrays: str = REFUSE) -> None:
         """Take the encoder's tokenizer; for `arrays` see `ServeConfig.token_arrays`."""
+        self._encoder = encoder
         self._tokenizer: Any = copy.deepcopy(transformer_of(encoder).tokenizer)
         self._lock = threading.Lock()
         self._arrays = arrays
