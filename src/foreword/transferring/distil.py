@@ -228,7 +228,7 @@ def form_of(route: Route, sources: Mapping[str, StoredPrompt]) -> Form:
 
 
 def student_of(form: Form, start: Prompt, sources: Mapping[str, StoredPrompt]) -> Prompt:
-    """A new prompt of this form, with the values of `start`; `PromptError` where that has not its structure."""
+    """A new prompt of this form, with the values of `start`; `PromptError` where those do not fit or lack a side."""
     if replace(start.spec, sides=form.spec.sides) != form.spec:
         raise PromptError(f"distilling starts from a prompt of the mixture's structure, {form.spec}; got {start.spec}")
     if form.spec.sides == "shared" and start.spec.sides != "shared":
