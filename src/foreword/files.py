@@ -67,7 +67,7 @@ def read_json(path: Path | str, mend: str = "write it again") -> Any:
     """
     try:
         return json.loads(Path(path).read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter: nested without end
         raise DataError(f"broken JSON ({error}); {mend}", path=path) from error
 
 
@@ -75,7 +75,7 @@ def kept_json(path: Path | str) -> Any:
     """What a JSON file holds; None when there is none or it is broken, so that what it records is made again."""
     try:
         return json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
