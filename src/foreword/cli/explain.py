@@ -173,7 +173,14 @@ def show(found: Mapping[str, Any]) -> None:
     """Print a summary of what `foreword.evaluation.explain.explain` gives."""
     print(found.get("headline", found["title"]))
     if "rows" in found:
-        _show_rows(found["rows"])
+        values = {(row["measure"], row["system"]): row for row in found["rows"]}
+        systems = list(dict.fromkeys(row["system"] for row in found["rows"]))
+        lines = []
+        for measure in dict.fromkeys(row["measure"] for row in found["rows"]):
+            base, tuned = (values[measure, system] for system in systems)
+            numbers = (f"{base['value']:.4f}", f"{tuned['value']:.4f}", f"{tuned['difference']:+.4f}")
+            lines.append((measure, *numbers, f"{tuned['p_value']:.4f}"))
+        cli.print_table("", ("measure", *map(_plain, systems), "difference", "p"), lines)
         _show_calibration(found["calibration"])
     _show_searches(found["searches"], found.get("changes"))
     _show_words(found["influence"])
@@ -187,18 +194,6 @@ def show(found: Mapping[str, Any]) -> None:
     print(f"supervision: {about['supervision']}; was the backbone trained on this collection: {met}")
     for name, note in about["notes"].items():
         print(f"{name}: {note}")
-
-
-def _show_rows(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Measures by system, with the difference and its p-value."""
-    values = {(row["measure"], row["system"]): row for row in rows}
-    systems = list(dict.fromkeys(row["system"] for row in rows))
-    lines = []
-    for measure in dict.fromkeys(row["measure"] for row in rows):
-        base, tuned = (values[measure, system] for system in systems)
-        numbers = (f"{base['value']:.4f}", f"{tuned['value']:.4f}", f"{tuned['difference']:+.4f}")
-        lines.append((measure, *numbers, f"{tuned['p_value']:.4f}"))
-    cli.print_table("", ("measure", *map(_plain, systems), "difference", "p"), lines)
 
 
 def _show_calibration(records: Sequence[Mapping[str, Any]]) -> None:

@@ -247,7 +247,13 @@ def encode_options(parser: cli.Parser) -> None:
 
 def run_encode(options: cli.Options) -> None:
     """Encode documents or queries; what was done is written beside the vectors, last."""
-    side = _side(options)
+    if (options.collection is None) == (options.queries is None):
+        raise ForewordError("name a collection, e.g. folder:my-collection, or a file of --queries")
+    if options.queries is not None and options.side == "document":
+        raise ForewordError("--queries are queries; for documents give a collection, or a folder")
+    side: Side = "query" if options.queries is not None or options.side == "query" else "document"
+    if options.split is not None and (side == "document" or options.collection is None):
+        raise ForewordError("--split is for the queries of a collection (--side query)")
     check_target(options.output)
     _check_beside(options)
     about: dict[str, Any] = {
@@ -268,18 +274,6 @@ def run_encode(options: cli.Options) -> None:
         return
     length = "of unit length" if record["unit_length"] else "of any length"
     print(f"{options.output}: {record['rows']:,} vectors of {record['width']} numbers ({options.dtype}, {length})")
-
-
-def _side(options: cli.Options) -> Side:
-    """Which side is encoded. Raises `ForewordError` for options that contradict each other."""
-    if (options.collection is None) == (options.queries is None):
-        raise ForewordError("name a collection, e.g. folder:my-collection, or a file of --queries")
-    if options.queries is not None and options.side == "document":
-        raise ForewordError("--queries are queries; for documents give a collection, or a folder")
-    side: Side = "query" if options.queries is not None or options.side == "query" else "document"
-    if options.split is not None and (side == "document" or options.collection is None):
-        raise ForewordError("--split is for the queries of a collection (--side query)")
-    return side
 
 
 def _check_beside(options: cli.Options) -> None:
@@ -408,7 +402,14 @@ def write_vectors(path: Path, blocks: Iterable[Block], width: int, *, dtype: str
         return _write_npy(path, checked, width, np.dtype(dtype))
     if path.suffix == ".parquet":
         return _write_parquet(path, checked, width, dtype, key)
-    return _write_jsonl(path, checked, key)
+    count = 0
+    with atomic_write(path) as file:
+        for ids, vectors in checked:
+            for one, vector in zip(ids, vectors, strict=True):
+                # str of a numpy number is the shortest decimal that reads back as that number.
+                file.write(f'{{"{key}": {json.dumps(one)}, "vector": [{", ".join(map(str, vector))}]}}\n')
+            count += len(ids)
+    return count
 
 
 def _checked(blocks: Iterable[Block], dtype: str) -> Iterator[Block]:
@@ -470,16 +471,5 @@ def _write_parquet(path: Path, blocks: Iterable[Block], width: int, dtype: str, 
             offsets = arrow.array(np.arange(len(ids) + 1, dtype=np.int32) * width)
             lists = arrow.ListArray.from_arrays(offsets, arrow.array(vectors.ravel(), type=kind.value_type))
             writer.write_table(arrow.Table.from_arrays([arrow.array(ids, arrow.string()), lists], schema=schema))
-            count += len(ids)
-    return count
-
-
-def _write_jsonl(path: Path, blocks: Iterable[Block], key: str) -> int:
-    count = 0
-    with atomic_write(path) as file:
-        for ids, vectors in blocks:
-            for one, vector in zip(ids, vectors, strict=True):
-                # str of a numpy number is the shortest decimal that reads back as that number.
-                file.write(f'{{"{key}": {json.dumps(one)}, "vector": [{", ".join(map(str, vector))}]}}\n')
             count += len(ids)
     return count

@@ -75,7 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(words or ["--help"])
-    warnings.showwarning = _one_line_warning
+
+    def in_one_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        if issubclass(category, UserWarning):  # a library's deprecations are not the user's business
+            print(f"foreword: warning: {message}", file=sys.stderr)
+
+    warnings.showwarning = in_one_line
     # What this process asks of other packages; importing the library asks nothing of them.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads fight torch's over the same cores
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
@@ -128,11 +133,6 @@ def resolve(options: cli.Options) -> None:
 def _failed(message: str) -> int:
     print(f"foreword: error: {' '.join(message.splitlines())}", file=sys.stderr)
     return cli.FAILED
-
-
-def _one_line_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    if issubclass(category, UserWarning):  # a library's deprecations are not the user's business
-        print(f"foreword: warning: {message}", file=sys.stderr)
 
 
 SHELLS = ("bash", "zsh", "fish")

@@ -58,6 +58,13 @@ class Answer:
     text: str
     record: Mapping[str, Any]
 
+    @classmethod
+    def of(cls, hit: Hit) -> Answer:
+        """The answer that a search's hit is."""
+        document = hit.document
+        record = {"doc_id": hit.doc_id, "score": hit.score, "title": document.title, "text": document.text}
+        return cls(hit.doc_id, hit.score, document.name, document.text, record | {"metadata": dict(document.metadata)})
+
 
 Find = Callable[[Sequence["Query"]], Sequence[Sequence[Answer]]]
 """The documents found for each query, best first."""
@@ -197,31 +204,26 @@ def answer(options: cli.Options, questions: Asked, find: Find, system: str) -> N
 
 def _write(form: str, file: IO[str], questions: Asked, find: Find, tag: str) -> int:
     """Write the answers; returns how many queries there were."""
+    from foreword.retrieval.runs import run_lines
+
     count = 0
     kept = []
     for queries in questions.batches:
         for query, hits in zip(queries, find(queries), strict=True):
             if form == "json":
                 kept.append(_record(query, hits))
+            elif form == "trec":
+                file.writelines(run_lines(query.query_id, {hit.doc_id: hit.score for hit in hits}, tag))
+            elif form == "jsonl":
+                file.write(json.dumps(_record(query, hits), ensure_ascii=False, default=str) + "\n")
             else:
-                _write_one(form, file, query, hits, tag)
+                rows = [(f"{hit.score:.3f}", hit.name, shorten(hit.text)) for hit in hits]
+                cli.print_table(query.text, ("score", "document", "text"), rows)
         file.flush()
         count += len(queries)
     if form == "json":
         cli.print_json(kept)
     return count
-
-
-def _write_one(form: str, file: IO[str], query: Query, hits: Sequence[Answer], tag: str) -> None:
-    from foreword.retrieval.runs import run_lines
-
-    if form == "trec":
-        file.writelines(run_lines(query.query_id, {hit.doc_id: hit.score for hit in hits}, tag))
-    elif form == "jsonl":
-        file.write(json.dumps(_record(query, hits), ensure_ascii=False, default=str) + "\n")
-    else:
-        rows = [(f"{hit.score:.3f}", hit.name, shorten(hit.text)) for hit in hits]
-        cli.print_table(query.text, ("score", "document", "text"), rows)
 
 
 def _record(query: Query, hits: Sequence[Answer]) -> dict[str, Any]:
@@ -257,15 +259,9 @@ def run_search(options: cli.Options) -> None:
 
     def find(queries: Sequence[Query]) -> list[list[Answer]]:
         found = held(queries) if held else once(encoder, collection, queries, k=k, **how)
-        return [[_answer(hit) for hit in hits] for hits in found]
+        return [[Answer.of(hit) for hit in hits] for hits in found]
 
     answer(options, questions, find, options.system)
-
-
-def _answer(hit: Hit) -> Answer:
-    document = hit.document
-    record = {"doc_id": hit.doc_id, "score": hit.score, "title": document.title, "text": document.text}
-    return Answer(hit.doc_id, hit.score, document.name, document.text, record | {"metadata": dict(document.metadata)})
 
 
 def _held(encoder: SentenceTransformer | None, collection: Collection, k: int, how: dict[str, Any]) -> Search:

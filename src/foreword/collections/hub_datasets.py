@@ -36,7 +36,12 @@ def table_files(folder: Path, role: str) -> list[Path]:
         return listed.get(role) or next(iter(listed.values()))
     if listed and role != "queries":  # queries may be listed by split; a corpus must be one
         raise DataError(f"{role} has the splits {', '.join(listed)}; expected one", path=folder)
-    paths = [path for paths in listed.values() for path in paths] or _named(folder, role)
+    paths = [path for paths in listed.values() for path in paths]
+    for ending in () if paths else _ENDINGS:  # by their names: those of the first format that there are any of
+        below = sorted((folder / role).glob(f"**/*{ending}"))
+        beside = [path for path in sorted(folder.glob(f"{role}*{ending}")) if _stem(path) == role]
+        if paths := below or beside:
+            break
     if not paths:
         message = f"no {role} here: expected a configuration {role!r} in README.md, {role}.jsonl, {role}.jsonl.gz or "
         raise DataError(f"{message}{role}/*.parquet", path=folder)
@@ -119,16 +124,6 @@ def _configured(folder: Path) -> dict[str, dict[str, list[Path]]]:
         name: {str(split): [Path(str(path)) for path in paths] for split, paths in builder.config.data_files.items()}
         for name, builder in builders.items()
     }
-
-
-def _named(folder: Path, role: str) -> list[Path]:
-    """The files of a role by their names: those of the first format that there are any of."""
-    for ending in _ENDINGS:
-        below = sorted((folder / role).glob(f"**/*{ending}"))
-        beside = [path for path in sorted(folder.glob(f"{role}*{ending}")) if _stem(path) == role]
-        if below or beside:
-            return below or beside
-    return []
 
 
 def _by_split(folder: Path) -> dict[str, list[Path]]:

@@ -99,7 +99,11 @@ def family_of(collection_id: str) -> Family:
     """A collection's family. Raises `UnknownNameError` when there is no such collection."""
     family, name = split_id(collection_id)
     if family not in FAMILIES or not name or not (found := family_named(family)).knows(name):
-        raise UnknownNameError(_unknown(collection_id))
+        near = near_matches(collection_id, [entry.id for entry in catalogue()])
+        hint = f"did you mean {' or '.join(near)}?" if near else "`foreword collections` lists what there is."
+        if collection_id.startswith("pydoc/"):
+            hint += " Any installed package can follow pydoc/."
+        raise UnknownNameError(f"unknown collection {collection_id!r}; {hint}")
     return found
 
 
@@ -125,14 +129,6 @@ def split_id(collection_id: str) -> tuple[str, str]:
             return family, collection_id.removeprefix(f"{family}:")
     family, slash, name = collection_id.partition("/")
     return (family, name) if slash and family not in _WITH_COLON else ("", collection_id)
-
-
-def _unknown(collection_id: str) -> str:
-    near = near_matches(collection_id, [entry.id for entry in catalogue()])
-    hint = f"did you mean {' or '.join(near)}?" if near else "`foreword collections` lists what there is."
-    if collection_id.startswith("pydoc/"):
-        hint += " Any installed package can follow pydoc/."
-    return f"unknown collection {collection_id!r}; {hint}"
 
 
 def near_matches(name: str, known: Sequence[str]) -> list[str]:

@@ -443,7 +443,13 @@ def supervise(
             return collection
         raise DataError(f"{collection.id} is supervised by {done['method']!r} already; give the collection itself")
     if folds is not None or method == FOLD_METHOD:
-        return _fold(collection, folds, method, seed, dev_share)
+        if method not in ("auto", FOLD_METHOD):
+            raise DataError(f"folds are of the supervision {FOLD_METHOD!r}, not of {method!r}")
+        if folds is None:
+            raise DataError(f"{FOLD_METHOD} needs to know which fold: folds='1of5', or the id {collection.id}#fold1of5")
+        fold = Fold.of(folds)
+        fold = fold if "@" in folds else Fold(fold.fold, fold.folds, seed)
+        return FoldCollection(collection, fold, dev_share=dev_share)
     chosen = method
     if method == "auto":  # a dev split that is the reported one is not for training
         usable = "dev" in collection.splits and headline_split(collection) != "dev"
@@ -532,15 +538,6 @@ class Labelled(Resplit):
             "seed": self.seed,
             "reported": list(self.reported),
         }
-
-
-def _fold(collection: Collection, folds: str | None, method: str, seed: int, dev_share: float) -> FoldCollection:
-    if method not in ("auto", FOLD_METHOD):
-        raise DataError(f"folds are of the supervision {FOLD_METHOD!r}, not of {method!r}")
-    if folds is None:
-        raise DataError(f"{FOLD_METHOD} needs to know which fold: folds='1of5', or the id {collection.id}#fold1of5")
-    fold = Fold.of(folds)
-    return FoldCollection(collection, fold if "@" in folds else Fold(fold.fold, fold.folds, seed), dev_share=dev_share)
 
 
 RECORD = "subsample.json"

@@ -152,7 +152,12 @@ def _unpack(
     for member in found:
         if members is not None and not members(member.name):
             continue
-        path = _checked(member, archive)
+        name, path = member.name, PurePosixPath(member.name)
+        outside = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name)
+        if outside or not path.name or "\\" in name or "\0" in name:
+            raise DataError(f"refused: the member {name!r} leads outside the folder", path=archive)
+        if member.refusal:
+            raise DataError(f"refused: the member {name!r} {member.refusal}", path=archive)
         if path in wanted:
             raise DataError(f"refused: the member {member.name!r} comes twice", path=archive)
         wanted[path] = member
@@ -172,17 +177,6 @@ def _unpack(
                 if left < 0:
                     raise DataError(_too_large(limit), path=archive)
                 file.write(chunk)
-
-
-def _checked(member: _Member, archive: Path) -> PurePosixPath:
-    """The path of a member below the folder, if it is a plain file with a path that stays there."""
-    name, path = member.name, PurePosixPath(member.name)
-    outside = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name)
-    if outside or not path.name or "\\" in name or "\0" in name:
-        raise DataError(f"refused: the member {name!r} leads outside the folder", path=archive)
-    if member.refusal:
-        raise DataError(f"refused: the member {name!r} {member.refusal}", path=archive)
-    return path
 
 
 def _too_large(limit: int) -> str:

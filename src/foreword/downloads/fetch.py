@@ -64,7 +64,11 @@ def fetch(
             return path
         with locked(data, resource.name):
             if path.exists():
-                _accept(path, resource, data)
+                before = read_record(data, resource.name)  # put by hand, or changed since it was downloaded
+                got = measure(path, resource.name, before.url if before else "")
+                if wrong := problem(got, resource, before, record_file(data, resource.name)):
+                    raise DataError(f"{wrong}. To download it again, move this file away", path=path)
+                write_record(data, got)
             else:
                 _Download(resource, data, transport, check).run(skip)
     except OSError as error:
@@ -100,15 +104,6 @@ def fetch_folder(
                 raise
             record = record_file(data, resource.name)
             raise DataError(f"{error}. To download it again, delete {archive} and {record}") from error
-
-
-def _accept(path: Path, resource: Resource, data: Path) -> None:
-    """Verify a file that is there, put by hand or changed since it was downloaded, and record it."""
-    before = read_record(data, resource.name)
-    got = measure(path, resource.name, before.url if before else "")
-    if wrong := problem(got, resource, before, record_file(data, resource.name)):
-        raise DataError(f"{wrong}. To download it again, move this file away", path=path)
-    write_record(data, got)
 
 
 def begins_with(*magic: bytes, expected: str) -> Callable[[Path], str]:

@@ -53,7 +53,12 @@ def build(result: Result, measure: str | None = None, *, published: bool = True)
         values = [None if row is None else row["measures"][measure] for row in own]
         beside = [other.value(collection, split) for other in others]
         named = collection if split == "test" else f"{collection} ({split})"
-        lines.append((TableCell(named), *_about(own), *ranked_cells(values), *published_cells(collection, beside, 1)))
+        there = [row for row in own if row is not None]
+        methods = dict.fromkeys(row["supervision"] or "unknown" for row in there if row["prompts"] != [])
+        has_met = [row["seen_by_backbone"] for row in there if row["backbone"] is not None]
+        met = {True: "yes", False: "no", None: "?"}[has_met[0]] if has_met else NOTHING
+        about = (TableCell(named), TableCell(", ".join(methods) or NOTHING), TableCell(met))
+        lines.append((*about, *ranked_cells(values), *published_cells(collection, beside, 1)))
     means = {one["system"]: one for one in result["means"]}
     for place, (title, part) in enumerate(_means(result, splits, others, marks)):
         if place == 0:  # the group's own mean, of which each system has what it has
@@ -94,15 +99,6 @@ def ranked_cells(values: Sequence[float | None], suffixes: Sequence[str] | None 
         TableCell(number(value) + suffix, not suffix and value is not None and number(value) == top)
         for value, suffix in zip(values, suffixes, strict=True)
     ]
-
-
-def _about(own: Sequence[Mapping[str, Any] | None]) -> tuple[TableCell, TableCell]:
-    """By which labels the prompts of a line were trained, and whether the backbone has seen the collection."""
-    rows = [row for row in own if row is not None]
-    methods = [row["supervision"] or "unknown" for row in rows if row["prompts"] != []]
-    has_met = [row["seen_by_backbone"] for row in rows if row["backbone"] is not None]
-    met = {True: "yes", False: "no", None: "?"}[has_met[0]] if has_met else NOTHING
-    return TableCell(", ".join(dict.fromkeys(methods)) or NOTHING), TableCell(met)
 
 
 def _means(

@@ -137,8 +137,13 @@ def export_peft(encoder: SentenceTransformer, output: str | Path) -> list[str]:
             prompt = transformer.prompt(domain)
             below = folder / folder_name(domain) if len(transformer.domains) > 1 else folder
             parts = {part: "" if part == "both" else part for part in prompt.spec.parts}
+            adapter, name = prompt.kind.peft, transformer.backbone.name if transformer.backbone else None
+            assert adapter is not None
             for part, place in parts.items():
-                _write(below / place, transformer, prompt, part)
+                tensors = {n.partition(".")[2]: t for n, t in prompt.tensors().items() if n.startswith(f"{part}.")}
+                with atomic_write(below / place / WEIGHTS, "wb") as file:
+                    file.write(save({TENSOR: packed(adapter, tensors)}, metadata={"format": "pt"}))
+                write_json(below / place / CONFIG, config_of(adapter, prompt.spec.length, transformer.shape, name))
             said = notes_on(transformer, prompt)
             notes += [note for note in said if note not in notes]
             title = Path(output).name if below == folder else domain
@@ -147,16 +152,6 @@ def export_peft(encoder: SentenceTransformer, output: str | Path) -> list[str]:
             subfolder = next(iter(parts.values()))
             write_readme(below, "peft", title, "peft", parts=parts, subfolder=subfolder, backbone=backbone, **about)
     return notes
-
-
-def _write(folder: Path, transformer: PromptedTransformer, prompt: Prompt, part: str) -> None:
-    adapter = prompt.kind.peft
-    assert adapter is not None
-    tensors = {name.partition(".")[2]: t for name, t in prompt.tensors().items() if name.startswith(f"{part}.")}
-    with atomic_write(folder / WEIGHTS, "wb") as file:
-        file.write(save({TENSOR: packed(adapter, tensors)}, metadata={"format": "pt"}))
-    name = transformer.backbone.name if transformer.backbone else None
-    write_json(folder / CONFIG, config_of(adapter, prompt.spec.length, transformer.shape, name))
 
 
 PREFIX_NOTE = """\

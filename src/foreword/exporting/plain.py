@@ -162,7 +162,12 @@ def export_plain(encoder: SentenceTransformer, output: str | Path, *, default: s
             first.max_seq_length = limit + length
             if _query_only(encoder):  # documents have no prompt, hence no room for one
                 first.document_length = limit
-        _name(model, named, default)
+        for one in named:
+            model.prompts[one.name] = one.text
+            if one.domain == default:  # also under the names that sides go by
+                model.prompts.update(dict.fromkeys(one.sides, one.text))
+                if one.sides == SIDES:
+                    model.default_prompt_name = one.name
         model.save(str(folder), create_model_card=False)
         own = [one.name for one in named if one.domain == named[0].domain and "document" in one.sides]
         write_readme(
@@ -177,7 +182,15 @@ def export_plain(encoder: SentenceTransformer, output: str | Path, *, default: s
             limit=limit,
             origin=origin(transformer.backbone),
         )
-        _prove(folder, encoder, named)
+        model = SentenceTransformer(str(folder), device=str(encoder.device))  # what was written, compared
+        unit = head_of(encoder).similarity == "cosine" and not any(isinstance(module, Normalize) for module in model)
+        texts = proof_texts(encoder)
+        for one in named:
+            got = model.encode(texts, prompt_name=one.name, normalize_embeddings=unit)
+            check_equal(got.astype(np.float32), encoder, one.sides[0], one.domain, one.name, tolerance(encoder))
+        if _query_only(encoder):
+            got = model.encode_document(texts, normalize_embeddings=unit)
+            check_equal(got.astype(np.float32), encoder, "document", None, "documents", tolerance(encoder))
     return named
 
 
@@ -261,7 +274,8 @@ def _with_words(encoder: SentenceTransformer, words: list[str], vectors: Tensor)
     for module in modules:
         if isinstance(module, Pooling):
             module.include_prompt = True  # prompts of words are left out by their weights, [CLS] is not
-    if _WEIGHTED & _modes(base):
+    pooling = head_of(base).pooling
+    if _WEIGHTED & ({pooling} if isinstance(pooling, str) else set(pooling or ())):
         by_id = {index: token for token, index in tokenizer.get_vocab().items()}
         vocabulary = [by_id.get(index, "") for index in range(len(table))]
         modules.insert(1, WordWeights(vocabulary, dict.fromkeys(words, 0.0)))
@@ -272,35 +286,6 @@ def _with_words(encoder: SentenceTransformer, words: list[str], vectors: Tensor)
         default_prompt_name=base.default_prompt_name,
         similarity_fn_name=base.similarity_fn_name,
     )
-
-
-def _modes(model: SentenceTransformer) -> set[str]:
-    pooling = head_of(model).pooling
-    return {pooling} if isinstance(pooling, str) else set(pooling or ())
-
-
-def _name(model: SentenceTransformer, named: list[NamedPrompt], default: str | None) -> None:
-    """Put the named prompts into the model; those of the default also under the names that sides go by."""
-    for one in named:
-        model.prompts[one.name] = one.text
-        if one.domain == default:
-            model.prompts.update(dict.fromkeys(one.sides, one.text))
-            if one.sides == SIDES:
-                model.default_prompt_name = one.name
-
-
-def _prove(folder: Path, encoder: SentenceTransformer, named: list[NamedPrompt]) -> None:
-    """Load what was written and compare its embeddings with the encoder's."""
-    model = SentenceTransformer(str(folder), device=str(encoder.device))
-    head = head_of(encoder)
-    unit = head.similarity == "cosine" and not any(isinstance(module, Normalize) for module in model)
-    texts = proof_texts(encoder)
-    for one in named:
-        got = model.encode(texts, prompt_name=one.name, normalize_embeddings=unit)
-        check_equal(got.astype(np.float32), encoder, one.sides[0], one.domain, one.name, tolerance(encoder))
-    if _query_only(encoder):
-        got = model.encode_document(texts, normalize_embeddings=unit)
-        check_equal(got.astype(np.float32), encoder, "document", None, "documents", tolerance(encoder))
 
 
 # A sentence-transformers folder of any prompts, for where Foreword is installed.

@@ -69,7 +69,10 @@ def extract(installed: Installed, method: str = "auto", *, cache: Path | None, t
     if method not in METHODS:
         raise UnknownNameError(f"unknown method {method!r} for pydoc; known: {', '.join(METHODS)}")
     version = version_of(installed.name)
-    path = None if cache is None else cache / f"{installed.name}-{_key(installed, method, version)}.json"
+    code = [sha256_file(_HERE / f"{module}.py") for module in _CODE]
+    files = [(str(file.path), (status := file.path.stat()).st_size, status.st_mtime_ns) for file in installed.files]
+    key = json_digest([code, installed.name, version, method, sys.version, installed.compiled, files])[:20]
+    path = None if cache is None else cache / f"{installed.name}-{key}.json"
     if path is not None and (kept := kept_json(path)) is not None:
         return Extraction(installed.name, version, tuple(RawDoc(**doc) for doc in kept["docs"]), **kept["about"])
     docs: list[RawDoc] = []
@@ -153,14 +156,6 @@ def cache_folder() -> Path | None:
 
         folder = user_cache_dir("foreword")
     return Path(folder) / "pydoc" if folder else None
-
-
-def _key(installed: Installed, method: str, version: str) -> str:
-    """20 hexadecimal digits that change with the package's files, the method, Python or the code here."""
-    code = [sha256_file(_HERE / f"{module}.py") for module in _CODE]
-    files = [(str(file.path), (status := file.path.stat()).st_size, status.st_mtime_ns) for file in installed.files]
-    made_from = [code, installed.name, version, method, sys.version, installed.compiled, files]
-    return json_digest(made_from)[:20]
 
 
 GROUP = "pydoc"
