@@ -8,7 +8,7 @@ import os
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 from pages import blocks, commands_of
@@ -156,11 +156,11 @@ def test_answers_leave_before_the_next_batch_is_read(
     from foreword.cli import search as queries
 
     written: list[list[str]] = []
-    real = queries._write_one
+    real = queries._record
 
-    def noted(form: str, file: IO[str], query: Any, *rest: Any) -> None:
-        real(form, file, query, *rest)
+    def noted(query: Any, hits: Any) -> dict[str, Any]:
         written[-1].append(query.query_id)
+        return real(query, hits)
 
     def slow(lines: Any) -> Iterator[Any]:
         for batch in lines:
@@ -169,7 +169,7 @@ def test_answers_leave_before_the_next_batch_is_read(
 
     os.write(pipe, b"one\ntwo\nthree\n")
     os.close(pipe)
-    monkeypatch.setattr(queries, "_write_one", noted)
+    monkeypatch.setattr(queries, "_record", noted)
     monkeypatch.setattr(queries, "_named", lambda lines, real=queries._named: slow(real(lines)))
     monkeypatch.setattr(queries, "_CHUNK", 4)
     shell("search", f"folder:{beir}", "--system", "bm25", "--format", "jsonl")
