@@ -83,9 +83,10 @@ class Experiment:
         return self._encoders[head]
 
     def collection(self, name: str) -> Collection:
-        """A collection, whole; loaded once."""
+        """A collection, whole, by its id or its folder below `data`; loaded once."""
         if name not in self._collections:
-            self._collections[name] = load(name, data=self.data)
+            folder = (self.data or Path()) / name
+            self._collections[name] = load(f"folder:{folder}" if folder.is_dir() else name, data=self.data)
         return self._collections[name]
 
     def carry(self, name: str, stored: StoredPrompt) -> str:

@@ -57,10 +57,11 @@ class BatchPrompts:
 
     Attributes:
         layers: the slot of a module -> its place on the axis L; a slot that is not here carries no prompt.
-        tensors: by name, (R, L, S, ...): the kind's own axes without their L; gates are already times each source's
-            weight, and 0 in rows without a prompt.
+        tensors: by name, (R, L, S, ...): the kind's own axes without their L; linear ones are already times each
+            source's weight, and 0 in rows without a prompt.
         attend: what the kind does to a layer's attention, given these prompts and the place on the axis L.
-        present: (R,) bool: rows that have a prompt, of a kind without gates; None: all of them.
+        feed: what it does to a layer's feed-forward part, given its input and its output too.
+        present: (R,) bool: rows that have a prompt, of a kind that cannot be mixed; None: all of them.
         observe: called in each layer of a `gated` prompt with its place on the axis L, the layer's own output and
             what the prompt adds to it, both (B, T, H, h).
     """
@@ -68,6 +69,7 @@ class BatchPrompts:
     layers: Mapping[int, int]
     tensors: Mapping[str, Tensor]
     attend: Callable[[BatchPrompts, int, AttentionCall], Attended]
+    feed: Callable[[BatchPrompts, int, Tensor, Tensor], Tensor]
     present: Tensor | None = None
     observe: Callable[[int, Tensor, Tensor], None] | None = None
 
@@ -80,13 +82,14 @@ class BatchPrompts:
 class LayersSeen:
     """Notes which attention modules a forward pass goes through, in order, with their keys and values.
 
-    `keys` and `values` hold, for each, tensors of shape (B, G, T, h).
+    `keys` and `values` hold, for each, tensors of shape (B, G, T, h); `inputs`, what feed-forward parts get, (B, T, d).
     """
 
     modules: list[nn.Module] = field(default_factory=list)
     shapes: list[LayerShape] = field(default_factory=list)
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
+    inputs: list[Tensor] = field(default_factory=list)
 
     def note(self, call: AttentionCall) -> None:
         """Add one layer."""

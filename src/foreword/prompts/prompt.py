@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from foreword.errors import PromptError
-from foreword.prompts.kinds.kind import PromptKind, kind_of
+from foreword.prompts.kinds.kind import PromptKind, counts, kind_of
 from foreword.prompts.spec import PromptSpec
 from foreword.settings import Side
 
@@ -29,16 +29,17 @@ class Prompt(nn.Module):
         """
         super().__init__()
         self.spec = spec
-        expected = {f"{part}.{name}" for part in spec.parts for name in self.kind.axes}
+        expected = {f"{part}.{name}" for part in spec.parts for name in self.kind.tensors(spec)}
         if set(tensors) != expected:
             raise PromptError(f"a {spec.kind} prompt has tensors {sorted(expected)}, got {sorted(tensors)}")
         bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
         if bad:
             raise PromptError(f"tensors {bad} hold values that are not finite")
         for name, tensor in tensors.items():
-            axis = self.kind.length_axis(name.partition(".")[2])
-            if axis is not None and (tensor.ndim <= axis or tensor.shape[axis] != spec.length):
-                raise PromptError(f"{name} has shape {tuple(tensor.shape)}; a prompt of {spec.length} vectors was said")
+            place, axis = self.kind.length_axis(name.partition(".")[2]) or (-1, "")
+            if axis and (tensor.ndim <= place or tensor.shape[place] != counts(spec)[axis]):
+                shape = tuple(tensor.shape)
+                raise PromptError(f"{name} has shape {shape}; a prompt of {counts(spec)[axis]} vectors was said")
         for name in sorted(expected):  # a module's attribute names hold no dots, and `keys` is taken
             self.register_parameter(_attribute(name), nn.Parameter(tensors[name].detach().clone()))
         self._names = sorted(expected)
@@ -49,9 +50,9 @@ class Prompt(nn.Module):
         return kind_of(self.spec)
 
     @property
-    def gates(self) -> tuple[str, ...]:
+    def linear(self) -> tuple[str, ...]:
         """The names, `<part>.<name>`, of the tensors that a weight multiplies; none of a kind that is not mixed."""
-        return tuple(f"{part}.{name}" for part in self.spec.parts for name in self.kind.gates)
+        return tuple(f"{part}.{name}" for part in self.spec.parts for name in self.kind.linear if name in self.kind.tensors(self.spec))
 
     def part(self, side: Side | None) -> dict[str, nn.Parameter] | None:
         """The tensors that encode `side`, by name, or None where the base model does."""

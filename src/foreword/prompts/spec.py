@@ -7,9 +7,10 @@ from importlib import import_module
 from typing import Annotated, Any, Literal
 
 from foreword.errors import PromptError
-from foreword.settings import Count, OneOf, Settings, Side
+from foreword.settings import Count, Natural, OneOf, Settings, Side
 
 KINDS = {
+    "memory": "foreword.prompts.kinds.memory",
     "gated": "foreword.prompts.kinds.gated",
     "prefix": "foreword.prompts.kinds.prefix",
     "input": "foreword.prompts.kinds.input",
@@ -29,10 +30,13 @@ class PromptSpec(Settings):
     """The structure of a prompt, independent of any backbone.
 
     Attributes:
-        kind: `gated`, attention over n learned key/value vectors added to a layer's own attention behind a
+        kind: `memory`, learned keys and values beside a layer's attention, its feed-forward part, or both (He et al.
+            2022), values 0 at the start; `gated`, attention over n learned key/value vectors added to a layer's own attention behind a
             gate that starts at 0 (LLaMA-Adapter, Zhang et al. 2023); `prefix`, n keys and values before every
             layer's own (P-tuning v2, Liu et al. 2022); `input`, n vectors before the text (Lester et al. 2021).
-        length: n, the number of vectors (in each layer, for `gated` and `prefix`).
+        length: n, the number of vectors; in each layer, beside or before its attention's own, but for `input`.
+        feed_forward: m, the number of vectors beside each layer's feed-forward part, of `memory`; None: n, and 0 for
+            other kinds.
         top_layers: only the top k layers carry the prompt; None: all. Not for `input`.
         sides: `shared`, one prompt for queries and documents; `untied`, one for each; `query`, documents are
             encoded by the base model.
@@ -42,14 +46,24 @@ class PromptSpec(Settings):
 
     refusal = PromptError
 
-    kind: Kind = "gated"
-    length: Count = 16
+    kind: Kind = "memory"
+    length: Natural = 8
+    feed_forward: Natural = None  # type: ignore[assignment]  # a number from the first moment on
     top_layers: Count | None = None
     sides: Sides = "shared"
     placement: Placement | None = None
 
     def __post_init__(self) -> None:
+        if self.feed_forward is None:
+            object.__setattr__(self, "feed_forward", self.length if self.kind == "memory" else 0)
         super().__post_init__()
+        if self.kind != "memory" and (self.feed_forward or not self.length):
+            raise PromptError(
+                f"length is {self.length} and feed_forward {self.feed_forward}: a prompt of kind {self.kind} has 1 "
+                "vector or more, and only those of kind memory have some beside feed-forward parts"
+            )
+        if not self.length and not self.feed_forward:
+            raise PromptError("length and feed_forward are 0: a prompt has 1 vector or more")
         if self.top_layers is not None or self.placement is not None:
             loaded(self.kind).check(self)
 
@@ -96,10 +110,12 @@ class LayerShape:
 
 @dataclass(frozen=True)
 class BackboneShape:
-    """What a prompt's shapes follow from: the width d and the attention layers that can carry a prompt.
+    """What a prompt's shapes follow from: the width d, the attention layers and the feed-forward parts that carry one.
 
-    `layers` is empty where the backbone's attention cannot be reached: it takes `input` prompts only.
+    `layers` is empty where the backbone's attention cannot be reached, `feed_forwards` is 0 where its feed-forward
+    parts cannot; without both it takes `input` prompts only.
     """
 
     width: int
     layers: tuple[LayerShape, ...]
+    feed_forwards: int = 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from foreword.errors import BackboneError, PromptError
 from foreword.prompts.attention import SLOT, BatchPrompts, LayersSeen, prompted_implementation
 from foreword.prompts.backbone import Backbone, read_module, write_module
-from foreword.prompts.kinds import gated
+from foreword.prompts.feed_forward import carry, find_feed_forwards, in_play
+from foreword.prompts.kinds import gated, memory
+from foreword.prompts.kinds.kind import LayerKind
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import (
     BASE,
@@ -50,7 +53,9 @@ class PromptedTransformer(Transformer):
     route: Route
     shape: BackboneShape
     refusal: str | None
-    """Why the backbone's layers cannot carry prompts; None: they can."""
+    """Why the backbone's attention cannot carry prompts; None: it can."""
+    feed_forward_refusal: str | None
+    """Why its feed-forward parts cannot; None: they can."""
     implementation: str
     """Of the backbone's own attention, as transformers names it."""
     position_limit: int | None
@@ -79,7 +84,8 @@ class PromptedTransformer(Transformer):
         tokenizer: Any = module.tokenizer
         firsts = (getattr(tokenizer, "cls_token_id", None), getattr(tokenizer, "bos_token_id", None))
         module.first_token = tokenizer is not None and any(i in firsts for i in tokenizer("a")["input_ids"][:1])
-        module.shape, module.refusal = prepare_backbone(module)
+        module.shape, module.refusal = prepare_attention(module)
+        module.shape, module.feed_forward_refusal = prepare_feed_forwards(module)
         module.position_limit = position_limit(module.model)
         if module.position_limit is not None:  # tokenizers of RoBERTa's family may promise more than there are
             module.max_seq_length = min(module.max_seq_length or module.position_limit, module.position_limit)
@@ -205,10 +211,10 @@ class PromptedTransformer(Transformer):
         if isinstance(chosen, Mapping):
             if not kind.mixes:
                 raise PromptError(
-                    f"only gated prompts can be mixed by weight; {spec.kind} prompts are averaged instead"
+                    f"only memory and gated prompts can be mixed by weight; {spec.kind} prompts are averaged instead"
                 )
             layers = kind.layers(spec, self.shape)
-            weights = layer_weights(chosen, len(layers), parts[0][kind.gates[0]].device)
+            weights = layer_weights(chosen, len(layers), next(iter(parts[0].values())).device)
         return kind.forward(spec, self, features, kind.together(parts, weights), **kwargs)
 
     def _forward_rows(
@@ -237,13 +243,14 @@ class PromptedTransformer(Transformer):
             kwargs["foreword"] = prompts
             if self.rotary and not bool(features["attention_mask"][:, 0].all()):  # the backbone's own would not do
                 kwargs["position_ids"] = positions_in_text(features["attention_mask"])
-        return super().forward(features, **kwargs)
+        with in_play(prompts):
+            return super().forward(features, **kwargs)
 
     def record(self, features: dict[str, Any]) -> LayersSeen:
-        """Pass `features` through the base model and note every layer's keys and values."""
+        """Pass `features` through the base model and note every layer's keys, values and feed-forward input."""
         seen = LayersSeen()
-        with torch.no_grad():
-            super().forward(dict(features), foreword=seen)
+        with torch.no_grad(), in_play(seen):
+            super().forward(dict(features), **({} if self.refusal else {"foreword": seen}))
         return seen
 
     def train(self, mode: bool = True) -> Self:
@@ -266,7 +273,7 @@ class PromptedTransformer(Transformer):
         self.max_seq_length = min(limits, default=None)
 
 
-def prepare_backbone(module: PromptedTransformer) -> tuple[BackboneShape, str | None]:
+def prepare_attention(module: PromptedTransformer) -> tuple[BackboneShape, str | None]:
     """Send the backbone's attention through ours and check that this works.
 
     Returns the shape of the attention layers, and why there are none where it does not.
@@ -276,11 +283,9 @@ def prepare_backbone(module: PromptedTransformer) -> tuple[BackboneShape, str | 
     width = int(words.weight.shape[1])
     kind = type(model).__name__
     before = module.implementation = model.config._attn_implementation or "eager"
-    features = module.preprocess(["prompt", "a longer text so that the first is padded"])
-    features = {k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in features.items()}
+    module.refusal = None
     try:
-        with torch.no_grad():
-            expected = Transformer.forward(module, dict(features))[module.module_output_name]
+        features, expected = _padded_batch(module)
         model.set_attn_implementation(prompted_implementation(before))
         seen = module.record(features)
         if not seen.modules:
@@ -288,37 +293,96 @@ def prepare_backbone(module: PromptedTransformer) -> tuple[BackboneShape, str | 
         shape = BackboneShape(width, tuple(seen.shapes))
         for slot, attention in enumerate(seen.modules):
             setattr(attention, SLOT, slot)
-        _check_gates(module, features, expected, shape)
-    except (BackboneError, TypeError, AttributeError, RuntimeError, KeyError, ValueError) as error:
+        layers = shape.layers
+        for group in ([i for i, layer in enumerate(layers) if layer == one] for one in dict.fromkeys(layers)):
+            layer = layers[group[0]]
+            _check_place(
+                module, features, expected, group, gated.KIND,
+                {"keys": (2, layer.key_value_heads, layer.head_width), "values": (2, layer.key_value_heads, layer.head_width)},
+                {"gate": (layer.heads,)},
+            )  # fmt: skip
+    except _FAILURES as error:
         model.set_attn_implementation(before)
-        return BackboneShape(width, ()), f"{kind} cannot carry prompts in its layers ({error})"
+        return BackboneShape(width, ()), f"{kind} cannot carry prompts in its attention ({error})"
     return shape, None
 
 
-def _check_gates(module: PromptedTransformer, features: dict[str, Any], expected: Tensor, shape: BackboneShape) -> None:
-    """A zero gate gives the base model's output on a padded batch, and every layer's gate moves the output."""
-    layers = shape.layers
-    groups = [[i for i, layer in enumerate(layers) if layer == kind] for kind in dict.fromkeys(layers)]
+_FAILURES = (BackboneError, TypeError, AttributeError, RuntimeError, KeyError, ValueError)
+"""How a backbone may fail that is built otherwise than was thought."""
+
+
+def prepare_feed_forwards(module: PromptedTransformer) -> tuple[BackboneShape, str | None]:
+    """Open the backbone's feed-forward parts to prompts and check that this works.
+
+    Returns the shape with their number, and why there are none where it does not.
+    """
+    shape, model = module.shape, module.model
+    handles: list[Any] = []
+    try:
+        features, expected = _padded_batch(module)
+        pairs = find_feed_forwards(model, shape.width, lambda: _padded_batch(module))
+        if not pairs or (shape.layers and len(pairs) != len(shape.layers)):
+            raise BackboneError(f"{len(pairs)} feed-forward parts are found in {len(shape.layers)} layers")
+        handles = carry(pairs)
+        shape = replace(shape, feed_forwards=len(pairs))
+        sizes = (2, shape.width)
+        _check_place(
+            module, features, expected, range(len(pairs)), memory.KIND,
+            {"feed_forward_keys": sizes}, {"feed_forward_values": sizes},
+        )  # fmt: skip
+    except _FAILURES as error:
+        for handle in handles:
+            handle.remove()
+        kind = type(model).__name__
+        return module.shape, f"{kind} cannot carry prompts in its feed-forward parts ({error})"
+    return shape, None
+
+
+def _padded_batch(module: PromptedTransformer) -> tuple[dict[str, Any], Tensor]:
+    """Two texts of different length, tokenized, and their hidden states by the base model, (B, T, d)."""
+    features = module.preprocess(["prompt", "a longer text so that the first is padded"])
+    features = {k: v.to(module.model.device) if isinstance(v, Tensor) else v for k, v in features.items()}
+    with torch.no_grad():
+        return features, Transformer.forward(module, dict(features))[module.module_output_name]
+
+
+def _check_place(
+    module: PromptedTransformer,
+    features: dict[str, Any],
+    expected: Tensor,
+    layers: Sequence[int],
+    kind: LayerKind,
+    noise: Mapping[str, tuple[int, ...]],
+    linear: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Vectors of 0 give the base model's output on a padded batch, and those of every layer move the output.
+
+    Args:
+        module: the backbone's.
+        features: the batch, tokenized.
+        expected: its hidden states by the base model.
+        layers: the slots.
+        kind: which has vectors in this place.
+        noise: its tensors that are any numbers, with their sizes in one layer.
+        linear: the tensor that what is added is linear in.
+    """
     visible = features["attention_mask"].bool()
     generator = torch.Generator().manual_seed(0)
-    for group in groups:
-        layer = layers[group[0]]
-        noise = torch.randn(1, len(group), 1, 2, layer.key_value_heads, layer.head_width, generator=generator)
-        noise = noise.to(expected.device)
-        gate = torch.zeros(1, len(group), 1, layer.heads, device=expected.device, requires_grad=True)
-        batch = gated.KIND.batch(group, {"keys": noise, "values": noise, "gate": gate}, None)
-        with torch.enable_grad():
-            output = Transformer.forward(module, dict(features), foreword=batch)[module.module_output_name]
-        difference = (output.detach() - expected)[visible].abs().max().item()
-        if difference > 1e-4 * max(1.0, expected[visible].abs().max().item()):
-            raise BackboneError(f"a zero gate changes its output by {difference:.2g}")
-        probe = torch.randn(output.shape, generator=generator).to(output)
-        (moved,) = torch.autograd.grad((output * probe)[visible].sum(), gate, allow_unused=True)
-        still = [
-            slot for slot, g in zip(group, moved[0, :, 0] if moved is not None else [], strict=False) if not g.any()
-        ]
-        if moved is None or still:
-            raise BackboneError(f"a gate in layer {still or 'any'} does not change its output")
+    own = (1, len(layers), 1)
+    tensors = {name: torch.randn(*own, *size, generator=generator).to(expected.device) for name, size in noise.items()}
+    [(name, size)] = linear.items()
+    moving = tensors[name] = torch.zeros(*own, *size, device=expected.device, requires_grad=True)
+    with torch.enable_grad():
+        batch = kind.batch(layers, tensors, None)
+        output = module.run(dict(features), batch)[module.module_output_name]
+    difference = (output.detach() - expected)[visible].abs().max().item()
+    if difference > 1e-4 * max(1.0, expected[visible].abs().max().item()):
+        raise BackboneError(f"a prompt of zeros changes its output by {difference:.2g}")
+    probe = torch.randn(output.shape, generator=generator).to(output)
+    (moved,) = torch.autograd.grad((output * probe)[visible].sum(), moving, allow_unused=True)
+    still = [] if moved is None else [slot for slot, g in zip(layers, moved[0], strict=True) if not g.any()]
+    if moved is None or still:
+        raise BackboneError(f"a prompt in layer {still or 'any'} does not change its output")
 
 
 def position_limit(model: nn.Module) -> int | None:

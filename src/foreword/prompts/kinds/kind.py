@@ -19,8 +19,8 @@ Form = Literal["plain", "peft"]
 Adapter = Literal["PROMPT_TUNING", "PREFIX_TUNING"]
 """PEFT's names for what its adapter files hold: vectors (n, d), or keys and values of every layer."""
 
-LAYERS, VECTORS = "layers", "length"
-"""The names of the axes L and n; the others are `heads` (H), `key-value heads` (G), `head width` (h), `width` (d)."""
+LAYERS, VECTORS, FEED_FORWARD = "layers", "length", "feed-forward length"
+"""The names of the axes L, n and m; the others are `heads` (H), `key-value heads` (G), `head width` (h), `width` (d)."""
 
 
 class Carrier(Protocol):
@@ -29,7 +29,9 @@ class Carrier(Protocol):
     model: Any
     shape: BackboneShape
     refusal: str | None
-    """Why the backbone's layers cannot carry prompts; None: they can."""
+    """Why the backbone's attention cannot carry prompts; None: it can."""
+    feed_forward_refusal: str | None
+    """Why its feed-forward parts cannot; None: they can."""
     implementation: str
     """Of its attention, as transformers names it."""
     first_token: bool
@@ -48,7 +50,7 @@ class Carrier(Protocol):
         """The backbone's pass over tokenized texts, with these prompts in its layers."""
 
     def record(self, features: dict[str, Any]) -> LayersSeen:
-        """The keys and values of every layer in the base model's pass."""
+        """What every layer of the base model has in a pass: keys, values, and what its feed-forward part gets."""
 
 
 class PromptKind(ABC):
@@ -58,22 +60,22 @@ class PromptKind(ABC):
         name: as `PromptSpec.kind` has it.
         axes: the tensors of one part of a prompt: name -> the names of its axes. Shapes, storing, hashing, averaging
             and the inputs of an ONNX graph follow from these alone. Tensors in the layers begin with `layers`.
-        gates: the tensors that what the prompt adds is times of. They start at 0, at which the prompt is the base
-            model; with gates, prompts can be mixed by weight, exactly.
+        linear: the tensors that what the prompt adds is linear in, one for each place in a layer. They start at 0, at
+            which the prompt is the base model; times weights, they mix prompts exactly.
         peft: what PEFT's adapter files call the kind; None: it has none.
         among_words: the vectors stand among a text's word embeddings, not in the layers.
     """
 
     name: ClassVar[str]
     axes: ClassVar[Mapping[str, tuple[str, ...]]]
-    gates: ClassVar[tuple[str, ...]] = ()
+    linear: ClassVar[tuple[str, ...]] = ()
     peft: ClassVar[Adapter | None] = None
     among_words: ClassVar[bool] = False
 
     @property
     def mixes(self) -> bool:
         """Whether prompts of this kind can be mixed by weight."""
-        return bool(self.gates)
+        return bool(self.linear)
 
     # -- structure -------------------------------------------------------------------------------------------------
 
@@ -95,13 +97,13 @@ class PromptKind(ABC):
         Raises:
             PromptError: the backbone has fewer layers than asked for, or layers that differ.
         """
-        layers = [shape.layers[index] for index in self.layers(spec, shape)]
-        sizes = {LAYERS: len(layers), VECTORS: spec.length, "width": shape.width}
+        layers = self.layers(spec, shape)
         if not layers and not self.among_words:
             raise PromptError("the backbone has no layers that carry prompts; it takes prompts of kind 'input' only")
-        if layers:
-            first = layers[0]
-            if any(layer != first for layer in layers):
+        sizes = {LAYERS: len(layers), "width": shape.width, **counts(spec)}
+        if layers and shape.layers:
+            first, *others = (shape.layers[index] for index in layers)
+            if any(layer != first for layer in others):
                 raise PromptError("the prompted layers differ in heads or width; choose fewer with top_layers")
             sizes |= {"heads": first.heads, "key-value heads": first.key_value_heads, "head width": first.head_width}
         return sizes
@@ -109,11 +111,16 @@ class PromptKind(ABC):
     def shapes(self, spec: PromptSpec, shape: BackboneShape) -> dict[str, tuple[int, ...]]:
         """The shapes of the tensors of one part of a prompt; raises as `sizes`."""
         sizes = self.sizes(spec, shape)
-        return {name: tuple(sizes[axis] for axis in axes) for name, axes in self.axes.items()}
+        return {name: tuple(sizes[axis] for axis in self.axes[name]) for name in self.tensors(spec)}
 
-    def length_axis(self, name: str) -> int | None:
-        """Which axis of a tensor counts the n vectors; None: it has none."""
-        return self.axes[name].index(VECTORS) if VECTORS in self.axes[name] else None
+    def tensors(self, spec: PromptSpec) -> tuple[str, ...]:
+        """The names of the tensors of a prompt: all but those of a place where it has no vectors."""
+        none = {axis for axis, count in counts(spec).items() if not count}
+        return tuple(name for name, axes in self.axes.items() if none.isdisjoint(axes))
+
+    def length_axis(self, name: str) -> tuple[int, str] | None:
+        """Which axis of a tensor counts vectors, and its name; None: it has none."""
+        return next(((i, axis) for i, axis in enumerate(self.axes[name]) if axis in (VECTORS, FEED_FORWARD)), None)
 
     # -- the backbone ----------------------------------------------------------------------------------------------
 
@@ -135,7 +142,7 @@ class PromptKind(ABC):
 
     @abstractmethod
     def from_tokens(self, spec: PromptSpec, carrier: Carrier, ids: Tensor) -> dict[str, Tensor]:
-        """The values, without gates, of a prompt that starts from n token ids, (n,)."""
+        """The values of a prompt that starts from token ids, as many as its longest tensor; without linear tensors."""
 
     # -- a batch ---------------------------------------------------------------------------------------------------
 
@@ -190,7 +197,7 @@ class PromptKind(ABC):
 
 
 class LayerKind(PromptKind):
-    """A kind that stands in the layers. It acts through their attention (`attend`); `forward` may add other places."""
+    """A kind that stands in the layers: it acts on their attention (`attend`), their feed-forward parts (`feed`)."""
 
     def check(self, spec: PromptSpec) -> None:
         """Refuse a placement among the words."""
@@ -199,7 +206,10 @@ class LayerKind(PromptKind):
 
     def layers(self, spec: PromptSpec, shape: BackboneShape) -> tuple[int, ...]:
         """The top ones, or all."""
-        count = len(shape.layers)
+        return self.top(spec, len(shape.layers))
+
+    def top(self, spec: PromptSpec, count: int) -> tuple[int, ...]:
+        """The top ones of so many layers, or all."""
         wanted = count if spec.top_layers is None else spec.top_layers
         if wanted > count:
             raise PromptError(f"the prompt wants the top {wanted} layers; the backbone has {count}")
@@ -216,6 +226,16 @@ class LayerKind(PromptKind):
 
     def from_tokens(self, spec: PromptSpec, carrier: Carrier, ids: Tensor) -> dict[str, Tensor]:
         """`keys` and `values` (L, n, G, h): those of the tokens, run through the backbone as a text."""
+        seen, keep = self.passed(carrier, ids)
+        layers = self.layers(spec, carrier.shape)
+
+        def gathered(tensors: list[Tensor]) -> Tensor:  # each (1, G, T, h) -> (L, n, G, h)
+            return torch.stack([tensors[layer][0, :, keep].transpose(0, 1) for layer in layers])
+
+        return {"keys": gathered(seen.keys), "values": gathered(seen.values)}
+
+    def passed(self, carrier: Carrier, ids: Tensor) -> tuple[LayersSeen, slice]:
+        """What the layers have of tokens that are run through the backbone as a text, and where the tokens stand."""
         before = [i for i in (carrier.tokenizer.cls_token_id,) if i is not None]
         after = [i for i in (carrier.tokenizer.sep_token_id,) if i is not None]
         row = torch.tensor([[*before, *ids.tolist(), *after]], device=next(carrier.model.parameters()).device)
@@ -224,19 +244,13 @@ class LayerKind(PromptKind):
                 f"{len(ids)} words do not fit the backbone's {carrier.position_limit} positions; use start 'noise'"
             )
         seen = carrier.record({"input_ids": row, "attention_mask": torch.ones_like(row), "modality": "text"})
-        keep = slice(len(before), len(before) + len(ids))
-        layers = self.layers(spec, carrier.shape)
-
-        def gathered(tensors: list[Tensor]) -> Tensor:  # each (1, G, T, h) -> (L, n, G, h)
-            return torch.stack([tensors[layer][0, :, keep].transpose(0, 1) for layer in layers])
-
-        return {"keys": gathered(seen.keys), "values": gathered(seen.values)}
+        return seen, slice(len(before), len(before) + len(ids))
 
     def together(self, parts: Sequence[Mapping[str, Tensor]], weights: Tensor | None) -> dict[str, Tensor]:
-        """(1, L, S, ...), the gates times the weights."""
+        """(1, L, S, ...), the linear tensors times the weights."""
         stacked = {name: torch.stack([part[name] for part in parts], dim=1) for name in parts[0]}  # (L, S, ...)
         if weights is not None:
-            for name in self.gates:
+            for name in stacked.keys() & set(self.linear):
                 stacked[name] = stacked[name] * weights.reshape(*weights.shape, *[1] * (stacked[name].ndim - 2))
         return {name: tensor.unsqueeze(0) for name, tensor in stacked.items()}
 
@@ -247,11 +261,12 @@ class LayerKind(PromptKind):
     def batch(self, layers: Sequence[int], tensors: Mapping[str, Tensor], present: Tensor | None) -> BatchPrompts:
         """The prompts of a batch as the layers of these slots take them."""
         tensors = dict(tensors)
-        if present is not None and self.gates:  # gates of 0 say it, without a mask
-            for name in self.gates:
+        if present is not None and self.linear:  # 0 says it, without a mask
+            for name in tensors.keys() & set(self.linear):
                 tensors[name] = tensors[name] * present.view(-1, *[1] * (tensors[name].ndim - 1))
             present = None
-        return BatchPrompts({slot: place for place, slot in enumerate(layers)}, tensors, self.attend, present)
+        places = {slot: place for place, slot in enumerate(layers)}
+        return BatchPrompts(places, tensors, self.attend, self.feed, present)
 
     def forward(
         self,
@@ -262,7 +277,7 @@ class LayerKind(PromptKind):
         present: Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The backbone's pass, whose attention goes through `attend`."""
+        """The backbone's pass, whose layers go through `attend` and `feed`."""
         return carrier.run(features, self.batch(self.layers(spec, carrier.shape), tensors, present), **kwargs)
 
     def spots(self, part: Mapping[str, Tensor]) -> Tensor:
@@ -280,6 +295,17 @@ class LayerKind(PromptKind):
             call: the layer's own attention.
         """
 
+    def feed(self, prompts: BatchPrompts, layer: int, states: Tensor, output: Tensor) -> Tensor:
+        """What a layer's feed-forward part gives with the prompts, (B, T, d): what it gives without them.
+
+        Args:
+            prompts: of the batch.
+            layer: the place on their axis L.
+            states: what goes into it, (B, T, d).
+            output: what its last matrix gives, (B, T, d).
+        """
+        return output
+
     def why_not(self, form: Form, spec: PromptSpec, carrier: Carrier) -> str | None:
         """A plain model has no place inside its layers, and PEFT has `peft` or nothing."""
         if form == "plain":
@@ -294,3 +320,35 @@ def kind_of(spec: PromptSpec) -> PromptKind:
     """What a prompt's kind is and does."""
     kind: PromptKind = loaded(spec.kind)
     return kind
+
+
+def counts(spec: PromptSpec) -> dict[str, int]:
+    """How many vectors a prompt has, by the name of the axis."""
+    return {VECTORS: spec.length, FEED_FORWARD: spec.feed_forward}
+
+
+def looked_up(
+    prompts: BatchPrompts, layer: int, query: Tensor, scaling: float | None, gate: Tensor | None = None
+) -> Tensor:
+    """`sum_s g_s softmax(q K_s^T * scaling) V_s` over the sources s: what learned keys and values add to attention.
+
+    Args:
+        prompts: the prompts of the batch.
+        layer: the place on their axis L.
+        query: (B, H, T, h), as the layer's own attention sees it.
+        scaling: the interface's own factor (T5 has 1.0); None: h ** -0.5.
+        gate: g, (R, S, H); None: 1.
+
+    Returns:
+        (B, T, H, h), as attention functions return it.
+    """
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    rows, sources, length = prompts.at("keys", layer).shape[:3]
+    keys, values = (prompts.at(name, layer).flatten(1, 2).transpose(1, 2) for name in ("keys", "values"))
+    if (heads := query.shape[1]) != keys.shape[1]:  # key/value heads that several query heads share
+        keys, values = (t.repeat_interleave(heads // t.shape[1], dim=1) for t in (keys, values))
+    scores = torch.matmul(query * scaling, keys.to(query.dtype).transpose(-1, -2))  # (B, H, T, S*n)
+    shares = torch.softmax(scores.unflatten(-1, (sources, length)).float(), dim=-1)
+    if gate is not None:
+        shares = shares * gate.transpose(1, 2).reshape(rows, heads, 1, sources, 1)
+    return torch.matmul(shares.flatten(-2).to(query.dtype), values.to(query.dtype)).transpose(1, 2)

@@ -1,0 +1,90 @@
+"""`memory`: learned keys and values beside a layer's attention, beside its feed-forward part, or both.
+
+Both parts of a layer look keys up and add values: attention's keys are the text's, weighed by softmax, the feed-forward
+part's are its weights, weighed by its activation (Geva et al. 2021, 2012.14913). A prompt's own vectors join either
+(He et al. 2022, 2110.04366). Values start at 0, which is the base model to the bit and yet learns from the first step;
+what is added is linear in them: such prompts are mixed by weight, exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foreword.errors import BackboneError, PromptError
+from foreword.prompts.attention import Attended, AttentionCall, BatchPrompts
+from foreword.prompts.kinds.kind import FEED_FORWARD, VECTORS, Carrier, LayerKind, looked_up
+from foreword.prompts.spec import BackboneShape, PromptSpec
+
+KEY_NORM = 1.0
+"""Of a feed-forward key at the start."""
+
+
+class Memory(LayerKind):
+    """`keys`, `values` (L, n, G, h) beside attention; `feed_forward_keys`, `feed_forward_values` (L, m, d)."""
+
+    name = "memory"
+    axes = {  # noqa: RUF012  # nobody changes it
+        "keys": ("layers", "length", "key-value heads", "head width"),
+        "values": ("layers", "length", "key-value heads", "head width"),
+        "feed_forward_keys": ("layers", "feed-forward length", "width"),
+        "feed_forward_values": ("layers", "feed-forward length", "width"),
+    }
+    linear = ("values", "feed_forward_values")
+
+    def check(self, spec: PromptSpec) -> None:
+        """Refuse a prompt without vectors, too."""
+        super().check(spec)
+
+    def tensors(self, spec: PromptSpec) -> tuple[str, ...]:
+        """Of the places that have vectors."""
+        counts = {VECTORS: spec.length, FEED_FORWARD: spec.feed_forward}
+        return tuple(name for name, axes in self.axes.items() if counts[axes[1]])
+
+    def check_backbone(self, spec: PromptSpec, carrier: Carrier) -> None:
+        """Refuse a backbone that has not both places, where both are wanted."""
+        if spec.length:
+            super().check_backbone(spec, carrier)
+        if spec.feed_forward and carrier.feed_forward_refusal is not None:
+            raise BackboneError(f"{carrier.feed_forward_refusal}; choose feed_forward 0")
+
+    def layers(self, spec: PromptSpec, shape: BackboneShape) -> tuple[int, ...]:
+        """The top ones, or all; counted by the feed-forward parts where attention carries nothing."""
+        return self.top(spec, len(shape.layers) if spec.length else shape.feed_forwards)
+
+    def from_tokens(self, spec: PromptSpec, carrier: Carrier, ids: Tensor) -> dict[str, Tensor]:
+        """The keys of tokens, run through the backbone as a text: attention's own, and what feed-forward parts get."""
+        seen, keep = self.passed(carrier, ids)
+        layers = self.layers(spec, carrier.shape)
+        values: dict[str, Tensor] = {}
+        if spec.length:
+            values["keys"] = torch.stack([seen.keys[i][0, :, keep].transpose(0, 1)[: spec.length] for i in layers])
+        if spec.feed_forward:
+            states = torch.stack([seen.inputs[i][0, keep][: spec.feed_forward] for i in layers])  # (L, m, d)
+            values["feed_forward_keys"] = KEY_NORM * nn.functional.normalize(states.float(), dim=-1)
+        return values
+
+    def attend(self, prompts: BatchPrompts, layer: int, call: AttentionCall) -> Attended:
+        """The layer's own attention, and what the prompts add."""
+        output, weights = call()
+        if "keys" not in prompts.tensors:
+            return output, weights
+        added = looked_up(prompts, layer, call.query, call.kwargs.get("scaling"))
+        if prompts.observe is not None:
+            prompts.observe(layer, output, added)
+        return output + added, weights
+
+    def feed(self, prompts: BatchPrompts, layer: int, states: Tensor, output: Tensor) -> Tensor:
+        """`output + sum_s gelu(x K_s^T) V_s` over the sources s."""
+        if "feed_forward_keys" not in prompts.tensors:
+            return output
+        keys, values = (prompts.at(f"feed_forward_{name}", layer).flatten(1, 2) for name in ("keys", "values"))
+        weights = nn.functional.gelu(torch.matmul(states, keys.to(states.dtype).transpose(-1, -2)))  # (B, T, S*m)
+        added = torch.matmul(weights, values.to(weights.dtype)).to(output.dtype)
+        return output + added
+
+
+KIND = Memory()
