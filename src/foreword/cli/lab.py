@@ -12,6 +12,7 @@ from foreword.lab import PARTS
 from foreword.settings import DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
+    from foreword.lab.in_domain import InDomainPlan
     from foreword.lab.recipe import Recipe
     from foreword.lab.records import Plan
 
@@ -41,7 +42,7 @@ def run_demo(options: cli.Options) -> None:
         cli.print_json({key: results[key] for key in ("configuration", "rows")})
 
 
-TRANSFER = "transfer"
+TRANSFER, IN_DOMAIN = "transfer", "in-domain"
 
 
 def benchmark_options(parser: cli.Parser) -> None:
@@ -50,7 +51,7 @@ def benchmark_options(parser: cli.Parser) -> None:
         "name",
         nargs="?",
         metavar="NAME",
-        help="transfer, a recipe of an earlier system, e.g. beir-domains, or your own plan or recipe, a .toml file "
+        help="transfer, in-domain, a recipe of an earlier system, e.g. beir-domains, or your own plan or recipe, a .toml file "
         "(none: list them)",
     )
     parser.add_argument("--parts", nargs="+", metavar="PART", help="only these (default: all; --dry-run lists them)")
@@ -81,10 +82,12 @@ def benchmark_options(parser: cli.Parser) -> None:
 def run_benchmark(options: cli.Options) -> None:
     """Run an experiment, show it, or list them all."""
     from foreword.lab.recipe import Recipe, load_recipe, recipe_names
+    from foreword.lab.records import Plan
 
     if options.name is None:
         found = [load_recipe(name) for name in recipe_names()]
         rows = [(TRANSFER, "What transfer gives held-out domains", f"foreword benchmark {TRANSFER}")]
+        rows += [(IN_DOMAIN, "Prompts, LoRA and full fine-tuning in the same time", f"foreword benchmark {IN_DOMAIN}")]
         rows += [(recipe.name, recipe.title, recipe.command) for recipe in found]
         if options.json:
             cli.print_json([{"name": name, "title": title, "command": command} for name, title, command in rows])
@@ -93,31 +96,39 @@ def run_benchmark(options: cli.Options) -> None:
         return
     chosen = _chosen(options)
     recipe = isinstance(chosen, Recipe)
-    cli.needs(options, "group seeds backbone report_only", not recipe, "is for the benchmark of transfer")
+    cli.needs(options, "seeds backbone report_only", not recipe, "is for the benchmarks transfer and in-domain")
+    cli.needs(options, "group", isinstance(chosen, Plan), "is for the benchmark of transfer")
     cli.needs(options, "miniature values start bank mirror offline", recipe, "is for recipes")
     if isinstance(chosen, Recipe):
         _run_recipe(options, chosen)
-    else:
+    elif isinstance(chosen, Plan):
         _run_transfer(options, chosen)
+    else:
+        _run_in_domain(options, chosen)
 
 
-def _chosen(options: cli.Options) -> Plan | Recipe:
+def _chosen(options: cli.Options) -> Plan | InDomainPlan | Recipe:
     """The plan or the recipe that the name stands for."""
     import tomllib
 
+    from foreword.lab.in_domain import load_in_domain
     from foreword.lab.recipe import load_recipe, read_recipe
     from foreword.lab.records import load_plan
 
     path = Path(options.name)
     if options.name == TRANSFER:
         return load_plan(group=options.group)
+    if options.name == IN_DOMAIN:
+        return load_in_domain()
     if path.suffix != ".toml":
         return load_recipe(options.name)
     try:
-        is_recipe = "step" in tomllib.loads(path.read_text("utf-8"))
+        tables = tomllib.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise DataError(f"is no TOML: {error}", path=path) from error
-    return read_recipe(path) if is_recipe else load_plan(path, group=options.group)
+    if "methods" in tables:
+        return load_in_domain(path)
+    return read_recipe(path) if "step" in tables else load_plan(path, group=options.group)
 
 
 def _run_transfer(options: cli.Options, plan: Plan) -> None:
@@ -138,6 +149,29 @@ def _run_transfer(options: cli.Options, plan: Plan) -> None:
     else:
         how = {"data": options.data, "backbone": options.backbone, "quiet": options.json}
         page = run_benchmark(plan, output, parts=parts, **how)
+    _show(options, output, page)
+
+
+def _run_in_domain(options: cli.Options, plan: InDomainPlan) -> None:
+    """Run the benchmark in a domain, or what is missing of it, and say where its results are."""
+    if options.seeds is not None:
+        plan = replace(plan, seeds=tuple(options.seeds))
+    output = options.output or Path("runs") / "benchmark-in-domain"
+    if options.dry_run:
+        cli.print_json({"plan": plan.as_dict(), "parts": options.parts, "output": str(output)})
+        return
+    from foreword.lab.in_domain import run_in_domain, write_in_domain
+
+    if options.report_only:
+        page = write_in_domain(plan, output)
+    else:
+        how = {"data": options.data, "backbone": options.backbone, "quiet": options.json}
+        page = run_in_domain(plan, output, parts=options.parts, **how)
+    _show(options, output, page)
+
+
+def _show(options: cli.Options, output: Path, page: Path) -> None:
+    """The results, and where they are."""
     if options.json:
         print((output / "results.json").read_text(encoding="utf-8"))
         return

@@ -1,36 +1,50 @@
 """The benchmark in a domain: prompts and what they are compared with, on the same labels, in the same time.
 
 A method may train for as long as full fine-tuning takes here for so many steps. What a step of each costs is measured
-first, all of them in turn; from then on budgets are steps, so that a run that was cut, or had to share its machine, goes
-on as it began.
+first, all of them in turn; from then on budgets are steps, so that a run that was cut, or had to share its machine,
+goes on as it began.
 """
 
 from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from foreword.collections.collection import Collection
+from sentence_transformers import SentenceTransformer
+
+from foreword.collections.collection import Collection, Query
 from foreword.collections.supervision import Fold, FoldCollection, supervise
-from foreword.errors import DataError, ForewordError
-from foreword.files import json_digest, write_json
+from foreword.errors import ForewordError, UnknownNameError
+from foreword.files import atomic_write, json_digest, write_json
 from foreword.lab.baselines import Baseline, train_baseline
-from foreword.lab.experiment import HITS, Experiment
-from foreword.lab.records import MEASURES, BenchmarkCell, Hypothesis, cell_path, load_cell, run_path, save_cell
+from foreword.lab.experiment import HITS, Experiment, run_of
+from foreword.lab.page import domain_table, hypothesis_table, summary_table, write_page
+from foreword.lab.records import (
+    MEASURES,
+    BenchmarkCell,
+    Hypothesis,
+    cell_path,
+    load_cell,
+    load_cells,
+    run_path,
+    save_cell,
+)
+from foreword.lab.statistics import judge_hypotheses, summarise
 from foreword.prompts.encoder import resolve_precision
 from foreword.prompts.spec import PromptSpec
-from foreword.prompts.store import StoredPrompt, folder_name
-from foreword.retrieval.runs import Run
+from foreword.prompts.store import StoredPrompt, folder_name, library_versions
+from foreword.retrieval.runs import Run, min_max, read_run
+from foreword.retrieval.search import dense_run
 from foreword.settings import DEFAULT_BACKBONE, Count, Settings
+from foreword.tables import NOTHING, Table, TableCell
 from foreword.training.config import StartConfig, TrainingConfig
 
-DIRECTORY = "in-domain"
 REFERENCE = "full"
 """The method whose steps are the unit of budgets."""
 
@@ -207,20 +221,236 @@ class InDomain(Experiment):
                 ends = []
                 for target in self.plan.tuned_on:
                     collection = self.supervised(target)[0]
-                    made = self.made(name, collection, rate, steps[name], seed, folder="tuning", dtype="float32")
+                    how: dict[str, Any] = {"folder": "tuning", "evaluate_every": steps[name]}
+                    made = self.made(name, collection, rate, steps[name], seed, **how)
                     curve = made.card["metrics"]["dev"]
                     ends.append({"target": target, "before": curve[0], "after": curve[-1]})
                 found[name][rate] = ends
                 mean = {key: sum(e["after"][key] for e in ends) / len(ends) for key in ("dev", "loss")}
-                self.say(f"{name} {rate:g}, {steps[name]} steps: dev nDCG@10 {mean['dev']:.4f}, loss {mean['loss']:.4f}")
+                self.say(
+                    f"{name} {rate:g}, {steps[name]} steps: dev nDCG@10 {mean['dev']:.4f}, loss {mean['loss']:.4f}"
+                )
                 write_json(self.output / "tuning" / f"{name}.json", {f"{r:g}": e for r, e in found[name].items()})
         return found
+
+    def best_rate(self, name: str, steps: int) -> float:
+        """The rate whose trainings end with the least mean dev loss.
+
+        nDCG@10 of some hundred queries says less: it hardly moves where most relevant documents stay where they are.
+        """
+        rates = self.plan.methods[name].rates
+        if len(rates) == 1:
+            return rates[0]
+        path = self.output / "tuning" / f"{name}.json"
+        if not path.exists():
+            raise ForewordError(f"{name} is not tuned yet; run the part 'tuning' first, or give it one rate")
+        ends: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        losses = {rate: sum(end["after"]["loss"] for end in ends[f"{rate:g}"]) for rate in rates}
+        best = min(losses, key=lambda rate: losses[rate])
+        if best in (min(rates), max(rates)):
+            self.say(f"{name}: the best rate, {best:g}, is at the edge of those tried: try more")
+        return best
+
+    # -- targets -----------------------------------------------------------------------------------------------
+
+    def scores(self, target: str, encoder: SentenceTransformer, route: str | None, queries: Sequence[Query]) -> Run:
+        """The hits of queries in a target's whole collection, by an encoder."""
+        vectors = self.embedded(self.collection(target), route, self.document_length, encoder=encoder)
+        return dense_run(
+            encoder, self.collection(target), queries, route=route, k=HITS, vectors=(vectors.doc_ids, vectors.vectors),
+            query_length=self.query_length, precision=self.precision, quiet=True,
+        )  # fmt: skip
+
+    def cell(
+        self, target: str, system: str, seed: int, configuration: str, make: Callable[[], tuple[Run, dict[str, Any]]]
+    ) -> BenchmarkCell:
+        """What a system scores on a target, made and stored unless it is there with the same settings."""
+        path = cell_path(self.output, target, system, seed)
+        if path.exists() and (there := load_cell(path)).configuration == configuration:
+            return there
+        run, costs = make()
+        judged = self.scored(
+            self.collection(target), system, run, run_path(self.output, target, system, seed), MEASURES
+        )
+        known: dict[str, Any] = {"trained_parameters": 0, "stored_bytes": 0, "seconds": 0.0, "details": {}, **costs}
+        cell = BenchmarkCell(
+            target=target, genre=self.plan.genres[target], system=system, seed=seed,
+            per_query={measure: dict(judged.per_query[measure]) for measure in MEASURES},
+            labels=None if costs else 0, decision=None, weights={}, similarity=None, configuration=configuration,
+            **known,
+        )  # fmt: skip
+        save_cell(self.output, cell)
+        self.say(f"{target}: {system}, seed {seed}: nDCG@10 {cell.measures['nDCG@10']:.3f}")
+        return cell
+
+    def base(self, target: str) -> None:
+        """`base`, `bm25` and, min-max fused, `base+bm25`."""
+        configuration = f"{self.query_length} {self.document_length}"
+        queries = list(self.collection(target).queries("test"))
+        self.cell(target, "base", 0, configuration, lambda: (self.scores(target, self.encoder, None, queries), {}))
+        self.cell(target, "bm25", 0, configuration, lambda: (self.bm25(self.collection(target)), {}))
+        self.fused(target, "base", 0, configuration)
+
+    def fused(self, target: str, system: str, seed: int, configuration: str) -> None:
+        """`<system>+bm25`."""
+
+        def make() -> tuple[Run, dict[str, Any]]:
+            places = [run_path(self.output, target, name, n) for name, n in ((system, seed), ("bm25", 0))]
+            return min_max([read_run(place) for place in places], k=HITS), {}
+
+        self.cell(target, f"{system}+bm25", seed, configuration, make)
+
+    def trained_on(self, target: str, name: str, rate: float, steps: int, seed: int, system: str) -> None:
+        """A method on a target's labels; where it has test judgements alone, each query is answered by its fold's."""
+
+        def make() -> tuple[Run, dict[str, Any]]:
+            run: Run = {}
+            seconds, kept, made = [], [], None
+            parts = self.supervised(target)
+            for part in parts:
+                made = self.made(name, part, rate, steps, seed, folder="trained")
+                queries = list(part.queries("test"))
+                if isinstance(made, StoredPrompt):
+                    route = self.carry(system, made)
+                    run |= self.scores(target, self.encoder, route, queries)
+                    self.drop(route)
+                else:
+                    run |= self.scores(target, made.encoder, None, queries)
+                seconds.append(training_seconds(made))
+                kept.append(int(made.card["metrics"]["best_step"]))
+            assert made is not None
+            numbers = made.prompt.count() if isinstance(made, StoredPrompt) else made.parameters
+            details = {"learning_rate": rate, "steps": steps, "kept": kept}
+            costs = {"trained_parameters": numbers, "stored_bytes": int(made.card["bytes"])}
+            return run, {**costs, "seconds": round(sum(seconds) / len(seconds), 2), "details": details}
+
+        configuration = f"{self.plan.digest(name)}, rate {rate:g}, {steps} steps"
+        self.cell(target, system, seed, configuration, make)
+
+
+def run_in_domain(
+    plan: InDomainPlan,
+    output: Path,
+    *,
+    parts: Sequence[str] | None = None,
+    data: Path | None = None,
+    backbone: str | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Run the parts asked for; what is there with the same settings is left as it is.
+
+    Args:
+        plan: what to run.
+        output: its folder: `pace.json`, `tuning/`, `trained/`, `cells/`, `runs/` (TREC), and the results.
+        parts: `tuning`, and genres of the plan's targets; None: all.
+        data: folder of collections.
+        backbone: instead of the packaged MiniLM.
+        quiet: no lines of progress.
+
+    Returns:
+        The page.
+
+    Raises:
+        UnknownNameError: no such part.
+    """
+    known = ("tuning", *plan.targets)
+    if unknown := sorted(set(parts or ()) - set(known)):
+        raise UnknownNameError(f"no part {', '.join(unknown)}; there are: {', '.join(known)}")
+    parts = parts or known
+    bench = InDomain(plan, output, data=data, backbone=backbone, quiet=quiet)
+    paces = bench.paces(list(plan.methods))
+    steps = {n: {b: max(1, round(b * paces[REFERENCE] / paces[n])) for b in plan.budgets} for n in plan.methods}
+    short = {name: budgets[plan.budgets[0]] for name, budgets in steps.items()}
+    bench.say(f"steps in the time of {plan.budgets[0]} of {REFERENCE}: {short}")
+    if "tuning" in parts:
+        bench.tuned(list(plan.methods), short)
+    rates = {name: bench.best_rate(name, short[name]) for name in plan.final} if set(parts) - {"tuning"} else {}
+    for genre in (genre for genre in plan.targets if genre in parts):
+        for budget in plan.budgets:
+            for seed in plan.seeds if budget == plan.budgets[0] else plan.longer_seeds:
+                for target in plan.targets[genre]:
+                    if seed == plan.seeds[0]:
+                        bench.base(target)
+                    for name in plan.final:
+                        bench.trained_on(target, name, rates[name], steps[name][budget], seed, f"{name}@{budget}")
+                    if plan.equal_steps and budget == plan.budgets[0]:
+                        for name in plan.final[1:]:
+                            many = steps[plan.final[0]][budget]
+                            bench.trained_on(target, name, rates[name], many, seed, f"{name}, equal steps")
+    return write_in_domain(plan, output)
+
+
+def write_in_domain(plan: InDomainPlan, output: Path) -> Path:
+    """Tables, verdicts and the page, from the cells that are there; returns the page."""
+    cells = load_cells(output)
+    if not cells:
+        raise ForewordError(f"{output} holds no cells yet; run the benchmark first")
+    verdicts, tables = [], [tuning_table(output), *in_domain_tables(plan, cells)]
+    for genre, names in plan.targets.items():
+        claims = [replace(claim, statement=f"{genre}: {claim.statement}") for claim in plan.hypotheses]
+        verdicts += judge_hypotheses(cells, claims, names)
+    intro = (
+        f"Trained on a collection's labels, queries cut at {plan.query_length} tokens and documents at "
+        f"{plan.document_length}, {plan.batch_size} pairs a step. `prompt@40`: in the time that full fine-tuning takes "
+        "for 40 steps. Rates were chosen on the dev queries of collections that are no targets: "
+        f"{', '.join(plan.tuned_on)}."
+    )
+    page = write_page(output, plan.title, intro, tables, verdicts, [])
+    parts = [f"# {plan.title}", intro, *(table.markdown() for table in (hypothesis_table(verdicts), *tables))]
+    with atomic_write(output / "results.md") as file:
+        file.write("\n\n".join(part.strip() for part in parts) + "\n")
+    write_json(output / "plan.json", {"plan": plan.as_dict(), "versions": library_versions()})
+    return page
+
+
+def in_domain_tables(plan: InDomainPlan, cells: Sequence[BenchmarkCell]) -> list[Table]:
+    """For each genre, systems by their means and targets by systems."""
+    tables = []
+    for genre, names in plan.targets.items():
+        present = [name for name in names if any(cell.target == name for cell in cells)]
+        found = {cell.system for cell in cells if cell.target in present}
+        timed = [f"{name}@{budget}" for budget in plan.budgets for name in plan.final]
+        equal = [f"{name}, equal steps" for name in plan.final[1:]]
+        order = ["base", "bm25", "base+bm25", *timed, *equal]
+        systems = [system for system in order if system in found]
+        if present:
+            summaries = summarise(cells, present, systems, ceiling=f"{REFERENCE}@{plan.budgets[0]}")
+            tables.append(replace(summary_table(summaries), title=f"All systems on {genre} ({len(present)})"))
+            tables.append(replace(domain_table(cells, systems, present), title=f"By collection: {genre}"))
+    return tables
+
+
+def tuning_table(output: Path) -> Table:
+    """What each method comes to by rate, as means over the collections tuned on, and what a step of it costs."""
+    paces = {}
+    if (output / "pace.json").exists():
+        kept = json.loads((output / "pace.json").read_text(encoding="utf-8"))
+        paces = {each["method"]: median(each["seconds"]) for each in kept.values()}
+    rows: list[dict[str, Any]] = []
+    for path in sorted((output / "tuning").glob("*.json")):
+        for rate, ends in json.loads(path.read_text(encoding="utf-8")).items():
+            values = {
+                f"{key} {when}": sum(end[when][key] for end in ends) / len(ends)
+                for key in ("dev", "loss")
+                for when in ("before", "after")
+            }
+            rows.append({"method": path.stem, "rate": float(rate), **values})
+    lines = []
+    for row in rows:
+        best = min(other["loss after"] for other in rows if other["method"] == row["method"])
+        pace = f"{paces[row['method']] / paces[REFERENCE]:.2f}" if {row["method"], REFERENCE} <= set(paces) else NOTHING
+        texts = [row["method"], f"{row['rate']:g}", *(f"{row[key]:.4f}" for key in _TUNING)]
+        lines.append(
+            (*map(TableCell, texts), TableCell(f"{row['loss after']:.4f}", row["loss after"] == best), TableCell(pace))
+        )
+    columns = ("method", "rate", *_TUNING, "loss after", "a step")
+    notes = ("On dev queries, means over the collections (dev: nDCG@10); a step's time, full fine-tuning's being 1.",)
+    return Table("Learning rates", columns, frozenset({0}), tuple(lines), notes, tuple(rows))
+
+
+_TUNING = ("dev before", "dev after", "loss before")
 
 
 def training_seconds(made: StoredPrompt | Baseline) -> float:
     """Of a training, without evaluations."""
-    if isinstance(made, Baseline):
-        return made.training_seconds
-    from foreword.lab.experiment import run_of
-
-    return float(run_of(made)["training_seconds"])
+    return made.training_seconds if isinstance(made, Baseline) else float(run_of(made)["training_seconds"])

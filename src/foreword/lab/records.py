@@ -19,12 +19,16 @@ from foreword.settings import Count, Natural, NotNegative, Settings
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A claim made before the run: on the mean over the targets, the system is better than the baseline."""
+    """A claim made before the run: on the mean over the targets, the system is better than the baseline.
+
+    With a `margin`, that it is not worse by as much.
+    """
 
     name: str
     statement: str
     system: str
     baseline: str
+    margin: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -481,7 +481,8 @@ def judge_hypotheses(
         if not missing[place]:
             found = only(differences(cells, claim.system, claim.baseline, measure), targets)
             interval = hierarchical_bootstrap(found, trials, seed, 1 - alpha)
-            tested[place] = interval, stratified_randomization(found, trials, seed)
+            moved = {target: {q: v + claim.margin for q, v in values.items()} for target, values in found.items()}
+            tested[place] = interval, stratified_randomization(moved, trials, seed)
     corrected = dict(zip(tested, holm([p_value for _, p_value in tested.values()]), strict=True))
     verdicts = []
     for place, claim in enumerate(hypotheses):
@@ -490,8 +491,9 @@ def judge_hypotheses(
             continue
         interval, p_value = tested[place]
         outcome: Outcome = "undecided"
-        if corrected[place] < alpha and (interval.low > 0 or interval.high < 0):
-            outcome = "supported" if interval.low > 0 else "contradicted"
+        low, high = interval.low + claim.margin, interval.high + claim.margin
+        if corrected[place] < alpha and (low > 0 or high < 0):
+            outcome = "supported" if low > 0 else "contradicted"
         verdicts.append(Verdict(claim, outcome, interval, p_value, corrected[place], ()))
     return verdicts
 

@@ -1,7 +1,7 @@
 """Feed-forward parts that carry prompts: which matrices of a backbone they are, and the way in.
 
-transformers has an interface for attention and none for these. But whatever they are called and however they are gated,
-they end in a matrix that narrows to the backbone's width what one or two others, at whose input they begin, had widened.
+transformers has an interface for attention and none for these. But whatever they are called and however they are
+gated, they end in a matrix that narrows to the backbone's width what one or two others, which begin them, had widened.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from foreword.errors import BackboneError
@@ -62,9 +61,7 @@ def _leave(slot: int, _module: nn.Module, _arguments: tuple[Any, ...], output: T
     return prompts.feed(prompts, prompts.layers[slot], current.states.pop(slot), output)
 
 
-def find_feed_forwards(
-    model: nn.Module, width: int, run: Any
-) -> list[tuple[nn.Linear, nn.Linear]]:
+def find_feed_forwards(model: nn.Module, width: int, run: Any) -> list[tuple[nn.Linear, nn.Linear]]:
     """The first and the last matrix of each feed-forward part, in the order in which a pass goes through them.
 
     Args:

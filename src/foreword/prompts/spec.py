@@ -31,9 +31,10 @@ class PromptSpec(Settings):
 
     Attributes:
         kind: `memory`, learned keys and values beside a layer's attention, its feed-forward part, or both (He et al.
-            2022), values 0 at the start; `gated`, attention over n learned key/value vectors added to a layer's own attention behind a
-            gate that starts at 0 (LLaMA-Adapter, Zhang et al. 2023); `prefix`, n keys and values before every
-            layer's own (P-tuning v2, Liu et al. 2022); `input`, n vectors before the text (Lester et al. 2021).
+            2022), values 0 at the start; `gated`, attention over n learned key/value vectors added to a layer's own
+            attention behind a gate that starts at 0 (LLaMA-Adapter, Zhang et al. 2023); `prefix`, n keys and values
+            before every layer's own (P-tuning v2, Liu et al. 2022); `input`, n vectors before the text (Lester et al.
+            2021).
         length: n, the number of vectors; in each layer, beside or before its attention's own, but for `input`.
         feed_forward: m, the number of vectors beside each layer's feed-forward part, of `memory`; None: n, and 0 for
             other kinds.

@@ -52,7 +52,9 @@ def new_prompt(
         generator, deviation = torch.Generator().manual_seed(seed), kind.noise(carrier)
         values = {name: torch.randn(size, generator=generator) * deviation for name, size in sorted(shapes.items())}
     else:
-        values = kind.from_tokens(spec, carrier, _token_ids(carrier, start, texts, max(spec.length, spec.feed_forward), seed))
+        values = kind.from_tokens(
+            spec, carrier, _token_ids(carrier, start, texts, max(spec.length, spec.feed_forward), seed)
+        )
     values |= {name: torch.zeros(shapes[name]) for name in kind.linear if name in shapes}
     return Prompt(
         spec, {f"{part}.{name}": value.float().cpu() for part in spec.parts for name, value in values.items()}

@@ -296,11 +296,9 @@ def prepare_attention(module: PromptedTransformer) -> tuple[BackboneShape, str |
         layers = shape.layers
         for group in ([i for i, layer in enumerate(layers) if layer == one] for one in dict.fromkeys(layers)):
             layer = layers[group[0]]
-            _check_place(
-                module, features, expected, group, gated.KIND,
-                {"keys": (2, layer.key_value_heads, layer.head_width), "values": (2, layer.key_value_heads, layer.head_width)},
-                {"gate": (layer.heads,)},
-            )  # fmt: skip
+            sizes = (2, layer.key_value_heads, layer.head_width)
+            noise, linear = {"keys": sizes, "values": sizes}, {"gate": (layer.heads,)}
+            _check_place(module, features, expected, group, gated.KIND, noise, linear)
     except _FAILURES as error:
         model.set_attn_implementation(before)
         return BackboneShape(width, ()), f"{kind} cannot carry prompts in its attention ({error})"

@@ -51,4 +51,3 @@ class Gated(LayerKind):
 
 
 KIND = Gated()
-

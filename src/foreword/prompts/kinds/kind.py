@@ -20,7 +20,7 @@ Adapter = Literal["PROMPT_TUNING", "PREFIX_TUNING"]
 """PEFT's names for what its adapter files hold: vectors (n, d), or keys and values of every layer."""
 
 LAYERS, VECTORS, FEED_FORWARD = "layers", "length", "feed-forward length"
-"""The names of the axes L, n and m; the others are `heads` (H), `key-value heads` (G), `head width` (h), `width` (d)."""
+"""Names of axes, L, n and m; the others are `heads` (H), `key-value heads` (G), `head width` (h) and `width` (d)."""
 
 
 class Carrier(Protocol):

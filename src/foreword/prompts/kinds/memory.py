@@ -8,13 +8,10 @@ what is added is linear in them: such prompts are mixed by weight, exactly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from foreword.errors import BackboneError, PromptError
+from foreword.errors import BackboneError
 from foreword.prompts.attention import Attended, AttentionCall, BatchPrompts
 from foreword.prompts.kinds.kind import FEED_FORWARD, VECTORS, Carrier, LayerKind, looked_up
 from foreword.prompts.spec import BackboneShape, PromptSpec
@@ -34,10 +31,6 @@ class Memory(LayerKind):
         "feed_forward_values": ("layers", "feed-forward length", "width"),
     }
     linear = ("values", "feed_forward_values")
-
-    def check(self, spec: PromptSpec) -> None:
-        """Refuse a prompt without vectors, too."""
-        super().check(spec)
 
     def tensors(self, spec: PromptSpec) -> tuple[str, ...]:
         """Of the places that have vectors."""
