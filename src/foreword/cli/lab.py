@@ -51,8 +51,8 @@ def benchmark_options(parser: cli.Parser) -> None:
         "name",
         nargs="?",
         metavar="NAME",
-        help="transfer, in-domain, a recipe of an earlier system, e.g. beir-domains, or your own plan or recipe, a .toml file "
-        "(none: list them)",
+        help="transfer, in-domain, a recipe of an earlier system, e.g. beir-domains, or a plan or recipe of yours, "
+        "a .toml file (none: list them)",
     )
     parser.add_argument("--parts", nargs="+", metavar="PART", help="only these (default: all; --dry-run lists them)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="(default: runs/benchmark-transfer, runs/NAME)")
