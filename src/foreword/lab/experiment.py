@@ -86,7 +86,9 @@ class Experiment:
         """A collection, whole, by its id or its folder below `data`; loaded once."""
         if name not in self._collections:
             folder = (self.data or Path()) / name
-            self._collections[name] = load(f"folder:{folder}" if folder.is_dir() else name, data=self.data)
+            self._collections[name] = load(
+                f"folder:{folder}" if (folder / "corpus.jsonl").is_file() else name, data=self.data
+            )
         return self._collections[name]
 
     def carry(self, name: str, stored: StoredPrompt) -> str:

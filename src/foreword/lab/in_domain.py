@@ -82,11 +82,10 @@ class InDomainPlan(Settings):
         tuned_on: collections on whose dev queries rates are chosen; no targets.
         targets: genre -> collections whose test queries are scored.
         methods: all that are tuned.
-        final: those of them that are run on the targets.
+        final: those of them that are run on the targets; the others than the first, and than full fine-tuning, also
+            with as many steps as the first takes.
         budgets: steps of full fine-tuning, whose time each method has.
-        longer_seeds: seeds of the budgets after the first.
-        equal_steps: whether the first budget is also run with as many steps for all as the first of `final` takes.
-        seeds: of everything random.
+        seeds: of everything random; budgets after the first are run with the first of them.
         folds: queries of a target with test judgements alone are answered by so many trainings on the others.
         batch_size: pairs in a step.
         query_length: tokens a query is cut to.
@@ -102,12 +101,10 @@ class InDomainPlan(Settings):
     final: tuple[str, ...]
     budgets: tuple[int, ...]
     seeds: tuple[int, ...]
-    longer_seeds: tuple[int, ...]
     folds: Count
     batch_size: Count
     query_length: Count
     document_length: Count
-    equal_steps: bool = True
     training: Mapping[str, Any] = field(default_factory=dict)
     hypotheses: tuple[Hypothesis, ...] = ()
 
@@ -168,7 +165,7 @@ class InDomain(Experiment):
         """What a method makes of a collection's labels."""
         method = self.plan.methods[name]
         values: dict[str, Any] = {"batch_size": self.plan.batch_size, **self.plan.training, **method.training}
-        values |= {"steps": steps, "evaluate_every": max(1, -(-steps // 4)), "learning_rate": rate, **changes}
+        values |= {"steps": steps, "evaluate_every": -(-steps // 2), "learning_rate": rate, **changes}
         place = f"{folder}/{name}-{rate:g}-{steps}-seed{seed}/{folder_name(collection.id)}"
         if method.prompt is not None:
             spec = PromptSpec(**method.prompt)
@@ -365,18 +362,19 @@ def run_in_domain(
     if "tuning" in parts:
         bench.tuned(list(plan.methods), short)
     rates = {name: bench.best_rate(name, short[name]) for name in plan.final} if set(parts) - {"tuning"} else {}
-    for genre in (genre for genre in plan.targets if genre in parts):
-        for budget in plan.budgets:
-            for seed in plan.seeds if budget == plan.budgets[0] else plan.longer_seeds:
-                for target in plan.targets[genre]:
-                    if seed == plan.seeds[0]:
-                        bench.base(target)
-                    for name in plan.final:
-                        bench.trained_on(target, name, rates[name], steps[name][budget], seed, f"{name}@{budget}")
-                    if plan.equal_steps and budget == plan.budgets[0]:
-                        for name in plan.final[1:]:
-                            many = steps[plan.final[0]][budget]
-                            bench.trained_on(target, name, rates[name], many, seed, f"{name}, equal steps")
+    first, *others = plan.seeds
+    passes = [(budget, first) for budget in plan.budgets] + [(plan.budgets[0], seed) for seed in others]
+    for budget, seed in passes:  # those that say most come first
+        for target, genre in plan.genres.items():
+            if genre not in parts:
+                continue
+            bench.base(target)
+            for name in plan.final:
+                bench.trained_on(target, name, rates[name], steps[name][budget], seed, f"{name}@{budget}")
+            if (budget, seed) == passes[0]:
+                for name in set(plan.final[1:]) - {REFERENCE}:
+                    many = steps[plan.final[0]][budget]
+                    bench.trained_on(target, name, rates[name], many, seed, f"{name}, equal steps")
     return write_in_domain(plan, output)
 
 

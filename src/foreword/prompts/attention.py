@@ -82,14 +82,13 @@ class BatchPrompts:
 class LayersSeen:
     """Notes which attention modules a forward pass goes through, in order, with their keys and values.
 
-    `keys` and `values` hold, for each, tensors of shape (B, G, T, h); `inputs`, what feed-forward parts get, (B, T, d).
+    `keys` and `values` hold, for each, tensors of shape (B, G, T, h).
     """
 
     modules: list[nn.Module] = field(default_factory=list)
     shapes: list[LayerShape] = field(default_factory=list)
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
-    inputs: list[Tensor] = field(default_factory=list)
 
     def note(self, call: AttentionCall) -> None:
         """Add one layer."""

@@ -16,14 +16,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from foreword.errors import BackboneError
-from foreword.prompts.attention import SLOT, BatchPrompts, LayersSeen
+from foreword.prompts.attention import SLOT, BatchPrompts
 
 
 @dataclass
 class _Pass:
-    """One pass through a backbone: what is in play, and what the feed-forward part it is in was given."""
+    """One pass through a backbone: the prompts in play, and what the feed-forward part it is in was given."""
 
-    prompts: BatchPrompts | LayersSeen
+    prompts: BatchPrompts
     states: dict[int, Tensor] = field(default_factory=dict)
 
 
@@ -31,8 +31,8 @@ _current: ContextVar[_Pass | None] = ContextVar("foreword_pass", default=None)
 
 
 @contextmanager
-def in_play(prompts: BatchPrompts | LayersSeen | None) -> Iterator[None]:
-    """Within the block, feed-forward parts act with `prompts`, or are noted in them."""
+def in_play(prompts: BatchPrompts | None) -> Iterator[None]:
+    """Within the block, feed-forward parts act with `prompts`."""
     token = _current.set(None if prompts is None else _Pass(prompts))
     try:
         yield
@@ -43,11 +43,7 @@ def in_play(prompts: BatchPrompts | LayersSeen | None) -> Iterator[None]:
 def _enter(slot: int, _module: nn.Module, arguments: tuple[Any, ...]) -> None:
     """Keep what a feed-forward part is given."""
     current = _current.get()
-    if current is None:
-        return
-    if isinstance(current.prompts, LayersSeen):
-        current.prompts.inputs.append(arguments[0].detach())
-    elif slot in current.prompts.layers:
+    if current is not None and slot in current.prompts.layers:
         current.states[slot] = arguments[0]
 
 
@@ -57,7 +53,6 @@ def _leave(slot: int, _module: nn.Module, _arguments: tuple[Any, ...], output: T
     if current is None or slot not in current.states:
         return None
     prompts = current.prompts
-    assert isinstance(prompts, BatchPrompts)
     return prompts.feed(prompts, prompts.layers[slot], current.states.pop(slot), output)
 
 

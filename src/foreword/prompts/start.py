@@ -31,7 +31,8 @@ def new_prompt(
         spec: the prompt's structure.
         start: `words`, random words of the vocabulary; `text`, the beginning of `texts`; `first-ids`, the ids 0 to
             n - 1, mostly placeholders, as OpenDelta starts (to compare with it): these are embedded (`input`) or
-            run through the backbone, whose keys and values they become (`gated`, `prefix`); `noise`, normal with
+            run through the backbone, whose keys and values they become (in the layers; feed-forward keys are noise
+            all the same); `noise`, normal with
             the standard deviation of the word embeddings (`input`) or .02.
         texts: for `text`.
         seed: of the choice of words, or of the noise.
@@ -48,13 +49,10 @@ def new_prompt(
     kind = kind_of(spec)
     kind.check_backbone(spec, carrier)
     shapes = kind.shapes(spec, carrier.shape)
-    if start == "noise":
-        generator, deviation = torch.Generator().manual_seed(seed), kind.noise(carrier)
-        values = {name: torch.randn(size, generator=generator) * deviation for name, size in sorted(shapes.items())}
-    else:
-        values = kind.from_tokens(
-            spec, carrier, _token_ids(carrier, start, texts, max(spec.length, spec.feed_forward), seed)
-        )
+    generator, deviation = torch.Generator().manual_seed(seed), kind.noise(carrier)
+    values = {name: torch.randn(size, generator=generator) * deviation for name, size in sorted(shapes.items())}
+    if start != "noise":
+        values |= kind.from_tokens(spec, carrier, _token_ids(carrier, start, texts, spec.length, seed))
     values |= {name: torch.zeros(shapes[name]) for name in kind.linear if name in shapes}
     return Prompt(
         spec, {f"{part}.{name}": value.float().cpu() for part in spec.parts for name, value in values.items()}

@@ -247,10 +247,10 @@ class PromptedTransformer(Transformer):
             return super().forward(features, **kwargs)
 
     def record(self, features: dict[str, Any]) -> LayersSeen:
-        """Pass `features` through the base model and note every layer's keys, values and feed-forward input."""
+        """Pass `features` through the base model and note every layer's keys and values."""
         seen = LayersSeen()
-        with torch.no_grad(), in_play(seen):
-            super().forward(dict(features), **({} if self.refusal else {"foreword": seen}))
+        with torch.no_grad():
+            super().forward(dict(features), foreword=seen)
         return seen
 
     def train(self, mode: bool = True) -> Self:

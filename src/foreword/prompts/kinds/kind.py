@@ -50,7 +50,7 @@ class Carrier(Protocol):
         """The backbone's pass over tokenized texts, with these prompts in its layers."""
 
     def record(self, features: dict[str, Any]) -> LayersSeen:
-        """What every layer of the base model has in a pass: keys, values, and what its feed-forward part gets."""
+        """The keys and values of every layer in the base model's pass."""
 
 
 class PromptKind(ABC):
@@ -142,7 +142,7 @@ class PromptKind(ABC):
 
     @abstractmethod
     def from_tokens(self, spec: PromptSpec, carrier: Carrier, ids: Tensor) -> dict[str, Tensor]:
-        """The values of a prompt that starts from token ids, as many as its longest tensor; without linear tensors."""
+        """The values of a prompt that starts from n token ids, (n,), where tokens have such; others are noise, or 0."""
 
     # -- a batch ---------------------------------------------------------------------------------------------------
 
@@ -226,16 +226,6 @@ class LayerKind(PromptKind):
 
     def from_tokens(self, spec: PromptSpec, carrier: Carrier, ids: Tensor) -> dict[str, Tensor]:
         """`keys` and `values` (L, n, G, h): those of the tokens, run through the backbone as a text."""
-        seen, keep = self.passed(carrier, ids)
-        layers = self.layers(spec, carrier.shape)
-
-        def gathered(tensors: list[Tensor]) -> Tensor:  # each (1, G, T, h) -> (L, n, G, h)
-            return torch.stack([tensors[layer][0, :, keep].transpose(0, 1) for layer in layers])
-
-        return {"keys": gathered(seen.keys), "values": gathered(seen.values)}
-
-    def passed(self, carrier: Carrier, ids: Tensor) -> tuple[LayersSeen, slice]:
-        """What the layers have of tokens that are run through the backbone as a text, and where the tokens stand."""
         before = [i for i in (carrier.tokenizer.cls_token_id,) if i is not None]
         after = [i for i in (carrier.tokenizer.sep_token_id,) if i is not None]
         row = torch.tensor([[*before, *ids.tolist(), *after]], device=next(carrier.model.parameters()).device)
@@ -244,7 +234,13 @@ class LayerKind(PromptKind):
                 f"{len(ids)} words do not fit the backbone's {carrier.position_limit} positions; use start 'noise'"
             )
         seen = carrier.record({"input_ids": row, "attention_mask": torch.ones_like(row), "modality": "text"})
-        return seen, slice(len(before), len(before) + len(ids))
+        keep = slice(len(before), len(before) + len(ids))
+        layers = self.layers(spec, carrier.shape)
+
+        def gathered(tensors: list[Tensor]) -> Tensor:  # each (1, G, T, h) -> (L, n, G, h)
+            return torch.stack([tensors[layer][0, :, keep].transpose(0, 1) for layer in layers])
+
+        return {"keys": gathered(seen.keys), "values": gathered(seen.values)}
 
     def together(self, parts: Sequence[Mapping[str, Tensor]], weights: Tensor | None) -> dict[str, Tensor]:
         """(1, L, S, ...), the linear tensors times the weights."""

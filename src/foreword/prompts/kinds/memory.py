@@ -16,9 +16,6 @@ from foreword.prompts.attention import Attended, AttentionCall, BatchPrompts
 from foreword.prompts.kinds.kind import FEED_FORWARD, VECTORS, Carrier, LayerKind, looked_up
 from foreword.prompts.spec import BackboneShape, PromptSpec
 
-KEY_NORM = 1.0
-"""Of a feed-forward key at the start."""
-
 
 class Memory(LayerKind):
     """`keys`, `values` (L, n, G, h) beside attention; `feed_forward_keys`, `feed_forward_values` (L, m, d)."""
@@ -49,16 +46,8 @@ class Memory(LayerKind):
         return self.top(spec, len(shape.layers) if spec.length else shape.feed_forwards)
 
     def from_tokens(self, spec: PromptSpec, carrier: Carrier, ids: Tensor) -> dict[str, Tensor]:
-        """The keys of tokens, run through the backbone as a text: attention's own, and what feed-forward parts get."""
-        seen, keep = self.passed(carrier, ids)
-        layers = self.layers(spec, carrier.shape)
-        values: dict[str, Tensor] = {}
-        if spec.length:
-            values["keys"] = torch.stack([seen.keys[i][0, :, keep].transpose(0, 1)[: spec.length] for i in layers])
-        if spec.feed_forward:
-            states = torch.stack([seen.inputs[i][0, keep][: spec.feed_forward] for i in layers])  # (L, m, d)
-            values["feed_forward_keys"] = KEY_NORM * nn.functional.normalize(states.float(), dim=-1)
-        return values
+        """Attention's keys; tokens' states would be feed-forward keys too much alike, which start from noise."""
+        return {"keys": super().from_tokens(spec, carrier, ids)["keys"]} if spec.length else {}
 
     def attend(self, prompts: BatchPrompts, layer: int, call: AttentionCall) -> Attended:
         """The layer's own attention, and what the prompts add."""
