@@ -7,15 +7,12 @@ scores can be read as probabilities. `foreword.lab.rivals` has the other ways of
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, cast, get_args
-
-import numpy as np
+from typing import Any
 
 from foreword.collections.collection import TrainingPair
 from foreword.collections.supervision import Fold, FoldCollection
@@ -23,8 +20,7 @@ from foreword.errors import ForewordError, PromptError, TooLittleTextError, Unkn
 from foreword.evaluation.calibration import calibrate, calibrate_from_dev
 from foreword.files import atomic_write, write_json
 from foreword.lab import PARTS
-from foreword.lab.baselines import Baseline, Method, train_baseline
-from foreword.lab.experiment import run_of, seconds_of
+from foreword.lab.experiment import seconds_of
 from foreword.lab.page import domain_table, hypothesis_table, summary_table, write_page
 from foreword.lab.plots import draw_all
 from foreword.lab.records import BASE, TRANSFER, BenchmarkCell, Plan, load_cells
@@ -90,17 +86,6 @@ def run_benchmark(
     if "rivals" in parts:
         for seed in plan.seeds:
             rivals(stage, near, seed)
-    if "baselines" in parts:
-        for method in (name for name in METHODS if name in plan.budget["rates"]):
-            rate = tune(stage, method, first)
-            for target in near if method in plan.budget["everywhere"] else plan.budget["tuned_on"]:
-                in_budget(stage, target, method, rate, first, plan.budget["seconds"])
-    if "curve" in parts:
-        for method in plan.curve["methods"]:
-            rate = tune(stage, method, first)
-            for target in plan.budget["tuned_on"]:
-                for seconds in plan.curve["seconds"]:
-                    in_budget(stage, target, method, rate, first, seconds)
     if "few-shot" in parts:
         for count in plan.few:
             for target in near:
@@ -119,7 +104,8 @@ def write_results(plan: Plan, output: Path, *, missing: dict[str, str] | None = 
     verdicts = judge_hypotheses(cells, plan.hypotheses, near)
     summaries = summarise(cells, near, _systems(cells, near))
     tables = [summary_table(summaries), domain_table(cells, [s for s in _SHOWN if s in _systems(cells, near)], near)]
-    tables += _compared(plan, cells, near)
+    compared = [verdict for verdict in judge_hypotheses(cells, plan.comparisons, near) if not verdict.missing]
+    tables += [hypothesis_table(compared, "Exploratory comparisons")] if compared else []
     for genre, names in plan.far.items():
         present = [name for name in names if any(cell.target == name for cell in cells)]
         if present:
@@ -138,24 +124,6 @@ def write_results(plan: Plan, output: Path, *, missing: dict[str, str] | None = 
     write_json(output / "plan.json", {"plan": plan.as_dict(), "versions": library_versions()})
     return page
 
-
-def _compared(plan: Plan, cells: Sequence[BenchmarkCell], near: Sequence[str]) -> list[Table]:
-    """The exploratory comparisons, and all methods that were trained in given seconds where each of them was."""
-    tables = []
-    compared = [verdict for verdict in judge_hypotheses(cells, plan.comparisons, near) if not verdict.missing]
-    if compared:
-        tables.append(hypothesis_table(compared, "Exploratory comparisons"))
-    tuned = [name for name in plan.budget["tuned_on"] if name in near]
-    timed = [system for system in _systems(cells, tuned) if _TIMED.fullmatch(system)]
-    if tuned and timed:
-        shown = [system for system in ("base", "supervised") if system in _systems(cells, tuned)]
-        table = summary_table(summarise(cells, tuned, [*shown, *timed]))
-        tables.append(replace(table, title=f"All labels, by method and seconds, on {', '.join(tuned)}"))
-    return tables
-
-
-_TIMED = re.compile(r".+@[\d.]+s")
-"""Systems that were trained in given seconds."""
 
 _SHOWN = ("base", "bm25", "base+bm25", "multitask", "transfer", "transfer+bm25", "supervised")
 
@@ -253,16 +221,6 @@ def adapted(
         return start, False
 
 
-PROMPTS: Mapping[str, Mapping[str, Any]] = {
-    "prompt": {},
-    "prefix": {"kind": "prefix"},
-    "input": {"kind": "input", "length": 20, "sides": "shared"},
-}
-"""What is trained under these names: the plan's prompt, P-tuning v2 (2110.07602), a shallow prompt (2104.08691)."""
-
-METHODS = ("prompt", "full", "lora", "prefix", "input", "bitfit", "adapter", "linear-query")
-
-
 def ceiling(stage: Stage, target: str, seed: int) -> None:
     """`supervised`: the multitask prompt trained further on all of the target's training labels.
 
@@ -302,76 +260,6 @@ def few_labels(stage: Stage, target: str, count: int, seed: int) -> None:
         return _by_prompt(stage, target, stored, f"transfer@{count}-seed{seed}", labels=count, seconds=seconds)
 
     stage.cell(target, f"transfer@{count}", seed, stage.plan.digest("multitask", "transfer"), make)
-
-
-def tune(stage: Stage, method: str, seed: int) -> float:
-    """The learning rate of a method that is best on the dev splits of the plan's domains, in the plan's seconds."""
-    budget = stage.plan.budget
-    rates: Sequence[float] = budget["rates"][method]
-    if len(rates) == 1:
-        return rates[0]
-
-    def dev(target: str, rate: float) -> float:
-        card = _trained(stage, target, method, rate, seed, budget["seconds"]).card
-        return float(card["metrics"]["dev"][-1]["dev"])
-
-    means = {rate: np.mean([dev(name, rate) for name in budget["tuned_on"]]) for rate in rates}
-    best = max(means, key=lambda rate: means[rate])
-    stage.say(
-        f"{method}: dev nDCG@10 by learning rate { ({rate: round(float(v), 4) for rate, v in means.items()}) }; {best}"
-    )
-    return best
-
-
-def in_budget(stage: Stage, target: str, method: str, rate: float, seed: int, seconds: float) -> None:
-    """`prompt@60s`, `full@60s`, ...: from the base model, with all labels, in the same seconds of training."""
-    system = f"{method}@{seconds:g}s"
-
-    def make() -> Findings:
-        made = _trained(stage, target, method, rate, seed, seconds)
-        key = f"{system}-seed{seed}"
-        if isinstance(made, StoredPrompt):
-            course = run_of(made)
-            found = _by_prompt(stage, target, made, key, labels=None, seconds=float(course["training_seconds"]))
-            return replace(found, details={"learning_rate": rate, "steps": course["steps"]})
-        if method == "linear-query":  # the documents are the base model's
-            vectors = stage.documents(target, None, "base")
-        else:
-            vectors = stage.documents(target, None, key, encoder=made.encoder)
-        return Findings(
-            stage.search(stage.collection(target), None, vectors, encoder=made.encoder),
-            labels=None,
-            trained_parameters=made.parameters,
-            stored_bytes=int(made.card["bytes"]),
-            seconds=made.training_seconds,
-            details={"learning_rate": rate, "steps": made.run["steps"]},
-        )
-
-    # What else was tried, and how long, is not the cell's business: other budgets leave it as it is.
-    stage.cell(target, system, seed, f"{stage.plan.digest()}, rate {rate:g}", make)
-
-
-def _trained(stage: Stage, target: str, method: str, rate: float, seed: int, seconds: float) -> StoredPrompt | Baseline:
-    values = {"steps": 2000, "evaluate_every": 2000, "dev_queries": 200, "dev_documents": 400, "learning_rate": rate}
-    folder = f"{method}@{seconds:g}s-{rate:g}-seed{seed}/{folder_name(target)}"
-    if method in PROMPTS:
-        config = stage.settings("both", seed, values)
-        start = stage.new_start(seed, **PROMPTS[method])
-        return stage.trained(f"prompts/{folder}", stage.collection(target), target, config, start, seconds=seconds)
-    if method not in get_args(Method):
-        raise ForewordError(f"no method {method!r} in this part; there are: {', '.join([*PROMPTS, *get_args(Method)])}")
-    config = stage.settings("query" if method == "linear-query" else "both", seed, values)
-    stage.say(f"training {folder}")
-    place = stage.output / "prompts" / folder
-    return train_baseline(
-        stage.encoder,
-        stage.collection(target),
-        place,
-        method=cast("Method", method),
-        config=config,
-        seconds=seconds,
-        quiet=True,
-    )
 
 
 def _by_prompt(

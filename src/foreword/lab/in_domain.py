@@ -374,7 +374,7 @@ def run_in_domain(
             if (budget, seed) == passes[0]:
                 for name in set(plan.final[1:]) - {REFERENCE}:
                     many = steps[plan.final[0]][budget]
-                    bench.trained_on(target, name, rates[name], many, seed, f"{name}, equal steps")
+                    bench.trained_on(target, name, rates[name], many, seed, f"{name}@steps")
     return write_in_domain(plan, output)
 
 
@@ -408,7 +408,7 @@ def in_domain_tables(plan: InDomainPlan, cells: Sequence[BenchmarkCell]) -> list
         present = [name for name in names if any(cell.target == name for cell in cells)]
         found = {cell.system for cell in cells if cell.target in present}
         timed = [f"{name}@{budget}" for budget in plan.budgets for name in plan.final]
-        equal = [f"{name}, equal steps" for name in plan.final[1:]]
+        equal = [f"{name}@steps" for name in plan.final[1:]]
         order = ["base", "bm25", "base+bm25", *timed, *equal]
         systems = [system for system in order if system in found]
         if present:

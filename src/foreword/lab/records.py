@@ -50,10 +50,6 @@ class Plan(Settings):
         transfer: settings of the default transfer (see `foreword.transferring.adapt`).
         source: settings of the sources' own query-side prompts, which rivals combine.
         supervised: settings of the ceiling, which has all of the target's training labels.
-        budget: `seconds` of each baseline's training, `rates` to try for each method (those without are left out),
-            `tuned_on`, the domains whose dev split chooses among them, and the methods that are trained `everywhere`;
-            the others on the domains they were tuned on alone.
-        curve: `methods` that are also given other budgets, `seconds`, on the domains that rates were tuned on.
         few: numbers of labels.
         hypotheses: the primary claims; everything else is exploratory.
         comparisons: what else is compared in the same way.
@@ -72,8 +68,6 @@ class Plan(Settings):
     transfer: Mapping[str, Any]
     source: Mapping[str, Any]
     supervised: Mapping[str, Any]
-    budget: Mapping[str, Any]
-    curve: Mapping[str, Any]
     few: tuple[int, ...]
     hypotheses: tuple[Hypothesis, ...]
     comparisons: tuple[Hypothesis, ...]

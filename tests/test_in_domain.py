@@ -1,0 +1,124 @@
+"""The benchmark in a domain, on toy collections: what is trained, by which rates and steps, and what is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import ir_measures
+import pytest
+from tiny import toy_collection, write_beir
+
+from foreword.errors import ForewordError, UnknownNameError
+from foreword.lab.in_domain import InDomainPlan, load_in_domain, run_in_domain
+from foreword.lab.records import BenchmarkCell, load_cells, run_path
+
+PLAN = """
+title = "Toys"
+tuned_on = ["dev"]
+final = ["prompt", "lora", "full"]
+budgets = [2, 4]
+seeds = [0, 1]
+folds = 2
+batch_size = 8
+query_length = 12
+document_length = 24
+[training]
+dev_queries = 4
+[targets]
+whole = ["a"]
+folded = ["b"]
+[methods.prompt]
+prompt = { kind = "memory", length = 1, feed_forward = 1 }
+rates = [1e-3, 1e-2]
+[methods.lora]
+baseline = { method = "lora", rank = 1 }
+rates = [1e-3]
+[methods.full]
+baseline = { method = "full" }
+rates = [1e-4]
+[[hypothesis]]
+name = "F"
+statement = "no worse than full fine-tuning"
+system = "prompt@2"
+baseline = "full@2"
+margin = 0.5
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+    folder = tmp_path_factory.mktemp("in-domain")
+    for number, name in enumerate(("dev", "a", "b")):
+        write_beir(folder / name, toy_collection(f"toy/{name}", seed=number))
+    for split in ("train", "dev"):
+        (folder / "b" / "qrels" / f"{split}.tsv").unlink()
+    (folder / "plan.toml").write_text(PLAN)
+    run_in_domain(plan_of(folder), folder / "out", data=folder, backbone=str(tiny_bert), quiet=True)
+    return folder
+
+
+def plan_of(place: Path) -> InDomainPlan:
+    return load_in_domain(place / "plan.toml")
+
+
+@pytest.fixture(scope="module")
+def cells(place: Path) -> list[BenchmarkCell]:
+    return load_cells(place / "out")
+
+
+def test_every_method_has_every_target_budget_and_seed(cells: list[BenchmarkCell]) -> None:
+    found = {(cell.target, cell.system, cell.seed) for cell in cells}
+    for target in ("a", "b"):
+        for method in ("prompt", "lora", "full"):
+            assert {(target, f"{method}@2", 0), (target, f"{method}@2", 1), (target, f"{method}@4", 0)} <= found
+            assert (target, f"{method}@4", 1) not in found
+        assert {(target, system, 0) for system in ("base", "bm25", "base+bm25", "lora@steps")} <= found
+
+
+def test_figures_are_those_of_the_trec_files(place: Path, cells: list[BenchmarkCell]) -> None:
+    from foreword.collections.registry import load
+
+    for cell in cells:
+        qrels = load(f"folder:{place / cell.target}").qrels("test")
+        run = ir_measures.read_trec_run(str(run_path(place / "out", cell.target, cell.system, cell.seed)))
+        found = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], qrels, run)[ir_measures.nDCG @ 10]
+        assert cell.measures["nDCG@10"] == pytest.approx(found, abs=1e-6)
+
+
+def test_budgets_are_the_time_of_full_fine_tuning(place: Path, cells: list[BenchmarkCell]) -> None:
+    kept = json.loads((place / "out" / "pace.json").read_text())
+    pace = {each["method"]: sorted(each["seconds"])[1] for each in kept.values()}
+    steps = {(cell.system, cell.seed): cell.details["steps"] for cell in cells if cell.details}
+    assert (steps["full@2", 0], steps["full@4", 0]) == (2, 4)
+    for method in ("prompt", "lora"):
+        assert steps[f"{method}@2", 0] == max(1, round(2 * pace["full"] / pace[method]))
+    assert steps["lora@steps", 0] == steps["prompt@2", 0]
+
+
+def test_the_rate_is_the_one_with_the_least_loss_on_collections_that_are_no_targets(
+    place: Path, cells: list[BenchmarkCell]
+) -> None:
+    tried = json.loads((place / "out" / "tuning" / "prompt.json").read_text())
+    assert {end["target"] for ends in tried.values() for end in ends} == {"dev"}
+    best = min(tried, key=lambda rate: tried[rate][0]["after"]["loss"])
+    assert {c.details["learning_rate"] for c in cells if c.system.startswith("prompt")} == {float(best)}
+
+
+def test_a_second_run_trains_nothing_and_writes_the_same_bytes(place: Path, tiny_bert: Path) -> None:
+    files = {path: path.read_bytes() for path in (place / "out").rglob("*") if path.is_file()}
+    run_in_domain(plan_of(place), place / "out", data=place, backbone=str(tiny_bert), quiet=True)
+    assert {path: path.read_bytes() for path in files} == files
+
+
+def test_the_margin_of_a_claim_counts(place: Path) -> None:
+    claim = json.loads((place / "out" / "results.json").read_text())["hypotheses"][0]
+    assert claim["outcome"] == "supported"
+
+
+def test_refusals(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="no part far"):
+        run_in_domain(plan_of(place), tmp_path, parts=["far"])
+    (tmp_path / "plan.toml").write_text(PLAN.replace("baseline = { method", "something = { method"))
+    with pytest.raises(ForewordError, match="something"):
+        load_in_domain(tmp_path / "plan.toml")
