@@ -21,7 +21,7 @@ from foreword.evaluation.calibration import calibrate, fit_temperature
 from foreword.evaluation.evaluate import evaluate
 from foreword.evaluation.explain import explain
 from foreword.prompts.encoder import encode, transformer_of
-from foreword.prompts.inspect import gate_strength
+from foreword.prompts.inspect import prompt_strength
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, load_prompt, save_mixture, save_prompt
 from foreword.report import render
@@ -183,7 +183,7 @@ def test_gates(encoder: SentenceTransformer, toy: MemoryCollection, tmp_path: Pa
     transformer_of(encoder).add("again", load_prompt(folder, encoder).prompt)
     texts = [[q.text for q in toy.queries("test")], [doc.content for doc in toy.documents()]]
     for item, own, side in zip((query, document), texts, ("query", "document"), strict=True):
-        expected = gate_strength(encoder, own, side, route="again").strength  # type: ignore[arg-type]
+        expected = prompt_strength(encoder, own, side, route="again").strength  # type: ignore[arg-type]
         assert np.array(item["strength"]) == pytest.approx(expected, abs=1e-5)
         most = item["most"]
         assert item["strength"][most["layer"] - 1][most["head"] - 1] == most["strength"] == np.max(item["strength"])

@@ -15,7 +15,7 @@ from tiny import random_prompt, sentences
 
 from foreword.errors import PromptError
 from foreword.prompts.encoder import encode, routed, transformer_of
-from foreword.prompts.inspect import gate_strength
+from foreword.prompts.inspect import prompt_strength
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Routes, layer_weights, plain_weight, route_as_json, route_of_json
@@ -100,7 +100,7 @@ def test_a_wrong_length_is_refused(carrying: SentenceTransformer, weight: Any, s
 
 
 def test_gate_strength_sees_the_layers_weights(carrying: SentenceTransformer) -> None:
-    found = gate_strength(carrying, TEXTS, "query", route={"a": [0.0, 2.0]})
+    found = prompt_strength(carrying, TEXTS, "query", route={"a": [0.0, 2.0]})
     own = transformer_of(carrying).prompt("a").tensors()["both.gate"].abs().numpy()
     np.testing.assert_allclose(found.gates, own * [[0.0], [2.0]], rtol=1e-6)
     assert not found.strength[0].any()

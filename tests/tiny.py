@@ -39,6 +39,7 @@ def words(count: int = 240) -> list[str]:
 
 def tokenizer(family: str) -> PreTrainedTokenizerFast:
     """A word-piece tokenizer of `words()` with the special tokens, and the padding side, of a family."""
+    family = family.partition("-gated")[0]
     special = {
         "qwen3": {"pad_token": "<|endoftext|>", "eos_token": "<|endoftext|>"},
         "t5": {"pad_token": "<pad>", "eos_token": "</s>"},
@@ -71,14 +72,20 @@ def tokenizer(family: str) -> PreTrainedTokenizerFast:
 
 
 def config(family: str, tokens: Any, *, layers: int = 2) -> Any:
-    """The configuration of a tiny model: width 32, four heads."""
+    """The configuration of a tiny model: width 32, four heads; the word embeddings of electra and albert have 16."""
+    family, gated, _ = family.partition("-gated")
     common = {"vocab_size": len(tokens), "pad_token_id": tokens.pad_token_id, "initializer_range": 0.25}
     usual = {"hidden_size": 32, "num_hidden_layers": layers, "num_attention_heads": 4, "intermediate_size": 48}
     unused = 2 if family in ("roberta", "xlm-roberta", "mpnet") else 0  # they count positions from 2
     positions = {"max_position_embeddings": POSITIONS + unused}
     own: dict[str, dict[str, Any]] = {
         "distilbert": {"dim": 32, "n_layers": layers, "n_heads": 4, "hidden_dim": 48, **positions},
-        "t5": {"d_model": 32, "d_kv": 8, "num_layers": layers, "num_heads": 4, "d_ff": 48, "initializer_factor": 1.0},
+        "t5": {
+            **{"d_model": 32, "d_kv": 8, "num_layers": layers, "num_heads": 4, "d_ff": 48, "initializer_factor": 1.0},
+            "feed_forward_proj": "gated-gelu" if gated else "relu",
+        },
+        "electra": {**usual, **positions, "embedding_size": 16},
+        "albert": {**usual, **positions, "embedding_size": 16},
         "modernbert": {
             **usual,
             **positions,
@@ -108,7 +115,7 @@ def save_model(
     """A tiny random sentence-transformers model in `folder`: transformer, pooling and, if asked, normalisation."""
     tokens = tokenizer(family)
     torch.manual_seed(seed)
-    if family == "t5":
+    if family.startswith("t5"):
         from transformers import T5EncoderModel
 
         model: Any = T5EncoderModel(config(family, tokens, layers=layers))

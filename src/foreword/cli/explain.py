@@ -184,9 +184,9 @@ def show(found: Mapping[str, Any]) -> None:
         _show_calibration(found["calibration"])
     _show_searches(found["searches"], found.get("changes"))
     _show_words(found["influence"])
-    for item in found["gates"]:
+    for item in found["strength"]:
         most = item["most"]
-        print(f"acts most on a {item['side']} in layer {most['layer']}, head {most['head']} ({most['strength']:.2f})")
+        print(f"acts most on a {item['side']} in layer {most['layer']}, {most['place']} ({most['strength']:.2f})")
     for item in found["words"]:
         print(f"words near the vectors ({item['part']}): {', '.join(word['word'] for word in item['summary'])}")
     about = found["configuration"]

@@ -62,7 +62,7 @@ def train_options(parser: cli.Parser) -> None:
         "(default: words)",
     )
     prompt.add_argument("--untied", action="store_true", help="one prompt for queries and another for documents")
-    cli.settings_options(prompt, PromptSpec, ("kind", "length", "top_layers", "placement"))
+    cli.settings_options(prompt, PromptSpec, ("kind", "length", "feed_forward", "top_layers", "placement"))
     training = parser.add_argument_group(
         "training", "with --side both, and with --multitask, some defaults are others; --dry-run prints all"
     )

@@ -28,7 +28,7 @@ from foreword.evaluation.measures import (
 )
 from foreword.evaluation.published import seen
 from foreword.prompts.encoder import transformer_of
-from foreword.prompts.inspect import bank_words, gate_strengths
+from foreword.prompts.inspect import bank_words, prompt_strengths
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.store import SOURCES, StoredPrompt, describe_backbone, is_mixture, library_versions, read_card
 from foreword.retrieval.runs import Run, ranked
@@ -43,7 +43,7 @@ BASE = "base"
 """The base model's row."""
 
 _HITS, _OWN_HITS = 3, 5  # shown of each ranking, and for the reader's own query
-_SAMPLE = 200  # texts of each side that the gates are measured on
+_SAMPLE = 200  # texts of each side that a prompt's strength is measured on
 _K, _BINS = 10, 10  # hits a query that share its certainty, and bins of a reliability curve
 _TAM_K = 5  # of Tam et al. (2207.07087), with 10 bins of equal width and T = 1: PT-Retrieval's script
 _LENGTH = 300  # characters of a document that is shown
@@ -80,7 +80,7 @@ def explain(
         precision: of the forward passes.
 
     Returns:
-        JSON values: `title, headline, rows, per_query, changes, searches, influence, calibration, gates, words,
+        JSON values: `title, headline, rows, per_query, changes, searches, influence, calibration, strength, words,
         configuration, versions`. What there is nothing to show for is said in `configuration.notes`.
 
     Raises:
@@ -342,25 +342,25 @@ class Scene:
         }
 
     def acts(self, queries: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
-        """Where a gated prompt acts and the words an input prompt lies near; a note on what this prompt has not."""
-        prompts, gates, near = self.prompts(), [], []
+        """Where a prompt acts and the words that an input prompt lies near; a note on what this one has not."""
+        prompts, strength, near = self.prompts(), [], []
         of = [prompt.kind for prompt in prompts.values()]
         kinds = {kind.name for kind in of}
         notes = {}
         named = " and ".join(sorted(kinds))
         said = f"this prompt is of kind {named}" if kinds else "this mixture is the base model alone"
-        if of and all("gate" in kind.gates for kind in of):
+        if of and all(kind.mixes for kind in of):
             step = max(1, len(self.views.doc_ids) // _SAMPLE)
             documents = [doc.content for place, doc in enumerate(self.collection.documents()) if place % step == 0]
             texts = (list(queries)[:_SAMPLE], documents[:_SAMPLE])
-            for found in gate_strengths(self.encoder, *texts, route=self.views.route, **self.how):
-                row, head = divmod(int(found.strength.argmax()), found.strength.shape[1])
-                # Where it acts most: layers from the bottom and heads, both from 1.
-                most = {"layer": found.layers[row] + 1, "head": head + 1}
-                most |= {"strength": round(float(found.strength[row, head]), 6)}
-                gates.append({**found.as_dict(self.name), "most": most})
+            for found in prompt_strengths(self.encoder, *texts, route=self.views.route, **self.how):
+                row, column = divmod(int(found.strength.argmax()), len(found.places))
+                # Where it acts most: layers from the bottom, from 1.
+                most = {"layer": found.layers[row] + 1, "place": found.places[column]}
+                most |= {"strength": round(float(found.strength[row, column]), 6)}
+                strength.append({**found.as_dict(self.name), "most": most})
         else:
-            notes["gates"] = f"none to show: {said}, and only gated prompts have gates"
+            notes["strength"] = f"none to show: {said}, and only memory and gated prompts add to what a layer gives"
         if of and all(kind.among_words for kind in of):
             stored = {name: StoredPrompt(prompt, {"domain": name}) for name, prompt in prompts.items()}
             near = bank_words(self.encoder, stored).records
@@ -368,7 +368,7 @@ class Scene:
             notes["words"] = (
                 f"none to show: {said}, and only input prompts have vectors that words can be compared with"
             )
-        return {"gates": gates, "words": near}, notes
+        return {"strength": strength, "words": near}, notes
 
 
 def _told(pair: SearchPair, measure: str) -> dict[str, Any]:

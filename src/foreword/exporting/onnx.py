@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from torch import Tensor, nn
 from foreword.errors import BackboneError, ForewordError, PromptError
 from foreword.exporting.folder import check_equal, new_folder, origin, proof_texts, quietly, write_readme
 from foreword.files import atomic_write, write_json
-from foreword.prompts.attention import BatchPrompts
+from foreword.prompts.attention import BatchPrompts, in_play
 from foreword.prompts.encoder import head_of, text_prompt, transformer_of
-from foreword.prompts.kinds.kind import LAYERS, VECTORS, PromptKind, kind_of
+from foreword.prompts.kinds.kind import FEED_FORWARD, LAYERS, VECTORS, PromptKind, kind_of
 from foreword.prompts.routes import OneRoute, Route, common_spec, layer_weights, names_of, parts_of, route_of_side
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import folder_name
@@ -27,14 +28,16 @@ from foreword.prompts.transformer import PromptedTransformer, positions_in_text
 from foreword.settings import SIDES, Side
 
 
-def input_axes(kind: PromptKind) -> dict[str, tuple[str, ...]]:
+def input_axes(spec: PromptSpec) -> dict[str, tuple[str, ...]]:
     """The prompt's inputs and their axes; those in the layers have `sources` side by side: 1, or those of a mixture."""
-    return {name: (LAYERS, "sources", *axes[1:]) if axes[0] == LAYERS else axes for name, axes in kind.axes.items()}
+    kind = kind_of(spec)
+    axes = {name: kind.axes[name] for name in kind.tensors(spec)}
+    return {name: (LAYERS, "sources", *own[1:]) if own[0] == LAYERS else own for name, own in axes.items()}
 
 
 def free_axes(kind: PromptKind) -> set[str]:
-    """The axes of any size. The weights of a mixture are in its gates, so only those kinds have several sources."""
-    return {VECTORS, "sources"} if kind.mixes else {VECTORS}
+    """The axes of any size. A mixture's weights are in its linear tensors, so only kinds that mix have many sources."""
+    return {VECTORS, FEED_FORWARD, "sources"} if kind.mixes else {VECTORS}
 
 
 class Traced:
@@ -44,7 +47,8 @@ class Traced:
 
     def __init__(self, transformer: PromptedTransformer) -> None:
         self.model, self.tokenizer, self.shape = transformer.model, transformer.tokenizer, transformer.shape
-        self.refusal, self.implementation = transformer.refusal, transformer.implementation
+        self.refusal, self.feed_forward_refusal = transformer.refusal, transformer.feed_forward_refusal
+        self.implementation = transformer.implementation
         self.rotary, self.first_token = transformer.rotary, transformer.first_token
         self.module_output_name = transformer.module_output_name
         self.record = transformer.record
@@ -52,11 +56,10 @@ class Traced:
     def run(self, features: dict[str, Any], prompts: BatchPrompts | None = None, **_: Any) -> dict[str, Any]:
         """As `PromptedTransformer.run`; whatever the padding, positions are counted in the text."""
         inputs: dict[str, Any] = {name: value for name, value in features.items() if isinstance(value, Tensor)}
-        if prompts is not None:
-            inputs["foreword"] = prompts
-            if self.rotary:
-                inputs["position_ids"] = positions_in_text(features["attention_mask"])
-        return {**features, self.module_output_name: self.model(**inputs)[0]}
+        if prompts is not None and self.rotary:
+            inputs["position_ids"] = positions_in_text(features["attention_mask"])
+        with in_play(prompts):
+            return {**features, self.module_output_name: self.model(**inputs)[0]}
 
 
 class Graph(nn.Module):
@@ -75,7 +78,7 @@ class Graph(nn.Module):
         features: dict[str, Tensor] = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self.types:
             features["token_type_ids"], rest = rest[0], rest[1:]
-        prompt = {name: tensor.unsqueeze(0) for name, tensor in zip(self.kind.axes, rest, strict=True)}
+        prompt = {name: tensor.unsqueeze(0) for name, tensor in zip(input_axes(self.spec), rest, strict=True)}
         modules = list(self.encoder)
         features = self.kind.forward(self.spec, self.carrier, features, prompt)
         for module in modules[1:]:
@@ -93,7 +96,7 @@ def takes_types(encoder: SentenceTransformer) -> bool:
 
 
 def write_graph(path: Path, encoder: SentenceTransformer, spec: PromptSpec, prompt: Mapping[str, Tensor]) -> None:
-    """Export the encoder, for prompts of the kind, layers and placement of `spec`, to `path`.
+    """Export the encoder, for prompts of the kind, places, layers and placement of `spec`, to `path`.
 
     Args:
         path: of the file to write.
@@ -110,7 +113,7 @@ def write_graph(path: Path, encoder: SentenceTransformer, spec: PromptSpec, prom
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if graph.types else [])]
     inputs: list[Tensor] = [tokens[name] for name in names]
     rows: dict[str, dict[int, str]] = {}
-    for name, axes in input_axes(graph.kind).items():
+    for name, axes in input_axes(spec).items():
         rows[name] = {place: axis for place, axis in enumerate(axes) if axis in free_axes(graph.kind)}
         example = prompt[name].detach().cpu()
         for place in rows[name]:  # of two entries: 0 and 1 would be taken for constants
@@ -202,6 +205,7 @@ def export_onnx(encoder: SentenceTransformer, output: str | Path, *, routes: Map
 
 
 def _common_spec(encoder: SentenceTransformer, routes: Mapping[str, Route]) -> PromptSpec:
+    """The kind, layers and placement of all, with as many vectors in each place as the longest has."""
     transformer = transformer_of(encoder)
     if not routes:
         raise PromptError("the encoder carries no prompt; load it with one, or with a bank")
@@ -213,7 +217,7 @@ def _common_spec(encoder: SentenceTransformer, routes: Mapping[str, Route]) -> P
     for spec in specs:
         if (spec.kind, spec.top_layers, spec.placement) != (first.kind, first.top_layers, first.placement):
             raise PromptError("prompts of different kinds, layers or placements need a graph each; export them apart")
-    return first
+    return replace(first, length=max(s.length for s in specs), feed_forward=max(s.feed_forward for s in specs))
 
 
 # -- prompts -----------------------------------------------------------------------------------------------------------
@@ -233,15 +237,16 @@ def prompt_inputs(encoder: SentenceTransformer, spec: PromptSpec, route: OneRout
     if isinstance(route, Mapping) and kind.mixes:
         weights = layer_weights(route, len(kind.layers(spec, transformer.shape))).detach()
     values = [{name: tensor.detach().float().cpu() for name, tensor in part.items()} for part in parts]
-    tensors = kind.together(values, weights)
-    return {name: tensors[name][0] for name in kind.axes}
+    tensors = {name: tensor[0] for name, tensor in kind.together(values, weights).items()}
+    return _base_inputs(encoder, spec, len(parts)) | tensors
 
 
-def _base_inputs(encoder: SentenceTransformer, spec: PromptSpec) -> dict[str, Tensor]:
-    """The base model: a gate of 0, or a prompt of no vectors."""
+def _base_inputs(encoder: SentenceTransformer, spec: PromptSpec, sources: int = 1) -> dict[str, Tensor]:
+    """The base model: a vector of 0 in each place, or a prompt of no vectors."""
     kind, shape = kind_of(spec), transformer_of(encoder).shape
-    sizes = kind.sizes(spec, shape) | {"sources": 1, VECTORS: int(kind.mixes)}
-    return {name: torch.zeros([sizes[axis] for axis in axes]) for name, axes in input_axes(kind).items()}
+    length = int(kind.mixes)
+    sizes = kind.sizes(spec, shape) | {"sources": sources, VECTORS: length, FEED_FORWARD: length}
+    return {name: torch.zeros([sizes[axis] for axis in axes]) for name, axes in input_axes(spec).items()}
 
 
 def _write_prompts(
@@ -286,7 +291,7 @@ def _card(encoder: SentenceTransformer, spec: PromptSpec, written: list[dict[str
     ]
     base = _base_inputs(encoder, spec)
     kind = kind_of(spec)
-    for name, axes in input_axes(kind).items():
+    for name, axes in input_axes(spec).items():
         shape = [axis if axis in free_axes(kind) else size for axis, size in zip(axes, base[name].shape, strict=True)]
         inputs.append({"name": name, "type": "float32", "shape": shape, "meaning": f"the prompt: {' x '.join(axes)}"})
     return {

@@ -175,7 +175,7 @@ def _structure(card: Mapping[str, Any]) -> str:
             for name, weight in card["weights"].items()
         )
         document = f"; documents by `{card['document']}` alone" if card.get("document") else ""
-        return f"a mixture of the gated prompts {said}{document}"
+        return f"a mixture of the prompts {said}{document}"
     spec = card["prompt"]
     sides = {
         "shared": "the same for queries and documents",
@@ -183,8 +183,9 @@ def _structure(card: Mapping[str, Any]) -> str:
         "query": "for queries alone (documents keep the base model's vectors)",
     }[spec["sides"]]
     where = "" if spec["kind"] == "input" else " a layer"
+    beside = f" and {count} beside its feed-forward part" if (count := spec.get("feed_forward")) else ""
     parameters = f", {card['parameters']:,} parameters" if "parameters" in card else ""
-    return f"a {spec['kind']} prompt of {spec['length']} vectors{where}, {sides}{parameters}"
+    return f"a {spec['kind']} prompt of {spec['length']} vectors{where}{beside}, {sides}{parameters}"
 
 
 def _backbone(described: Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ class DemoConfig(Settings):
         query_steps: of the target's supervised query-side prompt.
         adapt_steps: of the multitask prompt on the target's own text.
         both_steps: of the target's supervised both-side prompt.
-        length: prompt vectors in each layer.
+        length: prompt vectors in each layer beside its attention, and as many beside its feed-forward part.
         query_length: tokens a query is cut to.
         document_length: tokens a document is cut to when it is indexed: the backbone's own limit.
         training_length: tokens a document is cut to in training, where it is embedded at every step.
@@ -65,7 +65,7 @@ class DemoConfig(Settings):
     query_steps: Count = 150
     adapt_steps: Count = 40
     both_steps: Count = 110
-    length: Count = 16
+    length: Count = 8
     query_length: Tokens = 64
     document_length: Tokens = 256
     training_length: Tokens = 128

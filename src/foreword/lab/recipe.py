@@ -91,7 +91,7 @@ class TrainingValues(Settings):
     @property
     def spec(self) -> PromptSpec:
         """The prompt's structure."""
-        return PromptSpec(self.kind, self.length, None, self.sides, self.placement or None)
+        return PromptSpec(self.kind, self.length, sides=self.sides, placement=self.placement or None)
 
     @property
     def head(self) -> tuple[str, str, bool]:

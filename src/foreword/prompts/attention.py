@@ -1,16 +1,18 @@
 """Attention that carries prompts, registered with transformers beside its own implementations.
 
 Every layer's call goes to the implementation the backbone had (sdpa, flash, eager), by way of the prompts of the
-batch, handed down as the keyword argument `foreword`: their kind says what they do to it. Without that argument the
+batch, which are in play while the backbone's pass lasts: their kind says what they do to it. Without any the
 call is the backbone's own, to the bit.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from transformers import AttentionInterface
@@ -26,6 +28,9 @@ from foreword.prompts.spec import LayerShape
 
 SLOT = "foreword_slot"
 """The attribute of an attention module that says which prompted layer it is."""
+
+Place = Literal["attention", "feed-forward"]
+"""What of a layer a prompt acts on."""
 
 Attended = tuple[Tensor, Any]
 """What attention functions return: the output (B, T, H, h), and the weights where they are asked for."""
@@ -62,8 +67,8 @@ class BatchPrompts:
         attend: what the kind does to a layer's attention, given these prompts and the place on the axis L.
         feed: what it does to a layer's feed-forward part, given its input and its output too.
         present: (R,) bool: rows that have a prompt, of a kind that cannot be mixed; None: all of them.
-        observe: called in each layer of a `gated` prompt with its place on the axis L, the layer's own output and
-            what the prompt adds to it, both (B, T, H, h).
+        observe: called with what is acted on, the place on the axis L, what the layer gives by itself there and what
+            the prompt adds to it: both (B, T, H, h) in attention, (B, T, 1, d) in the feed-forward part.
     """
 
     layers: Mapping[int, int]
@@ -71,7 +76,7 @@ class BatchPrompts:
     attend: Callable[[BatchPrompts, int, AttentionCall], Attended]
     feed: Callable[[BatchPrompts, int, Tensor, Tensor], Tensor]
     present: Tensor | None = None
-    observe: Callable[[int, Tensor, Tensor], None] | None = None
+    observe: Callable[[Place, int, Tensor, Tensor], None] | None = None
 
     def at(self, name: str, layer: int) -> Tensor:
         """One layer's tensors of a name, (R, S, ...)."""
@@ -98,6 +103,32 @@ class LayersSeen:
         self.values.append(call.value.detach())
 
 
+@dataclass
+class Pass:
+    """One pass through a backbone: what is in play, and what the feed-forward part it is in was given."""
+
+    prompts: BatchPrompts | LayersSeen
+    states: dict[int, Tensor] = field(default_factory=dict)
+
+
+_current: ContextVar[Pass | None] = ContextVar("foreword_pass", default=None)
+
+
+@contextmanager
+def in_play(prompts: BatchPrompts | LayersSeen | None) -> Iterator[None]:
+    """Within the block, and this thread, layers act with `prompts`, or are noted in them."""
+    token = _current.set(None if prompts is None else Pass(prompts))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def current_pass() -> Pass | None:
+    """The pass that this thread is in; None: the base model's own."""
+    return _current.get()
+
+
 def prompted_implementation(implementation: str) -> str:
     """Register attention and mask functions around `implementation`; returns the name they go by.
 
@@ -114,16 +145,16 @@ def prompted_implementation(implementation: str) -> str:
     def forward(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
     ) -> Attended:
-        prompts = kwargs.pop("foreword", None)
         if implementation == "eager":  # it is not registered, but lies in each model's own file
             base = sys.modules[type(module).__module__].eager_attention_forward
         else:
             base = ALL_ATTENTION_FUNCTIONS[implementation]
         call = AttentionCall(base, module, query, key, value, attention_mask, kwargs)
-        if isinstance(prompts, LayersSeen):
-            prompts.note(call)
-        elif prompts is not None and (layer := prompts.layers.get(getattr(module, SLOT, -1))) is not None:
-            return prompts.attend(prompts, layer, call)  # type: ignore[no-any-return]
+        current = current_pass()
+        if current is not None and isinstance(current.prompts, LayersSeen):
+            current.prompts.note(call)
+        elif current is not None and (layer := current.prompts.layers.get(getattr(module, SLOT, -1))) is not None:
+            return current.prompts.attend(current.prompts, layer, call)
         return call()
 
     AttentionInterface.register(name, forward)

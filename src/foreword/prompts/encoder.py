@@ -207,10 +207,11 @@ def encode(
     head = head_of(encoder)
     cosine = head.similarity == "cosine" and not head.normalized
     encoder.eval()
-    with torch.inference_mode(), routed(encoder, chosen_route), autocast(precision, device):
+    with torch.inference_mode(), autocast(precision, device):
         for begin in track(range(0, len(texts), batch_size), what, quiet=quiet):
             chosen = order[begin : begin + batch_size]
             features = encoder.preprocess([texts[i] for i in chosen], prompt=words, task=side, **extra)
+            features["prompt_route"] = chosen_route
             if rows is not None:
                 features["prompt_rows"] = rows[torch.as_tensor(chosen)]
             features = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in features.items()}

@@ -1,4 +1,4 @@
-"""Which words a prompt's vectors lie near, to see what it has learnt.
+"""Which words a prompt's vectors lie near and where it acts, to see what it has learnt.
 
 Lester et al. (2104.08691) read input prompts in this way: by the cosine of each vector with the backbone's word
 embeddings. A word near a vector is a hint and no more: what a prompt does follows from all of its vectors together.
@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
 from foreword.errors import PromptError
-from foreword.prompts.attention import SLOT, BatchPrompts
+from foreword.prompts.attention import BatchPrompts, Place, current_pass
 from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import OWN, Default, Route, names_of, route_of_side
@@ -214,31 +214,33 @@ def bank_words(encoder: SentenceTransformer, bank: Mapping[str, StoredPrompt], *
     return BankWords(records, left_out)
 
 
-# In which layers and heads a gated prompt acts: the size of its gates, and of what it adds to the attention.
+# Where a prompt in the layers acts: what it adds there, against what the layer gives by itself.
 #
-# A gate alone says little: behind a wide gate may lie small values, and a layer's own output may be large. So what is
-# measured is the norm of the added term against the norm of the layer's own attention, on texts.
+# A gate or a value alone says little: behind a wide gate may lie small values, and a layer's own output may be large.
+# So what is measured is the norm of the added term against the norm of the layer's own, on texts.
 
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
-class GateStrength:
-    """How strongly a prompt, or mixture, acts on one side's texts, by layer and head.
+class PromptStrength:
+    """How strongly a prompt, or mixture, acts on one side's texts, by layer.
+
+    Strength is the norm of what the prompt adds over the norm of what the layer gives by itself, both over a text's
+    tokens; the mean over the texts. At 1 the prompt says as much as the text.
 
     Attributes:
         side: of the texts.
         layers: the L prompted layers, counted from the bottom, 0.
-        gates: (L, H) the gates' sizes |g|; of a mixture, the sum of its sources', each times its weight.
-        strength: (L, H) the norm of what the prompt adds to a head's output over the norm of that output itself, both
-            over a text's tokens; the mean over the texts. At 1 the prompt says as much as the text.
+        places: P names of what the prompt acts on in a layer: `head 1` and so on of its attention, `feed-forward`.
+        strength: (L, P).
         texts: how many.
     """
 
     side: Side
     layers: tuple[int, ...]
-    gates: Array
+    places: tuple[str, ...]
     strength: Array
     texts: int
 
@@ -248,62 +250,54 @@ class GateStrength:
             "domain": domain,
             "side": self.side,
             "layers": list(self.layers),
-            "gates": np.round(self.gates, 6).tolist(),
+            "places": list(self.places),
             "strength": np.round(self.strength, 6).tolist(),
             "texts": self.texts,
         }
 
 
-def gate_sizes(prompt: Prompt) -> dict[str, Array]:
-    """|g| by part (`both`, or `query` and `document`): (L, H) each.
-
-    Raises:
-        PromptError: the prompt has no gates.
-    """
-    if "gate" not in prompt.kind.gates:
-        raise PromptError(f"only gated prompts have gates; this one is of kind {prompt.spec.kind!r}")
-    tensors = prompt.tensors()
-    return {part: tensors[f"{part}.gate"].abs().double().cpu().numpy() for part in prompt.spec.parts}
-
-
-def gate_strength(
+def prompt_strength(
     encoder: SentenceTransformer, texts: Sequence[str], side: Side, *, route: Route | Default = OWN, **how: Any
-) -> GateStrength:
-    """Encode texts and measure what the prompt adds in each layer and head.
+) -> PromptStrength:
+    """Encode texts and measure what the prompt adds in each layer.
 
     Args:
         encoder: from `load_encoder`.
         texts: of the prompt's domain; some hundred are plenty.
         side: `query` or `document`.
-        route: the gated prompt or mixture; OWN: what the encoder is routed to.
+        route: the prompt or mixture, of a kind that mixes (`memory`, `gated`); OWN: what the encoder is routed to.
         how: further arguments of `encode`, as `batch_size` and `max_length`.
 
     Raises:
-        PromptError: no gated prompt encodes this side, or there are no texts.
+        PromptError: no such prompt encodes this side, or there are no texts.
     """
     if not texts:
         raise PromptError("no texts; what a prompt adds is measured on some of its domain")
     observer = _Observer()
     with observer.watching(transformer_of(encoder)):
         encode(encoder, texts, side, route=route, **{"quiet": True, **how})
-    if observer.gates is None:
-        raise PromptError(f"no gated prompt encodes a {side} here; give the route of one that does")
-    strength = np.stack([observer.sums[layer] for layer in range(len(observer.layers))]) / len(texts)
-    return GateStrength(side, observer.layers, observer.gates, strength, len(texts))
+    if not observer.sums:
+        raise PromptError(f"no memory or gated prompt encodes a {side} here; give the route of one that does")
+    names: list[str] = []
+    columns: list[Array] = []
+    for place, by_layer in observer.sums.items():
+        columns.append(np.stack([by_layer[layer] for layer in range(len(observer.layers))]) / len(texts))  # (L, H)
+        names += [f"head {n + 1}" for n in range(columns[-1].shape[1])] if place == "attention" else [place]
+    return PromptStrength(side, observer.layers, tuple(names), np.concatenate(columns, axis=1), len(texts))
 
 
-def gate_strengths(
+def prompt_strengths(
     encoder: SentenceTransformer,
     queries: Sequence[str],
     documents: Sequence[str],
     *,
     route: Route | Default = OWN,
     **how: Any,
-) -> list[GateStrength]:
-    """`gate_strength` of queries and of documents, each where a prompt encodes them.
+) -> list[PromptStrength]:
+    """`prompt_strength` of queries and of documents, each where a prompt encodes them.
 
     Raises:
-        PromptError: a prompt on the route is not gated, none encodes either side, or there are no texts.
+        PromptError: a prompt on the route is of another kind, none encodes either side, or there are no texts.
     """
     transformer = transformer_of(encoder)
     chosen = transformer.route if isinstance(route, Default) else route
@@ -314,51 +308,41 @@ def gate_strengths(
         if any(transformer.prompt(name).part(side) is not None for name in names_of(route_of_side(chosen, side)))
     ]
     if not prompted:
-        raise PromptError("the base model encodes queries and documents here; give the route of a gated prompt")
-    return [gate_strength(encoder, texts[side], side, route=route, **how) for side in prompted]
+        raise PromptError("the base model encodes queries and documents here; give the route of a prompt")
+    return [prompt_strength(encoder, texts[side], side, route=route, **how) for side in prompted]
 
 
 class _Observer:
-    """Sums the ratios of every text by layer while batches go through the backbone."""
+    """Sums the ratios of every text by place and layer while batches go through the backbone."""
 
     def __init__(self) -> None:
         self.layers: tuple[int, ...] = ()
-        self.gates: Array | None = None
-        self.sums: dict[int, Array] = {}
+        self.sums: dict[Place, dict[int, Array]] = {}
         self._visible = torch.empty(0)
 
     @contextmanager
     def watching(self, transformer: PromptedTransformer) -> Iterator[None]:
         """Within the block, what goes through the transformer is measured."""
-        layers = [module for module in transformer.model.modules() if hasattr(module, SLOT)]
-        handles = [transformer.register_forward_pre_hook(self._begin)]
-        handles += [layer.register_forward_pre_hook(self._ask, with_kwargs=True) for layer in layers]
+        handle = transformer.model.register_forward_pre_hook(self._begin, with_kwargs=True)
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            handle.remove()
 
-    def _begin(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
-        """Keep which tokens of the batch are text."""
-        self._visible = args[0]["attention_mask"].bool()  # (B, T)
+    def _begin(self, _module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
+        """Keep which tokens of the batch are text, and have its prompts show what they add."""
+        current = current_pass()
+        if current is not None and isinstance(current.prompts, BatchPrompts):
+            self._visible = kwargs["attention_mask"].bool()  # (B, T)
+            self.layers = tuple(sorted(current.prompts.layers, key=current.prompts.layers.__getitem__))
+            current.prompts.observe = self._note
 
-    def _ask(self, _module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
-        """Have the batch's prompts show what they add to the layer."""
-        batch = kwargs.get("foreword")
-        if not isinstance(batch, BatchPrompts) or "gate" not in batch.tensors:
-            return
-        batch.observe = self._note
-        if self.gates is None:
-            self.layers = tuple(sorted(batch.layers, key=lambda slot: batch.layers[slot]))
-            # (R, L, S, H), equal in every row: one route encodes all texts
-            self.gates = batch.tensors["gate"][0].abs().sum(dim=1).double().cpu().numpy()
-
-    def _note(self, layer: int, output: Tensor, added: Tensor) -> None:
-        """Add a batch's ratios: tensors (B, T, H, h), of which padding does not count."""
+    def _note(self, place: Place, layer: int, output: Tensor, added: Tensor) -> None:
+        """Add a batch's ratios, of tensors (B, T, H, h) whose padding does not count; H is 1 in feed-forward parts."""
         own, more = (self._norms(tensor) for tensor in (output, added))
         ratios = (more / own.clamp(min=torch.finfo(torch.float32).tiny)).double().sum(dim=0).cpu().numpy()
-        self.sums[layer] = self.sums.get(layer, 0.0) + ratios
+        by_layer = self.sums.setdefault(place, {})
+        by_layer[layer] = by_layer.get(layer, 0.0) + ratios
 
     def _norms(self, tensor: Tensor) -> Tensor:
         """(B, T, H, h) -> (B, H): over a text's tokens and a head's width."""

@@ -52,12 +52,8 @@ class Prompt(nn.Module):
     @property
     def linear(self) -> tuple[str, ...]:
         """The names, `<part>.<name>`, of the tensors that a weight multiplies; none of a kind that is not mixed."""
-        return tuple(
-            f"{part}.{name}"
-            for part in self.spec.parts
-            for name in self.kind.linear
-            if name in self.kind.tensors(self.spec)
-        )
+        names = [name for name in self.kind.tensors(self.spec) if name in self.kind.linear]
+        return tuple(f"{part}.{name}" for part in self.spec.parts for name in names)
 
     def part(self, side: Side | None) -> dict[str, nn.Parameter] | None:
         """The tensors that encode `side`, by name, or None where the base model does."""

@@ -1,4 +1,4 @@
-"""What encodes a text: a domain's prompt, a mixture of gated prompts by weight, or the base model."""
+"""What encodes a text: a domain's prompt, a mixture of prompts by weight, or the base model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Routes:
 
 
 Route = OneRoute | Routes
-"""What encodes a text: a domain's prompt, a mixture of gated prompts by weight, or (None) the base model."""
+"""What encodes a text: a domain's prompt, a mixture of prompts by weight, or (None) the base model."""
 
 
 class Default(Enum):

@@ -30,11 +30,11 @@ class PromptSpec(Settings):
     """The structure of a prompt, independent of any backbone.
 
     Attributes:
-        kind: `memory`, learned keys and values beside a layer's attention, its feed-forward part, or both (He et al.
-            2022), values 0 at the start; `gated`, attention over n learned key/value vectors added to a layer's own
-            attention behind a gate that starts at 0 (LLaMA-Adapter, Zhang et al. 2023); `prefix`, n keys and values
-            before every layer's own (P-tuning v2, Liu et al. 2022); `input`, n vectors before the text (Lester et al.
-            2021).
+        kind: `memory`, learned keys and values beside a layer's attention, its feed-forward part, or both (Geva et
+            al. 2021, He et al. 2022), values 0 at the start; `gated`, attention over n learned key/value vectors
+            added to a layer's own attention behind a gate that starts at 0 (LLaMA-Adapter, Zhang et al. 2023);
+            `prefix`, n keys and values before every layer's own (P-tuning v2, Liu et al. 2022); `input`, n vectors
+            before the text (Lester et al. 2021).
         length: n, the number of vectors; in each layer, beside or before its attention's own, but for `input`.
         feed_forward: m, the number of vectors beside each layer's feed-forward part, of `memory`; None: n, and 0 for
             other kinds.
@@ -114,9 +114,11 @@ class BackboneShape:
     """What a prompt's shapes follow from: the width d, the attention layers and the feed-forward parts that carry one.
 
     `layers` is empty where the backbone's attention cannot be reached, `feed_forwards` is 0 where its feed-forward
-    parts cannot; without both it takes `input` prompts only.
+    parts cannot; without both it takes `input` prompts only. `hidden` is the width of what the layers hand on, which
+    may be another than that of the word embeddings, `width`.
     """
 
     width: int
     layers: tuple[LayerShape, ...]
     feed_forwards: int = 0
+    hidden: int = 0

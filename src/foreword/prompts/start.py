@@ -32,8 +32,8 @@ def new_prompt(
         start: `words`, random words of the vocabulary; `text`, the beginning of `texts`; `first-ids`, the ids 0 to
             n - 1, mostly placeholders, as OpenDelta starts (to compare with it): these are embedded (`input`) or
             run through the backbone, whose keys and values they become (in the layers; feed-forward keys are noise
-            all the same); `noise`, normal with
-            the standard deviation of the word embeddings (`input`) or .02.
+            all the same); `noise`, normal with the standard deviation of the word embeddings (`input`) or .02.
+            Tensors that the prompt is linear in are 0.
         texts: for `text`.
         seed: of the choice of words, or of the noise.
 

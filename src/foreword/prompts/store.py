@@ -236,7 +236,7 @@ def attach_bank(encoder: SentenceTransformer, folder: str | Path) -> list[str]:
     return list(bank)
 
 
-# Mixtures of gated prompts on disk: `mixture.json` beside a bank of its sources.
+# Mixtures of prompts on disk: `mixture.json` beside a bank of its sources.
 
 
 MIXTURE_FORMAT = "foreword-mixture/1"

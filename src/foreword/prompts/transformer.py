@@ -13,11 +13,10 @@ from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
 
 from foreword.errors import BackboneError, PromptError
-from foreword.prompts.attention import SLOT, BatchPrompts, LayersSeen, prompted_implementation
+from foreword.prompts.attention import SLOT, BatchPrompts, LayersSeen, in_play, prompted_implementation
 from foreword.prompts.backbone import Backbone, read_module, write_module
-from foreword.prompts.feed_forward import carry, find_feed_forwards, in_play
-from foreword.prompts.kinds import gated, memory
-from foreword.prompts.kinds.kind import LayerKind
+from foreword.prompts.feed_forward import carry, find_feed_forwards
+from foreword.prompts.kinds import memory
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import (
     BASE,
@@ -40,7 +39,8 @@ class PromptedTransformer(Transformer):
     """A `Transformer` whose frozen backbone carries prompts, one by domain.
 
     `route` says what encodes texts that do not say it themselves; `encode(..., domain="a")`, or the tensor
-    `features["prompt_rows"]` (B,) of indices into `domains` (-1: base), says it for a batch or for each row.
+    `features["prompt_rows"]` (B,) of indices into `domains` (-1: base), says it for a batch or for each row, and
+    `features["prompt_route"]` stands for `route` in one call alone.
     The side comes with the task (`encode_query`, `encode_document`). With no prompt in play the forward pass is
     the base model's own.
     """
@@ -192,10 +192,11 @@ class PromptedTransformer(Transformer):
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Token embeddings of the batch, (B, T, d), under `token_embeddings`; prompt positions are not in it."""
         domain, side = kwargs.pop("domain", None), features.get("task")
+        route: Route = features.pop("prompt_route", self.route)
         rows: Tensor | None = features.pop("prompt_rows", None)
         if rows is not None:
             return self._forward_rows(features, rows, side, kwargs)
-        return self._forward_route(features, domain if domain is not None else self.route, side, kwargs)
+        return self._forward_route(features, domain if domain is not None else route, side, kwargs)
 
     def _forward_route(
         self, features: dict[str, Any], route: Route, side: Side | None, kwargs: dict[str, Any]
@@ -239,18 +240,16 @@ class PromptedTransformer(Transformer):
 
     def run(self, features: dict[str, Any], prompts: BatchPrompts | None = None, **kwargs: Any) -> dict[str, Any]:
         """The backbone's own pass, with `prompts` in its layers; how kinds of prompts reach it."""
-        if prompts is not None:
-            kwargs["foreword"] = prompts
-            if self.rotary and not bool(features["attention_mask"][:, 0].all()):  # the backbone's own would not do
-                kwargs["position_ids"] = positions_in_text(features["attention_mask"])
+        if prompts is not None and self.rotary and not bool(features["attention_mask"][:, 0].all()):
+            kwargs["position_ids"] = positions_in_text(features["attention_mask"])  # the backbone's own would not do
         with in_play(prompts):
             return super().forward(features, **kwargs)
 
     def record(self, features: dict[str, Any]) -> LayersSeen:
         """Pass `features` through the base model and note every layer's keys and values."""
         seen = LayersSeen()
-        with torch.no_grad():
-            super().forward(dict(features), foreword=seen)
+        with torch.no_grad(), in_play(seen):
+            super().forward(dict(features))
         return seen
 
     def train(self, mode: bool = True) -> Self:
@@ -283,22 +282,21 @@ def prepare_attention(module: PromptedTransformer) -> tuple[BackboneShape, str |
     width = int(words.weight.shape[1])
     kind = type(model).__name__
     before = module.implementation = model.config._attn_implementation or "eager"
-    module.refusal = None
     try:
         features, expected = _padded_batch(module)
         model.set_attn_implementation(prompted_implementation(before))
         seen = module.record(features)
         if not seen.modules:
             raise BackboneError(f"{kind} does not go through transformers' attention interface")
+        if len({id(attention) for attention in seen.modules}) < len(seen.modules):
+            raise BackboneError("its layers share one attention")
         shape = BackboneShape(width, tuple(seen.shapes))
         for slot, attention in enumerate(seen.modules):
             setattr(attention, SLOT, slot)
         layers = shape.layers
         for group in ([i for i, layer in enumerate(layers) if layer == one] for one in dict.fromkeys(layers)):
-            layer = layers[group[0]]
-            sizes = (2, layer.key_value_heads, layer.head_width)
-            noise, linear = {"keys": sizes, "values": sizes}, {"gate": (layer.heads,)}
-            _check_place(module, features, expected, group, gated.KIND, noise, linear)
+            sizes = (2, layers[group[0]].key_value_heads, layers[group[0]].head_width)
+            _check_place(module, features, expected, group, {"keys": sizes, "values": sizes})
     except _FAILURES as error:
         model.set_attn_implementation(before)
         return BackboneShape(width, ()), f"{kind} cannot carry prompts in its attention ({error})"
@@ -318,16 +316,14 @@ def prepare_feed_forwards(module: PromptedTransformer) -> tuple[BackboneShape, s
     handles: list[Any] = []
     try:
         features, expected = _padded_batch(module)
-        pairs = find_feed_forwards(model, shape.width, lambda: _padded_batch(module))
-        if not pairs or (shape.layers and len(pairs) != len(shape.layers)):
-            raise BackboneError(f"{len(pairs)} feed-forward parts are found in {len(shape.layers)} layers")
-        handles = carry(pairs)
-        shape = replace(shape, feed_forwards=len(pairs))
-        sizes = (2, shape.width)
-        _check_place(
-            module, features, expected, range(len(pairs)), memory.KIND,
-            {"feed_forward_keys": sizes}, {"feed_forward_values": sizes},
-        )  # fmt: skip
+        hidden, layers = int(expected.shape[-1]), len(shape.layers) or int(model.config.num_hidden_layers)
+        parts = find_feed_forwards(model, hidden, lambda: _padded_batch(module))
+        if len(parts) != layers:
+            raise BackboneError(f"{len(parts)} of them are found in {layers} layers")
+        handles = carry(parts)
+        shape = replace(shape, feed_forwards=layers, hidden=hidden)
+        sizes = {"feed_forward_keys": (2, hidden), "feed_forward_values": (2, hidden)}
+        _check_place(module, features, expected, range(layers), sizes)
     except _FAILURES as error:
         for handle in handles:
             handle.remove()
@@ -349,29 +345,27 @@ def _check_place(
     features: dict[str, Any],
     expected: Tensor,
     layers: Sequence[int],
-    kind: LayerKind,
-    noise: Mapping[str, tuple[int, ...]],
-    linear: Mapping[str, tuple[int, ...]],
+    sizes: Mapping[str, tuple[int, ...]],
 ) -> None:
-    """Vectors of 0 give the base model's output on a padded batch, and those of every layer move the output.
+    """Values of 0 give the base model's output on a padded batch, and those of every layer move the output.
 
     Args:
         module: the backbone's.
         features: the batch, tokenized.
         expected: its hidden states by the base model.
         layers: the slots.
-        kind: which has vectors in this place.
-        noise: its tensors that are any numbers, with their sizes in one layer.
-        linear: the tensor that what is added is linear in.
+        sizes: of the tensors, keys and values, in one layer.
     """
     visible = features["attention_mask"].bool()
     generator = torch.Generator().manual_seed(0)
-    own = (1, len(layers), 1)
-    tensors = {name: torch.randn(*own, *size, generator=generator).to(expected.device) for name, size in noise.items()}
-    [(name, size)] = linear.items()
-    moving = tensors[name] = torch.zeros(*own, *size, device=expected.device, requires_grad=True)
+    keys, values = (
+        {name: torch.randn(1, len(layers), 1, *size, generator=generator).to(expected.device)}
+        for name, size in sizes.items()
+    )
+    [(name, value)] = values.items()
+    moving = torch.zeros_like(value, requires_grad=True)
     with torch.enable_grad():
-        batch = kind.batch(layers, tensors, None)
+        batch = memory.KIND.batch(layers, {**keys, name: moving}, None)
         output = module.run(dict(features), batch)[module.module_output_name]
     difference = (output.detach() - expected)[visible].abs().max().item()
     if difference > 1e-4 * max(1.0, expected[visible].abs().max().item()):

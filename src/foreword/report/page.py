@@ -20,7 +20,7 @@ _SECTIONS = (
     ("similarity", "Domain similarity", sections.similarity),
     ("weights", "Mixture weights", sections.weights),
     ("words", "Words near the prompts", sections.words),
-    ("gates", "Where prompts act", sections.gates),
+    ("strength", "Where prompts act", sections.strength),
     ("curves", "Learning curves", sections.curves),
     ("provenance", "How this was run", sections.provenance),
 )
@@ -41,8 +41,8 @@ def write_report(path: Path | str, results: Mapping[str, Any]) -> None:
             (`query, collection, relevant, before, after, before_system, after_system`), `influence`
             (`systems, document` and what `foreword.evaluation.influence.Influence.as_dict` gives), `calibration`
             (`domain, system` and what `foreword.evaluation.calibration.Calibration.as_dict` gives), `words` (as
-            `foreword.prompts.inspect.words_record` makes them) and `gates` (as
-            `foreword.prompts.inspect.GateStrength.as_dict`).
+            `foreword.prompts.inspect.words_record` makes them) and `strength` (as
+            `foreword.prompts.inspect.PromptStrength.as_dict`).
     """
     page = render(results)
     with atomic_write(path) as file:

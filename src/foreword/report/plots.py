@@ -171,15 +171,15 @@ def similarity(results: Results) -> Plot | None:
     return Plot("similarity", title, caption, data, figure, f"{said}, from {low:.2f} to {high:.2f}.", {"cells": told})
 
 
-def gate_map(name: str, layers: Sequence[int], values: Sequence[Sequence[float]]) -> Plot:
-    """How strongly a gated prompt acts, layers (counted from 1, the lowest) by heads: `values` are [layers][heads]."""
-    rows, columns = [f"layer {layer}" for layer in layers], [f"head {head + 1}" for head in range(len(values[0]))]
+def strength_map(name: str, layers: Sequence[int], columns: Sequence[str], values: Sequence[Sequence[float]]) -> Plot:
+    """How strongly a prompt acts, layers (counted from 1, the lowest) by places: `values` are [layers][places]."""
+    rows = [f"layer {layer}" for layer in layers]
     low, high = min(map(min, values)), max(map(max, values))
     with canvas(*heat_size(rows, columns), name) as (figure, axes):
         told = heat(axes, (rows, columns), values, _between(low, high), _two, colours=(HEAT, HEAT))
-    said = f"Strength of the prompt of {name} in {len(rows)} layers (rows) and {len(columns)} heads (columns)"
+    said = f"Strength of the prompt of {name} in {len(rows)} layers (rows), {len(columns)} places in each (columns)"
     said += f", from {low:.2f} to {high:.2f}."
-    return Plot("gates", f"Prompt of {name}: strength by layer and head", said, [], figure, hover={"cells": told})
+    return Plot("strength", f"Prompt of {name}: strength by layer and place", said, [], figure, hover={"cells": told})
 
 
 def _between(low: float, high: float) -> Callable[[float], float]:

@@ -227,24 +227,25 @@ def words(results: Results) -> Markup | None:
     return fill("words.html", prompts=prompts, candidates=known, excluded=excluded)
 
 
-def gates(results: Results) -> Markup | None:
-    """A heatmap of layers by heads for each gated prompt and side, the first one open."""
+def strength(results: Results) -> Markup | None:
+    """A heatmap of layers by heads and feed-forward part for each prompt and side, the first one open."""
     parts = []
-    for item in results.get("gates") or []:
+    for item in results.get("strength") or []:
         layers, values = [int(layer) + 1 for layer in item.get("layers") or []], item.get("strength") or []
-        if not layers or len(values) != len(layers) or len({len(row) for row in values}) != 1 or not values[0]:
-            continue  # not a row for each layer, of one length
+        places = [str(place) for place in item.get("places") or []]
+        if not layers or len(values) != len(layers) or {len(row) for row in values} != {len(places)} or not places:
+            continue  # not a row for each layer, with a number for each place
         side = str(item.get("side", ""))
         name = f"{item.get('domain', '')}, {_ENCODES.get(side, side)}"
         most, row, column = max((v, -row, -column) for row, line in enumerate(values) for column, v in enumerate(line))
         means = [sum(line) / len(line) for line in values]
         highest = means.index(max(means))
         strongest = (
-            f"most in layer {layers[-row]}, head {1 - column} ({value(most)}); "
-            f"by the mean of its heads in layer {layers[highest]} ({value(means[highest])})"
+            f"most in layer {layers[-row]}, {places[-column]} ({value(most)}); "
+            f"by the mean of its places in layer {layers[highest]} ({value(means[highest])})"
         )
-        parts.append({"name": name, "strongest": strongest, "plot": plots.gate_map(name, layers, values)})
-    return fill("gates.html", parts=parts) if parts else None
+        parts.append({"name": name, "strongest": strongest, "plot": plots.strength_map(name, layers, places, values)})
+    return fill("strength.html", parts=parts) if parts else None
 
 
 def curves(results: Results) -> Markup | None:

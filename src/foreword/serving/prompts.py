@@ -57,7 +57,7 @@ class Way:
     def joins(self, others: Way) -> Way | None:
         """The way that stands for a forward pass of both; None: they cannot share one.
 
-        Rows of prompts of one structure can, and the base model's with gated and prefix ones. Texts behind input
+        Rows of prompts of one structure can, and the base model's with those in the layers. Texts behind input
         prompts stand at other positions, and a mixture is one for the whole pass.
         """
         if self == others:

@@ -215,7 +215,7 @@ def form_of(route: Route, sources: Mapping[str, StoredPrompt]) -> Form:
         raise PromptError("the base model encodes queries on this route; there is nothing to distil")
     spec = common_spec([sources[name].prompt for name in query])
     if not kind_of(spec).mixes:
-        raise PromptError(f"only mixtures of gated prompts are distilled; these are of kind {spec.kind!r}")
+        raise PromptError(f"only mixtures of memory or gated prompts are distilled; these are of kind {spec.kind!r}")
     if not isinstance(route, Routes):
         return Form(spec, ("query",) if spec.sides == "query" else SIDES)
     other = common_spec([sources[name].prompt for name in document]) if document else None
@@ -247,12 +247,12 @@ def student_of(form: Form, start: Prompt, sources: Mapping[str, StoredPrompt]) -
 def start_from(route: Route, sources: Mapping[str, StoredPrompt]) -> tuple[str, Prompt]:
     """Where distilling starts unless it is told, see `distil`: a name for it, and the prompt.
 
-    The gates are times the sum of the weights, so that a single source is what it starts from.
+    What it adds is times the sum of the weights, so that a single source is what it starts from.
     """
     weights = weights_of(route_of_side(route, "query"))
     names = list(weights)
     first = sources[names[0]].prompt
-    by_layer = layer_weights(weights, len(first.tensors()[first.gates[0]])).detach().cpu()  # (L or 1, S)
+    by_layer = layer_weights(weights, len(first.tensors()[first.linear[0]])).detach().cpu()  # (L or 1, S)
     means = dict(zip(names, by_layer.mean(dim=0).tolist(), strict=True))
     one_start = len({start_of(sources[name]) for name in names}) == 1
     if len(names) > 1 and one_start and min(means.values()) >= 0 and max(means.values()) > 0:
@@ -260,8 +260,10 @@ def start_from(route: Route, sources: Mapping[str, StoredPrompt]) -> tuple[str, 
     else:
         name = max(names, key=lambda one: abs(means[one]))
         prompt = sources[name].prompt
-    total = by_layer.sum(dim=1, keepdim=True)  # (L or 1, 1), against gates (L, H)
-    tensors = {key: t * total.to(t.device) if key in prompt.gates else t for key, t in prompt.tensors().items()}
+    total = by_layer.sum(dim=1)  # (L or 1,)
+    tensors = prompt.tensors()
+    for key in prompt.linear:  # (L, ...)
+        tensors[key] = tensors[key] * total.to(tensors[key].device).view(-1, *[1] * (tensors[key].ndim - 1))
     return name, Prompt(prompt.spec, tensors)
 
 

@@ -1,4 +1,4 @@
-"""Fit the weights of a mixture of gated prompts on a target's own pseudo-queries.
+"""Fit the weights of a mixture of prompts on a target's own pseudo-queries.
 
 A handful of numbers, a few dozen steps: the mixture `sum_s w_s * term_s` is differentiable in its weights, so they
 are trained like any parameter, with no label of the target. Weights of 0 are the base model.
@@ -61,7 +61,7 @@ def fit_weights(
     """Fit weights of the prompts that the encoder carries under the names in `start`.
 
     Args:
-        encoder: carrying gated prompts.
+        encoder: carrying prompts of a kind that mixes.
         start: the weights to begin from, by the prompts' names.
         pairs: pseudo-queries with their documents.
         document: what encodes documents: a fixed route, by which they are embedded once and all of them are

@@ -120,7 +120,7 @@ def transfer(
     Args:
         encoder: from `foreword.load_encoder`; the bank's prompts are added to it under their names.
         target: the domain without labels.
-        bank: source prompts by name; gated ones, except for `adapted` and `average`.
+        bank: source prompts by name; memory or gated ones, except for `adapted` and `average`.
         sources: the sources' collections, for `similarity` and `average`, and for the reach.
         features: document features by domain id (see `document_features`), where they are there already; a bank's
             own are in its folder, see `foreword.transferring.reach`.
@@ -284,13 +284,13 @@ def uniform_weights(sources: Mapping[str, object]) -> dict[str, float]:
 
 
 def check_mixable(sources: Mapping[str, StoredPrompt]) -> None:
-    """Raise `PromptError` unless all are gated prompts of one structure, which alone can be mixed exactly."""
+    """Raise `PromptError` unless all are prompts of one structure, of a kind that can be mixed exactly."""
     specs = {name: stored.prompt.spec for name, stored in sources.items()}
     odd = [name for name, stored in sources.items() if not stored.prompt.kind.mixes]
     if odd:
         raise PromptError(
-            f"{', '.join(odd)}: only gated prompts can be mixed exactly; average prefix or input prompts that have "
-            "one start (method 'average')"
+            f"{', '.join(odd)}: only memory and gated prompts can be mixed exactly; average prefix or input prompts "
+            "that have one start (method 'average')"
         )
     if len(set(specs.values())) > 1:
         raise PromptError(f"the sources differ in length, layers or sides: {specs}")
@@ -343,8 +343,8 @@ def average_prompts(sources: Mapping[str, StoredPrompt], weights: Mapping[str, f
     if len(set(starts.values())) > 1:
         listing = "; ".join(f"{name}: {start[:40]}" for name, start in starts.items())
         raise PromptError(
-            f"prompts trained from different starts cannot be averaged ({listing}); mix gated prompts instead, or "
-            "train all of them from one prompt"
+            f"prompts trained from different starts cannot be averaged ({listing}); mix memory or gated prompts "
+            "instead, or train all of them from one prompt"
         )
     if len({stored.prompt.spec for stored in chosen.values()}) > 1:
         raise PromptError("prompts of different kind, length, layers or sides cannot be averaged")

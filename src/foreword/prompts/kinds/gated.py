@@ -31,7 +31,7 @@ class Gated(LayerKind):
         output, weights = call()
         added = looked_up(prompts, layer, call.query, call.kwargs.get("scaling"), prompts.at("gate", layer))
         if prompts.observe is not None:
-            prompts.observe(layer, output, added)
+            prompts.observe("attention", layer, output, added)
         return output + added, weights
 
     def spots(self, part: Mapping[str, Tensor]) -> Tensor:

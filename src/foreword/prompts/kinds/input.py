@@ -26,7 +26,7 @@ class Input(PromptKind):
         if spec.top_layers is not None:
             raise PromptError(
                 f"top_layers is {spec.top_layers} for a prompt of kind {self.name}: it counts the layers, from "
-                "the top, that carry a gated or prefix prompt"
+                "the top, that carry a prompt of another kind"
             )
 
     def layers(self, spec: PromptSpec, shape: BackboneShape) -> tuple[int, ...]:

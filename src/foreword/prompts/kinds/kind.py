@@ -20,7 +20,8 @@ Adapter = Literal["PROMPT_TUNING", "PREFIX_TUNING"]
 """PEFT's names for what its adapter files hold: vectors (n, d), or keys and values of every layer."""
 
 LAYERS, VECTORS, FEED_FORWARD = "layers", "length", "feed-forward length"
-"""Names of axes, L, n and m; the others are `heads` (H), `key-value heads` (G), `head width` (h) and `width` (d)."""
+"""The names of the axes L, n and m; the others are `heads` (H), `key-value heads` (G), `head width` (h), `width` (d, of
+the word embeddings) and `hidden width` (d, of what the layers hand on)."""
 
 
 class Carrier(Protocol):
@@ -99,9 +100,9 @@ class PromptKind(ABC):
         """
         layers = self.layers(spec, shape)
         if not layers and not self.among_words:
-            raise PromptError("the backbone has no layers that carry prompts; it takes prompts of kind 'input' only")
-        sizes = {LAYERS: len(layers), "width": shape.width, **counts(spec)}
-        if layers and shape.layers:
+            raise PromptError(f"the backbone has no layers that carry prompts of kind {self.name!r}")
+        sizes = {LAYERS: len(layers), "width": shape.width, "hidden width": shape.hidden, **counts(spec)}
+        if spec.length and layers:
             first, *others = (shape.layers[index] for index in layers)
             if any(layer != first for layer in others):
                 raise PromptError("the prompted layers differ in heads or width; choose fewer with top_layers")
@@ -187,7 +188,7 @@ class PromptKind(ABC):
 
     @abstractmethod
     def spots(self, part: Mapping[str, Tensor]) -> Tensor:
-        """The n vectors of a part, (n, w), each with all that belongs to it; for comparing prompts."""
+        """The vectors of a part, (n, w), each with all that belongs to it; for comparing prompts."""
 
     # -- elsewhere -------------------------------------------------------------------------------------------------
 
@@ -218,7 +219,8 @@ class LayerKind(PromptKind):
     def check_backbone(self, spec: PromptSpec, carrier: Carrier) -> None:
         """Refuse a backbone whose attention cannot be reached."""
         if carrier.refusal is not None:
-            raise BackboneError(f"{carrier.refusal}; it takes prompts of kind 'input' only, not {spec.kind!r}")
+            other = " only" if carrier.feed_forward_refusal is not None else ", or 'memory' with length 0"
+            raise BackboneError(f"{carrier.refusal}; it takes prompts of kind 'input'{other}, not {spec.kind!r}")
 
     def noise(self, carrier: Carrier) -> float:
         """A deviation of .02."""
@@ -277,9 +279,14 @@ class LayerKind(PromptKind):
         return carrier.run(features, self.batch(self.layers(spec, carrier.shape), tensors, present), **kwargs)
 
     def spots(self, part: Mapping[str, Tensor]) -> Tensor:
-        """The vectors of all layers side by side, in each layer all tensors that have them."""
-        tensors = [part[name].flatten(2) for name, axes in self.axes.items() if VECTORS in axes]  # (L, n, ...)
-        return torch.cat(tensors, dim=2).transpose(0, 1).flatten(1)
+        """The vectors of all layers side by side, in each layer all tensors that have them; each place has columns of
+        its own, (n + m, w + w').
+        """
+        blocks = []
+        for count in (VECTORS, FEED_FORWARD):
+            own = [part[name].flatten(2) for name, axes in self.axes.items() if count in axes and name in part]
+            blocks += [torch.cat(own, dim=2).transpose(0, 1).flatten(1)] if own else []  # of (L, n, ...)
+        return torch.block_diag(*blocks)
 
     @abstractmethod
     def attend(self, prompts: BatchPrompts, layer: int, call: AttentionCall) -> Attended:

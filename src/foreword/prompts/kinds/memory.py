@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from foreword.errors import BackboneError
 from foreword.prompts.attention import Attended, AttentionCall, BatchPrompts
-from foreword.prompts.kinds.kind import FEED_FORWARD, VECTORS, Carrier, LayerKind, looked_up
+from foreword.prompts.kinds.kind import Carrier, LayerKind, looked_up
 from foreword.prompts.spec import BackboneShape, PromptSpec
 
 
@@ -24,22 +24,21 @@ class Memory(LayerKind):
     axes = {  # noqa: RUF012  # nobody changes it
         "keys": ("layers", "length", "key-value heads", "head width"),
         "values": ("layers", "length", "key-value heads", "head width"),
-        "feed_forward_keys": ("layers", "feed-forward length", "width"),
-        "feed_forward_values": ("layers", "feed-forward length", "width"),
+        "feed_forward_keys": ("layers", "feed-forward length", "hidden width"),
+        "feed_forward_values": ("layers", "feed-forward length", "hidden width"),
     }
     linear = ("values", "feed_forward_values")
 
-    def tensors(self, spec: PromptSpec) -> tuple[str, ...]:
-        """Of the places that have vectors."""
-        counts = {VECTORS: spec.length, FEED_FORWARD: spec.feed_forward}
-        return tuple(name for name, axes in self.axes.items() if counts[axes[1]])
-
     def check_backbone(self, spec: PromptSpec, carrier: Carrier) -> None:
-        """Refuse a backbone that has not both places, where both are wanted."""
-        if spec.length:
-            super().check_backbone(spec, carrier)
-        if spec.feed_forward and carrier.feed_forward_refusal is not None:
-            raise BackboneError(f"{carrier.feed_forward_refusal}; choose feed_forward 0")
+        """Refuse a place that the backbone has not, and say which one it has."""
+        attention, feed_forward = carrier.refusal, carrier.feed_forward_refusal
+        count = spec.length + spec.feed_forward
+        if attention is not None and feed_forward is not None:
+            raise BackboneError(f"{attention}; {feed_forward}; it takes prompts of kind 'input' only, not 'memory'")
+        if attention is not None and spec.length:
+            raise BackboneError(f"{attention}; choose length 0 and feed_forward {count}")
+        if feed_forward is not None and spec.feed_forward:
+            raise BackboneError(f"{feed_forward}; choose length {count} and feed_forward 0")
 
     def layers(self, spec: PromptSpec, shape: BackboneShape) -> tuple[int, ...]:
         """The top ones, or all; counted by the feed-forward parts where attention carries nothing."""
@@ -56,7 +55,7 @@ class Memory(LayerKind):
             return output, weights
         added = looked_up(prompts, layer, call.query, call.kwargs.get("scaling"))
         if prompts.observe is not None:
-            prompts.observe(layer, output, added)
+            prompts.observe("attention", layer, output, added)
         return output + added, weights
 
     def feed(self, prompts: BatchPrompts, layer: int, states: Tensor, output: Tensor) -> Tensor:
@@ -66,6 +65,8 @@ class Memory(LayerKind):
         keys, values = (prompts.at(f"feed_forward_{name}", layer).flatten(1, 2) for name in ("keys", "values"))
         weights = nn.functional.gelu(torch.matmul(states, keys.to(states.dtype).transpose(-1, -2)))  # (B, T, S*m)
         added = torch.matmul(weights, values.to(weights.dtype)).to(output.dtype)
+        if prompts.observe is not None:
+            prompts.observe("feed-forward", layer, output.unsqueeze(2), added.unsqueeze(2))
         return output + added
 
 
