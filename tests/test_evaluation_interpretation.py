@@ -25,14 +25,14 @@ from foreword.evaluation.influence import (
     wins_and_losses,
 )
 from foreword.prompts.encoder import encode, transformer_of
-from foreword.prompts.inspect import gate_sizes, gate_strength, gate_strengths
+from foreword.prompts.inspect import prompt_strength, prompt_strengths
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Routes
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
 from foreword.report import render
-from foreword.report.sections import gates
+from foreword.report.sections import strength
 from foreword.retrieval.search import exact_search
 
 TEXTS = sentences(9, seed=5)
@@ -144,22 +144,11 @@ def test_words_need_a_query_and_documents(encoder: SentenceTransformer, toy: Mem
 # -- layers and heads ----------------------------------------------------------------------------------------------
 
 
-def test_gate_sizes() -> None:
-    gate = torch.tensor([[0.5, -2.0], [0.0, 1.0]])
-    tensors = {"keys": torch.zeros(2, 1, 2, 4), "values": torch.zeros(2, 1, 2, 4)}
-    parts = {f"{part}.{name}": value for part in ("query", "document") for name, value in tensors.items()}
-    prompt = Prompt(PromptSpec("gated", 1, sides="untied"), {**parts, "query.gate": gate, "document.gate": -gate})
-    sizes = gate_sizes(prompt)
-    assert list(sizes) == ["query", "document"]
-    assert sizes["query"].tolist() == sizes["document"].tolist() == [[0.5, 2.0], [0.0, 1.0]]
-    with pytest.raises(PromptError, match="of kind 'input'"):
-        gate_sizes(Prompt(PromptSpec("input", 1), {"both.vectors": torch.zeros(1, 4)}))
-
-
-def test_strength_of_the_first_layer_by_hand(encoder: SentenceTransformer) -> None:
+@pytest.mark.parametrize("kind", ["gated", "memory"])
+def test_strength_of_the_first_layer_by_hand(encoder: SentenceTransformer, kind: str) -> None:
     """One vector has all of the prompt's attention: it adds g V_h at every token; the layer's own output is BERT's."""
-    prompt = carry(encoder, length=1)
-    found = gate_strength(encoder, TEXTS, "query", route="a", batch_size=4)
+    prompt = carry(encoder, length=1, kind=kind)
+    found = prompt_strength(encoder, TEXTS, "query", route="a", batch_size=4)
     tensors, model = prompt.tensors(), transformer_of(encoder).model
     contexts: list[torch.Tensor] = []
     layer = model.encoder.layer[0].attention.self  # type: ignore[union-attr]
@@ -169,13 +158,38 @@ def test_strength_of_the_first_layer_by_hand(encoder: SentenceTransformer) -> No
         contexts.clear()
         encode(encoder, [text], "query", route=None, quiet=True)
         own = contexts[0][0].unflatten(-1, (4, 8))  # (T, H, h)
-        added = tensors["both.gate"][0].abs() * tensors["both.values"][0, 0].norm(dim=-1) * len(own) ** 0.5
+        gate = tensors["both.gate"][0].abs() if kind == "gated" else 1.0
+        added = gate * tensors["both.values"][0, 0].norm(dim=-1) * len(own) ** 0.5
         expected.append((added / own.square().sum(dim=(0, 2)).sqrt()).double().numpy())
     handle.remove()
-    assert found.strength[0] == pytest.approx(np.mean(expected, axis=0), rel=1e-5)
+    assert found.strength[0, :4] == pytest.approx(np.mean(expected, axis=0), rel=1e-5)
     assert found.layers == (0, 1)
     assert found.texts == len(TEXTS)
-    assert found.gates == pytest.approx(tensors["both.gate"].abs().numpy())
+    assert found.places == ("head 1", "head 2", "head 3", "head 4", *(["feed-forward"] if kind == "memory" else []))
+
+
+def test_strength_beside_the_first_feed_forward_part_by_hand(encoder: SentenceTransformer) -> None:
+    prompt = carry(encoder, kind="memory", length=0, feed_forward=2)
+    found = prompt_strength(encoder, TEXTS, "query", route="a", batch_size=4)
+    keys, values = (prompt.tensors()[f"both.feed_forward_{name}"][0] for name in ("keys", "values"))
+    layer: Any = transformer_of(encoder).model.encoder.layer[0]  # type: ignore[union-attr, index]
+    seen: list[torch.Tensor] = []
+    handles = [
+        layer.intermediate.register_forward_pre_hook(lambda _m, given: seen.append(given[0][0])),
+        layer.output.dense.register_forward_hook(lambda _m, _i, output: seen.append(output[0])),
+    ]
+    expected = []
+    for text in TEXTS:
+        seen.clear()
+        encode(encoder, [text], "query", route=None, quiet=True)
+        states, own = seen[:2]  # (T, d)
+        added = torch.nn.functional.gelu(states @ keys.T) @ values
+        expected.append(float(added.norm() / own.norm()))
+    for handle in handles:
+        handle.remove()
+    assert found.places == ("feed-forward",)
+    assert found.strength.shape == (2, 1)
+    assert found.strength[0, 0] == pytest.approx(np.mean(expected), rel=1e-5)
 
 
 def test_strength_follows_the_gate(encoder: SentenceTransformer) -> None:
@@ -183,79 +197,83 @@ def test_strength_follows_the_gate(encoder: SentenceTransformer) -> None:
     transformer_of(encoder).add("twice", changed(prompt, gate=2.0))
     transformer_of(encoder).add("minus", changed(prompt, gate=-1.0))
     transformer_of(encoder).add("shut", changed(prompt, gate=0.0))
-    one, twice, minus, shut = (gate_strength(encoder, TEXTS, "query", route=n) for n in ("a", "twice", "minus", "shut"))
+    one, twice, minus, shut = (
+        prompt_strength(encoder, TEXTS, "query", route=n) for n in ("a", "twice", "minus", "shut")
+    )
     assert twice.strength[0] == pytest.approx(2 * one.strength[0], rel=1e-5)  # what enters the first layer is the same
     assert minus.strength[0] == pytest.approx(one.strength[0], rel=1e-5)
     assert not shut.strength.any()
-    assert not shut.gates.any()
-    half = gate_strength(encoder, TEXTS, "query", route={"a": 0.5, "shut": 0.5})
+    half = prompt_strength(encoder, TEXTS, "query", route={"a": 0.5, "shut": 0.5})
     assert half.strength[0] == pytest.approx(one.strength[0] / 2, rel=1e-5)
-    assert half.gates == pytest.approx(one.gates / 2)
 
 
 def test_strength_is_the_texts_own_whatever_their_batch(encoder: SentenceTransformer) -> None:
     carry(encoder)
-    together = gate_strength(encoder, TEXTS, "query", route="a").strength
-    apart = [gate_strength(encoder, [text], "query", route="a").strength for text in TEXTS]
+    together = prompt_strength(encoder, TEXTS, "query", route="a").strength
+    apart = [prompt_strength(encoder, [text], "query", route="a").strength for text in TEXTS]
     assert together == pytest.approx(np.mean(apart, axis=0), rel=1e-4)
 
 
-@pytest.mark.parametrize("family", ["roberta", "distilbert", "modernbert", "t5", "qwen3"])
+@pytest.mark.parametrize("family", ["roberta", "distilbert", "modernbert", "t5", "qwen3", "mpnet"])
 def test_strength_in_every_kind_of_backbone(tmp_path: Path, family: str) -> None:
     encoder = load_encoder(str(save_model(tmp_path / family, family)), device="cpu")
-    carry(encoder, top_layers=1)
-    found = gate_strength(encoder, TEXTS, "document", route="a")
-    assert found.strength.shape == found.gates.shape == (1, 4)
+    carry(encoder, kind="memory", length=0 if family == "mpnet" else 3, feed_forward=3, top_layers=1)
+    found = prompt_strength(encoder, TEXTS, "document", route="a")
+    assert found.strength.shape == (1, 1 if family == "mpnet" else 5)
     assert found.layers == (1,)
     assert (found.strength > 0).all()
 
 
 def test_looking_changes_nothing(encoder: SentenceTransformer) -> None:
     carry(encoder)
+    hooks = [dict(module._forward_pre_hooks) for module in transformer_of(encoder).modules()]
     before = encode(encoder, TEXTS, "query", route="a", quiet=True)
-    gate_strength(encoder, TEXTS, "query", route="a")
+    prompt_strength(encoder, TEXTS, "query", route="a")
     assert np.array_equal(encode(encoder, TEXTS, "query", route="a", quiet=True), before)
-    assert not [module for module in transformer_of(encoder).modules() if module._forward_pre_hooks]
+    assert hooks == [dict(module._forward_pre_hooks) for module in transformer_of(encoder).modules()]
 
 
 def test_sides_of_their_own(encoder: SentenceTransformer) -> None:
     carry(encoder, "untied", sides="untied")
     carry(encoder, "query", sides="query")
-    query, document = gate_strengths(encoder, TEXTS, TEXTS, route="untied")
+    query, document = prompt_strengths(encoder, TEXTS, TEXTS, route="untied")
     assert (query.side, document.side) == ("query", "document")
     assert not np.allclose(query.strength, document.strength)
-    (only,) = gate_strengths(encoder, TEXTS, TEXTS, route="query")
+    (only,) = prompt_strengths(encoder, TEXTS, TEXTS, route="query")
     assert only.side == "query"
-    (routed,) = gate_strengths(encoder, TEXTS, TEXTS, route=Routes(None, "untied"))
+    (routed,) = prompt_strengths(encoder, TEXTS, TEXTS, route=Routes(None, "untied"))
     assert routed.strength == pytest.approx(document.strength)
-    with pytest.raises(PromptError, match="no gated prompt encodes a document"):
-        gate_strength(encoder, TEXTS, "document", route="query")
+    with pytest.raises(PromptError, match="no memory or gated prompt encodes a document"):
+        prompt_strength(encoder, TEXTS, "document", route="query")
     with pytest.raises(PromptError, match="the base model encodes"):
-        gate_strengths(encoder, TEXTS, TEXTS)
+        prompt_strengths(encoder, TEXTS, TEXTS)
     with pytest.raises(PromptError, match="no texts"):
-        gate_strength(encoder, [], "query", route="query")
+        prompt_strength(encoder, [], "query", route="query")
     carry(encoder, "prefix", kind="prefix")
-    with pytest.raises(PromptError, match="no gated prompt encodes a query"):
-        gate_strengths(encoder, TEXTS, TEXTS, route="prefix")
+    with pytest.raises(PromptError, match="no memory or gated prompt encodes a query"):
+        prompt_strengths(encoder, TEXTS, TEXTS, route="prefix")
 
 
-def test_the_reports_section_on_gates(encoder: SentenceTransformer) -> None:
+def test_the_reports_section_on_strength(encoder: SentenceTransformer) -> None:
     carry(encoder, sides="untied")
-    records = [found.as_dict("pydoc/<torch>") for found in gate_strengths(encoder, TEXTS, TEXTS, route="a")]
+    records = [found.as_dict("pydoc/<torch>") for found in prompt_strengths(encoder, TEXTS, TEXTS, route="a")]
     assert json.loads(json.dumps(records)) == records
     records[0]["strength"] = [[0.1, 0.2, 0.0, 0.0], [0.0, 0.75, 0.0, 0.05]]
-    section = gates({"gates": records})
+    section = strength({"strength": records})
     assert section is not None
-    assert "most in layer 2, head 2 (.750); by the mean of its heads in layer 2 (.200)" in section
+    assert "most in layer 2, head 2 (.750); by the mean of its places in layer 2 (.200)" in section
     assert len(re.findall("<title>layer", section)) == 2 * 2 * 4
     assert "--loss" not in section  # no cell is outlined
     assert "<title>layer 2 → head 2: 0.75</title>" in section
-    assert "queries in 2 layers (rows) and 4 heads (columns), from 0.00 to 0.75." in section
+    assert "queries in 2 layers (rows), 4 places in each (columns), from 0.00 to 0.75." in section
     assert "<torch>" not in section
     assert section.count("<details open>") == 1
-    assert 'id="gates"' in render({"gates": records})
+    assert 'id="strength"' in render({"strength": records})
     for wrong in (None, [], [{**records[0], "strength": [[1.0]]}], [{**records[0], "strength": [[], []]}]):
-        assert gates({"gates": wrong}) is None
+        assert strength({"strength": wrong}) is None
+    carry(encoder, kind="memory", feed_forward=2)
+    section = strength({"strength": [prompt_strength(encoder, TEXTS, "query", route="a").as_dict("it")]})
+    assert "layer 2 → feed-forward: " in str(section)
 
 
 # -- searches ------------------------------------------------------------------------------------------------------

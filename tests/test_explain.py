@@ -176,31 +176,33 @@ def test_calibration_without_a_dev_split(encoder: SentenceTransformer, tmp_path:
 # -- kinds of prompts ----------------------------------------------------------------------------------------------
 
 
-def test_gates(encoder: SentenceTransformer, toy: MemoryCollection, tmp_path: Path) -> None:
-    folder = stored(encoder, tmp_path / "p", sides="untied")
+@pytest.mark.parametrize("kind", ["memory", "gated"])
+def test_strength(encoder: SentenceTransformer, toy: MemoryCollection, tmp_path: Path, kind: str) -> None:
+    folder = stored(encoder, tmp_path / "p", sides="untied", kind=kind)
     found = explain(encoder, toy, folder, quiet=True)
-    query, document = found["gates"]
+    query, document = found["strength"]
     transformer_of(encoder).add("again", load_prompt(folder, encoder).prompt)
     texts = [[q.text for q in toy.queries("test")], [doc.content for doc in toy.documents()]]
     for item, own, side in zip((query, document), texts, ("query", "document"), strict=True):
         expected = prompt_strength(encoder, own, side, route="again").strength  # type: ignore[arg-type]
         assert np.array(item["strength"]) == pytest.approx(expected, abs=1e-5)
         most = item["most"]
-        assert item["strength"][most["layer"] - 1][most["head"] - 1] == most["strength"] == np.max(item["strength"])
-    assert "kind gated" in found["configuration"]["notes"]["words"]
+        column = item["places"].index(most["place"])
+        assert item["strength"][most["layer"] - 1][column] == most["strength"] == np.max(item["strength"])
+    assert f"kind {kind}" in found["configuration"]["notes"]["words"]
 
 
 @pytest.mark.parametrize("kind", ["prefix", "input"])
-def test_kinds_without_gates(encoder: SentenceTransformer, toy: MemoryCollection, tmp_path: Path, kind: str) -> None:
+def test_kinds_that_do_not_add(encoder: SentenceTransformer, toy: MemoryCollection, tmp_path: Path, kind: str) -> None:
     found = explain(encoder, toy, stored(encoder, tmp_path / "p", kind=kind), quiet=True)
     notes = found["configuration"]["notes"]
-    assert found["gates"] == []
-    assert f"kind {kind}, and only gated prompts have gates" in notes["gates"]
+    assert found["strength"] == []
+    assert f"kind {kind}, and only memory and gated prompts add to what" in notes["strength"]
     assert (len(found["words"]) == 1) is ("words" not in notes) is (kind == "input")
     assert ("length" in notes) is (kind == "input")  # its vectors take some of the 48 positions
     page = render(found)
-    assert 'id="gates"' not in page
-    assert "only gated prompts have gates" in page
+    assert 'id="strength"' not in page
+    assert "only memory and gated prompts add to what" in page
 
 
 def test_a_mixture(encoder: SentenceTransformer, toy: MemoryCollection, tmp_path: Path) -> None:
@@ -211,10 +213,10 @@ def test_a_mixture(encoder: SentenceTransformer, toy: MemoryCollection, tmp_path
     cards = {name: load_prompt(tmp_path / name) for name in sources}
     folder = save_mixture(tmp_path / "m", "mixed", {"a": 0.5, "b": 0.5}, cards, encoder)
     found = explain(encoder, toy, folder, quiet=True)
-    assert [item["side"] for item in found["gates"]] == ["query", "document"]
+    assert [item["side"] for item in found["strength"]] == ["query", "document"]
     assert found["rows"][-1]["trained_parameters"] == 2 * 2 * (2 * 3 * 32 + 4)
     empty = explain(encoder, toy, save_mixture(tmp_path / "e", "none", {}, {}, encoder), quiet=True)
-    assert "this mixture is the base model alone" in empty["configuration"]["notes"]["gates"]
+    assert "this mixture is the base model alone" in empty["configuration"]["notes"]["strength"]
     assert (empty["changes"]["better"], empty["changes"]["worse"]) == (0, 0)
 
 
@@ -360,7 +362,7 @@ def test_the_command(
     found = shell.json(*arguments, "--output", tmp_path / "out")
     assert json.loads((tmp_path / "out" / "explain.json").read_text()) == found
     page = (tmp_path / "out" / "report.html").read_text()
-    for section in ("results", "gains", "searches", "influence", "calibration", "gates", "provenance"):
+    for section in ("results", "gains", "searches", "influence", "calibration", "strength", "provenance"):
         assert f'id="{section}"' in page
     scored = shell.json("evaluate", folder, "--backbone", tiny_bert, "--prompt", prompt)
     got = {row["measure"]: row["value"] for row in found["rows"] if row["system"] == "[own]"}

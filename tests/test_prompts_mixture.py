@@ -99,10 +99,8 @@ def test_a_wrong_length_is_refused(carrying: SentenceTransformer, weight: Any, s
             vectors(carrying, route)
 
 
-def test_gate_strength_sees_the_layers_weights(carrying: SentenceTransformer) -> None:
+def test_strength_sees_the_layers_weights(carrying: SentenceTransformer) -> None:
     found = prompt_strength(carrying, TEXTS, "query", route={"a": [0.0, 2.0]})
-    own = transformer_of(carrying).prompt("a").tensors()["both.gate"].abs().numpy()
-    np.testing.assert_allclose(found.gates, own * [[0.0], [2.0]], rtol=1e-6)
     assert not found.strength[0].any()
     assert found.strength[1].all()
 
