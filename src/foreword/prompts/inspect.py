@@ -323,17 +323,22 @@ class _Observer:
     @contextmanager
     def watching(self, transformer: PromptedTransformer) -> Iterator[None]:
         """Within the block, what goes through the transformer is measured."""
-        handle = transformer.model.register_forward_pre_hook(self._begin, with_kwargs=True)
+        words = transformer.model.get_input_embeddings()  # the first that a pass goes through
+        handles = [transformer.register_forward_pre_hook(self._begin), words.register_forward_pre_hook(self._ask)]
         try:
             yield
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
-    def _begin(self, _module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
-        """Keep which tokens of the batch are text, and have its prompts show what they add."""
+    def _begin(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Keep which tokens of the batch are text."""
+        self._visible = args[0]["attention_mask"].bool()  # (B, T)
+
+    def _ask(self, _module: nn.Module, _args: Any) -> None:
+        """Have the batch's prompts show what they add."""
         current = current_pass()
         if current is not None and isinstance(current.prompts, BatchPrompts):
-            self._visible = kwargs["attention_mask"].bool()  # (B, T)
             self.layers = tuple(sorted(current.prompts.layers, key=current.prompts.layers.__getitem__))
             current.prompts.observe = self._note
 
