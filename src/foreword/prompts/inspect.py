@@ -323,8 +323,9 @@ class _Observer:
     @contextmanager
     def watching(self, transformer: PromptedTransformer) -> Iterator[None]:
         """Within the block, what goes through the transformer is measured."""
-        words = transformer.model.get_input_embeddings()  # the first that a pass goes through
-        handles = [transformer.register_forward_pre_hook(self._begin), words.register_forward_pre_hook(self._ask)]
+        words = [module for module in transformer.model.modules() if isinstance(module, nn.Embedding)]
+        handles = [transformer.register_forward_pre_hook(self._begin)]
+        handles += [module.register_forward_pre_hook(self._ask) for module in words]  # a pass begins with them
         try:
             yield
         finally:
