@@ -1,11 +1,11 @@
-# make demo | test | lint | docs: each makes .venv when it is missing or older than what it is installed from.
+# make demo | test | lint | docs | tables: each makes .venv when it is missing or older than what it is installed from.
 
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/installed
 DEMO ?=
 
-.PHONY: demo test lint format docs clean
+.PHONY: demo test lint format docs tables clean
 
 demo: $(STAMP)
 	$(VENV)/bin/foreword demo $(DEMO)
@@ -26,6 +26,9 @@ format: $(STAMP)
 docs: $(STAMP)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(VENV)/bin/python -m mkdocs build --strict
+
+tables: $(STAMP)
+	$(VENV)/bin/foreword benchmark --tables README.md docs/findings.md docs/performance.md
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(f"Foreword needs Python 3.11 or later, this is {sys.version.split()[0]}; try: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from foreword.errors import UnknownNameError
 
 NOTHING = "–"
 """In the place of a number that is missing."""
@@ -101,6 +103,19 @@ class Table:
     records: tuple[Mapping[str, Any], ...] = ()
     marks: Mapping[int, str] = field(default_factory=dict)
     ruled: int | None = None
+
+    def only(self, columns: Sequence[str]) -> Table:
+        """The table with these columns alone, in this order; `UnknownNameError`: it has no such column."""
+        if unknown := [name for name in columns if name not in self.columns]:
+            raise UnknownNameError(f"no column {', '.join(unknown)}; there are: {', '.join(self.columns)}")
+        places = [self.columns.index(name) for name in columns]
+        return replace(
+            self,
+            columns=tuple(columns),
+            words=frozenset(new for new, old in enumerate(places) if old in self.words),
+            lines=tuple(tuple(line[old] for old in places) for line in self.lines),
+            marks={new: self.marks[old] for new, old in enumerate(places) if old in self.marks},
+        )
 
     def markdown(self) -> str:
         """In Markdown: the title, the best values in bold, notes as a list below."""

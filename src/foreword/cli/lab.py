@@ -77,6 +77,15 @@ def benchmark_options(parser: cli.Parser) -> None:
     group.add_argument("--bank", type=Path, metavar=cli.BANK, help="prompts of the domains, instead of training them")
     group.add_argument("--mirror", action="append", default=[], metavar="URL", help="of downloads (may be repeated)")
     group.add_argument("--offline", action="store_true", help="ask no network; say what is missing")
+    group = parser.add_argument_group("records (these run nothing)")
+    group.add_argument("--record", type=Path, metavar="FILE", help="put what --output holds into one file, to be kept")
+    group.add_argument(
+        "--tables",
+        nargs="+",
+        type=Path,
+        metavar="PAGE",
+        help="compute the marked tables of Markdown pages anew",
+    )
 
 
 def run_benchmark(options: cli.Options) -> None:
@@ -84,6 +93,11 @@ def run_benchmark(options: cli.Options) -> None:
     from foreword.lab.recipe import Recipe, load_recipe, recipe_names
     from foreword.lab.records import Plan
 
+    cli.needs(options, "record tables", options.name is None, "runs nothing; leave the name out")
+    cli.needs(options, "record", options.output is not None, "needs --output, the folder of a run")
+    if options.record or options.tables:
+        _publish(options)
+        return
     if options.name is None:
         found = [load_recipe(name) for name in recipe_names()]
         rows = [(TRANSFER, "What transfer gives held-out domains", f"foreword benchmark {TRANSFER}")]
@@ -105,6 +119,18 @@ def run_benchmark(options: cli.Options) -> None:
         _run_transfer(options, chosen)
     else:
         _run_in_domain(options, chosen)
+
+
+def _publish(options: cli.Options) -> None:
+    """Keep a run in one file, and compute pages' tables from such files."""
+    from foreword.lab.published import write_tables
+    from foreword.lab.records import write_record
+
+    if options.record:
+        write_record(options.record, options.output)
+        cli.say(f"{options.record}: {options.record.stat().st_size:,} bytes")
+    for page in options.tables or ():
+        cli.say(f"{page}: {'written' if write_tables(page) else 'as it was'}")
 
 
 def _chosen(options: cli.Options) -> Plan | InDomainPlan | Recipe:

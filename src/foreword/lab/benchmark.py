@@ -63,6 +63,7 @@ def run_benchmark(
     if unknown := sorted(set(parts) - set(PARTS)):
         raise UnknownNameError(f"no part {', '.join(unknown)}; there are: {', '.join(PARTS)}")
     stage = Stage(plan, output, data=data, backbone=backbone, quiet=quiet)
+    stage.note_machine()
     first, near = plan.seeds[0], stage.here(plan.genre)
     if absent := [name for name in plan.domains if name not in near]:
         raise ForewordError(

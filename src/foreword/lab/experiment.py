@@ -7,22 +7,27 @@ settings on the same data, and whatever a kind of experiment keeps of its own.
 from __future__ import annotations
 
 import json
+import os
+import platform
+import re
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from sentence_transformers import SentenceTransformer
 
 from foreword.collections.collection import Collection
 from foreword.collections.registry import load
 from foreword.errors import OtherTrainingError
 from foreword.evaluation.measures import Evaluation, evaluate_run
+from foreword.files import kept_json, write_json
 from foreword.prompts.encoder import state_digest, transformer_of
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.routes import Route
-from foreword.prompts.store import CARD, RUN, StoredPrompt
+from foreword.prompts.store import CARD, RUN, StoredPrompt, library_versions
 from foreword.retrieval.runs import Run, write_run
 from foreword.retrieval.search import bm25_run, dense_run
 from foreword.settings import DEFAULT_BACKBONE, Precision
@@ -71,6 +76,24 @@ class Experiment:
         """A line of progress."""
         if not self.quiet:
             print(f"[{self.seconds:5.0f} s] {text}", file=sys.stderr, flush=True)
+
+    def note_machine(self) -> None:
+        """Add what this runs on to `machine.json`, a list of those that the folder's results are from."""
+        try:
+            processor = re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        except OSError:
+            processor = None
+        this = {
+            "processor": processor[1] if processor else platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "device": str(self.encoder.device),
+            "precision": self.precision,
+            "versions": library_versions(),
+        }
+        path = self.output / "machine.json"
+        if this not in (noted := kept_json(path) or []):
+            write_json(path, [*noted, this])
 
     def loaded(
         self, backbone: str = DEFAULT_BACKBONE, pooling: str | None = None, normalize: bool | None = None

@@ -1,18 +1,23 @@
-"""A benchmark's records: the plan that it follows, and a cell for each system, held-out target and seed."""
+"""A benchmark's records: the plan that it follows, and a cell for each system, held-out target and seed.
+
+A run has a file for each cell, so that it goes on where it was cut; `write_record` puts them into one, to be kept.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib import resources
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 from foreword.collections.registry import members
 from foreword.errors import DataError, ForewordError
-from foreword.files import json_digest, read_json, write_json
+from foreword.files import atomic_write, json_digest, read_json, write_json
 from foreword.retrieval.runs import trec_name
 from foreword.settings import Count, Natural, NotNegative, Settings
 
@@ -268,3 +273,95 @@ def load_cells(folder: Path | str) -> list[BenchmarkCell]:
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:
     return {key: round(float(value), _DIGITS) for key, value in values.items()}
+
+
+RECORD_FORMAT = "foreword-benchmark-record/1"
+
+_RECORD_DIGITS = 4  # of a query's values in a record; tables have three of the means
+_MADE_FROM_CELLS = ("results.json", "evidence.json")
+
+
+@dataclass(frozen=True)
+class BenchmarkRecord:
+    """All of a run that its tables are computed from.
+
+    Attributes:
+        run: what stood beside the cells: name -> content of NAME.json (`plan`, `machine`, ...), folder -> such names.
+        cells: by target, system and seed.
+    """
+
+    run: Mapping[str, Any]
+    cells: tuple[BenchmarkCell, ...]
+
+
+def write_record(path: Path | str, folder: Path | str) -> None:
+    """Put a run's folder into one file, a JSON object a line; equal runs give equal bytes.
+
+    The first line has what stands beside the cells; then comes each target with its queries, followed by its cells with
+    a value for each of them, in their order, rounded to 4 digits. `DataError`: no cells, no `plan.json`, a broken
+    file, or a system was scored on other queries of a target than another.
+    """
+    folder, cells = Path(folder), load_cells(folder)
+    if not cells:
+        raise DataError("holds no cells; run the benchmark first", path=folder)
+    run: dict[str, Any] = {}
+    for file in sorted([*folder.glob("*.json"), *folder.glob("tuning/*.json")]):
+        if file.name not in _MADE_FROM_CELLS:
+            into = run if file.parent == folder else run.setdefault(file.parent.name, {})
+            into[file.stem] = read_json(file)
+    if "plan" not in run:
+        raise DataError("has no plan.json; have the run's report written first", path=folder)
+    lines: list[dict[str, Any]] = [{"format": RECORD_FORMAT, "run": run}]
+    for (target, genre), group in groupby(cells, lambda cell: (cell.target, cell.genre)):
+        own = list(group)
+        queries = sorted(next(iter(own[0].per_query.values())))
+        lines.append({"target": target, "genre": genre, "queries": queries})
+        for cell in own:
+            if (odd := next(iter(cell.per_query.values()))).keys() != set(queries):
+                raise DataError(
+                    f"{cell.system} on {target} has {len(odd)} queries, {own[0].system} has {len(queries)} or others; "
+                    "run both on one collection",
+                    path=folder,
+                )
+            record = cell.as_dict()
+            for name in ("format", "measures", "target", "genre"):
+                del record[name]
+            record["per_query"] = {
+                measure: " ".join(_short(values[query]) for query in queries)
+                for measure, values in cell.per_query.items()
+            }
+            lines.append(record)
+    with atomic_write(path) as file:
+        for line in lines:
+            file.write(json.dumps(line, ensure_ascii=False, sort_keys=True, separators=(",", ":")) + "\n")
+
+
+def load_record(path: Path | str) -> BenchmarkRecord:
+    """A run as `write_record` kept it; `DataError` when the file is missing or broken."""
+    mend = "write it again: foreword benchmark --record"
+    try:
+        first, *lines = [json.loads(line) for line in Path(path).read_text("utf-8").rstrip("\n").split("\n")]
+        if first["format"] != RECORD_FORMAT:
+            raise DataError(f"the format is {first['format']!r}; expected {RECORD_FORMAT!r}", path=path)
+        cells, about = [], {}
+        for line in lines:
+            if "queries" in line:
+                about = line
+                continue
+            per_query = {
+                measure: dict(zip(about["queries"], map(float, values.split(" ")), strict=True))
+                for measure, values in line.pop("per_query").items()
+            }
+            values = {**line, "per_query": per_query, "target": about["target"], "genre": about["genre"]}
+            cells.append(BenchmarkCell.read(values, "a cell"))
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"no record of a benchmark ({error}); {mend}", path=path) from error
+    return BenchmarkRecord(first["run"], tuple(cells))
+
+
+def _short(value: float) -> str:
+    """`1`, `.6309`, `0`."""
+    text = f"{value:.{_RECORD_DIGITS}f}".rstrip("0").rstrip(".")
+    return text.removeprefix("0") or "0"
