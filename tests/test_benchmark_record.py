@@ -25,8 +25,13 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     for one in benchmark(["a/x", "b/y", "c/z", "d/w"], 30, matrix=False):
         save_cell(folder, one)
-    write_json(folder / "plan.json", {"plan": {"hypotheses": [CLAIM], "comparisons": []}, "versions": {"torch": "9"}})
-    write_json(folder / "tuning" / "prompt.json", {"0.01": []})
+    write_json(folder / "plan.json", {"plan": {"hypotheses": [CLAIM]}, "versions": {"torch": "9"}})
+    ends = {
+        rate: [{"target": "a/x", "after": {"loss": loss, "dev": 0.5}}] for rate, loss in (("0.01", 1.2), ("0.005", 1.3))
+    }
+    write_json(folder / "tuning" / "prompt.json", ends)
+    paces = {"prompt": [0.5, 0.1, 0.2], "full": [0.4]}
+    write_json(folder / "pace.json", {f"{name} 1": {"method": name, "seconds": each} for name, each in paces.items()})
     write_json(folder / "results.json", {"made": "from cells"})
     return folder
 
@@ -43,8 +48,8 @@ def test_a_run_comes_back_from_one_file(run: Path, tmp_path: Path) -> None:
     file = tmp_path / "kept" / "run.jsonl"
     write_record(file, run)
     record = load_record(file)
-    assert record.run.keys() == {"plan", "tuning"}
-    assert record.run["tuning"] == {"prompt": {"0.01": []}}
+    assert record.run.keys() == {"pace", "plan", "tuning"}
+    assert record.run["tuning"].keys() == {"prompt"}
     back = record.cells[-1]
     assert back.per_query["nDCG@10"] == {"q0": 0.3333, "q1": 1, "q2": 0, "q3": 0.25}
     assert {**back.as_dict(), "per_query": 0, "measures": 0} == {**odd.as_dict(), "per_query": 0, "measures": 0}
@@ -105,6 +110,17 @@ record = "run.jsonl"
 show = "hypotheses"
 -->
 <!-- end -->
+<!-- table
+record = "run.jsonl"
+show = "tuning"
+-->
+<!-- end -->
+<!-- table
+record = "run.jsonl"
+show = "pace"
+baseline = "full"
+-->
+<!-- end -->
 after
 """
 
@@ -127,8 +143,10 @@ def test_a_page_is_filled_from_the_record(run: Path, tmp_path: Path, capsys: pyt
     assert base == f"| base | – | {means['base'] / 2:.3f} |".replace("0.", ".")
     assert re.fullmatch(r"\| supervised \| \+\.\d{3} \[.*\] \| \*\*\.\d{3}\*\* \|", ours)
     assert "| H1 | labels help | supervised − base |" in text
+    assert "| prompt | 0.005 | 1.300 | .500 |\n| prompt | 0.01 | **1.200** | .500 |\n" in text
+    assert "| full | .400 | 1.00 |\n| prompt | .200 | .50 |\n" in text
     assert "old" not in text
-    assert [text.count(word) for word in ("before", "between", "after\n", "<!-- end -->")] == [1, 1, 1, 2]
+    assert [text.count(word) for word in ("before", "between", "after\n", "<!-- end -->")] == [1, 1, 1, 4]
     assert main(["benchmark", "--tables", str(page)]) == 0
     assert "page.md: as it was" in capsys.readouterr().err
 
@@ -143,6 +161,7 @@ def test_a_page_is_filled_from_the_record(run: Path, tmp_path: Path, capsys: pyt
         ("notes = false", "notes =", "no TOML"),
         ("old\n<!-- end -->", "old", "not closed"),
         ('"run.jsonl"', '"gone.jsonl"', "cannot be read"),
+        ('"tuning"', '"comparisons"', "run.jsonl has no 'comparisons', which comparisons is made of"),
     ],
 )
 def test_a_broken_mark_is_refused(run: Path, tmp_path: Path, old: str, new: str, message: str) -> None:

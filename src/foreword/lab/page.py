@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import foreword.tables as numbers
@@ -86,6 +87,35 @@ def hypothesis_table(verdicts: Sequence[Verdict], title: str = "Hypotheses") -> 
     records = tuple(verdict.as_dict() for verdict in verdicts)
     shown = tuple(tuple(map(TableCell, line)) for line in lines)
     return Table(title, columns, frozenset({0, 1, 2, 6}), shown, notes, records)
+
+
+def tuning_table(tuning: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> Table:
+    """Method -> rate -> the ends of trainings, as `foreword.lab.in_domain` keeps them; each method's best is marked."""
+    lines, records = [], []
+    for method, rates in tuning.items():
+        means = {
+            rate: {name: sum(end["after"][name] for end in ends) / len(ends) for name in ("loss", "dev")}
+            for rate, ends in sorted(rates.items(), key=lambda item: float(item[0]))
+        }
+        least = min(mean["loss"] for mean in means.values())
+        for rate, mean in means.items():
+            loss = TableCell(numbers.value(mean["loss"]), mean["loss"] == least)
+            lines.append((TableCell(method), TableCell(rate), loss, TableCell(numbers.value(mean["dev"]))))
+            records.append({"method": method, "learning_rate": float(rate), **mean})
+    columns = ("method", "learning rate", "dev loss", "dev nDCG@10")
+    return Table("Learning rates tried", columns, frozenset({0}), tuple(lines), (), tuple(records))
+
+
+def pace_table(paces: Mapping[str, Mapping[str, Any]], reference: str) -> Table:
+    """What a step of each method took, median seconds of `seconds`, beside the reference's."""
+    taken = {pace["method"]: median(pace["seconds"]) for pace in paces.values()}
+    lines, records = [], []
+    for method, seconds in taken.items():
+        texts = (method, numbers.value(seconds), numbers.value(seconds / taken[reference], 2))
+        lines.append(tuple(map(TableCell, texts)))
+        records.append({"method": method, "seconds": seconds})
+    columns = ("method", "seconds a step", f"of {reference}'s")
+    return Table("What a step takes", columns, frozenset({0}), tuple(lines), (), tuple(records))
 
 
 def _gain_texts(row: Summary) -> list[str]:

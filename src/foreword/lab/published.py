@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from foreword.errors import DataError, UnknownNameError
 from foreword.files import atomic_write
-from foreword.lab.page import domain_table, hypothesis_table, summary_table
+from foreword.lab.page import domain_table, hypothesis_table, pace_table, summary_table, tuning_table
 from foreword.lab.records import MEASURES, BenchmarkRecord, Hypothesis, load_record
 from foreword.lab.statistics import TRIALS, judge_hypotheses, summarise
 from foreword.settings import Settings
@@ -38,7 +38,8 @@ class PublishedTable(Settings):
 
     Attributes:
         record: the benchmark's file, seen from the page.
-        show: systems' means over the targets, a line for each target, or the plan's `hypotheses` or `comparisons`.
+        show: systems' means over the targets, a line for each target, the plan's `hypotheses` or `comparisons`, or what
+            was `tuning` and `pace` of a benchmark in a domain.
         targets: genres, or ids (none: all).
         systems: those shown, in this order (none: all, the baseline first).
         columns: those shown, in this order (none: all).
@@ -50,7 +51,7 @@ class PublishedTable(Settings):
     """
 
     record: str
-    show: Literal["summary", "targets", "hypotheses", "comparisons"]
+    show: Literal["summary", "targets", "hypotheses", "comparisons", "tuning", "pace"]
     targets: tuple[str, ...] = ()
     systems: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
@@ -67,6 +68,10 @@ class PublishedTable(Settings):
             UnknownNameError: a target, system or column that the record has not.
             ForewordError: cells that cannot be compared.
         """
+        if self.show == "tuning":
+            return self._chosen(tuning_table(record.run["tuning"]))
+        if self.show == "pace":
+            return self._chosen(pace_table(record.run["pace"], self.baseline))
         cells = record.cells
         genres = {cell.target: cell.genre for cell in cells}
         wanted = self.targets or tuple(genres)
@@ -89,11 +94,12 @@ class PublishedTable(Settings):
             claims = [Hypothesis(**claim) for claim in record.run["plan"]["plan"][self.show]]
             verdicts = judge_hypotheses(cells, claims, targets, measure=self.measures[0], trials=trials)
             found = hypothesis_table(verdicts, self.show.capitalize())
-        if self.columns:
-            found = found.only(self.columns)
-        return replace(
-            found, title=found.title if self.title is None else self.title, notes=found.notes if self.notes else ()
-        )
+        return self._chosen(found)
+
+    def _chosen(self, table: Table) -> Table:
+        title = table.title if self.title is None else self.title
+        table = replace(table, title=title, notes=table.notes if self.notes else ())
+        return table.only(self.columns) if self.columns else table
 
 
 def rendered(page: Path | str, trials: int = TRIALS) -> str:
@@ -108,7 +114,12 @@ def rendered(page: Path | str, trials: int = TRIALS) -> str:
             shown = PublishedTable.read(tomllib.loads(match[1]), str(page))
         except tomllib.TOMLDecodeError as error:
             raise DataError(f"a table's mark is no TOML: {error}", path=page) from error
-        return f"{match[1]}-->\n\n{shown.table(read(page.parent / shown.record), trials).markdown()}\n"
+        record = read(page.parent / shown.record)
+        try:
+            table = shown.table(record, trials)
+        except KeyError as error:
+            raise DataError(f"{shown.record} has no {error}, which {shown.show} is made of", path=page) from error
+        return f"{match[1]}-->\n\n{table.markdown()}\n"
 
     return _MARK.sub(written, text)
 

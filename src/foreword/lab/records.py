@@ -305,10 +305,10 @@ def write_record(path: Path | str, folder: Path | str) -> None:
     if not cells:
         raise DataError("holds no cells; run the benchmark first", path=folder)
     run: dict[str, Any] = {}
-    for file in sorted([*folder.glob("*.json"), *folder.glob("tuning/*.json")]):
-        if file.name not in _MADE_FROM_CELLS:
-            into = run if file.parent == folder else run.setdefault(file.parent.name, {})
-            into[file.stem] = read_json(file)
+    for kept in sorted([*folder.glob("*.json"), *folder.glob("tuning/*.json")]):
+        if kept.name not in _MADE_FROM_CELLS:
+            into = run if kept.parent == folder else run.setdefault(kept.parent.name, {})
+            into[kept.stem] = read_json(kept)
     if "plan" not in run:
         raise DataError("has no plan.json; have the run's report written first", path=folder)
     lines: list[dict[str, Any]] = [{"format": RECORD_FORMAT, "run": run}]
