@@ -27,7 +27,8 @@ def run(tmp_path: Path) -> Path:
         save_cell(folder, one)
     write_json(folder / "plan.json", {"plan": {"hypotheses": [CLAIM]}, "versions": {"torch": "9"}})
     ends = {
-        rate: [{"target": "a/x", "after": {"loss": loss, "dev": 0.5}}] for rate, loss in (("0.01", 1.2), ("0.005", 1.3))
+        rate: [{"target": "a/x", "before": {"loss": 2.0, "dev": 0.4}, "after": {"loss": loss, "dev": 0.5}}]
+        for rate, loss in (("0.005", 1.3), ("0.01", 1.2))
     }
     write_json(folder / "tuning" / "prompt.json", ends)
     paces = {"prompt": [0.5, 0.1, 0.2], "full": [0.4]}
@@ -113,11 +114,6 @@ show = "hypotheses"
 <!-- table
 record = "run.jsonl"
 show = "tuning"
--->
-<!-- end -->
-<!-- table
-record = "run.jsonl"
-show = "pace"
 baseline = "full"
 -->
 <!-- end -->
@@ -143,10 +139,10 @@ def test_a_page_is_filled_from_the_record(run: Path, tmp_path: Path, capsys: pyt
     assert base == f"| base | – | {means['base'] / 2:.3f} |".replace("0.", ".")
     assert re.fullmatch(r"\| supervised \| \+\.\d{3} \[.*\] \| \*\*\.\d{3}\*\* \|", ours)
     assert "| H1 | labels help | supervised − base |" in text
-    assert "| prompt | 0.005 | 1.300 | .500 |\n| prompt | 0.01 | **1.200** | .500 |\n" in text
-    assert "| full | .400 | 1.00 |\n| prompt | .200 | .50 |\n" in text
+    assert "| prompt | 0.005 | 0.4000 | 0.5000 | 2.0000 | 1.3000 | .50 |\n" in text
+    assert "| prompt | 0.01 | 0.4000 | 0.5000 | 2.0000 | **1.2000** | .50 |\n" in text
     assert "old" not in text
-    assert [text.count(word) for word in ("before", "between", "after\n", "<!-- end -->")] == [1, 1, 1, 4]
+    assert [text.count(word) for word in ("before\n", "between", "after\n", "<!-- end -->")] == [1, 1, 1, 3]
     assert main(["benchmark", "--tables", str(page)]) == 0
     assert "page.md: as it was" in capsys.readouterr().err
 

@@ -21,10 +21,10 @@ from sentence_transformers import SentenceTransformer
 from foreword.collections.collection import Collection, Query
 from foreword.collections.supervision import Fold, FoldCollection, supervise
 from foreword.errors import ForewordError, UnknownNameError
-from foreword.files import atomic_write, json_digest, write_json
+from foreword.files import atomic_write, json_digest, kept_json, read_json, write_json
 from foreword.lab.baselines import Baseline, train_baseline
 from foreword.lab.experiment import HITS, Experiment, run_of
-from foreword.lab.page import domain_table, hypothesis_table, summary_table, write_page
+from foreword.lab.page import domain_table, hypothesis_table, summary_table, tuning_table, write_page
 from foreword.lab.records import (
     MEASURES,
     BenchmarkCell,
@@ -42,7 +42,7 @@ from foreword.prompts.store import StoredPrompt, folder_name, library_versions
 from foreword.retrieval.runs import Run, min_max, read_run
 from foreword.retrieval.search import dense_run
 from foreword.settings import DEFAULT_BACKBONE, Count, Settings
-from foreword.tables import NOTHING, Table, TableCell
+from foreword.tables import Table
 from foreword.training.config import StartConfig, TrainingConfig
 
 REFERENCE = "full"
@@ -355,6 +355,7 @@ def run_in_domain(
         raise UnknownNameError(f"no part {', '.join(unknown)}; there are: {', '.join(known)}")
     parts = parts or known
     bench = InDomain(plan, output, data=data, backbone=backbone, quiet=quiet)
+    bench.note_machine()
     paces = bench.paces(list(plan.methods))
     steps = {n: {b: max(1, round(b * paces[REFERENCE] / paces[n])) for b in plan.budgets} for n in plan.methods}
     short = {name: budgets[plan.budgets[0]] for name, budgets in steps.items()}
@@ -383,7 +384,9 @@ def write_in_domain(plan: InDomainPlan, output: Path) -> Path:
     cells = load_cells(output)
     if not cells:
         raise ForewordError(f"{output} holds no cells yet; run the benchmark first")
-    verdicts, tables = [], [tuning_table(output), *in_domain_tables(plan, cells)]
+    kept = {path.stem: read_json(path) for path in (output / "tuning").glob("*.json")}
+    tuning = tuning_table(kept, kept_json(output / "pace.json") or {}, REFERENCE)
+    verdicts, tables = [], [tuning, *in_domain_tables(plan, cells)]
     for genre, names in plan.targets.items():
         claims = [replace(claim, statement=f"{genre}: {claim.statement}") for claim in plan.hypotheses]
         verdicts += judge_hypotheses(cells, claims, names)
@@ -416,37 +419,6 @@ def in_domain_tables(plan: InDomainPlan, cells: Sequence[BenchmarkCell]) -> list
             tables.append(replace(summary_table(summaries), title=f"All systems on {genre} ({len(present)})"))
             tables.append(replace(domain_table(cells, systems, present), title=f"By collection: {genre}"))
     return tables
-
-
-def tuning_table(output: Path) -> Table:
-    """What each method comes to by rate, as means over the collections tuned on, and what a step of it costs."""
-    paces = {}
-    if (output / "pace.json").exists():
-        kept = json.loads((output / "pace.json").read_text(encoding="utf-8"))
-        paces = {each["method"]: median(each["seconds"]) for each in kept.values()}
-    rows: list[dict[str, Any]] = []
-    for path in sorted((output / "tuning").glob("*.json")):
-        for rate, ends in json.loads(path.read_text(encoding="utf-8")).items():
-            values = {
-                f"{key} {when}": sum(end[when][key] for end in ends) / len(ends)
-                for key in ("dev", "loss")
-                for when in ("before", "after")
-            }
-            rows.append({"method": path.stem, "rate": float(rate), **values})
-    lines = []
-    for row in rows:
-        best = min(other["loss after"] for other in rows if other["method"] == row["method"])
-        pace = f"{paces[row['method']] / paces[REFERENCE]:.2f}" if {row["method"], REFERENCE} <= set(paces) else NOTHING
-        texts = [row["method"], f"{row['rate']:g}", *(f"{row[key]:.4f}" for key in _TUNING)]
-        lines.append(
-            (*map(TableCell, texts), TableCell(f"{row['loss after']:.4f}", row["loss after"] == best), TableCell(pace))
-        )
-    columns = ("method", "rate", *_TUNING, "loss after", "a step")
-    notes = ("On dev queries, means over the collections (dev: nDCG@10); a step's time, full fine-tuning's being 1.",)
-    return Table("Learning rates", columns, frozenset({0}), tuple(lines), notes, tuple(rows))
-
-
-_TUNING = ("dev before", "dev after", "loss before")
 
 
 def training_seconds(made: StoredPrompt | Baseline) -> float:

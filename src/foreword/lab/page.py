@@ -89,33 +89,36 @@ def hypothesis_table(verdicts: Sequence[Verdict], title: str = "Hypotheses") -> 
     return Table(title, columns, frozenset({0, 1, 2, 6}), shown, notes, records)
 
 
-def tuning_table(tuning: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> Table:
-    """Method -> rate -> the ends of trainings, as `foreword.lab.in_domain` keeps them; each method's best is marked."""
-    lines, records = [], []
-    for method, rates in tuning.items():
-        means = {
-            rate: {name: sum(end["after"][name] for end in ends) / len(ends) for name in ("loss", "dev")}
-            for rate, ends in sorted(rates.items(), key=lambda item: float(item[0]))
-        }
-        least = min(mean["loss"] for mean in means.values())
-        for rate, mean in means.items():
-            loss = TableCell(numbers.value(mean["loss"]), mean["loss"] == least)
-            lines.append((TableCell(method), TableCell(rate), loss, TableCell(numbers.value(mean["dev"]))))
-            records.append({"method": method, "learning_rate": float(rate), **mean})
-    columns = ("method", "learning rate", "dev loss", "dev nDCG@10")
-    return Table("Learning rates tried", columns, frozenset({0}), tuple(lines), (), tuple(records))
+def tuning_table(
+    tuning: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], paces: Mapping[str, Mapping[str, Any]], unit: str
+) -> Table:
+    """What each method comes to by rate, as means over the collections tuned on, and what a step of it costs.
+
+    Args:
+        tuning: method -> rate -> what each training had `before` and `after` it.
+        paces: of any key, a `method` and the `seconds` a step that were measured.
+        unit: the method whose step's time is 1.
+    """
+    steps = {each["method"]: median(each["seconds"]) for each in paces.values()}
+    lines, rows = [], []
+    for method, rates in sorted(tuning.items()):
+        own = [
+            {key: sum(end[key.split()[1]][key.split()[0]] for end in ends) / len(ends) for key in _TUNING}
+            | {"method": method, "rate": float(rate)}
+            for rate, ends in rates.items()
+        ]
+        best = min(row["loss after"] for row in own)
+        pace = numbers.value(steps[method] / steps[unit], 2) if {method, unit} <= set(steps) else numbers.NOTHING
+        for row in own:
+            cells = [TableCell(f"{row[key]:.4f}", key == "loss after" and row[key] == best) for key in _TUNING]
+            lines.append((TableCell(method), TableCell(f"{row['rate']:g}"), *cells, TableCell(pace)))
+        rows += own
+    columns = ("method", "rate", *_TUNING, "a step")
+    notes = (f"On dev queries, means over the collections (dev: nDCG@10); a step's time, that of {unit} being 1.",)
+    return Table("Learning rates", columns, frozenset({0}), tuple(lines), notes, tuple(rows))
 
 
-def pace_table(paces: Mapping[str, Mapping[str, Any]], reference: str) -> Table:
-    """What a step of each method took, median seconds of `seconds`, beside the reference's."""
-    taken = {pace["method"]: median(pace["seconds"]) for pace in paces.values()}
-    lines, records = [], []
-    for method, seconds in taken.items():
-        texts = (method, numbers.value(seconds), numbers.value(seconds / taken[reference], 2))
-        lines.append(tuple(map(TableCell, texts)))
-        records.append({"method": method, "seconds": seconds})
-    columns = ("method", "seconds a step", f"of {reference}'s")
-    return Table("What a step takes", columns, frozenset({0}), tuple(lines), (), tuple(records))
+_TUNING = ("dev before", "dev after", "loss before", "loss after")
 
 
 def _gain_texts(row: Summary) -> list[str]:

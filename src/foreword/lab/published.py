@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from foreword.errors import DataError, UnknownNameError
 from foreword.files import atomic_write
-from foreword.lab.page import domain_table, hypothesis_table, pace_table, summary_table, tuning_table
+from foreword.lab.page import domain_table, hypothesis_table, summary_table, tuning_table
 from foreword.lab.records import MEASURES, BenchmarkRecord, Hypothesis, load_record
 from foreword.lab.statistics import TRIALS, judge_hypotheses, summarise
 from foreword.settings import Settings
@@ -38,20 +38,20 @@ class PublishedTable(Settings):
 
     Attributes:
         record: the benchmark's file, seen from the page.
-        show: systems' means over the targets, a line for each target, the plan's `hypotheses` or `comparisons`, or what
-            was `tuning` and `pace` of a benchmark in a domain.
+        show: systems' means over the targets, a line for each target, the plan's `hypotheses` or `comparisons`, or the
+            `tuning` of a benchmark in a domain.
         targets: genres, or ids (none: all).
         systems: those shown, in this order (none: all, the baseline first).
         columns: those shown, in this order (none: all).
         measures: the first is the one that systems are compared on.
-        baseline: what differences are from.
+        baseline: what differences are from; the method whose steps' time is 1.
         ceiling: the system of whose gain shares are given.
         title: instead of the usual one.
         notes: whether they stand below.
     """
 
     record: str
-    show: Literal["summary", "targets", "hypotheses", "comparisons", "tuning", "pace"]
+    show: Literal["summary", "targets", "hypotheses", "comparisons", "tuning"]
     targets: tuple[str, ...] = ()
     systems: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
@@ -69,9 +69,7 @@ class PublishedTable(Settings):
             ForewordError: cells that cannot be compared.
         """
         if self.show == "tuning":
-            return self._chosen(tuning_table(record.run["tuning"]))
-        if self.show == "pace":
-            return self._chosen(pace_table(record.run["pace"], self.baseline))
+            return self._chosen(tuning_table(record.run["tuning"], record.run.get("pace", {}), self.baseline))
         cells = record.cells
         genres = {cell.target: cell.genre for cell in cells}
         wanted = self.targets or tuple(genres)
