@@ -225,7 +225,7 @@ def test_train_evaluate_search(shell: Shell, beir: Path, tiny_bert: Path, tmp_pa
     summary = shell.json(*train)
     assert summary["domain"] == folder
     assert summary["steps"] == 20
-    assert summary["parameters"] == 2 * (2 * 16 * 32 + 4)
+    assert summary["parameters"] == 2 * 4 * 8 * 32
     assert summary["bytes"] == (prompt / "prompt.safetensors").stat().st_size
     assert summary["dev_nDCG@10"]["best"] >= summary["dev_nDCG@10"]["start"]
     told = shell(*train)  # finished: told again, not trained again

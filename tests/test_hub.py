@@ -321,7 +321,10 @@ def test_a_card_of_a_bank_lists_its_prompts(tmp_path: Path, encoder: SentenceTra
     assert metadata(card)["tags"][-1] == "foreword-bank"
     assert "license" not in metadata(card)
     assert "not stated" in card
-    assert card.count("| `one` | a gated prompt of 3 vectors a layer, the same for queries and documents") == 1
+    assert (
+        card.count("| `one` | a memory prompt of 3 vectors a layer and 3 beside its feed-forward part, the same for")
+        == 1
+    )
 
 
 def test_names_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

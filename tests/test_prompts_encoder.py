@@ -227,7 +227,7 @@ def test_weights_can_be_trained(carrying: SentenceTransformer) -> None:
 def test_only_gated_prompts_mix(encoder: SentenceTransformer, kind: Any) -> None:
     for seed, name in enumerate(("a", "b")):
         transformer_of(encoder).add(name, random_prompt(encoder, PromptSpec(kind, 3), seed))
-    with pytest.raises(PromptError, match="only gated prompts can be mixed"):
+    with pytest.raises(PromptError, match="only memory and gated prompts can be mixed"):
         encode(encoder, TEXTS, "query", route={"a": 0.5, "b": 0.5})
 
 
@@ -258,6 +258,11 @@ def test_starts(encoder: SentenceTransformer) -> None:
     first, again, other = (new_prompt(encoder, spec, seed=seed) for seed in (1, 1, 2))
     assert first.digest() == again.digest() != other.digest()
     assert not first.tensors()["query.gate"].any()
+    memory = new_prompt(encoder, PromptSpec(length=4, feed_forward=7), seed=1)
+    torch.testing.assert_close(memory.tensors()["both.keys"], first.tensors()["query.keys"])
+    assert memory.linear == ("both.values", "both.feed_forward_values")
+    assert not any(memory.tensors()[name].any() for name in memory.linear)
+    assert memory.tensors()["both.feed_forward_keys"].std(dim=1).min() > 0
     assert torch.equal(first.tensors()["query.keys"], first.tensors()["document.keys"])
     text = sentences(1, least=6, most=6)[0]
     vectors = new_prompt(encoder, PromptSpec("input", 4), start="text", texts=[text]).tensors()["both.vectors"]

@@ -41,7 +41,7 @@ class Beside(LayerKind):
         "wide": ("layers",),
         "gate": ("layers", "heads"),
     }
-    gates = ("wide", "gate")
+    linear = ("wide", "gate")
 
     def from_tokens(self, spec: PromptSpec, carrier: Carrier, ids: Tensor) -> dict[str, Tensor]:
         """Keys as both."""
@@ -95,7 +95,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 def test_it_is_a_kind_like_another(kind: str, encoder: SentenceTransformer, tmp_path: Path) -> None:
     """Stored, hashed, started as the base model, and the same by route and by rows, mixed and on one side alone."""
-    assert choices(hints(PromptSpec)["kind"]) == ("gated", "prefix", "input", kind)
+    assert choices(hints(PromptSpec)["kind"]) == ("memory", "gated", "prefix", "input", kind)
     transformer, spec = transformer_of(encoder), PromptSpec(kind, 3, top_layers=1, sides="untied")
     base = encode(encoder, TEXTS, "query", route=None, batch_size=9)
     for start in ("words", "noise"):
@@ -128,7 +128,7 @@ def test_what_it_does_not_go_with_is_refused(kind: str, encoder: SentenceTransfo
     with pytest.raises(PromptError, match=f"a: PEFT has no {kind} prompts"):
         export_peft(encoder, tmp_path / "out")
     mpnet = load_encoder(str(save_model(tmp_path / "mpnet", "mpnet")), device="cpu")
-    with pytest.raises(BackboneError, match=f"kind 'input' only, not '{kind}'"):
+    with pytest.raises(BackboneError, match=f"kind 'input', or 'memory' with length 0, not '{kind}'"):
         new_prompt(mpnet, PromptSpec(kind, 3))
     with pytest.raises(PromptError, match="has shape"):
         transformer_of(encoder).add(
@@ -150,11 +150,11 @@ def test_it_runs_as_an_onnx_graph(kind: str, encoder: SentenceTransformer, tmp_p
 
 def test_an_unknown_kind_is_refused() -> None:
     """Whatever the shapes it would have: nothing takes it for another kind."""
-    with pytest.raises(PromptError, match="kind is 'shifted'; expected one of gated, prefix, input"):
+    with pytest.raises(PromptError, match="kind is 'shifted'; expected one of memory, gated, prefix, input"):
         PromptSpec("shifted", 3)
     spec = PromptSpec("prefix", 3)
     object.__setattr__(spec, "kind", "shifted")
-    with pytest.raises(PromptError, match="kind is 'shifted'; expected one of gated, prefix, input"):
+    with pytest.raises(PromptError, match="kind is 'shifted'; expected one of memory, gated, prefix, input"):
         kind_of(spec).shapes(spec, BackboneShape(32, (LayerShape(4, 4, 8),) * 2))
 
 

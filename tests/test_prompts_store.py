@@ -38,7 +38,7 @@ def stored(encoder: SentenceTransformer, tmp_path: Path) -> Path:
     return save_prompt(tmp_path / "it", random_prompt(encoder, PromptSpec("gated", 3)), encoder, "toy/one")
 
 
-@pytest.mark.parametrize("kind", ["gated", "prefix", "input"])
+@pytest.mark.parametrize("kind", ["memory", "gated", "prefix", "input"])
 @pytest.mark.parametrize("sides", ["shared", "untied", "query"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_round_trip(encoder: SentenceTransformer, tiny_bert: Path, tmp_path: Path, kind: Any, sides: Any, dtype: str) -> None:  # fmt: skip
@@ -90,6 +90,19 @@ def test_the_folder_holds_no_backbone_and_no_pickle(stored: Path, encoder: Sente
     assert card["backbone"]["pooling"] == "mean"
     assert card["layers"] == [0, 1]
     assert set(card["versions"]) >= {"foreword", "torch", "transformers", "sentence-transformers"}
+
+
+def test_cards_of_earlier_versions_are_read(encoder: SentenceTransformer, tmp_path: Path) -> None:
+    """They know nothing of vectors beside feed-forward parts."""
+    for kind in ("gated", "prefix", "input"):
+        prompt = random_prompt(encoder, PromptSpec(kind, 3, top_layers=None if kind == "input" else 1))
+        folder = save_prompt(tmp_path / kind, prompt, encoder, "toy/one", dtype="float32")
+        layers = "null" if kind == "input" else "1"
+        written = f'{{"kind": "{kind}", "length": 3, "top_layers": {layers}, "sides": "shared", "placement": null}}'
+        alter(folder / "prompt.json", prompt=json.loads(written))
+        read = load_prompt(folder, encoder).prompt
+        assert (read.spec, read.digest()) == (prompt.spec, prompt.digest())
+        transformer_of(encoder).add("it", read)
 
 
 def alter(path: Path, **changes: Any) -> None:
@@ -266,7 +279,7 @@ def test_save_pretrained_keeps_the_prompts_and_leaves_the_backbone(encoder, tmp_
     transformer = transformer_of(encoder)
     for seed, domain in enumerate(("a/x", "b")):
         prompt = new_prompt(encoder, PromptSpec(length=3), seed=seed)
-        prompt.assign({name: t + 0.5 if name.endswith("gate") else t for name, t in prompt.tensors().items()})
+        prompt.assign({name: t + 0.5 if name in prompt.linear else t for name, t in prompt.tensors().items()})
         transformer.add(domain, prompt)
     transformer.route = {"a/x": 0.25, "b": 0.5}
     expected = encoder.encode(["some text", "and a longer text of it"])

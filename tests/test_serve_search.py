@@ -141,7 +141,7 @@ def test_domains_say_what_they_have(service: TestClient, bank: Path) -> None:
     card = json.loads((bank / "toy-untied" / "prompt.json").read_text())
     shown = {key: untied["prompt"][key] for key in ("kind", "length", "sides", "parameters", "bytes", "fingerprint")}
     assert shown == {
-        "kind": "gated",
+        "kind": "memory",
         "length": 3,
         "sides": "untied",
         "parameters": card["parameters"],

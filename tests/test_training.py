@@ -80,7 +80,7 @@ def test_training_learns_and_leaves_the_backbone_alone(
     assert stored.card["metrics"]["best_step"] == best["step"]
 
 
-@pytest.mark.parametrize("kind", ["prefix", "input"])
+@pytest.mark.parametrize("kind", ["gated", "prefix", "input"])
 def test_the_other_kinds_train_too(tiny_bert: Path, toy: MemoryCollection, tmp_path: Path, kind: Any) -> None:
     start = StartConfig(PromptSpec(kind, 3, sides="untied"))
     config = replace(QUICK, side="both", steps=20, evaluate_every=10, learning_rate=0.1)
@@ -115,7 +115,7 @@ def test_a_prompt_that_training_does_not_help_stays_as_it_was(
     first = stored.card["metrics"]["dev"][0]
     assert (first["step"], first["dev"]) == (0, 1.0)
     assert stored.card["metrics"]["best_step"] == 0
-    assert not stored.prompt.tensors()["query.gate"].any()
+    assert not any(stored.prompt.tensors()[name].any() for name in stored.prompt.linear)
 
 
 def test_an_evaluation_that_is_not_wanted_is_not_made(tiny_bert: Path, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_without_dev_queries_the_last_prompt_is_kept(tiny_bert: Path, tmp_path: 
     only = toy_collection(splits=("train",))
     stored = train(load(tiny_bert), only, tmp_path / "it", config=QUICK, quiet=True)
     assert stored.card["metrics"]["best_step"] == QUICK.steps
-    assert stored.prompt.tensors()["query.gate"].any()
+    assert all(stored.prompt.tensors()[name].any() for name in stored.prompt.linear)
 
 
 def test_the_last_step_is_a_candidate_between_evaluations_too(
@@ -365,7 +365,7 @@ def test_settings_are_checked_when_made(name: str, value: Any) -> None:
 def stored_start(encoder: SentenceTransformer, folder: Path, **spec: Any) -> StoredPrompt:
     from foreword.prompts.store import load_prompt
 
-    save_prompt(folder, random_prompt(encoder, PromptSpec("gated", 3, **spec)), encoder, "start", dtype="float32")
+    save_prompt(folder, random_prompt(encoder, PromptSpec(length=3, **spec)), encoder, "start", dtype="float32")
     return load_prompt(folder, encoder)
 
 
@@ -410,7 +410,7 @@ def test_the_query_side_starts_from_the_query_part(
         monkeypatch, lambda: train(encoder, toy, tmp_path / "it", config=QUICK, start=start, quiet=True)
     )
     assert found.spec == replace(start.prompt.spec, sides="query")
-    for name in ("keys", "values", "gate"):
+    for name in ("keys", "values", "feed_forward_keys", "feed_forward_values"):
         assert torch.equal(found.tensors()[f"query.{name}"], start.prompt.tensors()[f"{part}.{name}"])
 
 
@@ -423,9 +423,9 @@ def test_the_documents_of_the_start_can_be_kept(
     config = replace(QUICK, document_side="start", dtype="float32")
     stored = train(encoder, toy, tmp_path / "it", config=config, start=start, quiet=True)
     part = "both" if sides == "shared" else "document"
-    for name in ("keys", "values", "gate"):
+    for name in ("keys", "values", "feed_forward_keys", "feed_forward_values"):
         assert torch.equal(stored.prompt.tensors()[f"document.{name}"], start.prompt.tensors()[f"{part}.{name}"])
-    without = StartConfig(PromptSpec("gated", 3, sides="query"))
+    without = StartConfig(PromptSpec(length=3, sides="query"))
     with pytest.raises(PromptError, match="needs a prompt that encodes documents too"):
         train(encoder, toy, tmp_path / "no", config=config, start=without, quiet=True)
 

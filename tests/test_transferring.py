@@ -310,7 +310,7 @@ def test_trained_prompts_know_their_start(tiny_bert: Path, toy: MemoryCollection
 
 def test_what_can_be_mixed(encoder: SentenceTransformer, sources: dict[str, StoredPrompt]) -> None:
     check_mixable(sources)
-    with pytest.raises(PromptError, match="p: only gated prompts can be mixed"):
+    with pytest.raises(PromptError, match="p: only memory and gated prompts can be mixed"):
         check_mixable({**sources, "p": stored(random_prompt(encoder, PromptSpec("prefix", 3)))})
     with pytest.raises(PromptError, match="differ in length, layers or sides"):
         check_mixable({**sources, "d": stored(random_prompt(encoder, PromptSpec("gated", 4)))})
@@ -490,7 +490,7 @@ def test_what_transfer_refuses(encoder: SentenceTransformer, toy: MemoryCollecti
     with pytest.raises(PromptError, match="no source prompts to transfer from"):
         transfer(encoder, toy, {}, CONFIG)
     prefix = {"p": stored(random_prompt(encoder, PromptSpec("prefix", 3)))}
-    with pytest.raises(PromptError, match="only gated prompts can be mixed"):
+    with pytest.raises(PromptError, match="only memory and gated prompts can be mixed"):
         transfer(encoder, toy, prefix, CONFIG)
     with pytest.raises(ForewordError, match="expected one of auto, adapted, fitted"):
         TransferConfig(method="best")  # type: ignore[arg-type]

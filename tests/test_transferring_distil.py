@@ -218,7 +218,7 @@ def test_which_prompt_can_say_what_a_route_says(encoder: SentenceTransformer) ->
     for route, sources, said in (
         (None, shared, "nothing to distil"),
         (Routes(None, "a"), shared, "nothing to distil"),
-        ("p", prefix, "only mixtures of gated prompts are distilled"),
+        ("p", prefix, "only mixtures of memory or gated prompts are distilled"),
         ({"a": 0.5, "c": 0.5}, longer, "different kind, length, layers or sides"),
         (Routes(mixture, "c"), longer, "one prompt cannot hold both"),
     ):
@@ -238,6 +238,11 @@ def test_where_distilling_starts(encoder: SentenceTransformer) -> None:
     torch.testing.assert_close(greatest.tensors()["both.gate"], b["both.gate"] * torch.tensor([[-0.4], [-0.2]]))
     bank["b"] = stored(bank["b"].prompt, start_digest="elsewhere")
     assert start_from({"a": 0.6, "b": 0.4}, bank)[0] == "a"
+    memory = random_prompt(encoder, PromptSpec("memory", 3, 2))
+    name, found = start_from({"m": [0.5, -2.0]}, {"m": stored(memory)})
+    for key, tensor in memory.tensors().items():
+        by_layer = torch.tensor([0.5, -2.0]).view(2, *[1] * (tensor.ndim - 1)) if key in memory.linear else 1.0
+        torch.testing.assert_close(found.tensors()[key], tensor * by_layer)
 
 
 def test_a_start_of_another_structure_is_refused(encoder: SentenceTransformer) -> None:

@@ -96,6 +96,11 @@ def test_tokens_are_keys_and_gated_values_by_layer(encoder: SentenceTransformer,
     np.testing.assert_allclose(tokens[1, 96 + 16 : 96 + 24], gated, rtol=1e-6)
     prefix, shallow = (random_prompt(encoder, PromptSpec(kind, 3)) for kind in ("prefix", "input"))
     assert prompt_tokens(prefix).shape == (3, 2 * 64)
+    memory = random_prompt(encoder, PromptSpec("memory", 3, 2))  # each place has columns of its own
+    tokens = prompt_tokens(memory)
+    assert tokens.shape == (5, 2 * 64 + 2 * 64)
+    assert not tokens[:3, 128:].any() and not tokens[3:, :128].any()  # noqa: PT018
+    np.testing.assert_allclose(tokens[4, 224:], memory.tensors()["both.feed_forward_values"][1, 1], rtol=1e-6)
     np.testing.assert_allclose(prompt_tokens(shallow), shallow.tensors()["both.vectors"])
 
 

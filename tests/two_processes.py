@@ -41,7 +41,7 @@ def one(backbone: str, output: str, given: dict[str, Any]) -> dict[str, Any]:
         seen.append({"inputs": ids, "gradients": gradients})
         return loss
 
-    start = StartConfig(PromptSpec("prefix", 4, None, sides), "words")
+    start = StartConfig(PromptSpec("prefix", 4, sides=sides), "words")
     PromptTrainer.training_step = record  # type: ignore[method-assign]
     try:
         stored = train(encoder, collections, output, config=config, start=start, quiet=True)
