@@ -532,9 +532,10 @@ def starting_prompt(encoder: SentenceTransformer, values: TrainingValues, multit
                 "the multitask prompt does not encode documents, and the prompt wanted does; train anew"
             )
         origin = known[f"{source}.{what}"]
-        if (axis := new.kind.length_axis(what)) is None:
+        if (counted := new.kind.length_axis(what)) is None:
             tensor.copy_(origin)
         else:
+            axis, _ = counted
             count = min(origin.shape[axis], tensor.shape[axis])
             tensor.narrow(axis, 0, count).copy_(origin.narrow(axis, 0, count))
     return Prompt(values.spec, tensors)

@@ -150,11 +150,11 @@ def prompted_implementation(implementation: str) -> str:
         else:
             base = ALL_ATTENTION_FUNCTIONS[implementation]
         call = AttentionCall(base, module, query, key, value, attention_mask, kwargs)
-        current = current_pass()
-        if current is not None and isinstance(current.prompts, LayersSeen):
-            current.prompts.note(call)
-        elif current is not None and (layer := current.prompts.layers.get(getattr(module, SLOT, -1))) is not None:
-            return current.prompts.attend(current.prompts, layer, call)
+        prompts = None if (current := current_pass()) is None else current.prompts
+        if isinstance(prompts, LayersSeen):
+            prompts.note(call)
+        elif prompts is not None and (layer := prompts.layers.get(getattr(module, SLOT, -1))) is not None:
+            return prompts.attend(prompts, layer, call)
         return call()
 
     AttentionInterface.register(name, forward)

@@ -286,7 +286,8 @@ class LayerKind(PromptKind):
         for count in (VECTORS, FEED_FORWARD):
             own = [part[name].flatten(2) for name, axes in self.axes.items() if count in axes and name in part]
             blocks += [torch.cat(own, dim=2).transpose(0, 1).flatten(1)] if own else []  # of (L, n, ...)
-        return torch.block_diag(*blocks)
+        joined: Tensor = torch.block_diag(*blocks)
+        return joined
 
     @abstractmethod
     def attend(self, prompts: BatchPrompts, layer: int, call: AttentionCall) -> Attended:
