@@ -199,6 +199,7 @@ def test_what_peft_saves_is_read(models: Path, tmp_path: Path, method: str) -> N
     ("spec", "said"),
     [
         (PromptSpec("gated", 3), "PEFT has no gated prompts"),
+        (PromptSpec("memory", 3), "PEFT has no memory prompts"),
         (PromptSpec("input", 3), "vectors stand after .CLS.; .* --placement before"),
         (PromptSpec("prefix", 3, top_layers=1), "stands in the top 1 of 2 layers"),
     ],

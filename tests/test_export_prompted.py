@@ -52,7 +52,7 @@ def test_equal_in_a_fresh_process(backbone: Path, tmp_path: Path) -> None:
     ]
     order: list[tuple[Side, str]] = [("query", "a/x"), ("document", "a/x"), ("query", "b"), ("document", "b")]
     expected = {}
-    kinds: tuple[Kind, ...] = ("gated", "prefix", "input")
+    kinds: tuple[Kind, ...] = ("memory", "gated", "prefix", "input")
     for kind in kinds:
         encoder = load_encoder(str(backbone), device="cpu")
         transformer = transformer_of(encoder)

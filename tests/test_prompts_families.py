@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from tiny import FAMILIES, POSITIONS, random_prompt, save_model, sentences, words
+from tiny import FAMILIES, POSITIONS, config, random_prompt, save_model, sentences, tokenizer, words
 from torch import Tensor
+from transformers import AutoModel
 
 from foreword.errors import BackboneError, PromptError
+from foreword.prompts.attention import SLOT
 from foreword.prompts.encoder import encode, transformer_of
+from foreword.prompts.feed_forward import find_feed_forwards
 from foreword.prompts.kinds.gated import KIND
 from foreword.prompts.kinds.input import insertion_order
 from foreword.prompts.kinds.kind import kind_of, looked_up
@@ -296,6 +299,19 @@ def test_a_prompt_of_other_shapes_is_refused(folders: dict[str, Path]) -> None:
         transformer_of(qwen).add("it", random_prompt(bert, PromptSpec("gated", 3)))
     with pytest.raises(PromptError, match="wants the top 3 layers; the backbone has 2"):
         new_prompt(bert, PromptSpec("gated", 3, top_layers=3))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_projections_of_attention_are_no_feed_forward_part(known: bool) -> None:
+    """Queries wider than the backbone, and keys of its width: together they look like a part with a gate."""
+    tokens = tokenizer("qwen3")
+    made = config("qwen3", tokens)
+    made.head_dim = 16
+    model: Any = AutoModel.from_config(made)
+    for layer in model.layers if known else ():
+        setattr(layer.self_attn, SLOT, 0)
+    found = find_feed_forwards(model, 32, lambda: model(torch.tensor([[5, 6]])))
+    assert found == [(layer.mlp.gate_proj, layer.mlp.down_proj) for layer in model.layers]
 
 
 # -- independent references ----------------------------------------------------------------------------------------

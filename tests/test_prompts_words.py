@@ -87,7 +87,7 @@ def test_a_prompt_of_words_on_minilm_gives_them_back(restored: SentenceTransform
     assert all(w.word not in ("[PAD]", "[CLS]") for row in nearest_words(restored, first).parts["both"] for w in row)
 
 
-@pytest.mark.parametrize("kind", ["gated", "prefix"])
+@pytest.mark.parametrize("kind", ["memory", "gated", "prefix"])
 def test_other_kinds_have_no_words(encoder: SentenceTransformer, kind: Any) -> None:
     with pytest.raises(PromptError, match=f"of kind '{kind}'.*words exist for prompts of kind 'input' only"):
         nearest_words(encoder, random_prompt(encoder, PromptSpec(kind, 3)))
