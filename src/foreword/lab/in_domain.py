@@ -43,7 +43,7 @@ from foreword.retrieval.runs import Run, min_max, read_run
 from foreword.retrieval.search import dense_run
 from foreword.settings import DEFAULT_BACKBONE, Count, Settings
 from foreword.tables import Table
-from foreword.training.config import StartConfig, TrainingConfig
+from foreword.training.config import StartConfig, Trained, TrainingConfig
 
 REFERENCE = "full"
 """The method whose steps are the unit of budgets."""
@@ -169,7 +169,7 @@ class InDomain(Experiment):
         place = f"{folder}/{name}-{rate:g}-{steps}-seed{seed}/{folder_name(collection.id)}"
         if method.prompt is not None:
             spec = PromptSpec(**method.prompt)
-            side = "query" if spec.sides == "query" else "both"
+            side: Trained = "query" if spec.sides == "query" else "both"
             config = TrainingConfig.default(side, **{**self.common(seed), **values})
             start = StartConfig(spec, method.start, seed)  # type: ignore[arg-type]  # checked there
             return self.trained(place, collection, collection.id, config, start)
