@@ -41,7 +41,7 @@ from foreword.training.trainer import (
 )
 from foreword.training.vectors import DocumentVectors, embed_documents, read_vectors
 
-QUICK = TrainingConfig(steps=6, batch_size=8, evaluate_every=2, precision="float32", learning_rate=0.05)
+QUICK = TrainingConfig(steps=6, batch_size=8, evaluate_every=2, precision="float32", learning_rate=0.05, dev_folds=0)
 FILES = ["prompt.json", "prompt.safetensors", "run.json"]
 
 
@@ -77,7 +77,7 @@ def test_training_learns_and_leaves_the_backbone_alone(
     assert stored.prompt.spec.sides == ("query" if side == "query" else "shared")
     assert stored.domain == toy.id
     best = max(stored.card["metrics"]["dev"], key=lambda entry: entry["dev"])
-    assert stored.card["metrics"]["best_step"] == best["step"]
+    assert stored.card["metrics"]["best_step"] in (0, best["step"])
 
 
 @pytest.mark.parametrize("kind", ["gated", "prefix", "input"])
@@ -115,7 +115,11 @@ def test_a_prompt_that_training_does_not_help_stays_as_it_was(
     first = stored.card["metrics"]["dev"][0]
     assert (first["step"], first["dev"]) == (0, 1.0)
     assert stored.card["metrics"]["best_step"] == 0
+<<<<<<< HEAD
     assert not any(stored.prompt.tensors()[name].any() for name in stored.prompt.linear)
+=======
+    assert not any(tensor.any() for name, tensor in stored.prompt.tensors().items() if name.endswith("values"))
+>>>>>>> f99fafc (Training: the step by folds of all labels where dev is small, and no gain that may be chance)
 
 
 def test_an_evaluation_that_is_not_wanted_is_not_made(tiny_bert: Path, tmp_path: Path) -> None:
@@ -129,7 +133,11 @@ def test_without_dev_queries_the_last_prompt_is_kept(tiny_bert: Path, tmp_path: 
     only = toy_collection(splits=("train",))
     stored = train(load(tiny_bert), only, tmp_path / "it", config=QUICK, quiet=True)
     assert stored.card["metrics"]["best_step"] == QUICK.steps
+<<<<<<< HEAD
     assert all(stored.prompt.tensors()[name].any() for name in stored.prompt.linear)
+=======
+    assert stored.prompt.tensors()["query.values"].any()
+>>>>>>> f99fafc (Training: the step by folds of all labels where dev is small, and no gain that may be chance)
 
 
 def test_the_last_step_is_a_candidate_between_evaluations_too(
@@ -261,7 +269,7 @@ def test_a_finished_run_is_returned_without_training(
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(train_module, "run_training", never)
+    monkeypatch.setattr(train_module, "run_course", never)
     again = train(encoder, toy, tmp_path / "it", config=QUICK, quiet=True)
     assert again.prompt.digest() == first.prompt.digest()
     for change in (

@@ -15,6 +15,8 @@ from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
 from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt, trained_on
+from foreword.training.config import TrainingConfig
+from foreword.training.train import train_few
 from foreword.transferring.adapt import FEWEST, adapt, adaptation_pairs, averaged
 from foreword.transferring.config import AdaptConfig
 
@@ -75,10 +77,13 @@ def test_the_card_says_whose_text_and_whose_labels(
 ) -> None:
     stored = adapt(encoder, target, start, tmp_path / "out", AdaptConfig(**FAST), quiet=True)
     assert trained_on(stored.card) == {"toy/source": "train", "toy/target": "pseudo-queries"}
-    labelled = [TrainingPair("t1", "which stone is red", "d0", "The red stone.")]
-    few = adapt(encoder, target, start, tmp_path / "few", AdaptConfig(**FAST), labelled=labelled, quiet=True)
-    assert trained_on(few.card)["toy/target"] == "train"
-    assert few.card["supervision"]["labelled"] == 1
+    labels = [
+        TrainingPair(f"t{n}", f"which stone is the {WORDS[n]} one", f"d{n}", doc.text) for n, doc in enumerate(texts(4))
+    ]
+    config = TrainingConfig(side="both", steps=2, batch_size=4, precision="float32")
+    few = train_few(encoder, target, labels, tmp_path / "few", start=stored, config=config, quiet=True)
+    assert trained_on(few.card) == {"toy/source": "train", "toy/target": "train"}
+    assert few.card["metrics"]["choice"]["by"] == "folds"
 
 
 def test_equal_runs_give_equal_prompts(

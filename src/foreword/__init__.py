@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from foreword.prompts.store import load_bank, load_prompt, save_prompt
     from foreword.retrieval.search import search
     from foreword.training.config import StartConfig, TrainingConfig
-    from foreword.training.train import train
+    from foreword.training.train import train, train_few
     from foreword.transferring.adapt import adapt
     from foreword.transferring.advise import advise
     from foreword.transferring.config import TransferConfig
@@ -42,6 +42,7 @@ _WHERE = {
     "load_bank": "foreword.prompts.store",
     "save_prompt": "foreword.prompts.store",
     "train": "foreword.training.train",
+    "train_few": "foreword.training.train",
     "TrainingConfig": "foreword.training.config",
     "StartConfig": "foreword.training.config",
     "transfer": "foreword.transferring.transfer",
@@ -74,6 +75,7 @@ __all__ = [
     "save_prompt",
     "search",
     "train",
+    "train_few",
     "transfer",
 ]
 

@@ -222,23 +222,44 @@ def _train_one(options: cli.Options, names: list[str], config: TrainingConfig) -
         resume=not options.no_resume,
         quiet=options.json,
     )
-    card, history = stored.card, stored.card["metrics"]["dev"]
-    dev = None
-    if history and history[0]["dev"] is not None:
-        dev = {"start": history[0]["dev"], "best": max(entry["dev"] for entry in history)}
+    card, metrics = stored.card, stored.card["metrics"]
+    kept, choice = metrics["best_step"], metrics["choice"]
+    curve = {entry["step"]: entry["dev"] for entry in metrics["dev"]}
     summary = {
         "prompt": str(options.output),
         **{name: card[name] for name in ("domain", "supervision", "parameters", "bytes")},
         "steps": card["training"]["steps"],
-        "best_step": card["metrics"]["best_step"],
-        "dev_nDCG@10": dev,
+        "best_step": kept,
+        "choice": choice,
+        "dev_nDCG@10": None if choice["by"] == "last" else {"start": curve[0], "best": curve[kept]},
     }
     if cli.printed_json(options, summary):
         return
-    gain = "no dev split, so the last step is kept; "
-    if dev:
-        gain = f"dev nDCG@10 {dev['start']:.3f} -> {dev['best']:.3f} (step {summary['best_step']}); "
-    print(f"{options.output}: {gain}{card['parameters']:,} parameters, {card['bytes']:,} bytes")
+    print(f"{options.output}: {_said(options, stored)}; {card['parameters']:,} parameters, {card['bytes']:,} bytes")
+    if not kept and choice["by"] != "last":
+        start = "another --start" if _source(options) else "to --start with a prompt for texts like these"
+        print(
+            f"what may help: more labels, {start}, or another --learning-rate; foreword advise compares what there is"
+        )
+
+
+def _said(options: cli.Options, stored: StoredPrompt) -> str:
+    """Which step a prompt is of, and by what evidence."""
+    metrics = stored.card["metrics"]
+    kept, choice = metrics["best_step"], metrics["choice"]
+    if choice["by"] == "last":
+        return "no dev split, so the last step is kept"
+    curve = {entry["step"]: entry["dev"] for entry in metrics["dev"]}
+    step, queries = choice.get("step", 0), f"{choice['queries']} dev queries"
+    if choice["by"] == "folds":
+        queries = f"the {choice['queries']} labels, held out in {choice['folds']} folds"
+    change = f"nDCG@10 {curve[0]:.3f} -> {curve[step]:.3f} (step {step}) on {queries}"
+    if kept:
+        return change
+    why = "no step is better" if choice.get("gain", 0) <= 0 else "which may be chance"
+    if choice.get("error"):
+        why += f" (standard error {choice['error']:.3f})"
+    return f"{change}, {why}: the prompt is {_source(options) or 'the base model'}"
 
 
 def _train_each(options: cli.Options, names: list[str], config: TrainingConfig) -> None:

@@ -235,6 +235,53 @@ class Unlabelled(View):
         return DataError(f"{self.id} is used without its queries and judgements here")
 
 
+class Labels(View):
+    """A collection with given pairs as its training split; its test split as it is, and no dev split."""
+
+    def __init__(self, collection: Collection, pairs: Sequence[TrainingPair]) -> None:
+        self.source = collection
+        self.given = tuple(pairs)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Train, and the source's test split."""
+        return ("train", *({"test"} & set(self.source.splits)))
+
+    @property
+    def own_corpora(self) -> tuple[str, ...]:
+        """Test, where the source's is about another corpus."""
+        return tuple({"test"} & set(self.source.own_corpora))
+
+    def documents_for(self, split: str) -> Iterable[Document]:
+        """The corpus; for test, the source's."""
+        require_split(self.id, split, self.splits)
+        return self.source.documents_for(split) if split == "test" else self.documents()
+
+    def queries(self, split: str = "test") -> Iterable[Query]:
+        """Of the pairs, each once; of test, the source's."""
+        require_split(self.id, split, self.splits)
+        if split == "test":
+            return self.source.queries(split)
+        return [Query(query_id, text) for query_id, text in {p.query_id: p.query for p in self.given}.items()]
+
+    def qrels(self, split: str = "test") -> Qrels:
+        """The pairs' documents are relevant; of test, the source's."""
+        require_split(self.id, split, self.splits)
+        if split == "test":
+            return self.source.qrels(split)
+        found: dict[str, dict[str, int]] = {}
+        for pair in self.given:
+            found.setdefault(pair.query_id, {})[pair.doc_id] = 1
+        return found
+
+    def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterable[TrainingPair]:
+        """Those given; of test, the source's."""
+        require_split(self.id, split, self.splits)
+        if split == "test":
+            return self.source.pairs(split, hard_negatives=hard_negatives)
+        return [replace(pair, negatives=pair.negatives[:hard_negatives]) for pair in self.given]
+
+
 # `hard-negatives/<split>.jsonl` (or `.gz`) has one line a query, the hardest first:
 # `{"query_id": "q1", "doc_ids": ["d7", "d2"], "from": "bm25"}`; `from` names what found them.
 

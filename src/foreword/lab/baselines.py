@@ -32,9 +32,10 @@ from foreword.prompts.store import DTYPES, check_backbone, describe_backbone, li
 from foreword.prompts.transformer import PromptedTransformer
 from foreword.settings import Count, Positive, Settings, Side
 from foreword.training.config import Trained, TrainingConfig
+from foreword.training.folds import run_course
 from foreword.training.train import identity_of, text_settings
 from foreword.training.trainee import join, on_main, world_size
-from foreword.training.trainer import WORK, run_training
+from foreword.training.trainer import WORK
 from foreword.training.vectors import DocumentVectors, TrainingData
 
 FORMAT = "foreword-baseline/1"
@@ -257,7 +258,7 @@ def train_baseline(
     began = time.time()
     digest = state_digest(encoder)
     made, change = changed_copy(encoder, spec, config.side, seed=config.seed)
-    course = run_training(
+    course = run_course(
         made, data, change, output / WORK, config, route=None, seconds=seconds, checkpoints=False, quiet=quiet
     )
     if state_digest(encoder) != digest:
@@ -267,7 +268,7 @@ def train_baseline(
     finished = course.run(began)
 
     def store() -> None:
-        change.assign(course.evaluator.best_tensors())
+        change.assign(course.best())
         _save(output, change, spec, encoder, config.dtype, record, finished)
         shutil.rmtree(output / WORK)
 

@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from foreword.collections.collection import TrainingPair
 from foreword.collections.supervision import Fold, FoldCollection
 from foreword.errors import ForewordError, PromptError, TooLittleTextError, UnknownNameError
 from foreword.evaluation.calibration import calibrate, calibrate_from_dev
@@ -30,6 +29,8 @@ from foreword.lab.statistics import differences, judge_hypotheses, macro_mean, s
 from foreword.prompts.store import StoredPrompt, folder_name, library_versions, read_card
 from foreword.retrieval.runs import Run
 from foreword.tables import NOTHING, Table, TableCell
+from foreword.training.config import TrainingConfig
+from foreword.training.train import train_few
 from foreword.transferring.adapt import adapt
 from foreword.transferring.config import AdaptConfig
 from foreword.transferring.trial import Evidence
@@ -206,16 +207,13 @@ def transferred(stage: Stage, target: str, seed: int) -> None:
     stage.fused(target, "transfer", seed, configuration)
 
 
-def adapted(
-    stage: Stage, target: str, start: StoredPrompt, seed: int, labelled: Sequence[TrainingPair] = ()
-) -> tuple[StoredPrompt, bool]:
+def adapted(stage: Stage, target: str, start: StoredPrompt, seed: int) -> tuple[StoredPrompt, bool]:
     """The multitask prompt adapted to a target's text, or as it is where there is too little text; and which."""
     config = AdaptConfig(**stage.common(seed), **stage.plan.transfer)
-    with_labels = f"-labels{len(labelled)}" if labelled else ""
-    stage.say(f"adapting to {target}{with_labels}, seed {seed}")
-    folder = stage.output / "prompts" / f"adapted{with_labels}-seed{seed}" / folder_name(target)
+    stage.say(f"adapting to {target}, seed {seed}")
+    folder = stage.output / "prompts" / f"adapted-seed{seed}" / folder_name(target)
     try:
-        made = adapt(stage.encoder, stage.collection(target), start, folder, config, labelled=labelled, quiet=True)
+        made = adapt(stage.encoder, stage.collection(target), start, folder, config, quiet=True)
         return made, True
     except TooLittleTextError as error:
         stage.say(str(error))
@@ -250,13 +248,18 @@ def ceiling(stage: Stage, target: str, seed: int) -> None:
 
 
 def few_labels(stage: Stage, target: str, count: int, seed: int) -> None:
-    """`transfer@k`: the default transfer with k of the target's labelled training pairs among its pseudo-queries."""
+    """`transfer@k`: the default transfer, trained further on k of the target's labelled training pairs."""
 
     def make() -> Findings:
         began = time.perf_counter()
         start = stage.multitask(stage.plan.fold_of(target), seed)
         pairs = drawn(list(stage.collection(target).pairs("train")), count, seed)
-        stored, _ = adapted(stage, target, start, seed, labelled=pairs)
+        text, _ = adapted(stage, target, start, seed)
+        folder = stage.output / "prompts" / f"labels{count}-seed{seed}" / folder_name(target)
+        config = TrainingConfig.few("both", **stage.common(seed))
+        stored = train_few(
+            stage.encoder, stage.collection(target), pairs, folder, start=text, config=config, quiet=True
+        )
         seconds = time.perf_counter() - began
         return _by_prompt(stage, target, stored, f"transfer@{count}-seed{seed}", labels=count, seconds=seconds)
 

@@ -28,7 +28,7 @@ class TrainingConfig(Settings):
         steps: optimizer steps.
         epochs: passes over the training pairs; above 0 it decides the steps.
         batch_size: queries in a step, on each device.
-        learning_rate: at its peak. Prompts want 1e-2 to 1e-1.
+        learning_rate: at its peak. Prompts of kind `memory` want 5e-3 to 1e-2, other kinds 1e-2 to 1e-1.
         schedule: of the learning rate after the warm-up, as transformers names it.
         warmup: share of the steps.
         temperature: what similarities are divided by in the softmax.
@@ -44,6 +44,8 @@ class TrainingConfig(Settings):
         dev_queries: queries of each domain in an evaluation, a seeded sample when there are more; 0: no evaluation,
             the last step is kept.
         dev_documents: documents searched in an evaluation, always with the relevant ones.
+        dev_folds: with few dev queries (below 60), all labels are cut into so many folds, each is held out once, and
+            the step that is best on all of them is taken, on all labels; 0: never.
         dtype: the precision that the prompt is stored in, and evaluated in.
         precision: of the forward passes.
         log_every: steps between two records of the training loss; 0: about ten in a training.
@@ -56,7 +58,7 @@ class TrainingConfig(Settings):
     steps: Count = 150
     epochs: NotNegative = 0.0
     batch_size: Count = 32
-    learning_rate: Positive = 0.1
+    learning_rate: Positive = 0.01
     schedule: str = "linear"
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.05
     temperature: Positive = 0.05
@@ -71,6 +73,7 @@ class TrainingConfig(Settings):
     patience: Natural = 0
     dev_queries: Natural = 200
     dev_documents: Count = 1000
+    dev_folds: Natural = 5
     dtype: StoredType = "float16"
     precision: Precision = "auto"
     log_every: Natural = 0
@@ -97,16 +100,21 @@ class TrainingConfig(Settings):
 
         Args:
             side: what is trained.
-            several: for one prompt on several collections, which transfers better at a lower learning rate.
+            several: for one prompt on several collections, which transfers better after fewer steps.
             changes: other settings, by name.
         """
         return cls(side=side, **(cls.usual(side, several=several) | changes))
+
+    @classmethod
+    def few(cls, side: Trained = "both", **changes: Any) -> Self:
+        """The settings for a few labels, up to some hundred, with `changes`."""
+        return cls.default(side, **({"steps": 80, "evaluate_every": 20, "batch_size": 16, "dev_documents": 400} | changes))
 
     @staticmethod
     def usual(side: Trained, *, several: bool = False) -> dict[str, Any]:
         """What `default` sets otherwise than the fields' own defaults."""
         if several:
-            return {"steps": 60, "evaluate_every": 30, "learning_rate": 0.03}
+            return {"steps": 60, "evaluate_every": 30}
         return {"steps": 110, "evaluate_every": 55} if side == "both" else {"evaluate_every": 50}
 
     def with_steps(self, pairs: int, processes: int = 1) -> Self:

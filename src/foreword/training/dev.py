@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 
@@ -29,6 +30,11 @@ from foreword.training.trainee import Trainee, is_main
 from foreword.training.vectors import DocumentVectors
 
 MEASURE = "nDCG@10"
+FEW = 60
+"""Dev queries from which a dev part decides alone."""
+
+BEST = "best.safetensors"
+"""The file of the best values, rounded as they will be stored."""
 
 
 def _sample(keys: Sequence[str], count: int, seed: int) -> set[str]:
@@ -51,41 +57,106 @@ class DevSet:
         cls,
         collection: Collection,
         *,
-        queries: int,
+        queries: int | None,
         documents: int,
         seed: int,
+        splits: Sequence[str] = ("dev",),
         vectors: DocumentVectors | None = None,
+        trained: Set[str] = frozenset(),
     ) -> DevSet | None:
         """The dev set of a collection, sampled by `seed`; None where it has no dev split.
 
         Args:
-            collection: its `dev` split gives queries and judgements.
-            queries: at most so many.
+            collection: its splits give queries and judgements.
+            queries: at most so many; None: all.
             documents: at most so many, beside the relevant ones; ignored with `vectors`.
             seed: of both samples.
+            splits: whose queries; all about one corpus.
             vectors: the whole corpus, embedded.
+            trained: documents that are trained on. What is learnt of them says little of others: where enough queries
+                have none of them, these alone are taken.
         """
-        if "dev" not in collection.splits:
-            return None
-        judged = collection.qrels("dev")
-        chosen = _sample([q for q, docs in judged.items() if any(r > 0 for r in docs.values())], queries, seed)
+        there = [split for split in splits if split in collection.splits]
+        judged = {query_id: docs for split in there for query_id, docs in collection.qrels(split).items()}
+        relevant = {q: {doc_id for doc_id, grade in docs.items() if grade > 0} for q, docs in judged.items()}
+        usable = [query_id for query_id, docs in relevant.items() if docs]
+        fresh = [query_id for query_id in usable if relevant[query_id].isdisjoint(trained)]
+        usable = fresh if len(fresh) >= FEW else usable
+        chosen = set(usable) if queries is None else _sample(usable, queries, seed)
         qrels = {query_id: docs for query_id, docs in judged.items() if query_id in chosen}
         if not qrels:
             return None
-        found = [query for query in collection.queries("dev") if query.query_id in chosen]
+        found = [query for split in there for query in collection.queries(split) if query.query_id in chosen]
         if vectors is not None:
             kept = [Document(doc_id, "") for doc_id in vectors.doc_ids]
             return cls(found, qrels, kept, np.asarray(vectors.vectors))
-        relevant = {doc_id for docs in qrels.values() for doc_id in docs}
-        corpus = partial(collection.documents_for, "dev")
-        sample = _sample([doc.doc_id for doc in corpus()], documents, seed) | relevant
+        corpus = partial(collection.documents_for, there[-1])
+        sample = _sample([doc.doc_id for doc in corpus()], documents, seed).union(*qrels.values())
         return cls(found, qrels, [doc for doc in corpus() if doc.doc_id in sample], None)
+
+    def part(self, query_ids: Set[str]) -> DevSet:
+        """The same corpus with some of the queries."""
+        queries = [query for query in self.queries if query.query_id in query_ids]
+        return replace(self, queries=queries, qrels={query.query_id: self.qrels[query.query_id] for query in queries})
+
+
+Scores = Mapping[str, Sequence[float]]
+"""nDCG@10 of each dev query, by collection; in one order in all evaluations of a training."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a step gains in nDCG@10 over the start, on the same queries.
+
+    Attributes:
+        mean: over collections, of the mean over queries.
+        error: its standard error; infinite where a collection has one query.
+    """
+
+    mean: float
+    error: float
+
+    @classmethod
+    def of(cls, start: Scores, step: Scores) -> Gain:
+        """The paired gain."""
+        differences = [np.subtract(step[name], values) for name, values in start.items()]
+        variances = [float(d.var(ddof=1)) / len(d) if len(d) > 1 else math.inf for d in differences]
+        return cls(float(np.mean([d.mean() for d in differences])), math.sqrt(sum(variances)) / len(differences))
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is more than chance."""
+        return self.mean > self.error
+
+
+def chosen(steps: Sequence[int], scores: Sequence[Scores]) -> tuple[int, dict[str, Any]]:
+    """The step to keep, and why, as JSON values: the best of those whose gain over the first, the start, counts.
+
+    The best of several steps looks better than it is, on few queries much better: where no gain is more than chance,
+    the start stays. `step` and `gain` of the reason are the best-looking step's.
+    """
+    gains = {step: Gain.of(scores[0], one) for step, one in zip(steps[1:], scores[1:], strict=True)}
+    reason: dict[str, Any] = {"queries": sum(map(len, scores[0].values()))}
+    if not gains:
+        return steps[0], reason
+    looks = max(gains, key=lambda step: gains[step].mean)
+    best = max((step for step in gains if gains[step].counts), key=lambda step: gains[step].mean, default=steps[0])
+    gain = gains[best or looks]
+    error = round(gain.error, 6) if math.isfinite(gain.error) else None
+    return best, {**reason, "step": best or looks, "gain": round(gain.mean, 6), "error": error}
+
+
+def keep(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write the values that are best so far."""
+    with atomic_write(folder / BEST, "wb") as file:
+        file.write(save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
 
 
 class DevEvaluator(BaseEvaluator):
     """Mean nDCG@10 over the dev sets, with what is trained as it would be stored; the best is kept on disk.
 
-    Step 0, where it starts from, is a candidate too: training that does not help leaves it as it was.
+    Step 0, where it starts from, is a candidate too: training that does not help leaves it as it was. Without dev
+    sets, the last step is kept.
     """
 
     primary_metric = "dev"
@@ -98,18 +169,34 @@ class DevEvaluator(BaseEvaluator):
         folder: Path,
         config: TrainingConfig,
     ) -> None:
-        """`trainee` is what is trained, in play by `route`; `folder` keeps `best.safetensors` and `best.json`."""
+        """`trainee` is what is trained, in play by `route`; `folder` keeps the best values and `best.json`."""
         super().__init__()
         self.dev_sets, self.trainee, self.route, self.folder, self.config = dev_sets, trainee, route, folder, config
         self.history: list[dict[str, Any]] = []
+        self.scores: list[Scores] = []
         self.seconds = 0.0  # taken by evaluations in this process
-        self.best: float | None = None
-        self.best_step = 0
-        self.since_best = 0
         if (folder / "best.json").exists():  # a training that goes on
             state = json.loads((folder / "best.json").read_text())
-            self.best, self.best_step = state["best"], state["step"]
-            self.history, self.since_best = state["history"], state["since_best"]
+            self.history, self.scores = state["history"], state["scores"]
+
+    @property
+    def steps(self) -> list[int]:
+        """Those that were evaluated."""
+        return [entry["step"] for entry in self.history]
+
+    @property
+    def choice(self) -> tuple[int, dict[str, Any]]:
+        """The step that is kept so far, and why."""
+        if not self.dev_sets:
+            return self.steps[-1], {"by": "last"}
+        step, reason = chosen(self.steps, self.scores)
+        return step, {"by": "dev", **reason}
+
+    @property
+    def since_best(self) -> int:
+        """Evaluations since the best score."""
+        values = [entry["dev"] for entry in self.history]
+        return len(values) - 1 - values.index(max(values))
 
     def __call__(  # type: ignore[override]  # narrower: it encodes with prompts
         self, model: SentenceTransformer, output_path: str | None = None, epoch: float = -1, steps: int = -1
@@ -124,26 +211,23 @@ class DevEvaluator(BaseEvaluator):
         exact = {name: tensor.clone() for name, tensor in self.trainee.tensors().items()}
         self.trainee.assign(rounded)
         try:
-            scores = [self._score(model, dev) for dev in self.dev_sets.values()]
+            found = {name: self._score(model, dev) for name, dev in self.dev_sets.items()}
         finally:
             self.trainee.assign(exact)
-        score, loss = np.mean(scores, axis=0).tolist() if scores else (0.0, None)
-        self.history.append({"step": steps, "dev": round(score, 6) if scores else None, "loss": loss})
-        improved = self.best is None or score > self.best or not scores
-        self.since_best = 0 if improved else self.since_best + 1
-        if improved:
-            self.best, self.best_step = score, steps
-            with atomic_write(self.folder / "best.safetensors", "wb") as file:
-                file.write(save({name: t.cpu().contiguous() for name, t in rounded.items()}))
-        write_json(
-            self.folder / "best.json",
-            {"best": self.best, "step": self.best_step, "history": self.history, "since_best": self.since_best},
-        )
+        score: float | None = None
+        loss: float | None = None
+        if found:
+            score, loss = (round(float(np.mean([np.mean(one[i]) for one in found.values()])), 6) for i in (0, 1))
+        self.history.append({"step": steps, "dev": score, "loss": loss})
+        self.scores.append({name: scores for name, (scores, _) in found.items()})
+        if self.choice[0] == steps:
+            keep(self.folder, rounded)
+        write_json(self.folder / "best.json", {"history": self.history, "scores": self.scores})
         self.seconds += time.monotonic() - began
-        return {"dev": score}
+        return {"dev": 0.0 if score is None else score}
 
-    def _score(self, model: SentenceTransformer, dev: DevSet) -> tuple[float, float]:
-        """nDCG@10, and the training's loss with all documents of the dev set as negatives."""
+    def _score(self, model: SentenceTransformer, dev: DevSet) -> tuple[list[float], list[float]]:
+        """Of each query nDCG@10, and the training's loss with all documents of the dev set as negatives."""
         was_training = model.training
         how: dict[str, Any] = {"route": self.route, "precision": self.config.precision, "quiet": True}
         documents = dev.vectors
@@ -159,10 +243,11 @@ class DevEvaluator(BaseEvaluator):
             k=10,
             document_ids=[doc.doc_id for doc in dev.documents],
         )
-        return evaluate_run(run, dev.qrels, [MEASURE]).values[MEASURE], self._loss(dev, queries, documents)
+        scores = evaluate_run(run, dev.qrels, [MEASURE]).per_query[MEASURE]
+        return [scores[query.query_id] for query in dev.queries], self._losses(dev, queries, documents)
 
-    def _loss(self, dev: DevSet, queries: np.ndarray[Any, Any], documents: np.ndarray[Any, Any]) -> float:
-        """Mean of `-log softmax(sim(q, d+) / t)` over the queries; of several relevant documents, the best one."""
+    def _losses(self, dev: DevSet, queries: np.ndarray[Any, Any], documents: np.ndarray[Any, Any]) -> list[float]:
+        """`-log softmax(sim(q, d+) / t)` of the queries; of several relevant documents, the best one."""
         rows = {doc.doc_id: row for row, doc in enumerate(dev.documents)}
         losses = []
         for query, vector in zip(dev.queries, queries, strict=True):
@@ -170,8 +255,4 @@ class DevEvaluator(BaseEvaluator):
             relevant = [rows[doc] for doc, grade in dev.qrels[query.query_id].items() if grade > 0 and doc in rows]
             if relevant:
                 losses.append(float(torch.logsumexp(scores, 0) - scores[relevant].max()))
-        return round(float(np.mean(losses)), 6) if losses else 0.0
-
-    def best_tensors(self) -> dict[str, torch.Tensor]:
-        """The values that were best, rounded as they will be stored."""
-        return load_file(self.folder / "best.safetensors")
+        return losses or [0.0]

@@ -14,7 +14,8 @@ from sentence_transformers import SentenceTransformer
 
 from foreword.collections.collection import Collection, TrainingPair
 from foreword.collections.registry import canonical, overlap
-from foreword.collections.supervision import split_fold
+from foreword.collections.supervision import split_fold, supervise
+from foreword.collections.views import Labels
 from foreword.errors import ForewordError, OtherTrainingError, PromptError
 from foreword.files import as_json, kept_json, write_json
 from foreword.prompts.encoder import resolve_precision, state_digest, text_prompt, transformer_of
@@ -30,8 +31,9 @@ from foreword.prompts.store import (
     trained_on,
 )
 from foreword.training.config import StartConfig, TrainingConfig
+from foreword.training.folds import run_course
 from foreword.training.trainee import join, on_main, world_size
-from foreword.training.trainer import WORK, run_training
+from foreword.training.trainer import WORK
 from foreword.training.vectors import DocumentVectors, TrainingData
 
 TRAINEE = "(in training)"
@@ -54,8 +56,9 @@ def train(
 ) -> StoredPrompt:
     """Train a prompt on the training split of one collection, or of several (multitask), and store it.
 
-    The backbone is frozen. The prompt that scores best on the collections' dev splits is kept; without any dev
-    split, the last one. Test splits are never read.
+    The backbone is frozen. The step that scores best on the collections' dev splits is kept, where it gains more over
+    the start than chance explains; else the prompt is the start. Small dev splits are replaced by folds of all labels
+    (`TrainingConfig.dev_folds`). Without any dev split, the last step is kept. Test splits are never read.
 
     Args:
         encoder: from `foreword.load_encoder`; comes back carrying what it carried before.
@@ -103,7 +106,7 @@ def train(
     transformer.add(TRAINEE, prompt)
     transformer.route = TRAINEE
     try:
-        course = run_training(
+        course = run_course(
             encoder, data, prompt, output / WORK, config,
             route=TRAINEE, seconds=seconds, checkpoints=True, quiet=quiet,
         )  # fmt: skip
@@ -122,12 +125,49 @@ def train(
     finished = course.run(began)
 
     def store() -> None:
-        best = Prompt(prompt.spec, course.evaluator.best_tensors())
+        best = Prompt(prompt.spec, course.best())
         save_prompt(output, best, encoder, domain, dtype=config.dtype, record=record, run=finished)
         shutil.rmtree(output / WORK)
 
     on_main(store)
     return load_prompt(output, encoder)
+
+
+def train_few(
+    encoder: SentenceTransformer,
+    collection: Collection,
+    pairs: Sequence[TrainingPair],
+    output: str | Path,
+    *,
+    start: StoredPrompt | StartConfig | None = None,
+    config: TrainingConfig | None = None,
+    domain: str | None = None,
+    resume: bool = True,
+    quiet: bool = False,
+) -> StoredPrompt:
+    """Train a prompt on labels that are at hand, and store it: `train`, with a dev part of their own, or folds.
+
+    Best from a prompt that knows the domain's text, or others like it, already: see `foreword.transferring.adapt`.
+
+    Args:
+        encoder: from `foreword.load_encoder`.
+        collection: its documents; of its queries and judgements nothing is learnt. A copy of one of its test queries
+            among `pairs` is left out.
+        pairs: the labels, two different queries or more.
+        output: the prompt's folder, as for `train`.
+        start: as for `train`.
+        config: the settings; None: `TrainingConfig.few` for the side that `start` has.
+        domain: the prompt's name; None: the collection's id.
+        resume: False: begin anew.
+        quiet: no progress bars.
+
+    Raises: as `train`, and `DataError` for a single query.
+    """
+    spec = start.prompt.spec if isinstance(start, StoredPrompt) else (start or StartConfig()).spec
+    config = config or TrainingConfig.few("query" if spec.sides == "query" else "both")
+    labelled = supervise(Labels(collection, pairs), method="train", seed=config.seed)
+    how: dict[str, Any] = {"domain": domain, "start": start, "resume": resume, "quiet": quiet}
+    return train(encoder, labelled, output, config=config, **how)
 
 
 def _refuse_seen_folds(sources: Sequence[Collection], start: StoredPrompt) -> None:
@@ -162,7 +202,7 @@ def _claim(
     if anew and work.exists():
         shutil.rmtree(work)
     if kept_json(work / "identity.json") != wanted:
-        if any(work.glob("checkpoint-*")):
+        if any(work.rglob("checkpoint-*")):
             raise OtherTrainingError(
                 f"{output} holds an interrupted training with other settings or data; choose another folder, or "
                 "begin anew with --no-resume (resume=False)"

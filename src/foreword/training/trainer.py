@@ -47,7 +47,7 @@ from foreword.prompts.encoder import resolve_precision, text_prompt
 from foreword.prompts.routes import Route
 from foreword.terminal import moves_cursor
 from foreword.training.config import TrainingConfig
-from foreword.training.dev import DevEvaluator, DevSet
+from foreword.training.dev import BEST, DevEvaluator, DevSet, Scores
 from foreword.training.trainee import Trainee, is_main, on_main, world_size
 from foreword.training.vectors import DocumentVectors, TrainingData
 
@@ -62,28 +62,41 @@ class TrainingCourse:
     """How a training went.
 
     Attributes:
-        evaluator: with the values that were best, and the history.
-        losses: `step` and `loss`, where they were recorded.
+        folder: where the values of the step that is kept are.
+        history: the evaluations: `step`, `dev` (nDCG@10) and `loss`.
+        scores: nDCG@10 of each query, in each of them.
+        best_step: the step that is kept.
+        choice: why: `by` (`dev`, `folds` or `last`) and the figures.
+        losses: `step` and `loss` of the training, where they were recorded.
         parameters: numbers that were trained, of what the trainee has.
         steps: taken in all.
         seconds: spent in this process, the embedding of documents too, evaluations not.
     """
 
-    evaluator: DevEvaluator
+    folder: Path
+    history: Sequence[Mapping[str, Any]]
+    scores: Sequence[Scores]
+    best_step: int
+    choice: Mapping[str, Any]
     losses: Sequence[Mapping[str, Any]]
     parameters: int
     steps: int
     seconds: float
 
+    def best(self) -> dict[str, Tensor]:
+        """The values that are kept, rounded as they will be stored."""
+        return load_file(self.folder / BEST)
+
     def metrics(self) -> dict[str, Any]:
         """The curves, for the card of the result."""
-        return {"dev": self.evaluator.history, "best_step": self.evaluator.best_step, "loss": self.losses}
+        return {"dev": self.history, "best_step": self.best_step, "choice": self.choice, "loss": self.losses}
 
     def run(self, began: float) -> dict[str, Any]:
         """What `run.json` says of a training that began at `time.time()` and ends now."""
         return {
             "seconds": round(time.time() - began, 2),
             "steps": self.steps,
+            "choice": self.choice,
             "training_seconds": self.seconds,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
@@ -100,6 +113,8 @@ def run_training(
     seconds: float | None,
     checkpoints: bool,
     quiet: bool,
+    dev_sets: Mapping[str, DevSet] | None = None,
+    last: int | None = None,
 ) -> TrainingCourse:
     """Train, and keep the best step in `work`; what accelerate leaves on the encoder is taken off again.
 
@@ -113,6 +128,8 @@ def run_training(
         seconds: stop after so many, even before `config.steps`; None: no limit. Evaluations are not counted.
         checkpoints: keep what is needed to go on after a cut.
         quiet: no progress bars.
+        dev_sets: what evaluations look at; None: the dev splits of the data.
+        last: the step to stop after, on the way to `config.steps`; None: those.
 
     Raises:
         DataError: a pair's document has no vector.
@@ -123,16 +140,16 @@ def run_training(
     if config.side == "query":
         document_route = route if config.document_side == "start" else None
         vectors = data.embedded(encoder, config, document_route, quiet=quiet)
-    sampling: dict[str, Any] = {name: getattr(config, f"dev_{name}") for name in ("queries", "documents")}
-    dev = {c.id: DevSet.of(c, vectors=vectors.get(c.id), seed=config.seed, **sampling) for c in data.sources}
-    dev_sets = {name: dev_set for name, dev_set in dev.items() if dev_set is not None}
+    if dev_sets is None:
+        dev_sets = dev_sets_of(data, vectors, config)
     evaluator = DevEvaluator(dev_sets, trainee, route, work, config)
     if vectors:
         corpus = {c.id: corpus_pairs(c.id, data.pairs[c.id], vectors[c.id]) for c in data.sources}
-    budget = [] if seconds is None else [TimeBudget(seconds, began, evaluator)]
+    callbacks: list[TrainerCallback] = [] if last is None else [StopAfter(last)]
+    callbacks += [] if seconds is None else [TimeBudget(seconds, began, evaluator)]
     try:
         trainer = build_trainer(
-            encoder, data.pairs, corpus, evaluator, callbacks=budget, checkpoints=checkpoints, quiet=quiet
+            encoder, data.pairs, corpus, evaluator, callbacks=callbacks, checkpoints=checkpoints, quiet=quiet
         )
         parameters = sum(p.numel() for p in trainee.parameters() if p.requires_grad)
         found = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
@@ -156,7 +173,28 @@ def run_training(
         for entry in trainer.state.log_history
         if "loss" in entry
     ]
-    return TrainingCourse(evaluator, losses, parameters, steps, round(spent, 3))
+    best, choice = on_main(lambda: evaluator.choice)
+    history, scores = evaluator.history, evaluator.scores
+    return TrainingCourse(work, history, scores, best, choice, losses, parameters, steps, round(spent, 3))
+
+
+def dev_sets_of(
+    data: TrainingData,
+    vectors: Mapping[str, DocumentVectors],
+    config: TrainingConfig,
+    splits: Sequence[str] = ("dev",),
+) -> dict[str, DevSet]:
+    """The dev sets of the collections that have such a split; of another than dev, with all queries."""
+    dev = splits == ("dev",)
+    how: dict[str, Any] = {"documents": config.dev_documents, "seed": config.seed, "splits": splits}
+    found: dict[str, DevSet] = {}
+    for c in data.sources:
+        trained = frozenset(pair.doc_id for pair in data.pairs[c.id]) if dev else frozenset()
+        queries = config.dev_queries if dev else None
+        dev_set = DevSet.of(c, queries=queries, vectors=vectors.get(c.id), trained=trained, **how)
+        if dev_set is not None:
+            found[c.id] = dev_set
+    return found
 
 
 def quick_attention(config: TrainingConfig, device: torch.device) -> AbstractContextManager[None]:
@@ -381,6 +419,17 @@ class StopWhenStale(TrainerCallback):
         """Called after each evaluation."""
         if self.patience and self.evaluator.dev_sets:
             control.should_training_stop = on_main(lambda: self.evaluator.since_best >= self.patience)
+
+
+class StopAfter(TrainerCallback):
+    """Stop after a step, wherever the learning rate's schedule is."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Called after each step."""
+        control.should_training_stop = control.should_training_stop or state.global_step >= self.step
 
 
 class TimeBudget(TrainerCallback):

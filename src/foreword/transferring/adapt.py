@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -71,11 +70,12 @@ def adapt(
     output: str | Path,
     config: AdaptConfig | None = None,
     *,
-    labelled: Sequence[TrainingPair] = (),
     domain: str | None = None,
     quiet: bool = False,
 ) -> StoredPrompt:
     """Adapt a prompt that encodes both sides to a target's text, and store it.
+
+    A few labels come after it: `foreword.training.train.train_few` with the result as its start.
 
     Args:
         encoder: from `foreword.load_encoder`.
@@ -83,7 +83,6 @@ def adapt(
         start: the prompt, e.g. a multitask one; its structure is kept, so queries cost what they did.
         output: the prompt's folder; in it `adapted`, the prompt that was trained all the way. A training of the same
             settings found there is gone on with, or taken as it is; one of others is replaced.
-        labelled: pairs of the target with real queries, where there are a few; they join the pseudo-queries.
         domain: its name; None: the target's id.
 
     Raises:
@@ -93,12 +92,11 @@ def adapt(
     config = config or AdaptConfig()
     began = time.perf_counter()
     pairs, counts = adaptation_pairs(encoder, Unlabelled(target), start, config)
-    if len(pairs) + len(labelled) < FEWEST:
+    if len(pairs) < FEWEST:
         raise TooLittleTextError(
             f"{target.id} gives {len(pairs)} pseudo-queries that the prompt finds the documents of ({counts}); "
             f"adaptation needs {FEWEST} at least"
         )
-    pairs += [pair for pair in labelled for _ in range(config.repeats)]
     output = Path(output)
     how: dict[str, Any] = {"domain": domain or target.id, "config": config.training(), "start": start}
     how |= {"pairs": {target.id: pairs}, "quiet": quiet}
@@ -109,8 +107,7 @@ def adapt(
     prompt = averaged(start.prompt, stored.prompt, config.share)
     kept = ("start", "start_digest", "training", "data", "metrics", "text", "trained_parameters")
     record = {key: stored.card[key] for key in kept if key in stored.card}
-    method = "train" if labelled else "pseudo-queries"
-    record["supervision"] = {"method": method, "train_queries": len(pairs), "labelled": len(labelled), **counts}
+    record["supervision"] = {"method": "pseudo-queries", "train_queries": len(pairs), **counts}
     record["adaptation"] = {**asdict(config), "pairs": counts}
     run = {"seconds": round(time.perf_counter() - began, 2)}
     save_prompt(output, prompt, encoder, domain or target.id, record=record, run=run)

@@ -92,7 +92,6 @@ class AdaptConfig(EmbeddingSettings):
         batch_size: pseudo-queries in a step.
         learning_rate: of the prompt.
         share: of the adapted prompt in the average; 1: no average, 0: the prompt as it was.
-        repeats: how often each labelled pair, where there are some, is seen for one of a pseudo-query.
     """
 
     pseudo: PseudoQueries = "auto"
@@ -102,7 +101,6 @@ class AdaptConfig(EmbeddingSettings):
     batch_size: Count = 32
     learning_rate: Positive = 0.03
     share: Share = 0.5
-    repeats: Natural = 8
 
     def training(self) -> TrainingConfig:
         """The settings of the training."""
