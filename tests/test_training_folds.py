@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from test_training import QUICK, contents, load
-from tiny import toy_collection
+from tiny import random_prompt, toy_collection
 
 from foreword.collections.collection import Document, MemoryCollection, Query, TrainingPair
 from foreword.evaluation.measures import evaluate_run
 from foreword.prompts.encoder import encode, transformer_of
+from foreword.prompts.spec import PromptSpec
+from foreword.prompts.store import load_prompt, save_prompt
 from foreword.retrieval.search import exact_search
 from foreword.training import folds
 from foreword.training.dev import DevEvaluator, DevSet, Gain, chosen
@@ -136,21 +138,26 @@ def test_labels_that_teach_nothing_leave_the_start_to_the_bit(
 
 
 def test_useful_labels_gain_on_queries_that_nobody_looked_at(tiny_bert: Path, tmp_path: Path) -> None:
-    toy = toy_collection(documents=120)
-    encoder = load(tiny_bert)
-    labels = [*pairs_of(toy), *pairs_of(toy, "dev")]
-    config = replace(FEW, side="both", steps=40, evaluate_every=20, learning_rate=0.03)
-    stored = train_few(encoder, toy, labels, tmp_path / "it", config=config, quiet=True)
+    """A start that spoils the queries is mended by 40 labels, for 60 other queries, too."""
+    encoder, corpus = load(tiny_bert), toy_collection(documents=100).corpus
+    spoilt = random_prompt(encoder, PromptSpec(length=4, sides="query"), scale=0.3)
+    save_prompt(tmp_path / "start", spoilt, encoder, "spoilt", dtype="float32")
+    start = load_prompt(tmp_path / "start", encoder)
+    toy = MemoryCollection("toy/spoilt", "toy", corpus, {}, {})
+    labels = [TrainingPair(doc.doc_id, doc.content, doc.doc_id, doc.content) for doc in corpus[:40]]
+    config = replace(FEW, steps=20, evaluate_every=10, dev_folds=3, learning_rate=0.03)
+    stored = train_few(encoder, toy, labels, tmp_path / "it", start=start, config=config, quiet=True)
     assert stored.card["metrics"]["best_step"] > 0
+    transformer_of(encoder).add("start", start.prompt)
     transformer_of(encoder).add("few", stored.prompt)
-    scores = []
-    for route in (None, "few"):
-        documents = encode(encoder, [d.content for d in toy.corpus], "document", route=route)
-        queries = encode(encoder, [q.text for q in toy.queries("test")], "query", route=route)
-        ids = {"document_ids": [d.doc_id for d in toy.corpus]}
-        run = exact_search(queries, [q.query_id for q in toy.queries("test")], documents, k=10, **ids)
-        scores.append(evaluate_run(run, toy.qrels("test"), ["nDCG@10"]).values["nDCG@10"])
-    assert scores[1] > scores[0]
+    ids = [doc.doc_id for doc in corpus]
+    documents = encode(encoder, [doc.content for doc in corpus], "document")
+    scores = {}
+    for route in ("start", "few"):
+        queries = encode(encoder, [doc.content for doc in corpus[40:]], "query", route=route)
+        run = exact_search(queries, ids[40:], documents, k=10, document_ids=ids)
+        scores[route] = evaluate_run(run, {name: {name: 1} for name in ids[40:]}, ["nDCG@10"]).values["nDCG@10"]
+    assert scores["few"] > scores["start"] + 0.2
 
 
 @pytest.mark.parametrize("calls", [5, 14])

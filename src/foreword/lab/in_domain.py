@@ -164,7 +164,9 @@ class InDomain(Experiment):
     ) -> StoredPrompt | Baseline:
         """What a method makes of a collection's labels."""
         method = self.plan.methods[name]
-        values: dict[str, Any] = {"batch_size": self.plan.batch_size, **self.plan.training, **method.training}
+        # One training to a budget: the dev part decides, however small.
+        values: dict[str, Any] = {"batch_size": self.plan.batch_size, "dev_folds": 0}
+        values |= {**self.plan.training, **method.training}
         values |= {"steps": steps, "evaluate_every": -(-steps // 2), "learning_rate": rate, **changes}
         place = f"{folder}/{name}-{rate:g}-{steps}-seed{seed}/{folder_name(collection.id)}"
         if method.prompt is not None:

@@ -28,7 +28,7 @@ class TrainingConfig(Settings):
         steps: optimizer steps.
         epochs: passes over the training pairs; above 0 it decides the steps.
         batch_size: queries in a step, on each device.
-        learning_rate: at its peak. Prompts of kind `memory` want 5e-3 to 1e-2, other kinds 1e-2 to 1e-1.
+        learning_rate: at its peak. Prompts of kind `memory` want 2e-3 to 1e-2, others 1e-2 to 1e-1.
         schedule: of the learning rate after the warm-up, as transformers names it.
         warmup: share of the steps.
         temperature: what similarities are divided by in the softmax.
@@ -58,7 +58,7 @@ class TrainingConfig(Settings):
     steps: Count = 150
     epochs: NotNegative = 0.0
     batch_size: Count = 32
-    learning_rate: Positive = 0.01
+    learning_rate: Positive = 0.005
     schedule: str = "linear"
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.05
     temperature: Positive = 0.05
