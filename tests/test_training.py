@@ -115,11 +115,7 @@ def test_a_prompt_that_training_does_not_help_stays_as_it_was(
     first = stored.card["metrics"]["dev"][0]
     assert (first["step"], first["dev"]) == (0, 1.0)
     assert stored.card["metrics"]["best_step"] == 0
-<<<<<<< HEAD
     assert not any(stored.prompt.tensors()[name].any() for name in stored.prompt.linear)
-=======
-    assert not any(tensor.any() for name, tensor in stored.prompt.tensors().items() if name.endswith("values"))
->>>>>>> f99fafc (Training: the step by folds of all labels where dev is small, and no gain that may be chance)
 
 
 def test_an_evaluation_that_is_not_wanted_is_not_made(tiny_bert: Path, tmp_path: Path) -> None:
@@ -133,11 +129,7 @@ def test_without_dev_queries_the_last_prompt_is_kept(tiny_bert: Path, tmp_path: 
     only = toy_collection(splits=("train",))
     stored = train(load(tiny_bert), only, tmp_path / "it", config=QUICK, quiet=True)
     assert stored.card["metrics"]["best_step"] == QUICK.steps
-<<<<<<< HEAD
     assert all(stored.prompt.tensors()[name].any() for name in stored.prompt.linear)
-=======
-    assert stored.prompt.tensors()["query.values"].any()
->>>>>>> f99fafc (Training: the step by folds of all labels where dev is small, and no gain that may be chance)
 
 
 def test_the_last_step_is_a_candidate_between_evaluations_too(

@@ -108,7 +108,8 @@ class TrainingConfig(Settings):
     @classmethod
     def few(cls, side: Trained = "both", **changes: Any) -> Self:
         """The settings for a few labels, up to some hundred, with `changes`."""
-        return cls.default(side, **({"steps": 80, "evaluate_every": 20, "batch_size": 16, "dev_documents": 400} | changes))
+        values: dict[str, Any] = {"steps": 80, "evaluate_every": 20, "batch_size": 16, "dev_documents": 400}
+        return cls.default(side, **(values | changes))
 
     @staticmethod
     def usual(side: Trained, *, several: bool = False) -> dict[str, Any]:
