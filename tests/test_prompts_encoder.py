@@ -196,23 +196,23 @@ def carrying_half(encoder: SentenceTransformer) -> np.ndarray:
     """The mean of the two prompts' added terms in every layer, by one layer function of our own."""
     from foreword.prompts.kinds import gated
 
-    original = gated.gated_term
+    original = gated.looked_up
     transformer = transformer_of(encoder)
 
-    def half(prompts: Any, layer: int, query: Any, scaling: Any) -> Any:
+    def half(prompts: Any, layer: int, query: Any, scaling: Any, _gate: Any) -> Any:
         terms = []
         for name in ("a", "b"):
             part = transformer.prompt(name).part(None)
             assert part is not None
             own = gated.KIND.batch(prompts.layers, {key: part[key].detach()[None, :, None] for key in part}, None)
-            terms.append(original(own, layer, query, scaling))
+            terms.append(original(own, layer, query, scaling, own.at("gate", layer)))
         return sum(terms) / 2
 
-    gated.gated_term = half
+    gated.looked_up = half
     try:
         return encode(encoder, TEXTS, "query", route={"a": 1.0, "b": 1.0})
     finally:
-        gated.gated_term = original
+        gated.looked_up = original
 
 
 def test_weights_can_be_trained(carrying: SentenceTransformer) -> None:

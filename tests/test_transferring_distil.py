@@ -238,8 +238,9 @@ def test_where_distilling_starts(encoder: SentenceTransformer) -> None:
     torch.testing.assert_close(greatest.tensors()["both.gate"], b["both.gate"] * torch.tensor([[-0.4], [-0.2]]))
     bank["b"] = stored(bank["b"].prompt, start_digest="elsewhere")
     assert start_from({"a": 0.6, "b": 0.4}, bank)[0] == "a"
-    memory = random_prompt(encoder, PromptSpec("memory", 3, 2))
-    name, found = start_from({"m": [0.5, -2.0]}, {"m": stored(memory)})
+    source = stored(random_prompt(encoder, PromptSpec("memory", 3, 2)))
+    memory = source.prompt
+    name, found = start_from({"m": [0.5, -2.0]}, {"m": source})
     for key, tensor in memory.tensors().items():
         by_layer = torch.tensor([0.5, -2.0]).view(2, *[1] * (tensor.ndim - 1)) if key in memory.linear else 1.0
         torch.testing.assert_close(found.tensors()[key], tensor * by_layer)
