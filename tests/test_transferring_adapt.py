@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,6 +117,44 @@ def test_pseudo_queries_of_several_documents_are_nobodys(
     assert counts["repeated"] == 5
     assert counts["kept"] == len(pairs) == counts["made"] - 5
     assert not any("everywhere" in pair.query for pair in pairs)
+
+
+def titled(*titles: str) -> list[Document]:
+    """Documents with these titles; no two texts alike."""
+    return [replace(doc, title=title) for doc, title in zip(texts(len(titles)), titles, strict=True)]
+
+
+def test_documents_of_one_title_all_answer_it(encoder: SentenceTransformer, start: StoredPrompt) -> None:
+    threads = titled(*["How do I mend a boat?"] * 3, *["how do I mend a  BOAT"] * 2, "Where is the red hill?")
+    config = AdaptConfig(**FAST)
+    pairs, counts = adaptation_pairs(encoder, MemoryCollection("toy/faq", "toy", tuple(threads), {}, {}), start, config)
+    assert counts == {"made": 6, "repeated": 0, "kept": 6}
+    assert [pair.doc_id for pair in pairs] == [f"d{number}" for number in range(6)]
+    assert [pair.query_id for pair in pairs] == ["pseudo:d0"] * 5 + ["pseudo:d5"]
+    assert {pair.query for pair in pairs[:5]} == {"How do I mend a boat?"}  # equal texts never share a batch
+
+
+def test_a_heading_is_nobodys_query(encoder: SentenceTransformer, start: StoredPrompt) -> None:
+    headings = titled(*["What this chapter is about"] * 11, *["Where the river goes"] * 10)
+    target = MemoryCollection("toy/book", "toy", tuple(headings), {}, {})
+    pairs, counts = adaptation_pairs(encoder, target, start, AdaptConfig(**FAST))
+    assert counts["repeated"] == 11
+    assert {pair.query for pair in pairs} == {"Where the river goes"}
+
+
+def test_one_document_found_is_enough_for_its_group(encoder: SentenceTransformer, start: StoredPrompt) -> None:
+    threads = titled(*[f"What about the question number {number // 3}?" for number in range(30)])
+    target = MemoryCollection("toy/faq", "toy", tuple(threads), {}, {})
+    groups = [found_groups(encoder, target, start, agree) for agree in (1, 3, 30)]
+    assert groups[0] <= groups[1] <= groups[2] == {f"pseudo:d{number}" for number in range(0, 30, 3)}
+
+
+def found_groups(encoder: SentenceTransformer, target: MemoryCollection, start: StoredPrompt, agree: int) -> set[str]:
+    """The queries that are kept, each with all three of its documents."""
+    pairs, _ = adaptation_pairs(encoder, target, start, AdaptConfig(**{**FAST, "agree": agree}))
+    counts = Counter(pair.query_id for pair in pairs)
+    assert set(counts.values()) <= {3}
+    return set(counts)
 
 
 def test_the_filter_keeps_what_the_prompt_finds(

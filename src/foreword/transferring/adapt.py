@@ -10,8 +10,8 @@ fine-tuning of zero-shot models", 2022); prompts with one start may be averaged 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from dataclasses import asdict
+from collections import defaultdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,10 @@ TEACHER = "(before adaptation)"
 """The name under which the encoder carries the prompt that pseudo-queries are filtered by."""
 
 FEWEST = 64
-"""Pseudo-queries that adaptation needs; with fewer, the prompt stays as it is."""
+"""Pseudo-queries that adaptation needs."""
+
+ALIKE = 10
+"""Documents that may have one title for it to be a query; a title of more is a heading such as "Introduction"."""
 
 
 def adaptation_pairs(
@@ -41,12 +44,25 @@ def adaptation_pairs(
 ) -> tuple[list[TrainingPair], dict[str, int]]:
     """Pseudo-queries of a target whose documents a prompt finds; with counts of what was dropped.
 
-    A text that several documents give is nobody's query. Only documents are looked at.
+    A title that up to `ALIKE` documents have is a query that all of them answer, as the answers to one question of a
+    forum do; it is enough that the prompt finds one of them. Any other text that several documents give is nobody's
+    query. Only documents are looked at.
     """
     frequencies = frequencies_for(config.pseudo, target.documents())
     made = list(pseudo_pairs(target.documents(), config.pseudo, config.seed, frequencies=frequencies))[: config.most]
-    times = Counter(normalise(pair.query) for pair in made)
-    pairs = [pair for pair in made if times[normalise(pair.query)] == 1]
+    titles = {document.doc_id: normalise(document.title) for document in target.documents()}
+    groups: dict[str, list[TrainingPair]] = {}
+    for pair in made:
+        groups.setdefault(normalise(pair.query), []).append(pair)
+    kept = {
+        query: pairs
+        for query, pairs in groups.items()
+        if len(pairs) == 1 or (len(pairs) <= ALIKE and all(titles[pair.doc_id] == query for pair in pairs))
+    }
+    # One query for a group, so that its documents are no negatives of one another.
+    pairs = [
+        replace(p, query_id=first.query_id, query=first.query) for first, *rest in kept.values() for p in (first, *rest)
+    ]
     counts = {"made": len(made), "repeated": len(made) - len(pairs)}
     if not config.agree or not pairs:
         return pairs, {**counts, "kept": len(pairs)}
@@ -58,9 +74,12 @@ def adaptation_pairs(
     finally:
         transformer.remove(TEACHER)
     ids = [pair.doc_id for pair in pairs]
-    run = exact_search(queries, [p.query_id for p in pairs], documents, config.agree, document_ids=ids)
-    kept = [pair for pair in pairs if pair.doc_id in run[pair.query_id]]
-    return kept, {**counts, "not_found": len(pairs) - len(kept), "kept": len(kept)}
+    relevant: dict[str, set[str]] = defaultdict(set)
+    for pair in pairs:
+        relevant[pair.query_id].add(pair.doc_id)
+    run = exact_search(queries, ids, documents, config.agree, document_ids=ids)  # a pair is known by its document
+    found = [pair for pair in pairs if relevant[pair.query_id] & run[pair.doc_id].keys()]
+    return found, {**counts, "not_found": len(pairs) - len(found), "kept": len(found)}
 
 
 def adapt(
