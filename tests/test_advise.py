@@ -95,9 +95,7 @@ def test_labels_that_may_be_looked_at(toy: MemoryCollection) -> None:
 
 
 def domain(number: int, gain: float, *, within: bool = True, supervised: float | None = None) -> Evidence:
-    return Evidence(
-        f"toy/{number}", "toy", 0.5, 0.4, within, 0.1, gain, supervised, None if supervised is None else 500
-    )
+    return Evidence(f"toy/{number}", "toy", within, 0.1, gain, supervised, None if supervised is None else 500)
 
 
 def test_expected_gain_by_hand() -> None:
@@ -121,14 +119,12 @@ def test_evidence_is_read_and_checked(tmp_path: Path) -> None:
     fine = {
         "target": "t",
         "genre": "g",
-        "nearness": 0.5,
-        "limit": None,
         "within": True,
         "pseudo_gain": 0.1,
         "gain": 0.2,
     }
     path.write_text(json.dumps([fine]))
-    assert read_evidence(path) == [Evidence("t", "g", 0.5, None, True, 0.1, 0.2)]
+    assert read_evidence(path) == [Evidence("t", "g", True, 0.1, 0.2)]
     for broken in ({}, [1], [{**fine, "more": 1}], [{**fine, "gain": "0.2"}], [{**fine, "within": 1}]):
         path.write_text(json.dumps(broken))
         with pytest.raises(DataError, match="expected"):
@@ -157,7 +153,7 @@ def found(
         "transfer": Gain(transfer, 0, 0.1, "evidence", 5),
         "train": None if training is None else Gain(training, 0, 0.1, "evidence", 5),
     }
-    reach = Reach(0.5 if within else 0.3, 0.4, {"a": 0.4, "b": 0.5, "c": 0.5})
+    reach = Reach(0.6 if within else 0.3, 0.5, "a")
     return Found(reach, Compared("base", 0.5, None, 0.45), best, pairs, "dev" if labels else None, 5, expected)
 
 
@@ -207,11 +203,11 @@ def test_the_prompts_nearest_to_a_target_are_tried(encoder: SentenceTransformer)
         prompt = random_prompt(encoder, PromptSpec("gated", 3), seed)
         bank[name] = StoredPrompt(prompt, {"domain": name, "data": {domain: {} for domain in listed}})
     features = {"toy/a": np.array([[1.0, 0.0]], np.float32), "toy/b": np.array([[0.0, 1.0]], np.float32)}
-    own = np.array([[0.8, 0.6], [0.0, 1.0]], np.float32)  # .4 near to a, .8 to b, .9 to both
+    own = np.array([[0.8, 0.6], [0.0, 1.0]], np.float32)  # the mean (.4, .8) is nearer to b than to a
     notes: list[str] = []
-    assert nearest_prompts(bank, own, features, 2, notes) == ["both", "b"]
-    assert nearest_prompts(bank, own, features, 3, notes) == ["both", "b", "a"]
-    assert "the nearest 2 are tried alone: both, b" in notes[0]
+    assert nearest_prompts(bank, own, features, 2, notes) == ["b", "both"]
+    assert nearest_prompts(bank, own, features, 3, notes) == ["b", "both", "a"]
+    assert "the nearest 2 are tried alone: b, both" in notes[0]
 
 
 # -- advice on texts -----------------------------------------------------------------------------------------------

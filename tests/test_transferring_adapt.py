@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from foreword.collections.collection import Document, MemoryCollection, Query, TrainingPair
-from foreword.errors import ForewordError, TooLittleTextError
+from foreword.errors import ForewordError, NoGainError, TooLittleTextError
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
@@ -19,13 +19,22 @@ from foreword.prompts.start import new_prompt
 from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt, trained_on
 from foreword.training.config import TrainingConfig
 from foreword.training.train import train_few
-from foreword.transferring.adapt import FEWEST, adapt, adaptation_pairs, averaged
-from foreword.transferring.config import AdaptConfig
+from foreword.transferring.adapt import FEWEST, adapt, adaptation_pairs, averaged, kept_back, proof_pairs, prove
+from foreword.transferring.config import AdaptConfig, TransferConfig
+from foreword.transferring.transfer import transfer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-FAST = {"steps": 2, "batch_size": 8, "agree": 0, "precision": "float32", "document_length": 16, "query_length": 16}
+FAST: dict[str, Any] = {
+    "prove": False,
+    "steps": 2,
+    "batch_size": 8,
+    "agree": 0,
+    "precision": "float32",
+    "document_length": 16,
+    "query_length": 16,
+}
 WORDS = ["red", "green", "blue", "amber", "violet", "cyan", "white", "black", "brown", "grey", "pink", "gold"]
 
 
@@ -172,6 +181,96 @@ def test_too_little_text_is_said(encoder: SentenceTransformer, start: StoredProm
     small = MemoryCollection("toy/small", "toy", tuple(texts(FEWEST - 1)), {}, {})
     with pytest.raises(TooLittleTextError, match=f"63 pseudo-queries.*needs {FEWEST}"):
         adapt(encoder, small, start, tmp_path / "out", AdaptConfig(**FAST), quiet=True)
+
+
+def test_too_little_text_leaves_the_base_model(encoder: SentenceTransformer, start: StoredPrompt) -> None:
+    small = MemoryCollection("toy/small", "toy", tuple(texts(FEWEST - 1)), {}, {})
+    start.card["data"]["toy/other"] = {}  # of two domains
+    result = transfer(encoder, small, {"multitask": start}, TransferConfig(adapt=AdaptConfig(**FAST)), quiet=True)
+    assert (result.advice, dict(result.weights), result.prompt, result.route) == ("don't transfer", {}, None, None)
+    assert "the base model stays: toy/small gives 63 pseudo-queries" in result.reason
+
+
+# -- the proof -----------------------------------------------------------------------------------------------------
+
+
+def test_a_fifth_is_kept_back_and_not_learnt_from(
+    encoder: SentenceTransformer,
+    target: MemoryCollection,
+    start: StoredPrompt,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = AdaptConfig(**{**FAST, "prove": True})
+    held = kept_back(target, config)
+    assert len(held) == 18
+    assert len(kept_back(target, replace(config, proofs=5))) == 5
+    assert kept_back(target, replace(config, seed=1)) != held
+    assert not kept_back(target, AdaptConfig(**FAST))
+    checks = proof_pairs(target, held, config)
+    assert set(checks) == {"span", "key-phrases"}  # first sentences are learnt from
+    assert {pair.doc_id for pairs in checks.values() for pair in pairs} <= held
+    assert set(proof_pairs(target, held, replace(config, pseudo="span"))) == {"auto", "key-phrases"}
+    assert set(proof_pairs(target, held, replace(config, pseudo="title"))) == {"span", "key-phrases"}
+    assert not proof_pairs(target, set(sorted(held)[:9]), config)  # fewer than ten of a kind
+
+    learnt: list[str] = []
+
+    def training(*args: Any, pairs: dict[str, list[TrainingPair]], **how: Any) -> StoredPrompt:
+        learnt.extend(pair.doc_id for pair in pairs[target.id])
+        return start
+
+    monkeypatch.setattr("foreword.transferring.adapt.train", training)
+    with pytest.raises(NoGainError, match="not proven"):  # the prompt as it was, which is no better than noise
+        adapt(encoder, target, start, tmp_path / "out", config, quiet=True)
+    assert set(learnt) == {doc.doc_id for doc in target.documents()} - held
+    assert not (tmp_path / "out" / "prompt.safetensors").exists()
+    assert "(to be proven)" not in transformer_of(encoder).domains
+
+
+def test_the_base_model_is_not_better_than_itself(
+    encoder: SentenceTransformer, target: MemoryCollection, start: StoredPrompt
+) -> None:
+    config = AdaptConfig(**FAST)
+    same = new_prompt(encoder, PromptSpec(length=2), start="words", seed=0)  # a new prompt changes nothing
+    checks = proof_pairs(target, {doc.doc_id for doc in target.documents()}, config)
+    with pytest.raises(NoGainError, match=r"begins at [+-]0\.000"):
+        prove(encoder, same, checks, config)
+    with pytest.raises(TooLittleTextError, match="nothing can be"):
+        prove(encoder, same, {}, config)
+
+
+@pytest.mark.parametrize(
+    ("span", "phrases", "proven"),
+    [
+        ([0.1] * 20, [0.1] * 20, True),
+        ([0.2] * 20, [-0.01] * 20, False),  # worse for one kind, though better in the mean
+        ([0.2] * 20, [0.0] * 20, False),
+        ([0.3, -0.28] * 10, [0.3, -0.28] * 10, False),  # better by what may be chance
+    ],
+)
+def test_better_on_every_kind_and_not_by_chance(
+    encoder: SentenceTransformer,
+    target: MemoryCollection,
+    start: StoredPrompt,
+    monkeypatch: pytest.MonkeyPatch,
+    span: list[float],
+    phrases: list[float],
+    proven: bool,
+) -> None:
+    gains = {"span": span, "key-phrases": phrases}
+
+    def scores(encoder: Any, route: str | None, pairs: str, config: Any) -> dict[str, float]:
+        return {str(n): 0.5 + (gain if route is not None else 0.0) for n, gain in enumerate(gains[pairs])}
+
+    monkeypatch.setattr("foreword.transferring.adapt.pseudo_scores", scores)
+    checks: Any = {"span": "span", "key-phrases": "key-phrases"}
+    if proven:
+        means = prove(encoder, start.prompt, checks, AdaptConfig(**FAST))
+        assert means == {kind: {"base": 0.5, "adapted": pytest.approx(0.6)} for kind in gains}
+    else:
+        with pytest.raises(NoGainError, match=r"0\.500 without \(span\)"):
+            prove(encoder, start.prompt, checks, AdaptConfig(**FAST))
 
 
 def test_settings_out_of_range_are_refused() -> None:

@@ -23,7 +23,11 @@ class DataError(ForewordError):
 
 
 class TooLittleTextError(DataError):
-    """A collection has too little text for what was asked; what it started from can be used as it is."""
+    """A collection has too little text for what was asked; the base model is the safe choice."""
+
+
+class NoGainError(ForewordError):
+    """What was made is not shown to be better than the base model, which is the safe choice."""
 
 
 class UnknownNameError(ForewordError):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.collections.supervision import Fold, FoldCollection
-from foreword.errors import ForewordError, PromptError, TooLittleTextError, UnknownNameError
+from foreword.errors import ForewordError, NoGainError, PromptError, TooLittleTextError, UnknownNameError
 from foreword.evaluation.calibration import calibrate, calibrate_from_dev
 from foreword.files import atomic_write, write_json
 from foreword.lab import PARTS
@@ -184,21 +184,19 @@ def transferred(stage: Stage, target: str, seed: int) -> None:
     def default() -> Findings:
         began = time.perf_counter()
         reach = stage.reach(target)
-        details = {"reach": reach.as_dict()}
-        if not reach.within:
-            run = stage.hits(target, None, "base")
-            return Findings(run, decision=BASE, similarity=reach.nearness, details=details)
-        stored, made = adapted(stage, target, source(), seed)
+        found: dict[str, Any] = {"similarity": reach.nearness, "details": {"reach": reach.as_dict()}}
+        stored = adapted(stage, target, source(), seed) if reach.within else None
+        if stored is None:
+            return Findings(stage.hits(target, None, "base"), decision=BASE, **found)
         seconds = time.perf_counter() - began
-        name = stage.carry("transfer", stored)
+        found["details"]["adaptation"] = stored.card["adaptation"]
         return Findings(
-            stage.hits(target, name, f"transfer-seed{seed}"),
-            trained_parameters=stored.prompt.count() if made else 0,
+            stage.hits(target, stage.carry("transfer", stored), f"transfer-seed{seed}"),
+            trained_parameters=stored.prompt.count(),
             stored_bytes=int(stored.card["bytes"]),
             seconds=seconds,
             decision=TRANSFER,
-            similarity=reach.nearness,
-            details={**details, "adapted": made, "adaptation": stored.card.get("adaptation", {})},
+            **found,
         )
 
     stage.cell(target, "multitask", seed, configuration, all_sources)
@@ -207,17 +205,16 @@ def transferred(stage: Stage, target: str, seed: int) -> None:
     stage.fused(target, "transfer", seed, configuration)
 
 
-def adapted(stage: Stage, target: str, start: StoredPrompt, seed: int) -> tuple[StoredPrompt, bool]:
-    """The multitask prompt adapted to a target's text, or as it is where there is too little text; and which."""
+def adapted(stage: Stage, target: str, start: StoredPrompt, seed: int) -> StoredPrompt | None:
+    """The multitask prompt adapted to a target's text; None: the base model stays, for what is said."""
     config = AdaptConfig(**stage.common(seed), **stage.plan.transfer)
     stage.say(f"adapting to {target}, seed {seed}")
     folder = stage.output / "prompts" / f"adapted-seed{seed}" / folder_name(target)
     try:
-        made = adapt(stage.encoder, stage.collection(target), start, folder, config, quiet=True)
-        return made, True
-    except TooLittleTextError as error:
+        return adapt(stage.encoder, stage.collection(target), start, folder, config, quiet=True)
+    except (NoGainError, TooLittleTextError) as error:
         stage.say(str(error))
-        return start, False
+        return None
 
 
 def ceiling(stage: Stage, target: str, seed: int) -> None:
@@ -254,7 +251,7 @@ def few_labels(stage: Stage, target: str, count: int, seed: int) -> None:
         began = time.perf_counter()
         start = stage.multitask(stage.plan.fold_of(target), seed)
         pairs = drawn(list(stage.collection(target).pairs("train")), count, seed)
-        text, _ = adapted(stage, target, start, seed)
+        text = adapted(stage, target, start, seed)
         folder = stage.output / "prompts" / f"labels{count}-seed{seed}" / folder_name(target)
         config = TrainingConfig.few("both", **stage.common(seed))
         stored = train_few(
@@ -298,11 +295,13 @@ def calibration(stage: Stage, targets: Sequence[str], seed: int) -> None:
     for target in targets:
         fold = stage.plan.fold_of(target)
         shared = stage.multitask(fold, seed)
-        own, _ = adapted(stage, target, shared, seed)
+        own = adapted(stage, target, shared, seed)
         routes = [
             ("base", "base", None),
             ("multitask", f"multitask-fold{fold}-seed{seed}", stage.carry("multitask", shared)),
-            ("transfer", f"transfer-seed{seed}", stage.carry("transfer", own)),
+            ("transfer", f"transfer-seed{seed}", stage.carry("transfer", own))
+            if own is not None
+            else ("transfer", "base", None),
             ("supervised", f"supervised-seed{seed}", stage.carry("supervised", stage.supervised(target, seed))),
         ]
         for system, key, route in routes:
@@ -374,8 +373,6 @@ def evidence_of(cells: Sequence[BenchmarkCell], output: Path) -> list[dict[str, 
         entry = Evidence(
             target=target,
             genre=decided.genre,
-            nearness=reach["nearness"],
-            limit=reach["limit"],
             within=reach["within"],
             pseudo_gain=None,
             gain=round(macro_mean(gain), 6),

@@ -5,32 +5,45 @@ queries are not queries: what they teach of a domain's words is worth having, wh
 like is not. The average of a model before and after fine-tuning keeps much of both (Wortsman et al., "Robust
 fine-tuning of zero-shot models", 2022); prompts with one start may be averaged (Belanec et al., "Task Prompt Vectors",
 2024).
+
+What helps near domains harms others, so the result has to be proven before it is used: on pseudo-queries of kinds that
+it did not learn from, of documents that it did not learn from, against the base model.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from foreword.collections.collection import Collection, TrainingPair, normalise
-from foreword.collections.pseudo import frequencies_for, pseudo_pairs
+from foreword.collections.pseudo import MIXED, frequencies_for, pseudo_pairs
+from foreword.collections.supervision import position
 from foreword.collections.views import Unlabelled
-from foreword.errors import ForewordError, OtherTrainingError, TooLittleTextError
+from foreword.errors import ForewordError, NoGainError, OtherTrainingError, TooLittleTextError
+from foreword.evaluation.measures import bootstrap_interval
+from foreword.files import rounded
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt
 from foreword.retrieval.search import exact_search
+from foreword.settings import PseudoQueries
 from foreword.training.train import train
 from foreword.transferring.config import AdaptConfig
-from foreword.transferring.fit import embed
+from foreword.transferring.fit import embed, pseudo_scores
 
 TEACHER = "(before adaptation)"
 """The name under which the encoder carries the prompt that pseudo-queries are filtered by."""
+
+CANDIDATE = "(to be proven)"
+"""The name under which it carries the prompt that is compared with the base model."""
 
 FEWEST = 64
 """Pseudo-queries that adaptation needs."""
@@ -82,6 +95,84 @@ def adaptation_pairs(
     return found, {**counts, "not_found": len(pairs) - len(found), "kept": len(found)}
 
 
+FEWEST_PROOFS = 10
+"""Pseudo-queries of a kind that a proof needs."""
+
+
+def kept_back(target: Collection, config: AdaptConfig) -> frozenset[str]:
+    """The documents that the result is proven on: a fifth of them or `proofs`, those first in a seeded order."""
+    if not config.prove:
+        return frozenset()
+    places = {doc.doc_id: position(doc.doc_id, "proof", config.seed) for doc in target.documents()}
+    return frozenset(
+        sorted(places, key=lambda doc_id: (places[doc_id], doc_id))[: min(config.proofs, len(places) // 5)]
+    )
+
+
+def proof_pairs(
+    target: Collection, doc_ids: AbstractSet[str], config: AdaptConfig
+) -> dict[PseudoQueries, list[TrainingPair]]:
+    """Pseudo-queries of these documents, by kind: those that adaptation does not learn from (all, for `mixed`)."""
+    learnt = "auto" if config.pseudo in ("title", "first-sentence") else config.pseudo
+    documents = [doc for doc in target.documents() if doc.doc_id in doc_ids]
+    found: dict[PseudoQueries, list[TrainingPair]] = {}
+    for kind in MIXED:
+        counted = frequencies_for(kind, target.documents())
+        pairs = list(pseudo_pairs(documents, kind, config.seed, frequencies=counted)) if kind != learnt else []
+        if len(pairs) >= FEWEST_PROOFS:
+            found[kind] = pairs
+    return found
+
+
+def prove(
+    encoder: SentenceTransformer,
+    prompt: Prompt,
+    checks: Mapping[PseudoQueries, Sequence[TrainingPair]],
+    config: AdaptConfig,
+) -> dict[str, dict[str, float]]:
+    """nDCG@10 of the base model and of a prompt by kind of pseudo-query, where the prompt is proven to be better.
+
+    It is where its mean is higher for every kind, and the 95 % interval of the difference over all of them is above 0.
+
+    Raises:
+        NoGainError: it is not.
+        TooLittleTextError: there is nothing to compare on.
+    """
+    if not checks:
+        raise TooLittleTextError(
+            f"no kind of pseudo-query is there {FEWEST_PROOFS} times among the documents kept back, so nothing can be "
+            "compared with the base model"
+        )
+    transformer = transformer_of(encoder)
+    transformer.add(CANDIDATE, prompt)
+    try:
+        scores = {
+            (kind, name): pseudo_scores(encoder, route, pairs, config)
+            for kind, pairs in checks.items()
+            for name, route in (("base", None), ("adapted", CANDIDATE))
+        }
+    finally:
+        transformer.remove(CANDIDATE)
+    means = {
+        kind: {name: float(np.mean(list(scores[kind, name].values()))) for name in ("base", "adapted")}
+        for kind in checks
+    }
+    every = {
+        name: {f"{kind}:{key}": value for kind in checks for key, value in scores[kind, name].items()}
+        for name in ("base", "adapted")
+    }
+    low, _ = bootstrap_interval(every["adapted"], every["base"], seed=config.seed)
+    if low <= 0 or any(mean["adapted"] <= mean["base"] for mean in means.values()):
+        said = ", ".join(
+            f"{mean['adapted']:.3f} with it and {mean['base']:.3f} without ({k})" for k, mean in means.items()
+        )
+        raise NoGainError(
+            f"the adapted prompt is not proven to be better than the base model: nDCG@10 on pseudo-queries that it did "
+            f"not learn from is {said}; the difference's 95 % interval begins at {low:+.3f}"
+        )
+    return {kind: rounded(mean) for kind, mean in means.items()}
+
+
 def adapt(
     encoder: SentenceTransformer,
     target: Collection,
@@ -106,11 +197,15 @@ def adapt(
 
     Raises:
         TooLittleTextError: the target's text gives too few pseudo-queries.
+        NoGainError: the result is not proven to be better than the base model; nothing is stored.
         PromptError: `start` has no document side, or does not fit the backbone.
     """
     config = config or AdaptConfig()
     began = time.perf_counter()
+    held = kept_back(target, config)
     pairs, counts = adaptation_pairs(encoder, Unlabelled(target), start, config)
+    pairs = [pair for pair in pairs if pair.doc_id not in held]
+    counts["learnt"] = len(pairs)
     if len(pairs) < FEWEST:
         raise TooLittleTextError(
             f"{target.id} gives {len(pairs)} pseudo-queries that the prompt finds the documents of ({counts}); "
@@ -124,10 +219,11 @@ def adapt(
     except OtherTrainingError:  # of other settings, another start, or other text
         stored = train(encoder, Unlabelled(target), output / "adapted", resume=False, **how)
     prompt = averaged(start.prompt, stored.prompt, config.share)
+    proof = prove(encoder, prompt, proof_pairs(Unlabelled(target), held, config), config) if config.prove else None
     kept = ("start", "start_digest", "training", "data", "metrics", "text", "trained_parameters")
     record = {key: stored.card[key] for key in kept if key in stored.card}
     record["supervision"] = {"method": "pseudo-queries", "train_queries": len(pairs), **counts}
-    record["adaptation"] = {**asdict(config), "pairs": counts}
+    record["adaptation"] = {**asdict(config), "pairs": counts, "proof": proof}
     run = {"seconds": round(time.perf_counter() - began, 2)}
     save_prompt(output, prompt, encoder, domain or target.id, record=record, run=run)
     return load_prompt(output, encoder)

@@ -92,6 +92,9 @@ class AdaptConfig(EmbeddingSettings):
         batch_size: pseudo-queries in a step.
         learning_rate: of the prompt.
         share: of the adapted prompt in the average; 1: no average, 0: the prompt as it was.
+        prove: the average must be better than the base model on pseudo-queries of other kinds, of documents that it
+            was not adapted to.
+        proofs: such documents, at most; and never more than a fifth of all.
     """
 
     pseudo: PseudoQueries = "auto"
@@ -101,6 +104,8 @@ class AdaptConfig(EmbeddingSettings):
     batch_size: Count = 32
     learning_rate: Positive = 0.03
     share: Share = 0.5
+    prove: bool = True
+    proofs: Count = 200
 
     def training(self) -> TrainingConfig:
         """The settings of the training."""

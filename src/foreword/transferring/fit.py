@@ -154,7 +154,7 @@ def embed(
 
 
 def embed_pair_documents(
-    encoder: SentenceTransformer, route: Route, pairs: Sequence[TrainingPair], config: FitConfig
+    encoder: SentenceTransformer, route: Route, pairs: Sequence[TrainingPair], config: EmbeddingSettings
 ) -> Vectors:
     """Vectors of the pairs' documents, in order."""
     return embed(encoder, [pair.document for pair in pairs], "document", route, config)
@@ -164,7 +164,7 @@ def pseudo_scores(
     encoder: SentenceTransformer,
     route: Route,
     pairs: Sequence[TrainingPair],
-    config: FitConfig,
+    config: EmbeddingSettings,
     *,
     documents: Vectors | None = None,
 ) -> dict[str, float]:

@@ -18,7 +18,7 @@ from foreword.collections.collection import Collection, TrainingPair
 from foreword.collections.pseudo import frequencies_for, pseudo_pairs
 from foreword.collections.registry import overlap
 from foreword.collections.views import Unlabelled
-from foreword.errors import ForewordError, PromptError, TooLittleTextError
+from foreword.errors import ForewordError, NoGainError, PromptError, TooLittleTextError
 from foreword.evaluation.candidates import document_key
 from foreword.evaluation.measures import paired_randomization
 from foreword.files import rounded
@@ -160,8 +160,6 @@ def transfer(
         made = work.by_adapting(output)
     else:
         made = work.by_pseudo_queries()
-    if reach is not None and reach.limit is None:
-        made = replace(made, reason=f"{made.reason}; {reach.said(target.id)}")
     if made.prompt is not None:
         transformer.add(made_name(target.id), made.prompt)
     document = shared_document_source(bank) if made.prompt is None and made.weights else None
@@ -225,10 +223,16 @@ class _Work:
         try:
             with nullcontext(output) if output is not None else TemporaryDirectory() as folder:
                 stored = adapt(self.encoder, self.target, start, str(folder), self.config.adapt, quiet=self.quiet)
-        except TooLittleTextError as error:
-            return self.made({name: 1.0}, f"{name} as it is, unadapted: {error}", prompt=start.prompt)
-        kept = stored.card["adaptation"]["pairs"]["kept"]
-        reason = f"{name}, adapted half-way to {self.target.id} by {kept} pseudo-queries of its own text"
+        except (TooLittleTextError, NoGainError) as error:
+            return replace(self.made({}, f"the base model stays: {error}"), advice="don't transfer")
+        found = stored.card["adaptation"]
+        reason = (
+            f"{name}, adapted half-way to {self.target.id} by {found['pairs']['learnt']} pseudo-queries of its own text"
+        )
+        for kind, mean in (found["proof"] or {}).items():
+            reason += (
+                f"; on {kind} pseudo-queries kept back, nDCG@10 is {mean['adapted']:.3f} (base {mean['base']:.3f})"
+            )
         return self.made({name: 1.0}, reason, prompt=stored.prompt)
 
     def by_pseudo_queries(self) -> Transfer:

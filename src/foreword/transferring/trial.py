@@ -52,9 +52,7 @@ class Evidence:
     Attributes:
         target: the collection's id.
         genre: what kind of text it is, for people.
-        nearness: to the bank, see `foreword.transferring.reach`.
-        limit: of the bank; None: not known.
-        within: whether the target was within reach.
+        within: whether the target was within reach, see `foreword.transferring.reach`.
         pseudo_gain: of transfer over the base model, in nDCG@10 on pseudo-queries; None: not measured.
         gain: of transfer on the test queries.
         supervised_gain: of a prompt trained on the domain's labels; None: not measured.
@@ -65,8 +63,6 @@ class Evidence:
 
     target: str
     genre: str
-    nearness: float
-    limit: float | None
     within: bool
     pseudo_gain: float | None
     gain: float
@@ -301,8 +297,8 @@ def nearest_prompts(
     near: dict[str, float] = {}
     for name, stored in distinct.items():
         trained = StoredPrompt(stored.prompt, {"data": stored.card.get("data") or {}})  # not what it started from
-        known = [features[domain] for domain in source_domains({name: trained}) if domain in features]
-        near[name] = nearness(own, known) if known else -1.0
+        known = {domain: features[domain] for domain in source_domains({name: trained}) if domain in features}
+        near[name] = nearness(own, known)[0] if known else -1.0
     kept = sorted(near, key=lambda name: (-near[name], name))[:most]
     notes.append(f"of the bank's {len(distinct)} prompts, the nearest {most} are tried alone: {', '.join(kept)}")
     return kept
