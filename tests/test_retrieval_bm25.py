@@ -35,6 +35,24 @@ def test_scores_are_the_formula() -> None:
     assert list(BM25(DOCUMENTS).search([Query("q", "Cat")], k=2)["q"]) == ["d3", "d2"]
 
 
+def test_shares_of_what_the_query_could_score() -> None:
+    idf = {"cat": math.log(1 + 1.5 / 3.5), "dog": math.log(1 + 2.5 / 2.5), "zebra": math.log(1 + 4.5 / 0.5)}
+    queries = [Query("one", "Cat"), Query("known", "the cat and the dogs"), Query("unknown", "cat, cat, zebra")]
+    plain, shares = (BM25(DOCUMENTS).search(queries, shares=shares) for shares in (False, True))
+    for query_id, most in (
+        ("one", idf["cat"]),
+        ("known", idf["cat"] + idf["dog"]),
+        ("unknown", 2 * idf["cat"] + idf["zebra"]),
+    ):
+        assert list(shares[query_id]) == list(plain[query_id])
+        assert shares[query_id] == pytest.approx({d: score / most for d, score in plain[query_id].items()})
+        assert 0 < max(shares[query_id].values()) < 1
+    # The more often the word, the nearer to 1, whatever the word.
+    many = BM25([Document("a", "dog " * 2000), Document("b", "cat")]).search([Query("q", "dog")], shares=True)
+    assert many["q"]["a"] > 0.99
+    assert BM25(DOCUMENTS).search([Query("q", "yak")], shares=True) == {"q": {}}
+
+
 def test_queries_without_a_known_word_have_no_hits() -> None:
     queries = [Query("unknown", "zebra"), Query("empty", ""), Query("stop", "the and"), Query("dog", "dog")]
     run = BM25(DOCUMENTS).search(queries)

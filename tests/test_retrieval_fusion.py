@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from foreword.errors import ForewordError
-from foreword.retrieval.runs import min_max, reciprocal_rank
+from foreword.retrieval.runs import min_max, reciprocal_rank, scaled
 
 DENSE = {"q": {"a": 0.9, "b": 0.5, "c": 0.1}, "only dense": {"x": 0.3}}
 WORDS = {"q": {"b": 12.0, "d": 4.0}, "empty": {}}
@@ -34,6 +34,28 @@ def test_reciprocal_rank() -> None:
     assert list(fused) == ["b", "a", "d", "c"]
     weighted = reciprocal_rank([DENSE, WORDS], k=0, weights=[0.5, 2.0])["q"]
     assert weighted == {"b": 0.25 + 2.0, "d": 1.0, "a": 0.5, "c": pytest.approx(0.5 / 3)}
+
+
+def test_scores_as_they_are() -> None:
+    shares = {"q": {"b": 0.5, "d": 0.25}, "empty": {}}
+    fused = scaled(DENSE, shares, 0.5)
+    # a .9 / 2; b .5 / 2 + .5 / 2; c .1 / 2; d, which dense search did not return, .1 / 2 + .25 / 2.
+    assert fused["q"] == pytest.approx({"b": 0.5, "a": 0.45, "d": 0.175, "c": 0.05})
+    assert list(fused["q"]) == ["b", "a", "d", "c"]
+    assert fused["only dense"] == pytest.approx({"x": 0.15})
+    assert fused["empty"] == {}
+    assert list(scaled(DENSE, shares, 0.0)["q"]) == ["a", "b", "d", "c"]
+    assert scaled(DENSE, shares, 0.25, k=1)["q"] == {"a": pytest.approx(0.675)}
+    with pytest.raises(ForewordError, match=r"1\.5; expected 0 to 1"):
+        scaled(DENSE, shares, 1.5)
+
+
+def test_what_words_say_little_of_is_left_to_dense_search() -> None:
+    """Of a sure answer and a chance match of one word among many, min-max makes equals; scores as they are do not."""
+    dense = {"q": {"sure": 0.9, "other": 0.3, "chance": 0.2}}
+    chance = {"q": {"chance": 0.05}}
+    assert list(scaled(dense, chance)["q"]) == ["sure", "other", "chance"]
+    assert min_max([dense, chance])["q"]["chance"] == min_max([dense, chance])["q"]["sure"]
 
 
 def test_scores_are_float32_so_that_files_keep_them() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -51,11 +53,14 @@ class BM25:
         self._stopwords = _stopwords(stopwords)
         self._vocabulary: dict[str, int] = {}  # stem -> number
         self._words: dict[str, int] = {}  # word -> its stem's number; -1 for a stop word
+        self._found_in: Counter[int] = Counter()  # a stem's number -> documents that have it
         ids, tokens = [], []
         for document in documents:
             ids.append(document.doc_id)
             tokens.append([self._number(word) for word in _split(document.content)])
         tokens = [[number for number in numbers if number >= 0] for numbers in tokens]
+        for numbers in tokens:
+            self._found_in.update(set(numbers))
         if not ids or len(set(ids)) < len(ids):
             raise ForewordError(
                 "BM25 got no documents." if not ids else "Two documents have one doc_id; ids must differ."
@@ -72,7 +77,9 @@ class BM25:
         """The number of documents."""
         return len(self._ids)
 
-    def search(self, queries: Iterable[Query], k: int = 100, exclude_self: bool = False) -> Run:
+    def search(
+        self, queries: Iterable[Query], k: int = 100, exclude_self: bool = False, *, shares: bool = False
+    ) -> Run:
         """The best `k` documents of every query, in rank order.
 
         A document that shares no word with the query is not returned, so a query of unknown words only has an
@@ -82,14 +89,28 @@ class BM25:
             queries: what to search for.
             k: hits per query, 1 or more.
             exclude_self: leave out a document whose id is the query's.
+            shares: divide the scores by the most that any document could have, the sum of the `idf` of all words of
+                the query: 0 to 1, as near to 1 as a document has all of them often. A word that no document has
+                counts too, with the idf of one in none.
         """
         if k < 1:
             raise ForewordError(f"k is {k}; expected 1 or more hits per query.")
         run: Run = {}
         for query in queries:
             hidden = query.query_id if exclude_self else None
-            run[query.query_id] = self._search_one(query.text, k, hidden)
+            hits = self._search_one(query.text, k, hidden)
+            most = self._most(query.text) if shares and hits else 1.0
+            run[query.query_id] = {doc_id: score / most for doc_id, score in hits.items()}
         return run
+
+    def _most(self, text: str) -> float:
+        """What a document's score for a query stays below: `tf / (tf + ...)` is below 1 for each word."""
+        counts = [
+            self._found_in[self._known(word)]  # of an unknown word: 0
+            for word in _split(text)
+            if word not in self._stopwords
+        ]
+        return math.fsum(math.log1p((len(self) - count + 0.5) / (count + 0.5)) for count in counts)
 
     def _search_one(self, text: str, k: int, hidden: str | None) -> dict[str, float]:
         """`doc_id -> score` of the best `k` documents but `hidden`."""

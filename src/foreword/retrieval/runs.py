@@ -210,6 +210,37 @@ def min_max(runs: Sequence[Run], weights: Sequence[float] | None = None, k: int 
     return _fuse(runs, weights, k, normalised)
 
 
+def scaled(dense: Run, words: Run, weight: float = 0.5, k: int | None = None) -> Run:
+    """`(1 - weight) * cosine + weight * share`: scores that mean the same for every query are added as they are.
+
+    Where dense search is sure of a document it stays so, and where few of a query's words are in any document, BM25
+    has little to say; `min_max` makes the best hit of both the same 1. (Bruch et al., "An Analysis of Fusion Functions
+    for Hybrid Retrieval", 2023, also take bounds that are known before the search.)
+
+    Args:
+        dense: cosines; a document that it did not return gets its lowest of the query.
+        words: BM25's scores as shares of what the query could score, see `BM25.search`; a document that it did not
+            return gets 0.
+        weight: of the shares, 0 to 1.
+        k: hits kept per query; all when None.
+
+    Raises:
+        ForewordError: a weight out of range.
+    """
+    if not 0 <= weight <= 1:
+        raise ForewordError(f"The weight of BM25 is {weight}; expected 0 to 1.")
+    fused: Run = {}
+    for query_id in dict.fromkeys((*dense, *words)):
+        cosines, shares = dense.get(query_id, {}), words.get(query_id, {})
+        least = min(cosines.values(), default=0.0)
+        sums = {
+            doc_id: (1 - weight) * cosines.get(doc_id, least) + weight * shares.get(doc_id, 0.0)
+            for doc_id in (*cosines, *shares)
+        }
+        fused[query_id] = dict(ranked(sums, k))
+    return fused
+
+
 def reciprocal_rank(runs: Sequence[Run], k: int = 60, weights: Sequence[float] | None = None) -> Run:
     """Reciprocal rank fusion: the sum over runs of `weight / (k + rank)`, ranks from 1.
 

@@ -281,9 +281,9 @@ def document_blocks(
         yield [doc.doc_id for doc in block], vectors
 
 
-def bm25_run(collection: Collection, queries: Sequence[Query], *, k: int = 100) -> Run:
-    """The k best documents of each query by BM25."""
-    return BM25(collection.documents()).search(queries, k, exclude_self=collection.exclude_self)
+def bm25_run(collection: Collection, queries: Sequence[Query], *, k: int = 100, shares: bool = False) -> Run:
+    """The k best documents of each query by BM25; for `shares` see `BM25.search`."""
+    return BM25(collection.documents()).search(queries, k, exclude_self=collection.exclude_self, shares=shares)
 
 
 @dataclass(frozen=True)
