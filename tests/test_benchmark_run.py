@@ -22,7 +22,7 @@ from foreword.lab.stage import Stage
 from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import load_prompt, trained_on
-from foreword.retrieval.runs import min_max, read_run
+from foreword.retrieval.runs import read_run, scaled
 from foreword.transferring.trial import read_evidence
 
 PLAN = """
@@ -127,9 +127,10 @@ def test_figures_are_those_of_the_trec_files(place: Path, cells: list[BenchmarkC
 
 def test_fusion_is_of_the_two_runs(place: Path, cells: list[BenchmarkCell]) -> None:
     target = plan_of(place).domains[0]
-    runs = [read_run(run_path(place / "out", target, system, 0)) for system in ("base", "bm25")]
+    dense, words = (read_run(run_path(place / "out", target, system, 0)) for system in ("base", "bm25"))
+    assert all(0 < score < 1 for hits in words.values() for score in hits.values())
     fused = read_run(run_path(place / "out", target, "base+bm25", 0))
-    expected = min_max(runs, k=100)
+    expected = scaled(dense, words, k=100)
     assert {query: list(hits) for query, hits in fused.items()} == {
         query: list(hits) for query, hits in expected.items()
     }

@@ -190,7 +190,7 @@ def test_a_split_that_is_not_there(shell: Shell, beir: Path, tmp_path: Path) -> 
     assert "no judgements" in shell.fails("evaluate", f"folder:{tmp_path / 'only'}", "--system", "bm25")
 
 
-@pytest.mark.parametrize("system", ["dense", "min-max", "reciprocal-rank"])
+@pytest.mark.parametrize("system", ["dense", "scaled", "min-max", "reciprocal-rank"])
 def test_evaluate_other_systems(shell: Shell, beir: Path, tiny_bert: Path, system: str) -> None:
     got = shell.json(
         "evaluate", f"folder:{beir}", "--backbone", tiny_bert, "--system", system, "--k", 10, "--measures", "nDCG@10"

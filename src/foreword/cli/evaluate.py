@@ -42,9 +42,9 @@ def evaluate_options(parser: cli.Parser) -> None:
     one = parser.add_argument_group("one collection")
     one.add_argument(
         "--system",
-        choices=["dense", "bm25", "min-max", "reciprocal-rank"],
+        choices=["dense", "bm25", "scaled", "min-max", "reciprocal-rank"],
         default="dense",
-        help="the last two fuse dense and bm25 (default: %(default)s)",
+        help="the last three fuse dense and bm25 (default: %(default)s)",
     )
     one.add_argument("--run", dest="run_file", type=Path, metavar="FILE", help="evaluate this TREC run instead")
     one.add_argument("--write-run", type=Path, metavar="FILE", help="write the hits as a TREC run")
@@ -289,7 +289,7 @@ def _supervision(options: cli.Options, collection: Collection) -> str:
 def _run_of(options: cli.Options, collection: Collection) -> Any:
     from foreword.collections.collection import judged_queries
     from foreword.prompts.encoder import transformer_of
-    from foreword.retrieval.runs import min_max, reciprocal_rank, top_k
+    from foreword.retrieval.runs import min_max, reciprocal_rank, scaled, top_k
     from foreword.retrieval.search import bm25_run, dense_run
 
     queries = judged_queries(collection, options.split)
@@ -310,7 +310,10 @@ def _run_of(options: cli.Options, collection: Collection) -> Any:
     )
     if options.system == "dense":
         return dense
-    runs = [dense, bm25_run(collection, queries, k=options.k)]
+    words = bm25_run(collection, queries, k=options.k, shares=True)
+    if options.system == "scaled":
+        return scaled(dense, words, k=options.k)
+    runs = [dense, words]
     return min_max(runs, k=options.k) if options.system == "min-max" else top_k(reciprocal_rank(runs), options.k)
 
 

@@ -184,8 +184,8 @@ class Experiment:
         )  # fmt: skip
 
     def bm25(self, collection: Collection) -> Run:
-        """The hits of the test queries by BM25."""
-        return bm25_run(collection, list(collection.queries("test")), k=HITS)
+        """The hits of the test queries by BM25, with shares as scores, which can be added to cosines."""
+        return bm25_run(collection, list(collection.queries("test")), k=HITS, shares=True)
 
     def scored(self, collection: Collection, system: str, run: Run, path: Path, measures: Sequence[str]) -> Evaluation:
         """What a run scores by the test judgements; the run itself is written to `path`, as TREC has it."""

@@ -20,7 +20,7 @@ from foreword.lab.records import MEASURES, BenchmarkCell, Plan, cell_path, load_
 from foreword.prompts.encoder import resolve_precision, state_digest
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, folder_name
-from foreword.retrieval.runs import Run, min_max, read_run
+from foreword.retrieval.runs import Run, read_run, scaled
 from foreword.settings import DEFAULT_BACKBONE
 from foreword.training.config import StartConfig, Trained, TrainingConfig
 from foreword.training.vectors import DocumentVectors
@@ -183,17 +183,17 @@ class Stage(Experiment):
         return cell
 
     def fused(self, target: str, system: str, seed: int, configuration: str) -> BenchmarkCell:
-        """The cell `<system>+bm25`: the system's hits and BM25's, min-max fused."""
+        """The cell `<system>+bm25`: the system's hits and BM25's, their scores added."""
 
         def make() -> Findings:
             other = self.done(target, system, seed, configuration)
             if other is None:
                 raise ForewordError(f"{system} on {target} with seed {seed} is not there to be fused; run it first")
-            runs: Sequence[Run] = [
+            dense, words = (
                 read_run(run_path(self.output, target, name, number)) for name, number in ((system, seed), ("bm25", 0))
-            ]
+            )
             kept = ("labels", "trained_parameters", "stored_bytes", "seconds", "decision", "similarity")
-            return Findings(min_max(runs, k=HITS), **{name: getattr(other, name) for name in kept})
+            return Findings(scaled(dense, words, k=HITS), **{name: getattr(other, name) for name in kept})
 
         return self.cell(target, f"{system}+bm25", seed, configuration, make)
 
