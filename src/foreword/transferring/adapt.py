@@ -34,7 +34,6 @@ from foreword.prompts.encoder import transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt
 from foreword.retrieval.search import exact_search
-from foreword.settings import PseudoQueries
 from foreword.training.train import train
 from foreword.transferring.config import AdaptConfig
 from foreword.transferring.fit import embed, pseudo_scores
@@ -109,13 +108,11 @@ def kept_back(target: Collection, config: AdaptConfig) -> frozenset[str]:
     )
 
 
-def proof_pairs(
-    target: Collection, doc_ids: AbstractSet[str], config: AdaptConfig
-) -> dict[PseudoQueries, list[TrainingPair]]:
+def proof_pairs(target: Collection, doc_ids: AbstractSet[str], config: AdaptConfig) -> dict[str, list[TrainingPair]]:
     """Pseudo-queries of these documents, by kind: those that adaptation does not learn from (all, for `mixed`)."""
     learnt = "auto" if config.pseudo in ("title", "first-sentence") else config.pseudo
     documents = [doc for doc in target.documents() if doc.doc_id in doc_ids]
-    found: dict[PseudoQueries, list[TrainingPair]] = {}
+    found: dict[str, list[TrainingPair]] = {}
     for kind in MIXED:
         counted = frequencies_for(kind, target.documents())
         pairs = list(pseudo_pairs(documents, kind, config.seed, frequencies=counted)) if kind != learnt else []
@@ -127,7 +124,7 @@ def proof_pairs(
 def prove(
     encoder: SentenceTransformer,
     prompt: Prompt,
-    checks: Mapping[PseudoQueries, Sequence[TrainingPair]],
+    checks: Mapping[str, Sequence[TrainingPair]],
     config: AdaptConfig,
 ) -> dict[str, dict[str, float]]:
     """nDCG@10 of the base model and of a prompt by kind of pseudo-query, where the prompt is proven to be better.
@@ -197,7 +194,7 @@ def adapt(
 
     Raises:
         TooLittleTextError: the target's text gives too few pseudo-queries.
-        NoGainError: the result is not proven to be better than the base model; nothing is stored.
+        NoGainError: the result is not proven to be better than the base model; only `adapted` is stored.
         PromptError: `start` has no document side, or does not fit the backbone.
     """
     config = config or AdaptConfig()
