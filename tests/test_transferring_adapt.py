@@ -221,7 +221,7 @@ def test_a_fifth_is_kept_back_and_not_learnt_from(
         return start
 
     monkeypatch.setattr("foreword.transferring.adapt.train", training)
-    with pytest.raises(NoGainError, match="not proven"):  # the prompt as it was, which is no better than noise
+    with pytest.raises(NoGainError, match="no better"):  # the prompt as it was, which is no better than noise
         adapt(encoder, target, start, tmp_path / "out", config, quiet=True)
     assert set(learnt) == {doc.doc_id for doc in target.documents()} - held
     assert not (tmp_path / "out" / "prompt.safetensors").exists()
@@ -234,7 +234,7 @@ def test_the_base_model_is_not_better_than_itself(
     config = AdaptConfig(**FAST)
     same = new_prompt(encoder, PromptSpec(length=2), start="words", seed=0)  # a new prompt changes nothing
     checks = proof_pairs(target, {doc.doc_id for doc in target.documents()}, config)
-    with pytest.raises(NoGainError, match=r"begins at [+-]0\.000"):
+    with pytest.raises(NoGainError, match="no better"):
         prove(encoder, same, checks, config)
     with pytest.raises(TooLittleTextError, match="nothing can be"):
         prove(encoder, same, {}, config)
@@ -244,12 +244,14 @@ def test_the_base_model_is_not_better_than_itself(
     ("span", "phrases", "proven"),
     [
         ([0.1] * 20, [0.1] * 20, True),
-        ([0.2] * 20, [-0.01] * 20, False),  # worse for one kind, though better in the mean
-        ([0.2] * 20, [0.0] * 20, False),
-        ([0.3, -0.28] * 10, [0.3, -0.28] * 10, False),  # better by what may be chance
+        ([0.2] * 20, [0.0] * 20, True),
+        ([0.2] * 20, [0.1, -0.12] * 10, True),  # worse for one kind, by what may be chance
+        ([0.2] * 20, [-0.01] * 20, False),  # worse for one kind, surely
+        ([0.1] * 20, [0.1, -0.4] * 10, False),  # worse in the mean
+        ([0.0] * 20, [0.0] * 20, False),
     ],
 )
-def test_better_on_every_kind_and_not_by_chance(
+def test_better_in_the_mean_and_surely_worse_on_no_kind(
     encoder: SentenceTransformer,
     target: MemoryCollection,
     start: StoredPrompt,
@@ -267,7 +269,9 @@ def test_better_on_every_kind_and_not_by_chance(
     checks: Any = {"span": "span", "key-phrases": "key-phrases"}
     if proven:
         means = prove(encoder, start.prompt, checks, AdaptConfig(**FAST))
-        assert means == {kind: {"base": 0.5, "adapted": pytest.approx(0.6)} for kind in gains}
+        assert means == {
+            kind: {"base": 0.5, "adapted": pytest.approx(0.5 + sum(each) / 20)} for kind, each in gains.items()
+        }
     else:
         with pytest.raises(NoGainError, match=r"0\.500 without \(span\)"):
             prove(encoder, start.prompt, checks, AdaptConfig(**FAST))

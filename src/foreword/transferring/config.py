@@ -93,7 +93,7 @@ class AdaptConfig(EmbeddingSettings):
         learning_rate: of the prompt.
         share: of the adapted prompt in the average; 1: no average, 0: the prompt as it was.
         prove: the average must be better than the base model on pseudo-queries of other kinds, of documents that it
-            was not adapted to.
+            was not adapted to, in the mean, and significantly worse for no kind.
         proofs: such documents, at most; and never more than a fifth of all.
     """
 
