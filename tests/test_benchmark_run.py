@@ -231,7 +231,7 @@ def test_the_evidence_is_what_advise_reads(place: Path, cells: list[BenchmarkCel
     for name in plan_of(place).domains:
         mean = {c.system: c.measures["nDCG@10"] for c in cells if c.target == name}
         chosen = next(c for c in cells if (c.target, c.system) == (name, "transfer"))
-        assert entries[name].within == (chosen.decision == "transfer")
+        assert entries[name].within == chosen.details["reach"]["within"]
         used = "transfer" if entries[name].within else "multitask"
         assert entries[name].gain == pytest.approx(mean[used] - mean["base"], abs=1e-5)
         assert entries[name].supervised_gain == pytest.approx(mean["supervised"] - mean["base"], abs=1e-5)

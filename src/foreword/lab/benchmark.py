@@ -360,7 +360,7 @@ EVIDENCE_FILE = "evidence.json"
 def evidence_of(cells: Sequence[BenchmarkCell], output: Path) -> list[dict[str, Any]]:
     """An entry of `foreword.transferring.trial` for each target that the default transfer has decided on.
 
-    Where it stayed at the base model, the gain is what the multitask prompt would have brought: what was avoided.
+    Out of reach, the gain is what the multitask prompt would have brought: what was avoided.
     """
     found = []
     for target in sorted({cell.target for cell in cells if cell.system == "transfer"}):
@@ -368,7 +368,7 @@ def evidence_of(cells: Sequence[BenchmarkCell], output: Path) -> list[dict[str, 
         decided = next(cell for cell in own if cell.system == "transfer")
         reach = decided.details["reach"]
         supervised = [cell for cell in own if cell.system == "supervised"]
-        shown = ("multitask" if decided.decision == BASE else "transfer", "supervised")
+        shown = ("transfer" if reach["within"] else "multitask", "supervised")
         gain, most = (differences(own, system, "base", "nDCG@10") for system in shown)
         entry = Evidence(
             target=target,
