@@ -214,9 +214,10 @@ def scaled(dense: Run, words: Run, weight: float = 0.4, k: int | None = None) ->
     """`(1 - weight) * cosine + weight * share`: scores that mean the same for every query are added as they are.
 
     Where dense search is sure of a document it stays so, and where few of a query's words are in any document, BM25
-    has little to say; `min_max` makes the best hit of both the same 1. With .4, which was chosen on seven collections, five
-    of them with queries of people, it was below dense search on none; equal weights of `min_max` were on four. (Bruch et al., "An Analysis of Fusion Functions
-    for Hybrid Retrieval", 2023, also take bounds that are known before the search.)
+    has little to say; `min_max` makes the best hit of both the same 1. With .4, which was chosen on seven collections,
+    five of them with queries of people, it was below dense search on none; `min_max` with equal weights was on four.
+    (Bruch et al., "An Analysis of Fusion Functions for Hybrid Retrieval", 2023, also take bounds that are known before
+    the search.)
 
     Args:
         dense: cosines; a document that it did not return gets its lowest of the query.
