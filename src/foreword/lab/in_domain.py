@@ -39,7 +39,7 @@ from foreword.lab.statistics import judge_hypotheses, summarise
 from foreword.prompts.encoder import resolve_precision
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, folder_name, library_versions
-from foreword.retrieval.runs import Run, min_max, read_run
+from foreword.retrieval.runs import Run, read_run, scaled
 from foreword.retrieval.search import dense_run
 from foreword.settings import DEFAULT_BACKBONE, Count, Settings
 from foreword.tables import Table
@@ -283,7 +283,7 @@ class InDomain(Experiment):
         return cell
 
     def base(self, target: str) -> None:
-        """`base`, `bm25` and, min-max fused, `base+bm25`."""
+        """`base`, `bm25` and, fused, `base+bm25`."""
         configuration = f"{self.query_length} {self.document_length}"
         queries = list(self.collection(target).queries("test"))
         self.cell(target, "base", 0, configuration, lambda: (self.scores(target, self.encoder, None, queries), {}))
@@ -295,7 +295,8 @@ class InDomain(Experiment):
 
         def make() -> tuple[Run, dict[str, Any]]:
             places = [run_path(self.output, target, name, n) for name, n in ((system, seed), ("bm25", 0))]
-            return min_max([read_run(place) for place in places], k=HITS), {}
+            dense, words = map(read_run, places)
+            return scaled(dense, words, k=HITS), {}
 
         self.cell(target, f"{system}+bm25", seed, configuration, make)
 

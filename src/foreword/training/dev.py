@@ -86,7 +86,8 @@ class DevSet:
         qrels = {query_id: docs for query_id, docs in judged.items() if query_id in chosen}
         if not qrels:
             return None
-        found = [query for split in there for query in collection.queries(split) if query.query_id in chosen]
+        every = {query.query_id: query for split in there for query in collection.queries(split)}
+        found = [query for query_id, query in every.items() if query_id in chosen]
         if vectors is not None:
             kept = [Document(doc_id, "") for doc_id in vectors.doc_ids]
             return cls(found, qrels, kept, np.asarray(vectors.vectors))
