@@ -26,7 +26,9 @@ def main(backbone: str, output: str, pause: str) -> None:
         return step(trainer, *arguments)
 
     PromptTrainer.training_step = slow  # type: ignore[method-assign]
-    config = replace(TrainingConfig.default("query"), steps=6, evaluate_every=2, batch_size=8, precision="float32")
+    config = replace(
+        TrainingConfig.default("query"), steps=6, evaluate_every=2, batch_size=8, precision="float32", dev_folds=0
+    )
     train_group(
         load_encoder(backbone, device="cpu"),
         [f"toy/{number}" for number in range(9)],

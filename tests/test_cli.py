@@ -115,7 +115,10 @@ def test_dry_runs_print_the_resolved_configuration(shell: Shell, tmp_path: Path)
         (["evaluate", "folder:/no/such/folder"], "no such folder"),
         (["evaluate", "folder:/no/such/folder", "--measures", "nCDG@10"], "nDCG"),
         (["train", "folder:/no/such/folder", "--output", "x", "--steps", "0"], "steps is 0; it is at least 1"),
-        (["train", "folder:/no/such/folder", "--output", "x", "--length", "0", "--dry-run"], "length is 0"),
+        (
+            ["train", "folder:/no/such/folder", "--output", "x", "--length", "0", "--dry-run"],
+            "length and feed_forward are 0",
+        ),
         (["collections", "--group", "none"], "no group 'none'; there are: beir, beir-full"),
         (["explain", "/no/such/results.json"], "no such file"),
         (["transfer", "folder:/no/such/folder", "--bank", "x", "--temperature", "0"], ""),

@@ -215,7 +215,7 @@ def check_no_labels(walk: Walk, tmp_path: Path) -> None:
 
 
 def check_few_labels(walk: Walk, tmp_path: Path) -> None:
-    assert walk.made["adapted"].card["supervision"]["labelled"] == 32
+    assert walk.made["few"].card["metrics"]["choice"]["queries"] == 32  # each label was held out once
     assert len(list((tmp_path / "bank/judged").glob("*/prompt.json"))) == 5
 
 

@@ -14,7 +14,7 @@ import pytest
 
 HERE = Path(__file__).parent
 
-COMMON = {"steps": 4, "evaluate_every": 4, "learning_rate": 0.01}
+COMMON = {"steps": 4, "evaluate_every": 4, "learning_rate": 0.01, "dev_folds": 0}
 TRAININGS: tuple[dict[str, Any], ...] = (
     {"sides": "untied", **COMMON},
     {"sides": "shared", **COMMON},

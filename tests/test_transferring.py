@@ -335,11 +335,13 @@ def useful(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> StoredP
     """A prompt trained on the toy domain's own pseudo-queries."""
     toy = toy_collection()
     encoder = load_encoder(str(tiny_bert), device="cpu")
-    config = TrainingConfig(side="both", steps=60, batch_size=16, evaluate_every=60, precision="float32", dev_queries=1)
+    settings = {"steps": 60, "batch_size": 16, "evaluate_every": 60, "learning_rate": 0.1, "dev_queries": 1}
+    config = TrainingConfig(side="both", precision="float32", **settings)
     pairs = {toy.id: list(pseudo_pairs(toy.documents()))}
     only_train = toy_collection(splits=("train",))
     folder = tmp_path_factory.mktemp("useful") / "it"
-    return train(encoder, only_train, folder, config=config, pairs=pairs, quiet=True)
+    start = StartConfig(PromptSpec("gated", 16))
+    return train(encoder, only_train, folder, config=config, pairs=pairs, start=start, quiet=True)
 
 
 def noise(encoder: SentenceTransformer, like: StoredPrompt, seed: int = 0) -> StoredPrompt:

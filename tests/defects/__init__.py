@@ -32,6 +32,7 @@ QUICK = TrainingConfig(
     learning_rate=0.05,
     precision="float32",
     dtype="float32",
+    dev_folds=0,
 )
 
 
