@@ -102,7 +102,7 @@ class AdaptConfig(EmbeddingSettings):
     most: Natural = 5000
     steps: Count = 40
     batch_size: Count = 32
-    learning_rate: Positive = 0.03
+    learning_rate: Positive = 0.001
     share: Share = 0.5
     prove: bool = True
     proofs: Count = 200
