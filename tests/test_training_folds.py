@@ -19,7 +19,7 @@ from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import load_prompt, save_prompt
 from foreword.retrieval.search import exact_search
 from foreword.training import folds
-from foreword.training.dev import DevEvaluator, DevSet, Gain, chosen
+from foreword.training.dev import DevEvaluator, DevSet, PairedGain, chosen
 from foreword.training.train import train, train_few
 
 FEW = replace(QUICK, dev_folds=4, steps=8, evaluate_every=4)
@@ -164,7 +164,7 @@ def test_useful_labels_gain_on_queries_that_nobody_looked_at(tiny_bert: Path, tm
 def test_a_cut_in_a_fold_or_after_them_goes_on_to_the_same_bytes(
     tiny_bert: Path, toy: MemoryCollection, tmp_path: Path, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Gain, "counts", property(lambda gain: True))  # the training on all labels takes place
+    monkeypatch.setattr(PairedGain, "counts", property(lambda gain: True))  # the training on all labels takes place
     config = replace(FEW, steps=6, evaluate_every=3)
     train(load(tiny_bert), toy, tmp_path / "uncut", config=config, quiet=True)
     call, left = DevEvaluator.__call__, [calls]
@@ -189,15 +189,15 @@ def test_a_cut_in_a_fold_or_after_them_goes_on_to_the_same_bytes(
 
 
 def test_a_gain_and_its_error_by_hand() -> None:
-    gain = Gain.of({"a": [0.5, 0.5, 0.5, 0.5]}, {"a": [0.5, 0.5, 0.9, 0.7]})
+    gain = PairedGain.of({"a": [0.5, 0.5, 0.5, 0.5]}, {"a": [0.5, 0.5, 0.9, 0.7]})
     assert gain.mean == pytest.approx(0.15)
     assert gain.error == pytest.approx((0.11 / 3 / 4) ** 0.5)  # squares of -.15, -.15, .25, .05: .11
     assert gain.counts
-    two = Gain.of({"a": [0.5] * 4, "b": [0.0, 0.0]}, {"a": [0.5, 0.5, 0.9, 0.7], "b": [0.2, 0.2]})
+    two = PairedGain.of({"a": [0.5] * 4, "b": [0.0, 0.0]}, {"a": [0.5, 0.5, 0.9, 0.7], "b": [0.2, 0.2]})
     assert two.mean == pytest.approx((0.15 + 0.2) / 2)  # collections count alike
     assert two.error == pytest.approx((0.11 / 3 / 4) ** 0.5 / 2)
-    assert not Gain.of({"a": [0.5]}, {"a": [1.0]}).counts  # of one query nothing can be told
-    assert not Gain.of({"a": [1.0, 1.0]}, {"a": [1.0, 1.0]}).counts
+    assert not PairedGain.of({"a": [0.5]}, {"a": [1.0]}).counts  # of one query nothing can be told
+    assert not PairedGain.of({"a": [1.0, 1.0]}, {"a": [1.0, 1.0]}).counts
 
 
 def test_the_best_of_the_gains_that_count_is_kept() -> None:

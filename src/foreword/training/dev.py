@@ -106,7 +106,7 @@ Scores = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
-class Gain:
+class PairedGain:
     """What a step gains in nDCG@10 over the start, on the same queries.
 
     Attributes:
@@ -118,7 +118,7 @@ class Gain:
     error: float
 
     @classmethod
-    def of(cls, start: Scores, step: Scores) -> Gain:
+    def of(cls, start: Scores, step: Scores) -> PairedGain:
         """The paired gain."""
         differences = [np.subtract(step[name], values) for name, values in start.items()]
         variances = [float(d.var(ddof=1)) / len(d) if len(d) > 1 else math.inf for d in differences]
@@ -136,7 +136,7 @@ def chosen(steps: Sequence[int], scores: Sequence[Scores]) -> tuple[int, dict[st
     The best of several steps looks better than it is, on few queries much better: where no gain is more than chance,
     the start stays. `step` and `gain` of the reason are the best-looking step's.
     """
-    gains = {step: Gain.of(scores[0], one) for step, one in zip(steps[1:], scores[1:], strict=True)}
+    gains = {step: PairedGain.of(scores[0], one) for step, one in zip(steps[1:], scores[1:], strict=True)}
     reason: dict[str, Any] = {"queries": sum(map(len, scores[0].values()))}
     if not gains:
         return steps[0], reason

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,14 @@ def run_course(
     done: list[dict[str, Any]] = []
     for number, held in enumerate(folds, 1):
         place = work / f"fold{number}"
-        finished = on_main(lambda place=place: kept_json(place / RECORD))
+        finished = on_main(partial(kept_json, place / RECORD))
         if finished is None:
             trainee.assign(start)
             course = run_training(
                 encoder, without(labels, held), trainee, place, replace(config, patience=0), seconds=None,
                 dev_sets={name: dev_sets[name].part(query_ids) for name, query_ids in held.items()}, **how,
             )  # fmt: skip
-            finished = on_main(lambda place=place, course=course: _finish(place, course))
+            finished = on_main(partial(_finish, place, course))
         done.append(finished)
     history, scores = together(done)
     best, reason = chosen([entry["step"] for entry in history], scores)
