@@ -17,14 +17,14 @@ from typing import Any
 from foreword.collections.supervision import Fold, FoldCollection
 from foreword.errors import ForewordError, NoGainError, PromptError, TooLittleTextError, UnknownNameError
 from foreword.evaluation.calibration import calibrate, calibrate_from_dev
-from foreword.files import atomic_write, write_json
+from foreword.files import write_json
 from foreword.lab import PARTS
-from foreword.lab.experiment import seconds_of
+from foreword.lab.experiment import Findings, seconds_of
 from foreword.lab.page import domain_table, hypothesis_table, summary_table, write_page
 from foreword.lab.plots import draw_all
 from foreword.lab.records import BASE, TRANSFER, BenchmarkCell, Plan, load_cells
 from foreword.lab.rivals import rivals
-from foreword.lab.stage import Findings, Stage, drawn
+from foreword.lab.stage import Stage, drawn
 from foreword.lab.statistics import differences, judge_hypotheses, macro_mean, summarise
 from foreword.prompts.store import StoredPrompt, folder_name, library_versions, read_card
 from foreword.retrieval.runs import Run
@@ -118,10 +118,6 @@ def write_results(plan: Plan, output: Path, *, missing: dict[str, str] | None = 
         tables.append(calibrated)
     plots = draw_all(output / "plots", cells, summaries)
     page = write_page(output, plan.title, _intro(plan, missing or {}), tables, verdicts, plots)
-    parts = [f"# {plan.title}", _intro(plan, missing or {})]
-    parts += [table.markdown() for table in (hypothesis_table(verdicts), *tables)]
-    with atomic_write(output / "results.md") as file:
-        file.write("\n\n".join(part.strip() for part in parts) + "\n")
     write_json(output / EVIDENCE_FILE, evidence_of(cells, output))
     write_json(output / "plan.json", {"plan": plan.as_dict(), "versions": library_versions()})
     return page

@@ -12,7 +12,8 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,14 +22,15 @@ from sentence_transformers import SentenceTransformer
 
 from foreword.collections.collection import Collection
 from foreword.collections.registry import load
-from foreword.errors import OtherTrainingError
+from foreword.errors import ForewordError, OtherTrainingError
 from foreword.evaluation.measures import Evaluation, evaluate_run
 from foreword.files import kept_json, write_json
+from foreword.lab.records import MEASURES, BenchmarkCell, cell_path, load_cell, run_path, save_cell
 from foreword.prompts.encoder import state_digest, transformer_of
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.routes import Route
 from foreword.prompts.store import CARD, RUN, StoredPrompt, library_versions
-from foreword.retrieval.runs import Run, write_run
+from foreword.retrieval.runs import Run, read_run, scaled, write_run
 from foreword.retrieval.search import bm25_run, dense_run
 from foreword.settings import DEFAULT_BACKBONE, Precision
 from foreword.training.config import StartConfig, TrainingConfig
@@ -193,6 +195,78 @@ class Experiment:
         return evaluate_run(run, collection.qrels("test"), measures)
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What a system found, and what it took; the fields are `BenchmarkCell`'s."""
+
+    run: Run
+    labels: int | None = 0
+    trained_parameters: int = 0
+    stored_bytes: int = 0
+    seconds: float = 0.0
+    decision: str | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
+    similarity: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Benchmark(Experiment):
+    """An experiment whose results are cells: a system on a target, with a seed.
+
+    Attributes:
+        genres: target -> genre.
+    """
+
+    genres: Mapping[str, str]
+    training_bars = False
+
+    def done(self, target: str, system: str, seed: int, configuration: str) -> BenchmarkCell | None:
+        """The cell of an earlier run with these settings, or None."""
+        path = cell_path(self.output, target, system, seed)
+        if not path.exists():
+            return None
+        cell = load_cell(path)
+        return cell if cell.configuration == configuration else None
+
+    def cell(
+        self, target: str, system: str, seed: int, configuration: str, make: Callable[[], Findings]
+    ) -> BenchmarkCell:
+        """The cell, made and stored with its TREC run unless it is there already."""
+        if (there := self.done(target, system, seed, configuration)) is not None:
+            return there
+        made = make()
+        path = run_path(self.output, target, system, seed)
+        judged = self.scored(self.collection(target), system, made.run, path, MEASURES)
+        costs = {name: value for name, value in vars(made).items() if name != "run"}
+        cell = BenchmarkCell(
+            target=target,
+            genre=self.genres[target],
+            system=system,
+            seed=seed,
+            per_query={measure: dict(judged.per_query[measure]) for measure in MEASURES},
+            configuration=configuration,
+            **{**costs, "seconds": round(made.seconds, 2)},
+        )
+        save_cell(self.output, cell)
+        self.say(f"{target}: {system}, seed {seed}: nDCG@10 {cell.measures['nDCG@10']:.3f}")
+        return cell
+
+    def fused(self, target: str, system: str, seed: int, configuration: str) -> BenchmarkCell:
+        """The cell `<system>+bm25`: the system's hits and BM25's, their scores added."""
+
+        def make() -> Findings:
+            other = self.done(target, system, seed, configuration)
+            if other is None:
+                raise ForewordError(f"{system} on {target} with seed {seed} is not there to be fused; run it first")
+            dense, words = (
+                read_run(run_path(self.output, target, name, number)) for name, number in ((system, seed), ("bm25", 0))
+            )
+            kept = ("labels", "trained_parameters", "stored_bytes", "seconds", "decision", "similarity")
+            return Findings(scaled(dense, words, k=HITS), **{name: getattr(other, name) for name in kept})
+
+        return self.cell(target, f"{system}+bm25", seed, configuration, make)
+
+
 def run_of(stored: StoredPrompt) -> dict[str, Any]:
     """How a prompt's training went: `seconds`, `training_seconds` (without evaluations), `steps`."""
     assert stored.path is not None
@@ -208,8 +282,8 @@ def seconds_of(stored: StoredPrompt) -> float:
 def learning_curve(name: str, stored: StoredPrompt) -> dict[str, Any]:
     """Dev effectiveness and training loss by step, as the report takes them."""
     points: dict[int, dict[str, Any]] = {}
-    for field in ("dev", "loss"):
-        for entry in stored.card["metrics"][field]:
+    for curve in ("dev", "loss"):
+        for entry in stored.card["metrics"][curve]:
             point = points.setdefault(entry["step"], {"step": entry["step"], "loss": None, "dev": None})
-            point[field] = entry[field]
+            point[curve] = entry[curve]
     return {"name": name, "points": [points[step] for step in sorted(points)]}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
@@ -18,29 +18,19 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from foreword.collections.collection import Collection, Query
+from foreword.collections.collection import Collection
 from foreword.collections.supervision import Fold, FoldCollection, supervise
 from foreword.errors import ForewordError, UnknownNameError
-from foreword.files import atomic_write, json_digest, kept_json, read_json, write_json
+from foreword.files import json_digest, kept_json, read_json, write_json
 from foreword.lab.baselines import Baseline, train_baseline
-from foreword.lab.experiment import HITS, Experiment, run_of
-from foreword.lab.page import domain_table, hypothesis_table, summary_table, tuning_table, write_page
-from foreword.lab.records import (
-    MEASURES,
-    BenchmarkCell,
-    Hypothesis,
-    cell_path,
-    load_cell,
-    load_cells,
-    run_path,
-    save_cell,
-)
+from foreword.lab.experiment import Benchmark, Findings, run_of
+from foreword.lab.page import domain_table, summary_table, tuning_table, write_page
+from foreword.lab.records import BenchmarkCell, Hypothesis, load_cells
 from foreword.lab.statistics import judge_hypotheses, summarise
 from foreword.prompts.encoder import resolve_precision
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, folder_name, library_versions
-from foreword.retrieval.runs import Run, read_run, scaled
-from foreword.retrieval.search import dense_run
+from foreword.retrieval.runs import Run
 from foreword.settings import DEFAULT_BACKBONE, Count, Settings
 from foreword.tables import Table
 from foreword.training.config import StartConfig, Trained, TrainingConfig
@@ -138,10 +128,8 @@ def load_in_domain(path: Path | str | None = None) -> InDomainPlan:
     return InDomainPlan.read(values, where)
 
 
-class InDomain(Experiment):
+class InDomain(Benchmark):
     """The state of one run."""
-
-    training_bars = False
 
     def __init__(
         self, plan: InDomainPlan, output: Path, *, data: Path | None = None, backbone: str | None = None,
@@ -149,6 +137,7 @@ class InDomain(Experiment):
     ) -> None:  # fmt: skip
         super().__init__(output, data=data, quiet=quiet)
         self.plan, self.query_length, self.document_length = plan, plan.query_length, plan.document_length
+        self.genres = plan.genres
         self.encoder = self.loaded(backbone or DEFAULT_BACKBONE)
         self.precision = resolve_precision("auto", self.encoder.device)
 
@@ -211,28 +200,21 @@ class InDomain(Experiment):
 
     # -- tuning ------------------------------------------------------------------------------------------------
 
-    def tuned(self, names: Sequence[str], steps: Mapping[str, int], seed: int = 0) -> dict[str, dict[float, list[Any]]]:
-        """Method -> rate -> the dev curves' ends, one for each collection tuned on: nDCG@10 and loss."""
-        found: dict[str, dict[float, list[Any]]] = {}
-        for name in names:
-            found[name] = {}
-            for rate in self.plan.methods[name].rates:
-                ends = []
-                for target in self.plan.tuned_on:
-                    collection = self.supervised(target)[0]
-                    how: dict[str, Any] = {"folder": "tuning", "evaluate_every": steps[name]}
-                    made = self.made(name, collection, rate, steps[name], seed, **how)
-                    curve = made.card["metrics"]["dev"]
-                    ends.append({"target": target, "before": curve[0], "after": curve[-1]})
-                found[name][rate] = ends
-                mean = {key: sum(e["after"][key] for e in ends) / len(ends) for key in ("dev", "loss")}
-                self.say(
-                    f"{name} {rate:g}, {steps[name]} steps: dev nDCG@10 {mean['dev']:.4f}, loss {mean['loss']:.4f}"
-                )
-                write_json(self.output / "tuning" / f"{name}.json", {f"{r:g}": e for r, e in found[name].items()})
-        return found
+    def tune(self, name: str, steps: int, seed: int = 0) -> None:
+        """Write a method's dev curves' ends by rate, one for each collection tuned on: nDCG@10 and loss."""
+        found: dict[str, list[Any]] = {}
+        for rate in self.plan.methods[name].rates:
+            ends = found[f"{rate:g}"] = []
+            for target in self.plan.tuned_on:
+                collection = self.supervised(target)[0]
+                made = self.made(name, collection, rate, steps, seed, folder="tuning", evaluate_every=steps)
+                curve = made.card["metrics"]["dev"]
+                ends.append({"target": target, "before": curve[0], "after": curve[-1]})
+            mean = {key: sum(end["after"][key] for end in ends) / len(ends) for key in ("dev", "loss")}
+            self.say(f"{name} {rate:g}, {steps} steps: dev nDCG@10 {mean['dev']:.4f}, loss {mean['loss']:.4f}")
+            write_json(self.output / "tuning" / f"{name}.json", found)
 
-    def best_rate(self, name: str, steps: int) -> float:
+    def best_rate(self, name: str) -> float:
         """The rate whose trainings end with the least mean dev loss.
 
         nDCG@10 of some hundred queries says less: it hardly moves where most relevant documents stay where they are.
@@ -252,77 +234,42 @@ class InDomain(Experiment):
 
     # -- targets -----------------------------------------------------------------------------------------------
 
-    def scores(self, target: str, encoder: SentenceTransformer, route: str | None, queries: Sequence[Query]) -> Run:
-        """The hits of queries in a target's whole collection, by an encoder."""
+    def hits(self, target: str, part: Collection, route: str | None, encoder: SentenceTransformer) -> Run:
+        """The hits of a part's test queries in the whole target."""
         vectors = self.embedded(self.collection(target), route, self.document_length, encoder=encoder)
-        return dense_run(
-            encoder, self.collection(target), queries, route=route, k=HITS, vectors=(vectors.doc_ids, vectors.vectors),
-            query_length=self.query_length, precision=self.precision, quiet=True,
-        )  # fmt: skip
-
-    def cell(
-        self, target: str, system: str, seed: int, configuration: str, make: Callable[[], tuple[Run, dict[str, Any]]]
-    ) -> BenchmarkCell:
-        """What a system scores on a target, made and stored unless it is there with the same settings."""
-        path = cell_path(self.output, target, system, seed)
-        if path.exists() and (there := load_cell(path)).configuration == configuration:
-            return there
-        run, costs = make()
-        judged = self.scored(
-            self.collection(target), system, run, run_path(self.output, target, system, seed), MEASURES
-        )
-        known: dict[str, Any] = {"trained_parameters": 0, "stored_bytes": 0, "seconds": 0.0, "details": {}, **costs}
-        cell = BenchmarkCell(
-            target=target, genre=self.plan.genres[target], system=system, seed=seed,
-            per_query={measure: dict(judged.per_query[measure]) for measure in MEASURES},
-            labels=None if costs else 0, decision=None, weights={}, similarity=None, configuration=configuration,
-            **known,
-        )  # fmt: skip
-        save_cell(self.output, cell)
-        self.say(f"{target}: {system}, seed {seed}: nDCG@10 {cell.measures['nDCG@10']:.3f}")
-        return cell
+        return self.search(part, route, vectors, encoder=encoder)
 
     def base(self, target: str) -> None:
         """`base`, `bm25` and, fused, `base+bm25`."""
-        configuration = f"{self.query_length} {self.document_length}"
-        queries = list(self.collection(target).queries("test"))
-        self.cell(target, "base", 0, configuration, lambda: (self.scores(target, self.encoder, None, queries), {}))
-        self.cell(target, "bm25", 0, configuration, lambda: (self.bm25(self.collection(target)), {}))
+        configuration, whole = f"{self.query_length} {self.document_length}", self.collection(target)
+        self.cell(target, "base", 0, configuration, lambda: Findings(self.hits(target, whole, None, self.encoder)))
+        self.cell(target, "bm25", 0, configuration, lambda: Findings(self.bm25(whole)))
         self.fused(target, "base", 0, configuration)
-
-    def fused(self, target: str, system: str, seed: int, configuration: str) -> None:
-        """`<system>+bm25`."""
-
-        def make() -> tuple[Run, dict[str, Any]]:
-            places = [run_path(self.output, target, name, n) for name, n in ((system, seed), ("bm25", 0))]
-            dense, words = map(read_run, places)
-            return scaled(dense, words, k=HITS), {}
-
-        self.cell(target, f"{system}+bm25", seed, configuration, make)
 
     def trained_on(self, target: str, name: str, rate: float, steps: int, seed: int, system: str) -> None:
         """A method on a target's labels; where it has test judgements alone, each query is answered by its fold's."""
 
-        def make() -> tuple[Run, dict[str, Any]]:
+        def make() -> Findings:
             run: Run = {}
             seconds, kept, made = [], [], None
-            parts = self.supervised(target)
-            for part in parts:
+            for part in self.supervised(target):
                 made = self.made(name, part, rate, steps, seed, folder="trained")
-                queries = list(part.queries("test"))
                 if isinstance(made, StoredPrompt):
-                    route = self.carry(system, made)
-                    run |= self.scores(target, self.encoder, route, queries)
-                    self.drop(route)
+                    run |= self.hits(target, part, self.carry(system, made), self.encoder)
+                    self.drop(system)
                 else:
-                    run |= self.scores(target, made.encoder, None, queries)
+                    run |= self.hits(target, part, None, made.encoder)
                 seconds.append(training_seconds(made))
                 kept.append(int(made.card["metrics"]["best_step"]))
             assert made is not None
-            numbers = made.prompt.count() if isinstance(made, StoredPrompt) else made.parameters
-            details = {"learning_rate": rate, "steps": steps, "kept": kept}
-            costs = {"trained_parameters": numbers, "stored_bytes": int(made.card["bytes"])}
-            return run, {**costs, "seconds": round(sum(seconds) / len(seconds), 2), "details": details}
+            return Findings(
+                run,
+                labels=None,
+                trained_parameters=made.prompt.count() if isinstance(made, StoredPrompt) else made.parameters,
+                stored_bytes=int(made.card["bytes"]),
+                seconds=sum(seconds) / len(seconds),
+                details={"learning_rate": rate, "steps": steps, "kept": kept},
+            )
 
         configuration = f"{self.plan.digest(name)}, rate {rate:g}, {steps} steps"
         self.cell(target, system, seed, configuration, make)
@@ -364,8 +311,9 @@ def run_in_domain(
     short = {name: budgets[plan.budgets[0]] for name, budgets in steps.items()}
     bench.say(f"steps in the time of {plan.budgets[0]} of {REFERENCE}: {short}")
     if "tuning" in parts:
-        bench.tuned(list(plan.methods), short)
-    rates = {name: bench.best_rate(name, short[name]) for name in plan.final} if set(parts) - {"tuning"} else {}
+        for name in plan.methods:
+            bench.tune(name, short[name])
+    rates = {name: bench.best_rate(name) for name in plan.final} if set(parts) - {"tuning"} else {}
     first, *others = plan.seeds
     passes = [(budget, first) for budget in plan.budgets] + [(plan.budgets[0], seed) for seed in others]
     for budget, seed in passes:  # those that say most come first
@@ -400,9 +348,6 @@ def write_in_domain(plan: InDomainPlan, output: Path) -> Path:
         f"{', '.join(plan.tuned_on)}."
     )
     page = write_page(output, plan.title, intro, tables, verdicts, [])
-    parts = [f"# {plan.title}", intro, *(table.markdown() for table in (hypothesis_table(verdicts), *tables))]
-    with atomic_write(output / "results.md") as file:
-        file.write("\n\n".join(part.strip() for part in parts) + "\n")
     write_json(output / "plan.json", {"plan": plan.as_dict(), "versions": library_versions()})
     return page
 

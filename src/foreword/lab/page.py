@@ -202,7 +202,7 @@ def _valued(value: float | None, best: str) -> TableCell:
 
 
 FORMAT = "foreword-benchmark/1"
-PAGE, RESULTS = "report.html", "results.json"
+PAGE, RESULTS, TEXT = "report.html", "results.json", "results.md"
 
 
 def write_page(
@@ -213,7 +213,7 @@ def write_page(
     hypotheses: Sequence[Verdict],
     plots: Sequence[Plot],
 ) -> Path:
-    """Write `report.html`, which needs no other file, and `results.json`; equal results give equal bytes.
+    """Write `report.html`, which needs no other file, `results.json` and `results.md`; equal results give equal bytes.
 
     `intro` is text over the results, paragraphs parted by blank lines. The hypotheses come first, with their verdicts;
     the plots go into the page. Gives its path.
@@ -233,6 +233,8 @@ def write_page(
     paragraphs = [text for text in intro.split("\n\n") if text.strip()]
     page = document(title, fill("header.html", title=title, paragraphs=paragraphs), sections)
     write_json(folder / RESULTS, results)
-    with atomic_write(folder / PAGE) as file:
-        file.write(page)
+    texts = [f"# {title}", intro, *(table.markdown() for table in (hypothesis_table(hypotheses), *tables))]
+    for name, written in ((PAGE, page), (TEXT, "\n\n".join(text.strip() for text in texts) + "\n")):
+        with atomic_write(folder / name) as file:
+            file.write(written)
     return folder / PAGE

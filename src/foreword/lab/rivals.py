@@ -20,9 +20,9 @@ from foreword.collections.collection import TrainingPair
 from foreword.collections.pseudo import frequencies_for, pseudo_pairs
 from foreword.collections.views import Unlabelled
 from foreword.errors import ForewordError, PromptError
-from foreword.lab.experiment import seconds_of
+from foreword.lab.experiment import Findings, seconds_of
 from foreword.lab.routing import PilotLibrary, build_pilots, route_queries, spot_weights
-from foreword.lab.stage import Findings, Stage, drawn
+from foreword.lab.stage import Stage, drawn
 from foreword.prompts.encoder import encode
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Route, Weight, plain_weight

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ from foreword.collections.views import ExcludingCollection, Texts
 from foreword.errors import ForewordError
 from foreword.evaluation.candidates import document_key
 from foreword.files import atomic_write, json_digest
-from foreword.lab.experiment import HITS, Experiment
-from foreword.lab.records import MEASURES, BenchmarkCell, Plan, cell_path, load_cell, run_path, save_cell
+from foreword.lab.experiment import Benchmark
+from foreword.lab.records import Plan
 from foreword.prompts.encoder import resolve_precision, state_digest
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, folder_name
-from foreword.retrieval.runs import Run, read_run, scaled
+from foreword.retrieval.runs import Run
 from foreword.settings import DEFAULT_BACKBONE
 from foreword.training.config import StartConfig, Trained, TrainingConfig
 from foreword.training.vectors import DocumentVectors
@@ -30,35 +29,19 @@ FEATURES = 400
 """Documents of each domain that tell how near domains are."""
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What a system found, and what it took; the fields are `BenchmarkCell`'s."""
-
-    run: Run
-    labels: int | None = 0
-    trained_parameters: int = 0
-    stored_bytes: int = 0
-    seconds: float = 0.0
-    decision: str | None = None
-    weights: Mapping[str, float] = field(default_factory=dict)
-    similarity: float | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Stage(Experiment):
+class Stage(Benchmark):
     """The state of one benchmark.
 
     Test queries and their judgements are read in `cell` alone, and in parts that say that they are bounds; a target's
     labels are read by systems whose cells say how many.
     """
 
-    training_bars = False
-
     def __init__(
         self, plan: Plan, output: Path, *, data: Path | None = None, backbone: str | None = None, quiet: bool = False
     ) -> None:
         super().__init__(output, data=data, quiet=quiet)
         self.plan, self.query_length, self.document_length = plan, plan.query_length, plan.document_length
+        self.genres = plan.targets
         self.encoder = self.loaded(backbone or DEFAULT_BACKBONE)
         self.precision = resolve_precision("auto", self.encoder.device)
         self.missing: dict[str, str] = {}
@@ -148,54 +131,6 @@ class Stage(Experiment):
     def hits(self, target: str, route: str | None, key: str) -> Run:
         """The hits of a target's test queries by a route that encodes its documents too, kept under `key`."""
         return self.search(self.collection(target), route, self.documents(target, route, key))
-
-    # -- cells -------------------------------------------------------------------------------------------------
-
-    def done(self, target: str, system: str, seed: int, configuration: str) -> BenchmarkCell | None:
-        """The cell of an earlier run with these settings, or None."""
-        path = cell_path(self.output, target, system, seed)
-        if not path.exists():
-            return None
-        cell = load_cell(path)
-        return cell if cell.configuration == configuration else None
-
-    def cell(
-        self, target: str, system: str, seed: int, configuration: str, make: Callable[[], Findings]
-    ) -> BenchmarkCell:
-        """The cell, made and stored with its TREC run unless it is there already."""
-        if (there := self.done(target, system, seed, configuration)) is not None:
-            return there
-        made = make()
-        path = run_path(self.output, target, system, seed)
-        judged = self.scored(self.collection(target), system, made.run, path, MEASURES)
-        costs = {name: value for name, value in vars(made).items() if name != "run"}
-        cell = BenchmarkCell(
-            target=target,
-            genre=self.plan.targets[target],
-            system=system,
-            seed=seed,
-            per_query={measure: dict(judged.per_query[measure]) for measure in MEASURES},
-            configuration=configuration,
-            **{**costs, "seconds": round(made.seconds, 2)},
-        )
-        save_cell(self.output, cell)
-        self.say(f"{target}: {system}, seed {seed}: nDCG@10 {cell.measures['nDCG@10']:.3f}")
-        return cell
-
-    def fused(self, target: str, system: str, seed: int, configuration: str) -> BenchmarkCell:
-        """The cell `<system>+bm25`: the system's hits and BM25's, their scores added."""
-
-        def make() -> Findings:
-            other = self.done(target, system, seed, configuration)
-            if other is None:
-                raise ForewordError(f"{system} on {target} with seed {seed} is not there to be fused; run it first")
-            dense, words = (
-                read_run(run_path(self.output, target, name, number)) for name, number in ((system, seed), ("bm25", 0))
-            )
-            kept = ("labels", "trained_parameters", "stored_bytes", "seconds", "decision", "similarity")
-            return Findings(scaled(dense, words, k=HITS), **{name: getattr(other, name) for name in kept})
-
-        return self.cell(target, f"{system}+bm25", seed, configuration, make)
 
     # -- prompts -----------------------------------------------------------------------------------------------
 
