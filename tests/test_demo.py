@@ -30,7 +30,6 @@ def demo(tiny_bert, tmp_path_factory):
         query_steps=4,
         adapt_steps=2,
         both_steps=4,
-        length=4,
         searches=2,
     )
     return run_demo(config, output, quiet=True), output, config

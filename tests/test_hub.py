@@ -322,7 +322,9 @@ def test_a_card_of_a_bank_lists_its_prompts(tmp_path: Path, encoder: SentenceTra
     assert "license" not in metadata(card)
     assert "not stated" in card
     assert (
-        card.count("| `one` | a memory prompt of 3 vectors a layer and 3 beside its feed-forward part, the same for")
+        card.count(
+            "| `one` | a memory prompt of 3 vectors a layer and 3 vectors a layer beside its feed-forward part, the same for"
+        )
         == 1
     )
 

@@ -245,7 +245,7 @@ def test_mpnet_takes_no_prompt_beside_its_attention_and_says_why(folders: dict[s
         with pytest.raises(BackboneError, match="MPNetModel does not go through transformers' attention interface"):
             new_prompt(encoder, PromptSpec(kind, 3))
     with pytest.raises(BackboneError, match=r"attention interface.*; choose length 0 and feed_forward 16$"):
-        new_prompt(encoder, PromptSpec())
+        new_prompt(encoder, PromptSpec(length=8))
     bert = load_encoder(str(folders["bert"]), device="cpu")
     with pytest.raises(BackboneError, match="kind 'input', or 'memory' with length 0, not 'gated'"):
         transformer_of(encoder).add("it", random_prompt(bert, PromptSpec("gated", 3)))

@@ -183,9 +183,10 @@ def _structure(card: Mapping[str, Any]) -> str:
         "query": "for queries alone (documents keep the base model's vectors)",
     }[spec["sides"]]
     where = "" if spec["kind"] == "input" else " a layer"
-    beside = f" and {count} beside its feed-forward part" if (count := spec.get("feed_forward")) else ""
+    counts = {"": spec["length"], " beside its feed-forward part": spec.get("feed_forward", 0)}
+    vectors = " and ".join(f"{count} vectors{where}{place}" for place, count in counts.items() if count)
     parameters = f", {card['parameters']:,} parameters" if "parameters" in card else ""
-    return f"a {spec['kind']} prompt of {spec['length']} vectors{where}{beside}, {sides}{parameters}"
+    return f"a {spec['kind']} prompt of {vectors}, {sides}{parameters}"
 
 
 def _backbone(described: Mapping[str, Any]) -> str:

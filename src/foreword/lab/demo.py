@@ -45,7 +45,6 @@ class DemoConfig(Settings):
         query_steps: of the target's supervised query-side prompt.
         adapt_steps: of the multitask prompt on the target's own text.
         both_steps: of the target's supervised both-side prompt.
-        length: prompt vectors in each layer beside its attention, and as many beside its feed-forward part.
         query_length: tokens a query is cut to.
         document_length: tokens a document is cut to when it is indexed: the backbone's own limit.
         training_length: tokens a document is cut to in training, where it is embedded at every step.
@@ -65,7 +64,6 @@ class DemoConfig(Settings):
     query_steps: Count = 150
     adapt_steps: Count = 40
     both_steps: Count = 110
-    length: Count = 8
     query_length: Tokens = 64
     document_length: Tokens = 256
     training_length: Tokens = 128
@@ -215,7 +213,7 @@ class Demo(Experiment):
 
     def train_sources(self) -> float:
         """The multitask prompt, and each source's own query-side prompt over the documents that it embeds."""
-        start = StartConfig(PromptSpec(length=self.config.length, sides="untied"), seed=self.config.seed)
+        start = StartConfig(PromptSpec(sides="untied"), seed=self.config.seed)
         config = self.settings("both", self.config.multitask_steps, several=True)
         multitask = self.trained(f"{BANK}/{MULTITASK}", self.sources, MULTITASK, config, start)
         self.bank[MULTITASK] = multitask
@@ -285,7 +283,7 @@ class Demo(Experiment):
         self.row("transfer-adapted", target, run, result.seconds + taken, prompts=used)
         self.transfers.append(("transfer-adapted", result))
 
-        start = StartConfig(PromptSpec(length=self.config.length, sides="query"), seed=self.config.seed)
+        start = StartConfig(PromptSpec(sides="query"), seed=self.config.seed)
         config = self.settings("query", self.config.query_steps)
         self.tuned("supervised-query", config, start, None, documents={target.id: self.documents(target, None)})
         config = self.settings("both", self.config.both_steps, dev=150)

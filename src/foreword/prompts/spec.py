@@ -35,9 +35,10 @@ class PromptSpec(Settings):
             added to a layer's own attention behind a gate that starts at 0 (LLaMA-Adapter, Zhang et al. 2023);
             `prefix`, n keys and values before every layer's own (P-tuning v2, Liu et al. 2022); `input`, n vectors
             before the text (Lester et al. 2021).
-        length: n, the number of vectors; in each layer, beside or before its attention's own, but for `input`.
-        feed_forward: m, the number of vectors beside each layer's feed-forward part, of `memory`; None: n, and 0 for
-            other kinds.
+        length: n, the number of vectors; in each layer, beside or before its attention's own, but for `input`. None:
+            0 for `memory`, 8 for other kinds.
+        feed_forward: m, the number of vectors beside each layer's feed-forward part, of `memory`; None: n where it is
+            given, else 16; 0 for other kinds.
         top_layers: only the top k layers carry the prompt; None: all. Not for `input`.
         sides: `shared`, one prompt for queries and documents; `untied`, one for each; `query`, documents are
             encoded by the base model.
@@ -48,15 +49,19 @@ class PromptSpec(Settings):
     refusal = PromptError
 
     kind: Kind = "memory"
-    length: Natural = 8
-    feed_forward: Natural = None  # type: ignore[assignment]  # a number from the first moment on
+    length: Natural = None  # type: ignore[assignment]  # a number from the first moment on
+    feed_forward: Natural = None  # type: ignore[assignment]  # likewise
     top_layers: Count | None = None
     sides: Sides = "shared"
     placement: Placement | None = None
 
     def __post_init__(self) -> None:
+        memory = self.kind == "memory"
         if self.feed_forward is None:
-            object.__setattr__(self, "feed_forward", self.length if self.kind == "memory" else 0)
+            given = 16 if self.length is None else self.length
+            object.__setattr__(self, "feed_forward", given if memory else 0)
+        if self.length is None:
+            object.__setattr__(self, "length", 0 if memory else 8)
         super().__post_init__()
         if self.kind != "memory" and (self.feed_forward or not self.length):
             raise PromptError(

@@ -32,7 +32,8 @@ def new_prompt(
         start: `words`, random words of the vocabulary; `text`, the beginning of `texts`; `first-ids`, the ids 0 to
             n - 1, mostly placeholders, as OpenDelta starts (to compare with it): these are embedded (`input`) or
             run through the backbone, whose keys and values they become (in the layers; feed-forward keys are noise
-            all the same); `noise`, normal with the standard deviation of the word embeddings (`input`) or .02.
+            all the same); `noise`, normal with the standard deviation of the word embeddings (`input`), 2 / sqrt(d)
+            (feed-forward keys) or .02.
             Tensors that the prompt is linear in are 0.
         texts: for `text`.
         seed: of the choice of words, or of the noise.
@@ -49,8 +50,11 @@ def new_prompt(
     kind = kind_of(spec)
     kind.check_backbone(spec, carrier)
     shapes = kind.shapes(spec, carrier.shape)
-    generator, deviation = torch.Generator().manual_seed(seed), kind.noise(carrier)
-    values = {name: torch.randn(size, generator=generator) * deviation for name, size in sorted(shapes.items())}
+    generator = torch.Generator().manual_seed(seed)
+    values = {
+        name: torch.randn(size, generator=generator) * kind.noise(carrier, name)
+        for name, size in sorted(shapes.items())
+    }
     if start != "noise":
         values |= kind.from_tokens(spec, carrier, _token_ids(carrier, start, texts, spec.length, seed))
     values |= {name: torch.zeros(shapes[name]) for name in kind.linear if name in shapes}

@@ -46,7 +46,7 @@ class Input(PromptKind):
         """One for each vector."""
         return spec.length
 
-    def noise(self, carrier: Carrier) -> float:
+    def noise(self, carrier: Carrier, name: str) -> float:
         """That of the word embeddings."""
         return float(carrier.model.get_input_embeddings().weight.float().std())
 

@@ -138,8 +138,8 @@ class PromptKind(ABC):
         return 0
 
     @abstractmethod
-    def noise(self, carrier: Carrier) -> float:
-        """The standard deviation of a start from noise."""
+    def noise(self, carrier: Carrier, name: str) -> float:
+        """The standard deviation of a start from noise, of a tensor."""
 
     @abstractmethod
     def from_tokens(self, spec: PromptSpec, carrier: Carrier, ids: Tensor) -> dict[str, Tensor]:
@@ -222,7 +222,7 @@ class LayerKind(PromptKind):
             other = " only" if carrier.feed_forward_refusal is not None else ", or 'memory' with length 0"
             raise BackboneError(f"{carrier.refusal}; it takes prompts of kind 'input'{other}, not {spec.kind!r}")
 
-    def noise(self, carrier: Carrier) -> float:
+    def noise(self, carrier: Carrier, name: str) -> float:
         """A deviation of .02."""
         return 0.02
 

@@ -44,6 +44,10 @@ class Memory(LayerKind):
         """The top ones, or all; counted by the feed-forward parts where attention carries nothing."""
         return self.top(spec, len(shape.layers) if spec.length else shape.feed_forwards)
 
+    def noise(self, carrier: Carrier, name: str) -> float:
+        """Of feed-forward keys 2 / sqrt(d): what they are multiplied with has numbers of about 1/2 (see LOG.md)."""
+        return 2 / carrier.shape.hidden**0.5 if name == "feed_forward_keys" else super().noise(carrier, name)
+
     def from_tokens(self, spec: PromptSpec, carrier: Carrier, ids: Tensor) -> dict[str, Tensor]:
         """Attention's keys; tokens' states would be feed-forward keys too much alike, which start from noise."""
         return {"keys": super().from_tokens(spec, carrier, ids)["keys"]} if spec.length else {}
