@@ -73,7 +73,7 @@ class InDomainPlan(Settings):
         targets: genre -> collections whose test queries are scored.
         methods: all that are tuned.
         final: those of them that are run on the targets; the others than the first, and than full fine-tuning, also
-            with as many steps as the first takes.
+            with as many steps as the first takes, where that is another number by more than 5 %.
         budgets: steps of full fine-tuning, whose time each method has.
         seeds: of everything random; budgets after the first are run with the first of them.
         folds: queries of a target with test judgements alone are answered by so many trainings on the others.
@@ -314,8 +314,7 @@ def run_in_domain(
         for name in plan.methods:
             bench.tune(name, short[name])
     rates = {name: bench.best_rate(name) for name in plan.final} if set(parts) - {"tuning"} else {}
-    first, *others = plan.seeds
-    passes = [(budget, first) for budget in plan.budgets] + [(plan.budgets[0], seed) for seed in others]
+    passes = [(plan.budgets[0], seed) for seed in plan.seeds] + [(budget, plan.seeds[0]) for budget in plan.budgets[1:]]
     for budget, seed in passes:  # those that say most come first
         for target, genre in plan.genres.items():
             if genre not in parts:
@@ -324,9 +323,10 @@ def run_in_domain(
             for name in plan.final:
                 bench.trained_on(target, name, rates[name], steps[name][budget], seed, f"{name}@{budget}")
             if (budget, seed) == passes[0]:
+                many = steps[plan.final[0]][budget]
                 for name in set(plan.final[1:]) - {REFERENCE}:
-                    many = steps[plan.final[0]][budget]
-                    bench.trained_on(target, name, rates[name], many, seed, f"{name}@steps")
+                    if abs(steps[name][budget] - many) > many / 20:  # else it is what it had in the same time
+                        bench.trained_on(target, name, rates[name], many, seed, f"{name}@steps")
     return write_in_domain(plan, output)
 
 
