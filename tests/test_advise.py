@@ -21,7 +21,7 @@ from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, folder_name, save_prompt
-from foreword.training.config import TrainingConfig
+from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.train import train
 from foreword.transferring.advise import Found, advise, changes_for, choose, reason_for
 from foreword.transferring.config import AdviceConfig, FitConfig
@@ -223,6 +223,7 @@ def useful(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> StoredP
         replace(toy_collection(splits=("train",)), id="toy/source"),
         tmp_path_factory.mktemp("useful") / "it",
         config=config,
+        start=StartConfig(PromptSpec(length=8)),
         pairs={"toy/source": list(pseudo_pairs(toy.documents()))},
         quiet=True,
     )

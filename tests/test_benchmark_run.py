@@ -43,10 +43,6 @@ sides = "untied"
 steps = 2
 evaluate_every = 2
 batch_size = 8
-[transfer]
-steps = 2
-agree = 0
-batch_size = 8
 [source]
 steps = 2
 evaluate_every = 2
@@ -219,7 +215,7 @@ def test_the_results_say_what_is_missing(place: Path) -> None:
 def test_calibration_covers_base_and_prompts(place: Path) -> None:
     records = json.loads((place / "out" / "calibration.json").read_text())
     assert {(r["target"], r["system"]) for r in records} == {
-        (name, system) for name in plan_of(place).domains for system in ("base", "multitask", "transfer", "supervised")
+        (name, system) for name in plan_of(place).domains for system in ("base", "multitask", "supervised")
     }
     assert all(0 <= r["ece"] <= 1 and 0 <= r["brier"] <= 1 and r["temperature"] > 0 for r in records)
     assert "Calibration, means over 4 targets" in (place / "out" / "results.md").read_text()
@@ -251,9 +247,14 @@ def test_the_committed_plan_names_the_primary_claims() -> None:
     assert len(plan.domains) >= 12
     assert [(claim.system, claim.baseline) for claim in plan.hypotheses] == [
         ("transfer", "base"),
-        ("transfer", "multitask"),
         ("transfer+bm25", "base+bm25"),
+        ("transfer@16", "transfer"),
+        ("transfer@64", "transfer"),
     ]
+    assert load_plan(group="real").domains == load_plan(group="both").domains[:4]
+    assert load_plan(group="both").domains[4:] == plan.domains
+    for bank in ("real", "both"):
+        assert set(load_plan(group=bank).targets) >= set(plan.far["real"])
     for fold in range(plan.folds):
         assert not set(plan.sources(fold)) & set(plan.held_out(fold))
     assert sorted(name for fold in range(plan.folds) for name in plan.held_out(fold)) == list(plan.domains)

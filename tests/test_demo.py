@@ -13,7 +13,7 @@ from foreword.retrieval.runs import read_qrels, read_run
 
 SYSTEMS = {
     "bm25", "base", "base+bm25", "multitask", "transfer-uniform", "transfer-similarity", "transfer-fitted",
-    "best-single", "transfer-adapted", "supervised-query", "supervised-both",
+    "best-single", "transfer", "supervised-query", "supervised-both",
 }  # fmt: skip
 
 
@@ -28,7 +28,6 @@ def demo(tiny_bert, tmp_path_factory):
         multitask_steps=4,
         source_steps=4,
         query_steps=4,
-        adapt_steps=2,
         both_steps=4,
         searches=2,
     )

@@ -484,5 +484,5 @@ def test_what_transfer_refuses(encoder: SentenceTransformer, toy: MemoryCollecti
     prefix = {"p": stored(random_prompt(encoder, PromptSpec("prefix", 3)))}
     with pytest.raises(PromptError, match="only memory and gated prompts can be mixed"):
         transfer(encoder, toy, prefix, CONFIG)
-    with pytest.raises(ForewordError, match="expected one of auto, adapted, fitted"):
+    with pytest.raises(ForewordError, match="expected one of auto, multitask, fitted"):
         TransferConfig(method="best")  # type: ignore[arg-type]

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from foreword.retrieval.search import search
     from foreword.training.config import StartConfig, TrainingConfig
     from foreword.training.train import train, train_few
-    from foreword.transferring.adapt import adapt
     from foreword.transferring.advise import advise
     from foreword.transferring.config import TransferConfig
     from foreword.transferring.distil import distil
@@ -46,7 +45,6 @@ _WHERE = {
     "TrainingConfig": "foreword.training.config",
     "StartConfig": "foreword.training.config",
     "transfer": "foreword.transferring.transfer",
-    "adapt": "foreword.transferring.adapt",
     "advise": "foreword.transferring.advise",
     "distil": "foreword.transferring.distil",
     "TransferConfig": "foreword.transferring.config",
@@ -61,7 +59,6 @@ __all__ = [
     "StartConfig",
     "TrainingConfig",
     "TransferConfig",
-    "adapt",
     "advise",
     "distil",
     "encode",

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 def transfer_options(parser: cli.Parser) -> None:
     """The target, the bank, and how its prompts are combined."""
-    from foreword.transferring.config import AdaptConfig, TransferConfig
+    from foreword.transferring.config import ProofConfig, TransferConfig
 
     parser.add_argument("collection", metavar=cli.COLLECTION, help="the target; only its documents are looked at")
     bank_options(parser)
-    cli.settings_options(parser, TransferConfig, ("method", "similarity", "sample", "top_k", "temperature", "reach"))
-    cli.settings_options(parser, AdaptConfig, ("pseudo=pseudo-queries", "share", "steps=adapt-steps", "seed"))
+    names = ("method", "similarity", "sample", "top_k", "temperature", "pseudo=pseudo-queries", "reach")
+    cli.settings_options(parser, TransferConfig, names)
+    cli.settings_options(parser, ProofConfig, ("seed",))
     parser.add_argument(
         "--features", metavar="BACKBONE", help="whose embeddings similarity compares (default: the encoder's own base)"
     )
@@ -64,12 +65,11 @@ def run_transfer(options: cli.Options) -> None:
     """Combine a bank's prompts for a target."""
     from foreword.prompts.routes import plain_weight
     from foreword.prompts.store import load_bank
-    from foreword.transferring.config import AdaptConfig, FitConfig, TransferConfig
+    from foreword.transferring.config import FitConfig, ProofConfig, TransferConfig
     from foreword.transferring.transfer import transfer as run
 
     same = {"precision": options.precision, "seed": options.seed or 0}
-    adapt = AdaptConfig(**cli.given(options, AdaptConfig) | same)
-    config = TransferConfig(**cli.given(options, TransferConfig), fit=FitConfig(**same), adapt=adapt)
+    config = TransferConfig(**cli.given(options, TransferConfig), fit=FitConfig(**same), proof=ProofConfig(**same))
     if options.distil and options.output is None:
         raise ForewordError("--distil makes a prompt; say with --output where to put it")
     if options.dry_run:
@@ -86,8 +86,7 @@ def run_transfer(options: cli.Options) -> None:
         features = reach_features(options, encoder, used)
     else:
         features = {}
-    how = {"sources": sources, "features": features, "output": options.output, "quiet": options.json}
-    result = run(encoder, target, used, config, **how)
+    result = run(encoder, target, used, config, sources=sources, features=features, quiet=options.json)
     if options.output is not None and options.distil and result.weights and result.prompt is None:
         _distil(options, encoder, target, result, used)
     elif options.output is not None:
@@ -260,10 +259,7 @@ def run_advise(options: cli.Options) -> None:
 
 def next_command(options: cli.Options, found: Advice, used: Mapping[str, StoredPrompt]) -> str:
     """What to type next, quoted for a shell."""
-    from foreword.transferring.transfer import several_domains
-
-    # A mixture is yet to be made, and so is a prompt of several domains that adapts to the target.
-    unmade = found.transfer.method == "fitted" or several_domains(used) in found.transfer.weights
+    unmade = found.transfer.method == "fitted"  # a mixture is yet to be made
     if found.advice == "train":
         words = ["train", found.target, *_start(found, used), "--output", _place("prompts", found.target)]
     elif found.advice == "transfer" and options.output is None and unmade:

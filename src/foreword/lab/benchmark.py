@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from foreword.collections.supervision import Fold, FoldCollection
+from foreword.collections.views import Unlabelled
 from foreword.errors import ForewordError, NoGainError, PromptError, TooLittleTextError, UnknownNameError
 from foreword.evaluation.calibration import calibrate, calibrate_from_dev
-from foreword.files import write_json
+from foreword.files import json_digest, write_json
 from foreword.lab import PARTS
 from foreword.lab.experiment import Findings, seconds_of
 from foreword.lab.page import domain_table, hypothesis_table, summary_table, write_page
@@ -31,8 +32,8 @@ from foreword.retrieval.runs import Run
 from foreword.tables import NOTHING, Table, TableCell
 from foreword.training.config import TrainingConfig
 from foreword.training.train import train_few
-from foreword.transferring.adapt import adapt
-from foreword.transferring.config import AdaptConfig
+from foreword.transferring.config import ProofConfig
+from foreword.transferring.proof import proof_pairs, prove
 from foreword.transferring.trial import Evidence
 
 
@@ -68,8 +69,8 @@ def run_benchmark(
     first, near = plan.seeds[0], stage.here(plan.genre)
     if absent := [name for name in plan.domains if name not in near]:
         raise ForewordError(
-            f"not here: {', '.join(absent)}; the group's domains are sources of one another. Install them with: "
-            "pip install 'foreword[bench]'"
+            f"not here: {', '.join(absent)}; the group's domains are sources of one another. Documentation comes "
+            "with pip install 'foreword[bench]'; other collections lie below the folder that --data names"
         )
     if "primary" in parts:
         for target in near:
@@ -78,6 +79,11 @@ def run_benchmark(
             for target in sorted(near, key=plan.fold_of):
                 transferred(stage, target, seed)
     if "far" in parts:
+        for target in stage.here():
+            if target not in near:
+                plain(stage, target)
+                transferred(stage, target, first, anyway=False)
+    if "avoided" in parts:
         for target in stage.here():
             if target not in near:
                 plain(stage, target)
@@ -161,10 +167,10 @@ def plain(stage: Stage, target: str) -> None:
     stage.fused(target, "base", 0, configuration)
 
 
-def transferred(stage: Stage, target: str, seed: int) -> None:
-    """`multitask` and `transfer`, and both fused with BM25."""
+def transferred(stage: Stage, target: str, seed: int, *, anyway: bool = True) -> None:
+    """`multitask` (`anyway`: out of reach too) and `transfer`, and both fused with BM25."""
     fold = stage.plan.fold_of(target)
-    configuration = stage.plan.digest("multitask", "transfer")
+    configuration = stage.plan.digest("multitask")
     source = cache(lambda: stage.multitask(fold, seed))
 
     def all_sources() -> Findings:
@@ -181,35 +187,34 @@ def transferred(stage: Stage, target: str, seed: int) -> None:
         began = time.perf_counter()
         reach = stage.reach(target)
         found: dict[str, Any] = {"similarity": reach.nearness, "details": {"reach": reach.as_dict()}}
-        stored = adapted(stage, target, source(), seed) if reach.within else None
-        if stored is None:
-            return Findings(stage.hits(target, None, "base"), decision=BASE, **found)
+        name = stage.carry("multitask", source()) if reach.within else None
+        proof = None if name is None else proven(stage, target, name, seed)
         seconds = time.perf_counter() - began
-        found["details"]["adaptation"] = stored.card["adaptation"]
+        if proof is None:
+            return Findings(stage.hits(target, None, "base"), decision=BASE, seconds=seconds, **found)
+        found["details"]["proof"] = proof
         return Findings(
-            stage.hits(target, stage.carry("transfer", stored), f"transfer-seed{seed}"),
-            trained_parameters=stored.prompt.count(),
-            stored_bytes=int(stored.card["bytes"]),
+            stage.hits(target, name, f"multitask-fold{fold}-seed{seed}"),
+            stored_bytes=int(source().card["bytes"]),
             seconds=seconds,
             decision=TRANSFER,
             **found,
         )
 
-    stage.cell(target, "multitask", seed, configuration, all_sources)
-    stage.fused(target, "multitask", seed, configuration)
+    if anyway or stage.reach(target).within:
+        stage.cell(target, "multitask", seed, configuration, all_sources)
+        stage.fused(target, "multitask", seed, configuration)
     stage.cell(target, "transfer", seed, configuration, default)
     stage.fused(target, "transfer", seed, configuration)
 
 
-def adapted(stage: Stage, target: str, start: StoredPrompt, seed: int) -> StoredPrompt | None:
-    """The multitask prompt adapted to a target's text; None: the base model stays, for what is said."""
-    config = AdaptConfig(**stage.common(seed), **stage.plan.transfer)
-    stage.say(f"adapting to {target}, seed {seed}")
-    folder = stage.output / "prompts" / f"adapted-seed{seed}" / folder_name(target)
+def proven(stage: Stage, target: str, route: str, seed: int) -> dict[str, dict[str, float]] | None:
+    """What the default transfer compares a prompt by, on a target's text; None: the base model stays."""
+    config = ProofConfig(**stage.common(seed))
     try:
-        return adapt(stage.encoder, stage.collection(target), start, folder, config, quiet=True)
+        return prove(stage.encoder, route, proof_pairs(Unlabelled(stage.collection(target)), config), config)
     except (NoGainError, TooLittleTextError) as error:
-        stage.say(str(error))
+        stage.say(f"{target}: {error}")
         return None
 
 
@@ -241,22 +246,22 @@ def ceiling(stage: Stage, target: str, seed: int) -> None:
 
 
 def few_labels(stage: Stage, target: str, count: int, seed: int) -> None:
-    """`transfer@k`: the default transfer, trained further on k of the target's labelled training pairs."""
+    """`transfer@k`: the multitask prompt trained further on k of the target's labelled training pairs."""
+    config = TrainingConfig.few("both", **stage.common(seed))
 
     def make() -> Findings:
         began = time.perf_counter()
         start = stage.multitask(stage.plan.fold_of(target), seed)
         pairs = drawn(list(stage.collection(target).pairs("train")), count, seed)
-        text = adapted(stage, target, start, seed)
         folder = stage.output / "prompts" / f"labels{count}-seed{seed}" / folder_name(target)
-        config = TrainingConfig.few("both", **stage.common(seed))
         stored = train_few(
-            stage.encoder, stage.collection(target), pairs, folder, start=text, config=config, quiet=True
+            stage.encoder, stage.collection(target), pairs, folder, start=start, config=config, quiet=True
         )
         seconds = time.perf_counter() - began
         return _by_prompt(stage, target, stored, f"transfer@{count}-seed{seed}", labels=count, seconds=seconds)
 
-    stage.cell(target, f"transfer@{count}", seed, stage.plan.digest("multitask", "transfer"), make)
+    configuration = f"{stage.plan.digest('multitask')} {json_digest(config.as_dict())[:16]}"
+    stage.cell(target, f"transfer@{count}", seed, configuration, make)
 
 
 def _by_prompt(
@@ -291,13 +296,10 @@ def calibration(stage: Stage, targets: Sequence[str], seed: int) -> None:
     for target in targets:
         fold = stage.plan.fold_of(target)
         shared = stage.multitask(fold, seed)
-        own = adapted(stage, target, shared, seed)
+        carried = stage.carry("multitask", shared)
         routes = [
             ("base", "base", None),
-            ("multitask", f"multitask-fold{fold}-seed{seed}", stage.carry("multitask", shared)),
-            ("transfer", f"transfer-seed{seed}", stage.carry("transfer", own))
-            if own is not None
-            else ("transfer", "base", None),
+            ("multitask", f"multitask-fold{fold}-seed{seed}", carried),
             ("supervised", f"supervised-seed{seed}", stage.carry("supervised", stage.supervised(target, seed))),
         ]
         for system, key, route in routes:
@@ -328,7 +330,7 @@ def calibration_table(output: Path) -> Table | None:
     records: list[Mapping[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     values = {"ECE": "ece", "Brier": "brier", "temperature": "temperature"}
     lines, rows = [], []
-    for system in ("base", "multitask", "transfer", "supervised"):
+    for system in ("base", "multitask", "supervised"):
         own = [record for record in records if record["system"] == system]
         if not own:
             continue
@@ -364,6 +366,8 @@ def evidence_of(cells: Sequence[BenchmarkCell], output: Path) -> list[dict[str, 
         decided = next(cell for cell in own if cell.system == "transfer")
         reach = decided.details["reach"]
         supervised = [cell for cell in own if cell.system == "supervised"]
+        if not reach["within"] and all(cell.system != "multitask" for cell in own):
+            continue
         shown = ("transfer" if reach["within"] else "multitask", "supervised")
         gain, most = (differences(own, system, "base", "nDCG@10") for system in shown)
         entry = Evidence(

@@ -25,9 +25,9 @@ from foreword.retrieval.runs import Run, read_run, scaled, trec_name, write_qrel
 from foreword.settings import DEFAULT_BACKBONE, Count, Natural, Positive, Settings, Tokens
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.vectors import DocumentVectors
-from foreword.transferring.config import AdaptConfig, FitConfig, TransferConfig
+from foreword.transferring.config import FitConfig, ProofConfig, TransferConfig
 from foreword.transferring.reach import Array, document_features, similarity, unit_rows
-from foreword.transferring.transfer import Transfer, made_name, transfer
+from foreword.transferring.transfer import Transfer, transfer
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,6 @@ class DemoConfig(Settings):
         source_steps: of each source's own query-side prompt, which starts from it.
         source_rate: the learning rate of those, low since the start is good already.
         query_steps: of the target's supervised query-side prompt.
-        adapt_steps: of the multitask prompt on the target's own text.
         both_steps: of the target's supervised both-side prompt.
         query_length: tokens a query is cut to.
         document_length: tokens a document is cut to when it is indexed: the backbone's own limit.
@@ -62,7 +61,6 @@ class DemoConfig(Settings):
     source_steps: Count = 40
     source_rate: Positive = 0.01
     query_steps: Count = 150
-    adapt_steps: Count = 40
     both_steps: Count = 110
     query_length: Tokens = 64
     document_length: Tokens = 256
@@ -81,7 +79,6 @@ class DemoConfig(Settings):
             multitask_steps=24,
             source_steps=20,
             query_steps=40,
-            adapt_steps=12,
             both_steps=16,
             document_length=128,
             similarity_documents=100,
@@ -271,17 +268,15 @@ class Demo(Experiment):
     def with_target_texts(self) -> None:
         """The rows of prompts trained on the target: on its text, and on its labels."""
         multitask, target = self.bank[MULTITASK], self.target
-        self.say(f"adapting to the text of {target.id}, {self.config.adapt_steps} steps")
-        adaptation = AdaptConfig(steps=self.config.adapt_steps, **self.common(self.config.seed))
-        asked = TransferConfig("adapted", adapt=adaptation)
-        folder = self.output / PROMPTS / "transfer-adapted"
-        how: dict[str, Any] = {"features": self.features, "output": folder, "quiet": self.quiet}
-        result = transfer(self.encoder, target, {MULTITASK: multitask}, asked, **how)
-        name = None if result.prompt is None else made_name(target.id)
+        proof = ProofConfig(**self.common(self.config.seed))
+        result = transfer(
+            self.encoder, target, {MULTITASK: multitask}, TransferConfig("multitask", proof=proof),
+            features=self.features, quiet=self.quiet,
+        )  # fmt: skip
+        name = MULTITASK if result.weights else None
         run, taken = self.timed(target, name, name)
-        used = [] if result.prompt is None else [StoredPrompt(result.prompt, multitask.card)]
-        self.row("transfer-adapted", target, run, result.seconds + taken, prompts=used)
-        self.transfers.append(("transfer-adapted", result))
+        self.row("transfer", target, run, result.seconds + taken, prompts=[multitask] if result.weights else [])
+        self.transfers.append(("transfer", result))
 
         start = StartConfig(PromptSpec(sides="query"), seed=self.config.seed)
         config = self.settings("query", self.config.query_steps)
@@ -334,7 +329,7 @@ class Demo(Experiment):
         measure, target = self.config.measures[0], self.target.id
         own = [row for row in self.rows if (row["collection"], row["measure"]) == (target, measure)]
         values = {row["system"]: row["value"] for row in own}
-        base, without, best = (values[name] for name in (BASELINE, "transfer-adapted", AFTER))
+        base, without, best = (values[name] for name in (BASELINE, "transfer", AFTER))
         return (
             f"{target}, {measure}: {base:.3f} with the base model, {without:.3f} by transfer without any of its "
             f"labels, {best:.3f} with a prompt trained on its labels."

@@ -126,7 +126,7 @@ class Experiment:
         transformer_of(self.encoder).remove(name)
 
     def common(self, seed: int) -> dict[str, Any]:
-        """The settings that trainings, fits and adaptations share."""
+        """The settings that trainings, fits and comparisons share."""
         lengths = {"query_length": self.query_length, "document_length": self.document_length}
         return {**lengths, "precision": self.precision, "seed": seed}
 

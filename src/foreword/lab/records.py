@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib import resources
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +52,6 @@ class Plan(Settings):
         document_length: tokens a document is cut to, in training and in the index, for every system alike.
         prompt: of a new prompt: `length` and `sides`.
         multitask: settings of the training of one prompt on all sources.
-        transfer: settings of the default transfer (see `foreword.transferring.adapt`).
         source: settings of the sources' own query-side prompts, which rivals combine.
         supervised: settings of the ceiling, which has all of the target's training labels.
         few: numbers of labels.
@@ -70,7 +69,6 @@ class Plan(Settings):
     document_length: Count
     prompt: Mapping[str, Any]
     multitask: Mapping[str, Any]
-    transfer: Mapping[str, Any]
     source: Mapping[str, Any]
     supervised: Mapping[str, Any]
     few: tuple[int, ...]
@@ -112,7 +110,7 @@ class Plan(Settings):
 
 
 def load_plan(path: Path | str | None = None, *, group: str | None = None) -> Plan:
-    """The plan of a TOML file (None: the one that comes with the package), for a group instead of its own.
+    """The plan of a TOML file (None: the one that comes with the package), for another of its banks or a group.
 
     `ForewordError`: a field is missing, unknown or wrong.
     """
@@ -122,16 +120,28 @@ def load_plan(path: Path | str | None = None, *, group: str | None = None) -> Pl
         values = tomllib.loads(place.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ForewordError(f"{where}: not TOML: {error}") from error
-    named = values.pop("group", None) if group is None else group
-    values["domains"] = tuple(sorted(values.get("domains", ()) if named is None else members(named)))
-    values.pop("group", None)
-    values["far"] = {genre: tuple(targets) for genre, targets in values.get("far", {}).items()}
+    own = values.pop("group", None)
+    others: dict[str, dict[str, Any]] = values.pop("bank", {})
+    if group in others:
+        values |= {"genre": group, **others[group]}
+    elif group is not None or own is not None:
+        values["domains"] = [group or own]
+    values["domains"] = tuple(sorted(chain.from_iterable(map(_members, values.get("domains", ())))))
+    values["far"] = {
+        genre: tuple(target for target in targets if target not in values["domains"])
+        for genre, targets in values.get("far", {}).items()
+    }
     values["hypotheses"] = tuple(Hypothesis(**claim) for claim in values.pop("hypothesis", []))
     values["comparisons"] = tuple(Hypothesis(**claim) for claim in values.pop("comparison", []))
     known = [field.name for field in fields(Plan)]
     if unknown := sorted(values.keys() - set(known)):
         raise ForewordError(f"{where}: unknown: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     return Plan.read({"seeds": (), "few": (), **values}, str(where))
+
+
+def _members(name: str) -> tuple[str, ...]:
+    """A group's, or the one collection."""
+    return tuple(members(name)) if "/" not in name else (name,)
 
 
 MEASURES = ("nDCG@10", "R@100")

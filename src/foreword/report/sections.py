@@ -36,7 +36,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "transfer-similarity": "weights from domain similarity",
     "transfer-fitted": "weights fitted on pseudo-queries",
     "best-single": "the one source chosen as best",
-    "transfer-adapted": "multitask, adapted to the target's text",
+    "transfer": "multitask, where the target's text speaks for it",
     "supervised-query": "target's labels, query side",
     "supervised-both": "target's labels, both sides",
 }

@@ -147,7 +147,7 @@ def train_few(
 ) -> StoredPrompt:
     """Train a prompt on labels that are at hand, and store it: `train`, with a dev part of their own, or folds.
 
-    Best from a prompt that knows the domain's text, or others like it, already: see `foreword.transferring.adapt`.
+    Best from a prompt that knows domains like it already, such as a multitask one.
 
     Args:
         encoder: from `foreword.load_encoder`.

@@ -21,9 +21,8 @@ from foreword.settings import (
     Side,
     Tokens,
 )
-from foreword.training.config import TrainingConfig
 
-Combination = Literal["auto", "adapted", "fitted", "uniform", "similarity", "best-single", "average"]
+Combination = Literal["auto", "multitask", "fitted", "uniform", "similarity", "best-single", "average"]
 Similarity = Literal["mean", "pairwise"]
 
 
@@ -81,37 +80,14 @@ class FitConfig(EmbeddingSettings):
 
 
 @dataclass(frozen=True)
-class AdaptConfig(EmbeddingSettings):
-    """How a prompt is adapted.
+class ProofConfig(EmbeddingSettings):
+    """How a prompt is compared with the base model before it is taken for a domain without labels.
 
     Attributes:
-        pseudo: how pseudo-queries are made, see `foreword.collections.pseudo`.
-        agree: a pseudo-query counts when the prompt, as it was, finds its document among so many; 0: all count.
-        most: pseudo-queries used at most.
-        steps: of training.
-        batch_size: pseudo-queries in a step.
-        learning_rate: of the prompt.
-        share: of the adapted prompt in the average; 1: no average, 0: the prompt as it was.
-        prove: the average must be better than the base model on pseudo-queries of other kinds, of documents that it
-            was not adapted to, in the mean, and significantly worse for no kind.
-        proofs: such documents, at most; and never more than a fifth of all.
+        documents: of the target that pseudo-queries are made of, at most.
     """
 
-    pseudo: PseudoQueries = "auto"
-    agree: Natural = 10
-    most: Natural = 5000
-    steps: Count = 40
-    batch_size: Count = 32
-    learning_rate: Positive = 0.001
-    share: Share = 0.5
-    prove: bool = True
-    proofs: Count = 200
-
-    def training(self) -> TrainingConfig:
-        """The settings of the training."""
-        same = ("steps", "batch_size", "learning_rate", "query_length", "document_length", "precision", "seed")
-        chosen = {name: getattr(self, name) for name in same}
-        return TrainingConfig.default("both", evaluate_every=self.steps, **chosen)
+    documents: Count = 200
 
 
 @dataclass(frozen=True)
@@ -177,9 +153,9 @@ class TransferConfig(Settings):
         sample: documents of each domain that similarity looks at.
         pseudo: how pseudo-queries are made, see `foreword.collections.pseudo`.
         fit: how weights are fitted and candidates compared.
-        adapt: how a prompt is adapted; its `pseudo` holds, not this one's.
+        proof: how the multitask prompt is compared with the base model.
         reach: a target that lies out of the bank's reach (see `foreword.transferring.reach`) is advised against,
-            where documents of the sources are known; None: for `adapted` and `fitted`, since the others are controls.
+            where documents of the sources are known; None: for `multitask` and `fitted`, since the others are controls.
     """
 
     method: Combination = "auto"
@@ -189,13 +165,13 @@ class TransferConfig(Settings):
     sample: Count = 500
     pseudo: PseudoQueries = "auto"
     fit: FitConfig = field(default_factory=FitConfig)
-    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    proof: ProofConfig = field(default_factory=ProofConfig)
     reach: bool | None = None
 
     @property
     def checks_reach(self) -> bool:
         """Whether the target's reach is looked at."""
-        return self.method in ("auto", "adapted", "fitted") if self.reach is None else self.reach
+        return self.method in ("auto", "multitask", "fitted") if self.reach is None else self.reach
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -26,9 +23,9 @@ from foreword.prompts.encoder import transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Route, Routes, Weight, plain_weight
 from foreword.prompts.store import StoredPrompt, trained_on
-from foreword.transferring.adapt import adapt
 from foreword.transferring.config import FeatureSettings, FitConfig, TransferConfig
 from foreword.transferring.fit import Fit, embed_pair_documents, fit_weights, pseudo_scores, split_pairs
+from foreword.transferring.proof import proof_pairs, prove
 from foreword.transferring.reach import (
     Array,
     Reach,
@@ -53,7 +50,7 @@ class Transfer:
         pseudo: candidate -> mean nDCG@10 on held-out pseudo-queries, where it was looked at.
         document: the one source that encodes documents; None: the mixture does (or the base model, for sources
             that have no document side).
-        prompt: for `adapted` and `average`, what was made.
+        prompt: for `multitask` and `average`, the one prompt.
         reach: how near the target is to the bank; None: not looked at, or no source's documents are known.
     """
 
@@ -112,7 +109,6 @@ def transfer(
     *,
     sources: Mapping[str, Collection] | None = None,
     features: Mapping[str, Array] | None = None,
-    output: str | Path | None = None,
     quiet: bool = False,
 ) -> Transfer:
     """Combine the prompts of `bank` for a target, of which only the documents are looked at.
@@ -120,16 +116,14 @@ def transfer(
     Args:
         encoder: from `foreword.load_encoder`; the bank's prompts are added to it under their names.
         target: the domain without labels.
-        bank: source prompts by name; memory or gated ones, except for `adapted` and `average`.
+        bank: source prompts by name; memory or gated ones, except for `multitask` and `average`.
         sources: the sources' collections, for `similarity` and `average`, and for the reach.
         features: document features by domain id (see `document_features`), where they are there already; a bank's
             own are in its folder, see `foreword.transferring.reach`.
-        output: for `adapted`, the folder of the training and its prompt, which goes on there after a cut; None: one
-            that is gone afterwards.
 
     Raises:
-        PromptError: prompts that cannot be mixed, averaged or adapted.
-        DataError: too little text to adapt to, or to fit on.
+        PromptError: prompts that cannot be mixed or averaged, or none of several domains.
+        DataError: too little text to fit on.
         ForewordError: similarity asked for without the sources' documents.
     """
     config = config or TransferConfig()
@@ -139,8 +133,8 @@ def transfer(
     began = time.perf_counter()
     transformer = transformer_of(encoder)
     if config.method == "auto":
-        config = replace(config, method="fitted" if several_domains(bank) is None else "adapted")
-    if config.method not in ("adapted", "average"):
+        config = replace(config, method="fitted" if several_domains(bank) is None else "multitask")
+    if config.method not in ("multitask", "average"):
         check_mixable(bank)
     for name, stored in bank.items():
         transformer.add(name, stored.prompt)
@@ -156,8 +150,8 @@ def transfer(
         made = work.made(uniform_weights(bank), "every source alike, unchecked")
     elif alike:
         made = work.by_similarity(known)
-    elif config.method == "adapted":
-        made = work.by_adapting(output)
+    elif config.method == "multitask":
+        made = work.by_multitask()
     else:
         made = work.by_pseudo_queries()
     if made.prompt is not None:
@@ -211,29 +205,23 @@ class _Work:
         prompt = average_prompts(self.bank, weights) if config.method == "average" else None
         return self.made(weights, reason, similarities=alike, prompt=prompt)
 
-    def by_adapting(self, output: str | Path | None) -> Transfer:
-        """The prompt of several domains, adapted to the target's text."""
+    def by_multitask(self) -> Transfer:
+        """The prompt of several domains, where pseudo-queries find their documents better with it."""
         name = several_domains(self.bank)
         if name is None:
             raise PromptError(
-                "adapting needs a prompt that was trained on several domains and encodes queries and documents "
-                "(foreword train --multitask makes one); this bank has none, so choose another method, e.g. fitted"
+                "method 'multitask' needs a prompt that was trained on several domains and encodes queries and "
+                "documents (foreword train --multitask makes one); this bank has none, so choose another method, e.g. "
+                "fitted"
             )
-        start = self.bank[name]
+        config = self.config.proof
         try:
-            with nullcontext(output) if output is not None else TemporaryDirectory() as folder:
-                stored = adapt(self.encoder, self.target, start, str(folder), self.config.adapt, quiet=self.quiet)
+            proof = prove(self.encoder, name, proof_pairs(self.target, config), config)
         except (TooLittleTextError, NoGainError) as error:
             return replace(self.made({}, f"the base model stays: {error}"), advice="don't transfer")
-        found = stored.card["adaptation"]
-        reason = (
-            f"{name}, adapted half-way to {self.target.id} by {found['pairs']['learnt']} pseudo-queries of its own text"
-        )
-        for kind, mean in (found["proof"] or {}).items():
-            reason += (
-                f"; on {kind} pseudo-queries kept back, nDCG@10 is {mean['adapted']:.3f} (base {mean['base']:.3f})"
-            )
-        return self.made({name: 1.0}, reason, prompt=stored.prompt)
+        shown = ", ".join(f"{mean['prompt']:.3f} (base {mean['base']:.3f}, {kind})" for kind, mean in proof.items())
+        reason = f"{name}; on pseudo-queries of {self.target.id}, nDCG@10 is {shown}"
+        return self.made({name: 1.0}, reason, prompt=self.bank[name].prompt)
 
     def by_pseudo_queries(self) -> Transfer:
         """Candidates compared on held-out pseudo-queries; the base model wins unless one is better."""

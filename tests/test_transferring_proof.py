@@ -1,0 +1,135 @@
+"""A prompt of other domains compared with the base model on a target's own text, before it is taken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from foreword.collections.collection import Document, MemoryCollection, Query
+from foreword.errors import NoGainError, PromptError, TooLittleTextError
+from foreword.prompts.encoder import transformer_of
+from foreword.prompts.spec import PromptSpec
+from foreword.prompts.start import new_prompt
+from foreword.prompts.store import StoredPrompt, load_prompt, save_prompt
+from foreword.transferring.config import ProofConfig, TransferConfig
+from foreword.transferring.proof import FEWEST, proof_pairs, prove
+from foreword.transferring.transfer import transfer
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+FAST = ProofConfig(precision="float32", document_length=16, query_length=16)
+CONFIG = TransferConfig(proof=FAST)
+WORDS = ["red", "green", "blue", "amber", "violet", "cyan", "white", "black", "brown", "grey", "pink", "gold"]
+
+
+def texts(count: int) -> list[Document]:
+    """Documents of two sentences, no two alike."""
+    found = []
+    for number in range(count):
+        a, b = WORDS[number % 12], WORDS[(number // 12 + 5) % 12]
+        first = f"The {a} stone number {number} lies on the {b} hill."
+        found.append(
+            Document(f"d{number}", f"{first} Nobody has moved it since the {a} river came by {number} years ago.")
+        )
+    return found
+
+
+@pytest.fixture
+def target() -> MemoryCollection:
+    queries = {"test": (Query("q1", "a question that must not be read"),)}
+    return MemoryCollection("toy/target", "toy", tuple(texts(90)), queries, {"test": {"q1": {"d1": 1}}})
+
+
+@pytest.fixture
+def start(encoder: SentenceTransformer, tmp_path: Path) -> StoredPrompt:
+    made = new_prompt(encoder, PromptSpec(length=2, sides="untied"), start="words", texts=["a stone"], seed=0)
+    card = {"supervision": {"method": "train"}, "data": {"toy/source": {}}}
+    save_prompt(tmp_path / "start", made, encoder, "multitask", dtype="float32", record=card)
+    return load_prompt(tmp_path / "start", encoder)
+
+
+def test_too_little_text_leaves_the_base_model(encoder: SentenceTransformer, start: StoredPrompt) -> None:
+    small = MemoryCollection("toy/small", "toy", tuple(texts(FEWEST - 1)), {}, {})
+    start.card["data"]["toy/other"] = {}  # of two domains
+    result = transfer(encoder, small, {"multitask": start}, CONFIG, quiet=True)
+    assert (result.advice, dict(result.weights), result.prompt, result.route) == ("don't transfer", {}, None, None)
+    assert "the base model stays: the text gives 10 pseudo-queries of no kind" in result.reason
+
+
+def test_a_proven_prompt_is_the_transfer(
+    encoder: SentenceTransformer, target: MemoryCollection, start: StoredPrompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start.card["data"]["toy/other"] = {}
+    means = {"span": {"base": 0.5, "prompt": 0.6}}
+    monkeypatch.setattr("foreword.transferring.transfer.prove", lambda *args: means)
+    result = transfer(encoder, target, {"multitask": start}, CONFIG, quiet=True)
+    assert (result.advice, result.method, dict(result.weights)) == ("transfer", "multitask", {"multitask": 1.0})
+    assert result.prompt is start.prompt
+    assert result.route == "made for toy/target"
+    assert result.reason == "multitask; on pseudo-queries of toy/target, nDCG@10 is 0.600 (base 0.500, span)"
+
+
+def test_a_bank_without_a_prompt_of_several_domains_says_so(
+    encoder: SentenceTransformer, target: MemoryCollection, start: StoredPrompt
+) -> None:
+    with pytest.raises(PromptError, match="this bank has none"):
+        transfer(encoder, target, {"one": start}, TransferConfig("multitask", proof=FAST), quiet=True)
+
+
+def test_pseudo_queries_come_from_so_many_documents(target: MemoryCollection) -> None:
+    checks = proof_pairs(target, replace(FAST, documents=20))
+    assert set(checks) == {"auto", "span", "key-phrases"}
+    chosen = {pair.doc_id for pairs in checks.values() for pair in pairs}
+    assert len(chosen) == 20
+    assert {p.doc_id for pairs in proof_pairs(target, replace(FAST, documents=20, seed=1)).values() for p in pairs} != chosen  # fmt: skip
+    assert not proof_pairs(target, replace(FAST, documents=9))  # fewer than ten of a kind
+
+
+def test_the_base_model_is_not_better_than_itself(
+    encoder: SentenceTransformer, target: MemoryCollection, start: StoredPrompt
+) -> None:
+    checks = proof_pairs(target, FAST)
+    transformer_of(encoder).add("same", start.prompt)  # a new prompt changes nothing
+    with pytest.raises(NoGainError, match="no better"):
+        prove(encoder, "same", checks, FAST)
+    with pytest.raises(TooLittleTextError, match="nothing can be"):
+        prove(encoder, "same", {}, FAST)
+
+
+@pytest.mark.parametrize(
+    ("span", "phrases", "proven"),
+    [
+        ([0.1] * 20, [0.1] * 20, True),
+        ([0.2] * 20, [0.0] * 20, True),
+        ([0.2] * 20, [0.1, -0.12] * 10, True),  # worse for one kind, by what may be chance
+        ([0.2] * 20, [-0.01] * 20, False),  # worse for one kind, surely
+        ([0.1] * 20, [0.1, -0.4] * 10, False),  # worse in the mean
+        ([0.0] * 20, [0.0] * 20, False),
+    ],
+)
+def test_better_in_the_mean_and_surely_worse_on_no_kind(
+    encoder: SentenceTransformer,
+    monkeypatch: pytest.MonkeyPatch,
+    span: list[float],
+    phrases: list[float],
+    proven: bool,
+) -> None:
+    gains = {"span": span, "key-phrases": phrases}
+
+    def scores(encoder: Any, route: str | None, pairs: str, config: Any) -> dict[str, float]:
+        return {str(n): 0.5 + (gain if route is not None else 0.0) for n, gain in enumerate(gains[pairs])}
+
+    monkeypatch.setattr("foreword.transferring.proof.pseudo_scores", scores)
+    checks: Any = {"span": "span", "key-phrases": "key-phrases"}
+    if proven:
+        means = prove(encoder, "same", checks, FAST)
+        assert means == {
+            kind: {"base": 0.5, "prompt": pytest.approx(0.5 + sum(each) / 20)} for kind, each in gains.items()
+        }
+    else:
+        with pytest.raises(NoGainError, match=r"0\.500 without \(span\)"):
+            prove(encoder, "same", checks, FAST)
