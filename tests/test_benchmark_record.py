@@ -147,6 +147,23 @@ def test_a_page_is_filled_from_the_record(run: Path, tmp_path: Path, capsys: pyt
     assert "page.md: as it was" in capsys.readouterr().err
 
 
+def test_another_record_adds_its_systems_on_the_same_targets(run: Path, tmp_path: Path) -> None:
+    write_record(tmp_path / "run.jsonl", run)
+    base = next(one for one in load_record(tmp_path / "run.jsonl").cells if (one.target, one.system) == ("a/x", "base"))
+    better = [min(1, value + 0.5) for value in base.per_query["nDCG@10"].values()]
+    for place in ("a/x", "elsewhere"):
+        save_cell(tmp_path / "other", cell(place, "full@40", better))
+    save_cell(tmp_path / "other", cell("a/x", "base", [0] * 30))  # the first record's counts
+    write_json(tmp_path / "other" / "plan.json", {"plan": {}})
+    write_record(tmp_path / "other.jsonl", tmp_path / "other")
+    mark = 'record = "run.jsonl"\nalso = ["other.jsonl"]\nshow = "targets"\nsystems = ["base", "full@40"]\n'
+    (tmp_path / "page.md").write_text(f'<!-- table\n{mark}targets = ["a/x"]\n-->\n<!-- end -->\n')
+    text = rendered(tmp_path / "page.md")
+    means = (base.measures["nDCG@10"], sum(better) / 30)
+    assert f"| {means[0]:.3f} | **{means[1]:.3f}** |".replace("0.", ".") in text
+    assert "elsewhere" not in text
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -38,6 +38,7 @@ class PublishedTable(Settings):
 
     Attributes:
         record: the benchmark's file, seen from the page.
+        also: further records, whose systems join those of the first on the same targets.
         show: systems' means over the targets, a line for each target, the plan's `hypotheses` or `comparisons`, or the
             `tuning` of a benchmark in a domain.
         targets: genres, or ids (none: all).
@@ -52,6 +53,7 @@ class PublishedTable(Settings):
 
     record: str
     show: Literal["summary", "targets", "hypotheses", "comparisons", "tuning"]
+    also: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     systems: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
@@ -61,8 +63,8 @@ class PublishedTable(Settings):
     title: str | None = None
     notes: bool = True
 
-    def table(self, record: BenchmarkRecord, trials: int = TRIALS) -> Table:
-        """The table, from the record that it names.
+    def table(self, record: BenchmarkRecord, *more: BenchmarkRecord, trials: int = TRIALS) -> Table:
+        """The table, from the records that it names.
 
         Raises:
             UnknownNameError: a target, system or column that the record has not.
@@ -70,7 +72,8 @@ class PublishedTable(Settings):
         """
         if self.show == "tuning":
             return self._chosen(tuning_table(record.run["tuning"], record.run.get("pace", {}), self.baseline))
-        cells = record.cells
+        joined = {(c.target, c.system, c.seed): c for one in (*reversed(more), record) for c in one.cells}
+        cells = [cell for cell in joined.values() if any(cell.target == own.target for own in record.cells)]
         genres = {cell.target: cell.genre for cell in cells}
         wanted = self.targets or tuple(genres)
         targets = [target for one in wanted for target, genre in genres.items() if one in (target, genre)]
@@ -112,9 +115,9 @@ def rendered(page: Path | str, trials: int = TRIALS) -> str:
             shown = PublishedTable.read(tomllib.loads(match[1]), str(page))
         except tomllib.TOMLDecodeError as error:
             raise DataError(f"a table's mark is no TOML: {error}", path=page) from error
-        record = read(page.parent / shown.record)
+        records = [read(page.parent / name) for name in (shown.record, *shown.also)]
         try:
-            table = shown.table(record, trials)
+            table = shown.table(*records, trials=trials)
         except KeyError as error:
             raise DataError(f"{shown.record} has no {error}, which {shown.show} is made of", path=page) from error
         return f"{match[1]}-->\n\n{table.markdown()}\n"
