@@ -113,8 +113,8 @@ def test_dry_runs_print_the_resolved_configuration(shell: Shell, tmp_path: Path)
         (["evaluate", "pydoc/no-such-package-here"], "no-such-package-here"),
         (["evaluate", "glasgow/cranfeld"], "glasgow/cranfield"),
         (["evaluate", "folder:/no/such/folder"], "no such folder"),
-        (["evaluate", "folder:/no/such/folder", "--measures", "nCDG@10"], "nDCG"),
-        (["train", "folder:/no/such/folder", "--output", "x", "--steps", "0"], "steps is 0; it is at least 1"),
+        (["evaluate", "pydoc/tqdm", "--measures", "nCDG@10"], "nDCG"),
+        (["train", "pydoc/tqdm", "--output", "x", "--steps", "0"], "steps is 0; it is at least 1"),
         (
             ["train", "folder:/no/such/folder", "--output", "x", "--length", "0", "--dry-run"],
             "length and feed_forward are 0",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,3 +77,31 @@ def test_a_reader_that_has_had_enough_is_no_error(form: list[str]) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("search nowhere x", "unknown collection 'nowhere'"),
+        ("evaluate /nowhere", "/nowhere: no such folder"),
+        ("search pydoc/tqdm x --prompt nowhere", "nowhere is no prompt: it has no prompt.json"),
+        ("search pydoc/tqdm x --prompt bank", "bank is no prompt: .* give one of its prompts, e.g. bank/mine"),
+        ("transfer pydoc/tqdm --bank nowhere", "nowhere is no bank"),
+        ("export nowhere --to onnx --output x", "nowhere holds no prompt"),
+        ("push nowhere user/name", "nowhere holds no prompt"),
+        ("index stats nowhere.db", "there is no index nowhere.db"),
+        ("serve --index nowhere.db", "there is no index nowhere.db"),
+    ],
+)
+def test_what_is_not_there_is_said_before_torch_is_imported(tmp_path: Path, command: str, message: str) -> None:
+    (tmp_path / "bank" / "mine").mkdir(parents=True)
+    (tmp_path / "bank" / "mine" / "prompt.json").write_text("{}")
+    code = (
+        "import sys; from foreword.cli.main import main; code = main(sys.argv[1:]);"
+        "assert 'torch' not in sys.modules, 'torch was imported'; sys.exit(code)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, *command.split()], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 1
+    assert re.fullmatch(f"foreword: error: {message}.*\n", found.stderr), found.stderr

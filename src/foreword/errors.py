@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 
 class ForewordError(Exception):
@@ -96,6 +96,11 @@ def _first_line(error: BaseException) -> str:
 
 class IndexingError(ForewordError):
     """An index that cannot be opened, written or searched as asked."""
+
+    @classmethod
+    def absent(cls, uri: str) -> Self:
+        """There is none."""
+        return cls(f"there is no index {uri}; `foreword index build {uri} COLLECTION` makes one")
 
 
 class IndexBusyError(IndexingError):

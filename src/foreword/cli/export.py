@@ -71,7 +71,9 @@ def import_options(parser: cli.Parser) -> None:
 
 def push_options(parser: cli.Parser) -> None:
     """What is pushed, where to, and what its card says."""
-    parser.add_argument("folder", type=Path, metavar=cli.PROMPT, help="the folder of a prompt, a mixture or a bank")
+    parser.add_argument(
+        "folder", type=Path, metavar=f"{cli.PROMPT}|{cli.BANK}", help="the folder of a prompt, a mixture or a bank"
+    )
     parser.add_argument("repository", metavar="USER/NAME", help="the repository; it is made when missing")
     parser.add_argument("--private", action="store_true", help="only you see it")
     parser.add_argument("--revision", metavar="BRANCH", help="made when missing (default: main)")

@@ -13,10 +13,11 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from foreword.cli import grammar as cli
-from foreword.errors import ForewordError
+from foreword.errors import ForewordError, IndexingError, PromptError
 
 _ENVIRONMENT = {
     "FOREWORD_DATA": "folder of collections, as --data",
@@ -137,6 +138,45 @@ def resolve(options: cli.Options) -> None:
         kind = collection if action.metavar == cli.COLLECTION else folder if action.metavar in _PROMPTS else None
         if kind is not None and value is not None:
             setattr(options, action.dest, [kind(one) for one in value] if isinstance(value, list) else kind(value))
+    if not offline:
+        check_places(options)
+
+
+def check_places(options: cli.Options) -> None:
+    """Refuse names of collections and folders that are not there, before anything that takes seconds to import."""
+    from foreword.collections.registry import family_of, load, split_fold
+    from foreword.prompts.spec import CARD, MIXTURE_CARD, no_bank, no_prompt
+
+    def check(dest: str, metavar: str, value: str) -> None:
+        if metavar == cli.COLLECTION:
+            base, _ = split_fold(value)
+            family_of(base)
+            if base.startswith("folder:"):
+                load(base, data=options.data)
+        elif (
+            (metavar == "INDEX" or dest == "index")
+            and getattr(options, "command", "") != "build"
+            and value.endswith(".db")
+            and not Path(value).expanduser().exists()
+        ):
+            raise IndexingError.absent(value)
+        elif metavar in _PROMPTS and value != "none":
+            cards = (CARD, MIXTURE_CARD)
+            one = any((Path(value) / card).is_file() for card in cards)
+            several = any(path for card in cards for path in Path(value).glob(f"*/{card}"))
+            if metavar == cli.PROMPT and not one:
+                raise no_prompt(value)
+            if metavar == cli.BANK and not one and not several:
+                raise no_bank(value)
+            if not one and not several:
+                raise PromptError(
+                    f"{value} holds no prompt ({CARD}), no mixture ({MIXTURE_CARD}) and no folders of them"
+                )
+
+    for action in options.parser._actions:
+        value = None if action.dest == "output" else getattr(options, action.dest, None)
+        for one in value if isinstance(value, list) else [] if value is None else [value]:
+            check(action.dest, str(action.metavar), str(one))
 
 
 def _failed(message: str) -> int:

@@ -72,7 +72,7 @@ class Store:
         if create:
             path.mkdir(parents=True, exist_ok=True)
         elif not path.exists():
-            raise IndexingError(f"there is no index {uri}; `foreword index build {uri} COLLECTION` makes one")
+            raise IndexingError.absent(uri)
         owned = own(path)
         try:
             with _said(f"cannot open {uri}"):

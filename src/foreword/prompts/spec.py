@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from foreword.errors import PromptError
@@ -16,6 +17,9 @@ KINDS = {
     "input": "foreword.prompts.kinds.input",
 }
 """Kind -> its module, whose `KIND` is all that is known of it; imported when needed, since it loads torch."""
+
+CARD, MIXTURE_CARD = "prompt.json", "mixture.json"
+"""What is known of a stored prompt, or of a mixture of them, in its folder."""
 
 Kind = Annotated[str, OneOf(KINDS)]
 Sides = Literal["shared", "untied", "query"]
@@ -103,6 +107,24 @@ def loaded(kind: str) -> Any:
     if kind not in KINDS:
         raise PromptError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}")
     return import_module(KINDS[kind]).KIND
+
+
+def no_prompt(folder: Path | str) -> PromptError:
+    """The error for a folder that holds no prompt; it names those of a bank, where it is one."""
+    found = bank_folders(folder)
+    hint = f"; it is a bank, so give one of its prompts, e.g. {found[0]}" if found else ""
+    cut = "" if found else " (a training that was cut leaves none)"
+    return PromptError(f"{folder} is no prompt: it has no {CARD}{cut}{hint}")
+
+
+def no_bank(folder: Path | str) -> PromptError:
+    """The error for a folder that holds no folders of prompts."""
+    return PromptError(f"{folder} is no bank: none of its folders holds a {CARD}")
+
+
+def bank_folders(folder: Path | str) -> list[Path]:
+    """The prompts' folders of a bank, by name."""
+    return sorted(path.parent for path in Path(folder).glob(f"*/{CARD}"))
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,12 @@ from foreword.prompts.backbone import read_json_card
 from foreword.prompts.encoder import head_of, state_digest, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Route, Routes, Weight, layer_weights, plain_weight
-from foreword.prompts.spec import PromptSpec
+from foreword.prompts.spec import CARD as CARD
+from foreword.prompts.spec import MIXTURE_CARD as MIXTURE_CARD
+from foreword.prompts.spec import PromptSpec, bank_folders, no_bank, no_prompt
 
 FORMAT = "foreword-prompt/1"
-WEIGHTS, CARD, RUN = "prompt.safetensors", "prompt.json", "run.json"
+WEIGHTS, RUN = "prompt.safetensors", "run.json"
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -141,7 +143,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     try:
         return read_json_card(Path(folder) / CARD, FORMAT, fields)
     except FileNotFoundError:
-        raise PromptError(f"{folder} is no prompt: it has no {CARD} (a training that was cut leaves none)") from None
+        raise no_prompt(folder) from None
 
 
 def trained_on(card: Mapping[str, Any]) -> dict[str, str]:
@@ -216,9 +218,9 @@ def load_bank(folder: str | Path, encoder: SentenceTransformer | None = None) ->
         PromptError: the folder holds no prompt, a broken one, or two for one domain.
     """
     folder = Path(folder)
-    found = sorted(path.parent for path in folder.glob(f"*/{CARD}"))
+    found = bank_folders(folder)
     if not found:
-        raise PromptError(f"{folder} is no bank: none of its folders holds a {CARD}")
+        raise no_bank(folder)
     bank: dict[str, StoredPrompt] = {}
     for path in found:
         stored = load_prompt(path, encoder)
@@ -240,7 +242,6 @@ def attach_bank(encoder: SentenceTransformer, folder: str | Path) -> list[str]:
 
 
 MIXTURE_FORMAT = "foreword-mixture/1"
-MIXTURE_CARD = "mixture.json"
 SOURCES = "foreword-sources"
 
 
