@@ -213,22 +213,31 @@ def test_json_rows_of_a_group(shell: Shell, data: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("evaluate", "folder:x", "--bank", "y"), "--bank is for a --group"),
-        (("evaluate", "folder:x", "--format", "latex"), "--format is for a --group"),
+        (("evaluate", "pydoc/tqdm", "--bank", "y"), "--bank is for a --group"),
+        (("evaluate", "pydoc/tqdm", "--format", "latex"), "--format is for a --group"),
         (("evaluate", "--group", "glasgow", "--system", "bm25"), "--system is for one collection"),
-        (("evaluate", "folder:x", "--run", "y", "--prompt", "z"), "--prompt is not used with --run"),
-        (("evaluate", "folder:x", "--k", "5", "--measures", "R@100"), "fewer hits than the measures look at (100)"),
-        (("train", "folder:x", "--output", "y", "--negatives", "z"), "--negatives would do nothing here"),
-        (("train", "folder:x", "--output", "y", "--hard-negatives", "2"), "it needs --side both"),
-        (("train", "folder:x", "--output", "y", "--side", "both", "--corpus-negatives", "5"), "it needs --side query"),
+        (("evaluate", "pydoc/tqdm", "--run", "y", "--prompt", "z"), "--prompt is not used with --run"),
+        (("evaluate", "pydoc/tqdm", "--k", "5", "--measures", "R@100"), "fewer hits than the measures look at (100)"),
+        (("train", "pydoc/tqdm", "--output", "y", "--negatives", "z"), "--negatives would do nothing here"),
+        (("train", "pydoc/tqdm", "--output", "y", "--hard-negatives", "2"), "it needs --side both"),
         (
-            ("train", "folder:x", "--output", "y", "--supervision", "train", "--pseudo-queries", "span"),
+            ("train", "pydoc/tqdm", "--output", "y", "--side", "both", "--corpus-negatives", "5"),
+            "it needs --side query",
+        ),
+        (
+            ("train", "pydoc/tqdm", "--output", "y", "--supervision", "train", "--pseudo-queries", "span"),
             "it needs no --supervision train",
         ),
-        (("train", "folder:x", "--output", "y", "--report-to", "foo"), "report_to names foo"),
+        (("train", "pydoc/tqdm", "--output", "y", "--report-to", "foo"), "report_to names foo"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(shell: Shell, arguments: tuple[str, ...], said: str) -> None:
+def test_options_that_would_do_nothing_are_refused(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in ("y/mine", "z"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "prompt.json").touch()
     assert said in shell.fails(*arguments)
 
 

@@ -144,7 +144,8 @@ def resolve(options: cli.Options) -> None:
 
 def check_places(options: cli.Options) -> None:
     """Refuse names of collections and folders that are not there, before anything that takes seconds to import."""
-    from foreword.collections.registry import family_of, load, split_fold
+    from foreword.collections.registry import family_of, load
+    from foreword.collections.supervision import split_fold
     from foreword.prompts.spec import CARD, MIXTURE_CARD, no_bank, no_prompt
 
     def check(dest: str, metavar: str, value: str) -> None:
