@@ -100,7 +100,7 @@ class TrainingConfig(Settings):
 
         Args:
             side: what is trained.
-            several: for one prompt on several collections, which transfers better after fewer steps.
+            several: for one prompt on several collections.
             changes: other settings, by name.
         """
         return cls(side=side, **(cls.usual(side, several=several) | changes))
@@ -115,7 +115,7 @@ class TrainingConfig(Settings):
     def usual(side: Trained, *, several: bool = False) -> dict[str, Any]:
         """What `default` sets otherwise than the fields' own defaults."""
         if several:
-            return {"steps": 60, "evaluate_every": 30}
+            return {"steps": 180, "evaluate_every": 60, "learning_rate": 0.0025}
         return {"steps": 110, "evaluate_every": 55} if side == "both" else {"evaluate_every": 50}
 
     def with_steps(self, pairs: int, processes: int = 1) -> Self:
