@@ -86,7 +86,7 @@ def test_a_file_is_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_queries_that_cannot_be(pipe: int, monkeypatch: pytest.MonkeyPatch) -> None:
     os.write(pipe, b"caf\xe9\n")
     os.close(pipe)
-    with pytest.raises(DataError, match="not UTF-8; convert it"):
+    with pytest.raises(DataError, match=r"standard input:1: not UTF-8 .*; convert it"):
         asked(nothing_given())
     typed(monkeypatch, "7\tone\n7\ttwo\n")
     with pytest.raises(DataError, match="two queries are named '7'"):
@@ -137,7 +137,7 @@ def test_a_stream_is_answered_as_a_file_is(
             with open(reading) as stream:
                 monkeypatch.setattr("sys.stdin", stream)
                 if pieces > 1:  # as if it came slowly
-                    monkeypatch.setattr("foreword.cli.search._CHUNK", 200)
+                    monkeypatch.setattr("foreword.files._CHUNK", 200)
                     monkeypatch.setattr("foreword.cli.search._has_ended", lambda _: False)
                 answers.append(shell("search", f"folder:{beir}", "--format", "jsonl", "--k", 3, *system))
             monkeypatch.undo()
@@ -171,7 +171,7 @@ def test_answers_leave_before_the_next_batch_is_read(
     os.close(pipe)
     monkeypatch.setattr(queries, "_record", noted)
     monkeypatch.setattr(queries, "_named", lambda lines, real=queries._named: slow(real(lines)))
-    monkeypatch.setattr(queries, "_CHUNK", 4)
+    monkeypatch.setattr("foreword.files._CHUNK", 4)
     shell("search", f"folder:{beir}", "--system", "bm25", "--format", "jsonl")
     assert [batch for batch in written if batch] == [["q0"], ["q1"], ["q2"]]
 

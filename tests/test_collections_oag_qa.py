@@ -189,7 +189,7 @@ def test_other_literals_are_refused(tmp_path, monkeypatch, text):
         (b"only a question\n", "x.tsv:1: 1 column; expected a question and a list of titles"),
         (b"fine\t[]\n \t[]\n", "x.tsv:2: the question is empty"),
         (b'fine\t[]\n"open\t[]\nnext\t[]\n', "x.tsv:2: a quote that opens in this row is never closed"),
-        (b"caf\xe9\t[]\n", "x.tsv: not UTF-8"),
+        (b"caf\xe9\t[]\n", "x.tsv:1: not UTF-8"),
     ],
 )
 def test_broken_questions(tmp_path, content, message):

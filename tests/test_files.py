@@ -1,11 +1,17 @@
-"""Records of what was made from what, and their digests."""
+"""Texts from outside, in whatever form they come; records of what was made from what, and their digests."""
 
+import codecs
+import gzip
+import os
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from foreword.errors import DataError
-from foreword.files import as_json, json_digest, kept_json, read_json, write_json
+from foreword.files import as_json, json_digest, json_lines, kept_json, read_json, read_toml, text_lines, write_json
 
 
 def test_a_record_read_back_equals_what_it_was_written_from(tmp_path: Path) -> None:
@@ -26,3 +32,120 @@ def test_a_missing_or_broken_record_keeps_nothing(tmp_path: Path) -> None:
 def test_equal_values_have_one_digest() -> None:
     assert json_digest({"b": 1, "a": (2, 3)}) == json_digest({"a": [2, 3], "b": 1})
     assert json_digest([1]) == "080a9ed428559ef602668b4c00f114f1a11c3f6b02a435f0bdc154578e4d7f22"
+
+
+# Texts from outside.
+
+LINES = [
+    "q1 Q0 d\u00fc 1 2.5 tag",
+    "",
+    "q1 Q0 d\u20282\U0001f31f 2 1.5 tag",
+]  # what str.splitlines would part stays whole
+FORMS = {
+    "plain": "\n".join(LINES).encode(),
+    "ended": "".join(f"{line}\n" for line in LINES).encode(),
+    "mark": "\n".join(LINES).encode("utf-8-sig"),
+    "windows": "\r\n".join(LINES).encode(),
+    "old mac": "\r".join(LINES).encode(),
+    "utf-16": "\r\n".join(LINES).encode("utf-16"),
+    "utf-16 big": codecs.BOM_UTF16_BE + "\n".join(LINES).encode("utf-16-be"),
+    "utf-32": "\n".join(LINES).encode("utf-32"),
+    "gzip": gzip.compress("\n".join(LINES).encode("utf-8-sig")),
+}
+
+
+@pytest.fixture
+def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes, str], Path | None]:
+    """Bytes as a file, or as standard input: a pipe, filled in pieces that part letters and line ends."""
+
+    def give(data: bytes, where: str) -> Path | None:
+        if where == "file":
+            (tmp_path / "text").write_bytes(data)
+            return tmp_path / "text"
+        reading, writing = os.pipe()
+        stream = stack.enter_context(open(reading, encoding="utf-8"))  # noqa: SIM115
+        monkeypatch.setattr("sys.stdin", stream)
+
+        def fill() -> None:
+            with open(writing, "wb", buffering=0) as file:
+                for at in range(0, len(data), 7):
+                    file.write(data[at : at + 7])
+
+        thread = threading.Thread(target=fill)
+        thread.start()
+        stack.callback(thread.join)
+        return None
+
+    with ExitStack() as stack:
+        yield give
+
+
+@pytest.mark.parametrize("where", ["file", "standard input"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_text_is_the_same_in_every_form(form: str, where: str, given: Callable[[bytes, str], Path | None]) -> None:
+    assert list(text_lines(given(FORMS[form], where))) == list(enumerate(LINES, 1))
+
+
+@pytest.mark.parametrize("where", ["file", "standard input"])
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("one\ntwo caf\u00e9\n".encode("latin-1"), r":2: not UTF-8 \(byte 8 of the line\)"),
+        (b"one\r\rt\xc3", r":3: not UTF-8 \(byte 2 of the line\)"),
+        (b"\xff\xfea\x00\n\x00\x00\xd8", r":[12]: not UTF-16"),
+        (gzip.compress(b"one\n" * 99)[:-9], r": broken gzip file"),
+    ],
+)
+def test_bytes_that_are_no_text_are_told_with_their_line(
+    data: bytes, said: str, where: str, given: Callable[[bytes, str], Path | None]
+) -> None:
+    with pytest.raises(DataError, match=("text" if where == "file" else "standard input") + said):
+        list(text_lines(given(data, where)))
+
+
+def test_a_line_of_many_chunks_is_one_line(tmp_path: Path) -> None:
+    long = "\u00e4" * 300_000
+    (tmp_path / "text").write_text(f"{long}\nb\n{long}", "utf-8")
+    assert list(text_lines(tmp_path / "text")) == [(1, long), (2, "b"), (3, long)]
+
+
+DEEP, DIGITS = 100_000, "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * DEEP + "]" * DEEP, "nested too deeply"),
+        ('{"a":' * DEEP + "1" + "}" * DEEP, "nested too deeply"),
+        (DIGITS, "broken JSON .*digits"),
+        ('{"text": "cut \\ud83c"}', r"\\ud83c is half a surrogate pair"),
+        ('[{"\\udf1f": 1}]', r"\\udf1f is half a surrogate pair"),
+    ],
+)
+def test_json_that_nothing_can_hold(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=rf"value\.json: .*{said}"):
+        read_json(path)
+    assert kept_json(path) is None
+    path.write_text('{"text": "whole \\ud83c\\udf1f"}\n' + text)
+    with pytest.raises(DataError, match=rf"value\.json:2: .*({said}|expected a JSON object)"):
+        list(json_lines(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(f"a = {DIGITS}", "digits"), ("a = " + "[" * DEEP + "]" * DEEP, "as TOML"), ("a", "as TOML")],
+)
+def test_toml_that_nothing_can_hold(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(text)
+    with pytest.raises(DataError, match=rf"plan\.toml: .*{said}"):
+        read_toml(tmp_path / "plan.toml")
+
+
+def test_marks_and_line_ends_of_json_and_toml(tmp_path: Path) -> None:
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "a").write_bytes('{"a":\r\n "\u00fc"}'.encode(encoding))
+        assert read_json(tmp_path / "a") == {"a": "\u00fc"}
+        (tmp_path / "b").write_bytes("a = '\u00fc'\r\nb = 1".encode(encoding))
+        assert read_toml(tmp_path / "b") == {"a": "\u00fc", "b": 1}

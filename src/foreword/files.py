@@ -1,4 +1,4 @@
-"""Files that exist only when they are complete, and whether what was kept is still what would be made now.
+"""Texts from outside, opened in one way; and files that exist only when they are whole, kept as long as they hold.
 
 What is costly to make is kept with what it was made from: settings, sizes and digests, as JSON. It holds as long as
 `kept_json` of the record equals `as_json` of what would go into it now, or lies under a name that `json_digest` gave.
@@ -6,12 +6,20 @@ What is costly to make is kept with what it was made from: settings, sizes and d
 
 from __future__ import annotations
 
+import codecs
+import errno
+import gzip
 import hashlib
+import io
 import json
 import os
+import sys
 import tempfile
+import tomllib
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -63,19 +71,19 @@ def read_json(path: Path | str, mend: str = "write it again") -> Any:
         mend: what the reader is to do when it is broken.
 
     Raises:
-        DataError: it is no JSON, or not UTF-8.
+        FileNotFoundError: there is none.
+        DataError: as `read_text` and `json_value`.
     """
-    try:
-        return json.loads(Path(path).read_text("utf-8"))
-    except (ValueError, RecursionError) as error:  # the latter: nested without end
-        raise DataError(f"broken JSON ({error}); {mend}", path=path) from error
+    if not Path(path).exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return json_value(read_text(path), mend, path=path)
 
 
 def kept_json(path: Path | str) -> Any:
     """What a JSON file holds; None when there is none or it is broken, so that what it records is made again."""
     try:
-        return json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_json(path)
+    except (DataError, OSError):
         return None
 
 
@@ -99,3 +107,152 @@ def rounded(value: Any, digits: int = 6) -> Any:
     if isinstance(value, Mapping):
         return {name: rounded(each, digits) for name, each in value.items()}
     return [rounded(each, digits) for each in value] if isinstance(value, list | tuple) else value
+
+
+# Texts from outside: files, plain or gzip, and standard input. Whatever reads one reads it through these.
+
+
+STANDARD_INPUT = "standard input"
+_GZIP = b"\x1f\x8b"
+_MARKS = {  # the longer first: UTF-32's begins as UTF-16's does
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_CHUNK = 2**16  # bytes
+
+
+@contextmanager
+def opened(source: Path | str | None) -> Iterator[Any]:
+    """The bytes of a file, or of standard input (None), unpacked where they are gzip's; they can be peeked at.
+
+    Raises:
+        DataError: it cannot be read, or is a cut gzip file; here, or in the block.
+    """
+    name = STANDARD_INPUT if source is None else source
+    try:
+        with (
+            nullcontext(_standard_input()) if source is None else open(source, "rb") as raw,
+            gzip.open(raw) if raw.peek(2)[:2] == _GZIP else nullcontext(raw) as file,
+        ):
+            yield file
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"broken gzip file ({error}); get it again", path=name) from error
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", path=name) from error
+
+
+def _standard_input() -> Any:
+    buffer = getattr(sys.stdin, "buffer", None)  # a stream of Python's alone has none
+    return buffer or io.BufferedReader(io.BytesIO(sys.stdin.read().encode("utf-8", "surrogatepass")))
+
+
+def text_batches(source: Path | str | None, encoding: str = "utf-8") -> Iterator[list[str]]:
+    """The lines of a text as they come: all that are there, waiting only where there is none.
+
+    Lines end with `\\n`, `\\r\\n` or `\\r`, as for Python's own reader, and come without. A byte order mark is no
+    part of the text, and that of UTF-16 or UTF-32 says the encoding.
+
+    Args:
+        source: the file; None: standard input.
+        encoding: where no byte order mark says another.
+
+    Raises:
+        DataError: as `opened`, or the bytes are not of the encoding; the message names file and line.
+    """
+    name = STANDARD_INPUT if source is None else source
+    number, pieces = 0, [""]
+    with opened(source) as file:
+        start = file.peek(4)[:4]
+        encoding = next((known for mark, known in _MARKS.items() if start.startswith(mark)), encoding)
+        codec = "utf-8-sig" if encoding == "utf-8" else encoding
+        bytes_ = codecs.getincrementaldecoder(codec)("surrogateescape")  # so that a wrong byte's line is known below
+        decoder, more = io.IncrementalNewlineDecoder(bytes_, translate=True), True
+        while more:
+            chunk = file.read1(_CHUNK)
+            more = bool(chunk)
+            try:
+                pieces.append(decoder.decode(chunk, final=not more))
+            except UnicodeDecodeError as error:  # UTF-16 that cannot be escaped
+                raise DataError(f"not {encoding.upper()} ({error.reason})", path=name, line=number + 1) from error
+            if more and "\n" not in pieces[-1]:
+                continue
+            *lines, rest = "".join(pieces).split("\n")
+            lines, pieces = (lines, [rest]) if more or not rest else ([*lines, rest], [])
+            for at, line in enumerate(lines, number + 1):
+                if not line.isascii():
+                    _check_decoded(line, encoding, name, at)
+            number += len(lines)
+            if lines:
+                yield lines
+
+
+def _check_decoded(line: str, encoding: str, name: Path | str, number: int) -> None:
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError as error:
+        at = len(line[: error.start].encode(encoding)) + 1
+        message = f"not {encoding.upper()} (byte {at} of the line); convert it, e.g. iconv -f latin1 -t utf-8"
+        raise DataError(message, path=name, line=number) from None
+
+
+def text_lines(source: Path | str | None, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+    """The lines of a text, numbered from 1, as `text_batches` reads them. Raises `DataError` as it does."""
+    yield from enumerate(chain.from_iterable(text_batches(source, encoding)), 1)
+
+
+def read_text(path: Path | str) -> str:
+    """A text as a whole, as `text_batches` reads it. Raises `DataError` as it does."""
+    return "\n".join(line for _, line in text_lines(path))
+
+
+def json_value(text: str, mend: str, *, path: Path | str | None = None, line: int | None = None) -> Any:
+    """What a JSON text holds.
+
+    Args:
+        text: the JSON.
+        mend: what the reader is to do when it is broken.
+        path: where it stands, for messages, and
+        line: in which line.
+
+    Raises:
+        DataError: it is no JSON, is nested without end, has a number of thousands of digits, or half a surrogate pair
+            (`\\ud83c`, of an emoji that was cut), which no UTF-8 file and no tokenizer can hold.
+    """
+    try:
+        value = json.loads(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError as error:
+        raise DataError(f"JSON nested too deeply; {mend}", path=path, line=line) from error
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])[1:-1]
+        message = f"{half} is half a surrogate pair, as of an emoji that was cut; write \\ufffd for it, or leave it out"
+        raise DataError(message, path=path, line=line) from None
+    except ValueError as error:
+        raise DataError(f"broken JSON ({error}); {mend}", path=path, line=line) from error
+    return value
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The JSON objects of a file, one a line; blank lines are passed over.
+
+    Raises:
+        DataError: as `text_lines` and `json_value`, and for a line that is not a JSON object.
+    """
+    for number, line in text_lines(path):
+        if not line.strip():
+            continue
+        record = json_value(line, "every line must be one whole JSON object", path=path, line=number)
+        if not isinstance(record, dict):
+            raise DataError(f"expected a JSON object, got {type(record).__name__}", path=path, line=number)
+        yield number, record
+
+
+def read_toml(path: Path | str) -> dict[str, Any]:
+    """The table in a TOML file. Raises `DataError`: as `read_text`, or it is not TOML."""
+    try:
+        return tomllib.loads(read_text(path))
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; nested without end
+        raise DataError(f"cannot be read as TOML: {error}", path=path) from error

@@ -10,6 +10,7 @@ from typing import Any
 
 from foreword.cli import grammar as cli
 from foreword.errors import ForewordError, UnknownNameError
+from foreword.files import read_json
 from foreword.tables import byte_size
 
 
@@ -160,7 +161,6 @@ def _download(name: str, data: Path, transport: Any, source: Path | None) -> Pat
 
 def _sample(options: cli.Options, transport: Any, *, missing: Collection[str]) -> None:
     """Write a sample of a collection, which is downloaded where it is not there."""
-    import json
 
     from foreword.collections.registry import full_id
     from foreword.collections.supervision import RECORD, subsample
@@ -172,7 +172,7 @@ def _sample(options: cli.Options, transport: Any, *, missing: Collection[str]) -
     if name in missing:
         _download(name, data_folder(options.data), transport, options.source)
     folder = subsample(cli.load_collection(options, name), options.output, documents=options.sample, seed=options.seed)
-    record = json.loads((folder / RECORD).read_text("utf-8"))
+    record = read_json(folder / RECORD)
     if cli.printed_json(options, record):
         return
     print(f"folder:{folder}: {record['documents']:,} of {record['of']:,} documents of {record['source']}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from foreword.cli import grammar as cli
 from foreword.errors import DataError, ForewordError
+from foreword.files import read_json
 
 _WORDS = 4  # of each query that the terminal shows, the strongest ones
 
@@ -151,11 +151,9 @@ def _page_of(options: cli.Options, path: Path) -> None:
     from foreword.report.plots import FOLDER
 
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = read_json(path)
     except FileNotFoundError:
         raise DataError("no such file; foreword demo writes one", path=path) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"cannot be read as JSON: {error}", path=path) from error
     if not isinstance(results, dict) or "rows" not in results:
         raise DataError("is not a results file: an object with 'rows'", path=path)
     folder = options.output or path.parent

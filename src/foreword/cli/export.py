@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from foreword.cli import grammar as cli
 from foreword.cli.search import named_queries
 from foreword.errors import DataError, ForewordError, PromptError
-from foreword.files import atomic_write
+from foreword.files import atomic_write, read_json
 from foreword.settings import Side, choices
 from foreword.tables import byte_size
 
@@ -284,8 +283,8 @@ def _check_beside(options: cli.Options) -> None:
         raise DataError("holds the queries themselves; give another --output", path=options.output)
     path = options.output.with_suffix(".json")
     try:
-        ours = not path.exists() or json.loads(path.read_text(encoding="utf-8")).get("format") == FORMAT
-    except (ValueError, AttributeError):  # no JSON, or no object
+        ours = not path.exists() or read_json(path).get("format") == FORMAT
+    except (DataError, AttributeError):  # no JSON, or no object
         ours = False
     if not ours:
         raise DataError(
@@ -352,14 +351,14 @@ def read_queries(name: str) -> Iterable[Query]:
 
     A line is a query, named q0, q1, ... by its place, or a name, a tab and the query. `-`: standard input, a line each.
     """
-    from foreword.collections.collection import Query, json_lines, text_lines
+    from foreword.collections.collection import Query
+    from foreword.files import json_lines, text_lines
 
     path = Path(name)
     if name != "-" and not path.is_file():
         raise DataError("no such file; give queries a line each, or as .jsonl with _id and text", path=path)
     if path.suffix != ".jsonl":
-        lines = sys.stdin if name == "-" else (line for _, line in text_lines(path))
-        yield from named_queries(lines)
+        yield from named_queries(line for _, line in text_lines(None if name == "-" else path))
         return
     for number, row in json_lines(path):
         key = next((key for key in ("_id", "query_id", "id") if row.get(key) is not None), None)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foreword.cli import grammar as cli
-from foreword.errors import DataError, UnknownNameError
+from foreword.errors import UnknownNameError
+from foreword.files import read_toml
 from foreword.lab import PARTS
 from foreword.settings import DEFAULT_BACKBONE
 
@@ -139,8 +140,6 @@ def _publish(options: cli.Options) -> None:
 
 def _chosen(options: cli.Options) -> Plan | InDomainPlan | Recipe:
     """The plan or the recipe that the name stands for."""
-    import tomllib
-
     from foreword.lab.in_domain import load_in_domain
     from foreword.lab.recipe import load_recipe, read_recipe
     from foreword.lab.records import load_plan
@@ -152,10 +151,7 @@ def _chosen(options: cli.Options) -> Plan | InDomainPlan | Recipe:
         return load_in_domain()
     if path.suffix != ".toml":
         return load_recipe(options.name)
-    try:
-        tables = tomllib.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise DataError(f"is no TOML: {error}", path=path) from error
+    tables = read_toml(path)
     if "methods" in tables:
         return load_in_domain(path)
     return read_recipe(path) if "step" in tables else load_plan(path, group=options.group)

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from foreword.cli import grammar as cli
 from foreword.errors import DataError, ForewordError
+from foreword.files import text_batches
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 
 _HITS, _RUN_HITS = 5, 100  # hits a query: to be read, and in a run, which is measured
-_CHUNK = 65_536  # bytes read at once at most: some thousand queries
 _ENDINGS = {".trec": "trec", ".run": "trec", ".jsonl": "jsonl"}
 
 
@@ -91,13 +91,8 @@ def asked(options: cli.Options) -> Asked:
     whole = _is_whole(sys.stdin)
     if sys.stdin.isatty():
         cli.say("type a query on each line; Ctrl-D ends")
-    lines: Iterable[list[str]]
-    if whole:
-        buffer = getattr(sys.stdin, "buffer", None)
-        lines = iter([(sys.stdin.read() if buffer is None else _text(buffer.read())).split("\n")])
-    else:
-        lines = _lines_as_they_come(sys.stdin)
-    batches = _named(lines)
+    lines = text_batches(None)
+    batches = _named([list(chain.from_iterable(lines))] if whole else lines)
     first = next(batches, None)
     if first is None:
         raise ForewordError("nothing to search for; give queries as arguments or on standard input, one a line")
@@ -146,23 +141,6 @@ def _has_ended(stream: IO[str]) -> bool:
     except (OSError, ValueError):  # Windows asks sockets alone
         return False
     return bool(ready) and not buffer.peek(1)
-
-
-def _lines_as_they_come(stream: IO[str]) -> Iterator[list[str]]:
-    """All lines that are there, waiting only where there is none."""
-    buffer: Any = stream.buffer  # type: ignore[attr-defined]  # a stream of the system's has bytes below
-    rest = b""
-    while chunk := buffer.read1(_CHUNK):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield [_text(line) for line in lines]
-    yield [_text(rest)]
-
-
-def _text(data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError("standard input is not UTF-8; convert it, e.g. iconv -f latin1 -t utf-8") from error
 
 
 def form_of(options: cli.Options) -> str:

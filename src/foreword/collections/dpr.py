@@ -7,16 +7,14 @@ converted once to a folder in BEIR's layout, which is read like any other. URLs 
 
 from __future__ import annotations
 
-import gzip
+import codecs
 import hashlib
 import json
 import shutil
 import sqlite3
 import warnings
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -30,13 +28,11 @@ from foreword.collections.views import negatives_line
 from foreword.downloads.fetch import begins_with, fetch, read_record
 from foreword.downloads.places import DEFAULT, Resource, Transport, data_folder, locked, record_file
 from foreword.errors import DataError, UnknownNameError
-from foreword.files import read_json, sha256_file, write_json
+from foreword.files import opened, read_json, sha256_file, write_json
 from foreword.terminal import track
 
 # DPR's training files: a JSON list of examples (or one object a line), gigabytes long, read one example at a time.
 
-_GZIP = b"\x1f\x8b"
-_BOM = b"\xef\xbb\xbf"
 _SIGNED = 1 << 63  # what is taken from a digest: SQLite's numbers have a sign
 
 
@@ -68,7 +64,11 @@ def examples(path: Path) -> Iterator[Example]:
 
     number = 0
     try:
-        with _opened(path) as (file, first):
+        with opened(path) as file:
+            if file.peek(3)[:3] == codecs.BOM_UTF8:
+                file.read(3)
+            while (first := file.peek(1)[:1]).isspace():
+                file.read(1)
             if first not in (b"[", b"{"):
                 got = f"it begins with {first!r}" if first else "it is empty"
                 raise DataError(f"expected a JSON list of examples, or an example a line; {got}", path=path)
@@ -79,21 +79,6 @@ def examples(path: Path) -> Iterator[Example]:
         reason = str(error).removeprefix("b'").replace("\\n", "\n").partition("\n")[0]
         message = f"example {number + 1}: broken JSON ({reason}); is the file cut? Get it again"
         raise DataError(message, path=path) from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"example {number + 1}: broken gzip file ({error}); get it again", path=path) from error
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, bytes]]:
-    """The file, unzipped where it is gzip, after a byte order mark; and the first byte that is no blank."""
-    with path.open("rb") as raw, gzip.open(raw) if raw.peek(2)[:2] == _GZIP else raw as file:
-        if file.peek(3)[:3] == _BOM:
-            file.read(3)
-        while (first := file.peek(1)[:1]).isspace():
-            file.read(1)
-        yield file, first
 
 
 def _example(record: Any, number: int, path: Path) -> Example:
@@ -239,10 +224,7 @@ def convert(
 def read_manifest(folder: Path) -> dict[str, Any]:
     """What a converted folder was made from. Raises `DataError` when its `conversion.json` is no such thing."""
     path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot be read ({error}); remove the folder and convert again", path=path) from error
+    manifest = read_json(path, "remove the folder and convert again")
     wanted = {"counts", "options", "sources", "version"}
     if not isinstance(manifest, dict) or manifest.get("format") != "dpr" or not wanted <= set(manifest):
         raise DataError("not the record of a DPR conversion; remove the folder and convert again", path=path)

@@ -24,16 +24,14 @@ from foreword.collections.collection import (
     Qrels,
     Query,
     TrainingPair,
-    json_lines,
     pairs_from_qrels,
     require_split,
     split_files,
-    text_lines,
 )
 from foreword.collections.family import Family
 from foreword.collections.views import find_hard_negatives, read_hard_negatives
 from foreword.errors import DataError
-from foreword.files import read_json
+from foreword.files import json_lines, read_json, text_lines
 
 GROUP = "folder"
 EVERY_QUERY = "all"

@@ -11,7 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,7 +21,7 @@ from foreword.collections.folder import known_judgements
 from foreword.downloads.fetch import fetch_folder
 from foreword.downloads.places import DEFAULT, Resource, Transport, data_folder
 from foreword.errors import DataError
-from foreword.files import read_json
+from foreword.files import read_json, text_lines
 
 _RECORD = re.compile(r"\.I\s+(\d+)\s*$")
 _FIELD = re.compile(r"\.([TABWXNKC])\s*$")
@@ -42,11 +42,8 @@ class SmartRecord:
     line: int = 0
 
 
-def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a file with their numbers from 1, without line ends. Latin-1 reads every byte."""
-    with path.open(encoding="latin-1", newline=None) as file:
-        for number, line in enumerate(file, 1):
-            yield number, line.rstrip("\r\n")
+lines = partial(text_lines, encoding="latin-1")
+"""The lines of a file with their numbers from 1; Latin-1 reads every byte."""
 
 
 def smart(path: Path) -> Iterator[SmartRecord]:

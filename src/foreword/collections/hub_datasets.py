@@ -15,12 +15,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from foreword.collections.collection import Collection, DataWarning, Document, Entry, Query, in_order, json_lines
+from foreword.collections.collection import Collection, DataWarning, Document, Entry, Query, in_order
 from foreword.collections.family import Family
 from foreword.collections.folder import SELF_RETRIEVING, SPLIT_NAMES, StreamedCollection, read_qrels, text_of, whole
 from foreword.downloads.places import DEFAULT, Transport, data_folder, locked
 from foreword.errors import DataError
-from foreword.files import read_json, write_json
+from foreword.files import json_lines, read_json, write_json
 
 # The layouts of BEIR's and MTEB's retrieval sets: configurations `corpus`, `queries` and `default` (or `qrels`),
 # listed in `README.md` or told by the files' names; in parquet, JSON lines or, for judgements, tab separated.

@@ -20,6 +20,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from foreword.downloads.archives import extract
 from foreword.downloads.fetch import begins_with, fetch, fetch_folder
 from foreword.downloads.places import DEFAULT, Resource, Transport, data_folder, locked
 from foreword.errors import DataError, UnknownNameError
-from foreword.files import read_json
+from foreword.files import read_json, text_lines
 
 log = logging.getLogger(__name__)
 
@@ -451,34 +452,19 @@ def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of a tab separated UTF-8 file with the number of each one's first line; empty ones are passed over."""
     end = "\x00end"  # a last line of our own: an open quote would swallow it
     line = 1
-
-    def lines() -> Iterator[str]:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            last = ""
-            for last in file:
-                yield last
-        if last and not last.endswith(("\n", "\r")):
-            yield "\n"
-        yield end
-
     try:
         with _csv_limit:  # csv's limit of a field is one for the whole process, and is put back
             before = csv.field_size_limit(_LONGEST_FIELD)
             try:
-                reader = csv.reader(lines(), delimiter="\t")
+                reader = csv.reader(chain((f"{text}\n" for _, text in text_lines(path)), [end]), delimiter="\t")
                 rows = []
                 for row in reader:
                     rows.append((line, row))
                     line = reader.line_num + 1
             finally:
                 csv.field_size_limit(before)
-    except UnicodeDecodeError as error:
-        message = "not UTF-8; convert the file, e.g. iconv -f latin1 -t utf-8"
-        raise DataError(message, path=path) from error
     except csv.Error as error:
         raise DataError(f"broken table ({error})", path=path, line=line) from error
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
     start, last_row = rows.pop()
     if last_row != [end]:
         raise DataError("a quote that opens in this row is never closed", path=path, line=start)

@@ -22,13 +22,12 @@ from foreword.collections.collection import (
     Query,
     TrainingPair,
     View,
-    json_lines,
     normalise,
     require_split,
     split_files,
 )
 from foreword.errors import DataError, ForewordError
-from foreword.files import atomic_write
+from foreword.files import atomic_write, json_lines
 from foreword.settings import DOCUMENT, QUERY
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 import sys
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 
 from foreword.downloads.places import DEFAULT, MIRRORS, OFFLINE, Resource, Transport, check_space, locked, record_file
 from foreword.errors import DataError
-from foreword.files import write_json
+from foreword.files import kept_json, read_json, write_json
 from foreword.terminal import moves_cursor
 
 if TYPE_CHECKING:
@@ -377,8 +376,8 @@ class PartialFile:
     def origin(self) -> Origin | None:
         """Where they came from; None when that is not known, and then they are of no use."""
         try:
-            return Origin(**json.loads(self._origin.read_text("utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
+            return Origin(**kept_json(self._origin))
+        except TypeError:  # there is none, or of other fields
             return None
 
     def resumes(self, url: str, verified: bool) -> int:
@@ -458,10 +457,10 @@ def read_record(data: Path, name: str) -> Record | None:
     """The record of a file, None when it was never downloaded here; a broken one is a `DataError`."""
     path = record_file(data, name)
     try:
-        return Record(**json.loads(path.read_text("utf-8")))
+        return Record(**read_json(path, "delete it"))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except TypeError as error:
         raise DataError(f"the record of a download cannot be read ({error}); delete it", path=path) from error
 
 

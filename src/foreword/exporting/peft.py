@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, assert_never
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from foreword.errors import DataError, PromptError
 from foreword.exporting.folder import carried_by, new_folder, origin, write_readme
-from foreword.files import atomic_write, sha256_file, write_json
+from foreword.files import atomic_write, read_json, sha256_file, write_json
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.kinds.kind import Adapter
 from foreword.prompts.prompt import Prompt
@@ -275,9 +274,9 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], Tensor]:
         PromptError: it cannot be read, or is of a method that is no prompt of one encoder.
     """
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = read_json(folder / CONFIG)
         kind = config["peft_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, DataError, KeyError, TypeError) as error:
         raise PromptError(f"{folder / CONFIG} cannot be read as a PEFT configuration: {error!r}") from error
     if kind not in TYPES:
         raise PromptError(f"{folder} is of PEFT's type {kind}; of its methods {', '.join(TYPES)} can be imported")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.errors import DataError
+from foreword.files import read_json
 from foreword.hub.contents import REPOSITORY, SCHEME, Contents
 from foreword.prompts.backbone import PACKAGED
 from foreword.prompts.store import MIXTURE_FORMAT
@@ -38,7 +38,7 @@ def read_results(paths: Iterable[str | Path], folder: Path) -> list[Figures]:
     found = []
     for path in map(Path, paths):
         try:
-            result: Any = json.loads(path.read_text(encoding="utf-8"))
+            result: Any = read_json(path)
             figures = Figures(
                 str(result["collection"]),
                 str(result["split"]),
@@ -47,8 +47,8 @@ def read_results(paths: Iterable[str | Path], folder: Path) -> list[Figures]:
                 result.get("seen_by_backbone"),
             )
             of, system = str(result["prompt"]), str(result.get("system", "dense"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DataError(f"cannot be read: {error}", path=path) from error
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             expected = "expected what `foreword evaluate COLLECTION --prompt PROMPT --json` prints"
             raise DataError(f"{expected}; this lacks or mistakes {error}", path=path) from error

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from foreword.collections.collection import Document
 from foreword.errors import IndexBusyError, IndexingError
-from foreword.files import write_json
+from foreword.files import kept_json, write_json
 
 VARCHAR_BYTES = 65_535
 """The most that Milvus stores in one text field, and (but for one byte) in one JSON field."""
@@ -505,8 +505,8 @@ def _locked(path: Path) -> FileLock:
         lock.acquire()
     except Timeout:
         who = "another process"  # which has just begun, or is just ending
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            there = json.loads((path / OWNER).read_text(encoding="utf-8"))
+        with suppress(KeyError, TypeError):
+            there = kept_json(path / OWNER)
             where = "" if there["host"] == platform.node() else f" on {there['host']}"
             who = f"process {there['pid']}{where} ({there['program']}, since {there['since']})"
         raise IndexBusyError(f"{path} is open in {who}. {_REMEDY}") from None

@@ -6,7 +6,6 @@ scores can be read as probabilities. `foreword.lab.rivals` has the other ways of
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -18,7 +17,7 @@ from foreword.collections.supervision import Fold, FoldCollection
 from foreword.collections.views import Unlabelled
 from foreword.errors import ForewordError, NoGainError, PromptError, TooLittleTextError, UnknownNameError
 from foreword.evaluation.calibration import calibrate, calibrate_from_dev
-from foreword.files import json_digest, write_json
+from foreword.files import json_digest, read_json, write_json
 from foreword.lab import PARTS
 from foreword.lab.experiment import Findings, seconds_of
 from foreword.lab.page import domain_table, hypothesis_table, summary_table, write_page
@@ -327,7 +326,7 @@ def calibration_table(output: Path) -> Table | None:
     path = output / CALIBRATION_FILE
     if not path.exists():
         return None
-    records: list[Mapping[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    records: list[Mapping[str, Any]] = read_json(path)
     values = {"ECE": "ece", "Brier": "brier", "temperature": "temperature"}
     lines, rows = [], []
     for system in ("base", "multitask", "supervised"):

@@ -7,11 +7,8 @@ goes on as it began.
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from importlib import resources
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 from foreword.collections.collection import Collection
 from foreword.collections.supervision import Fold, FoldCollection, supervise
 from foreword.errors import ForewordError, UnknownNameError
-from foreword.files import json_digest, kept_json, read_json, write_json
+from foreword.files import json_digest, kept_json, read_json, read_toml, write_json
 from foreword.lab.baselines import Baseline, train_baseline
 from foreword.lab.experiment import Benchmark, Findings, run_of
 from foreword.lab.page import domain_table, summary_table, tuning_table, write_page
@@ -113,12 +110,9 @@ class InDomainPlan(Settings):
 
 def load_in_domain(path: Path | str | None = None) -> InDomainPlan:
     """The plan of a TOML file; None: the one that comes with the package."""
-    place = resources.files("foreword.lab").joinpath("in-domain.toml") if path is None else Path(path)
+    place = Path(__file__).with_name("in-domain.toml") if path is None else path
     where = str(path or "in-domain.toml")
-    try:
-        values = tomllib.loads(place.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ForewordError(f"{where}: not TOML: {error}") from error
+    values = read_toml(place)
     values["hypotheses"] = tuple(Hypothesis(**claim) for claim in values.pop("hypothesis", []))
     values["methods"] = {name: Method.read(method, f"{where}: {name}") for name, method in values["methods"].items()}
     values["targets"] = {genre: tuple(names) for genre, names in values["targets"].items()}
@@ -178,7 +172,7 @@ class InDomain(Benchmark):
     def paces(self, names: Sequence[str], *, few: int = 4, many: int = 20, rounds: int = 3) -> dict[str, float]:
         """Seconds a step of each method, the methods in turn; measured once in a folder."""
         path = self.output / "pace.json"
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        kept: dict[str, Any] = read_json(path) if path.exists() else {}
         if missing := [name for name in names if self._pace_key(name) not in kept]:
             collection = self.supervised(self.plan.tuned_on[0])[0]
             taken: dict[str, list[float]] = {name: [] for name in missing}
@@ -225,7 +219,7 @@ class InDomain(Benchmark):
         path = self.output / "tuning" / f"{name}.json"
         if not path.exists():
             raise ForewordError(f"{name} is not tuned yet; run the part 'tuning' first, or give it one rate")
-        ends: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        ends: Mapping[str, Any] = read_json(path)
         losses = {rate: sum(end["after"]["loss"] for end in ends[f"{rate:g}"]) for rate in rates}
         best = min(losses, key=lambda rate: losses[rate])
         if best in (min(rates), max(rates)):

@@ -26,7 +26,7 @@ from foreword.collections.supervision import RECORD
 from foreword.downloads import Transport
 from foreword.downloads.fetch import measure
 from foreword.errors import DataError, UnknownNameError
-from foreword.files import atomic_write, write_json
+from foreword.files import atomic_write, read_json, write_json
 
 ARCHIVES, DATA, MANIFEST = "archives", "data", "manifest.json"
 
@@ -72,7 +72,7 @@ def prepare(ids: Sequence[str], folder: Path, documents: int) -> Path:
     """
     manifest = folder / MANIFEST
     if folder.exists():
-        known = json.loads(manifest.read_text("utf-8")) if manifest.is_file() else {}
+        known = read_json(manifest) if manifest.is_file() else {}
         if known.get("documents") != documents or not set(ids) <= set(known["ids"]):
             raise DataError("is there and holds something else; choose another output folder", path=folder)
         return folder / DATA

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import textwrap
 import time
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from annotated_types import Gt, Lt
 
 from foreword.collections.registry import group_names, members
 from foreword.errors import ForewordError, UnknownNameError
+from foreword.files import read_toml
 from foreword.prompts.spec import Kind, PromptSpec, Sides, StoredType
 from foreword.settings import Count, Natural, NotNegative, Positive, Precision, Settings, Tokens, hints
 from foreword.training.config import StartConfig, TrainingConfig
@@ -294,7 +294,7 @@ class Recipe(Settings):
 
 def recipe_names() -> tuple[str, ...]:
     """The recipes there are, those first that others start from."""
-    found = {path.stem: tomllib.loads(path.read_text("utf-8")).get("after", "") for path in _FOLDER.glob("*.toml")}
+    found = {path.stem: read_toml(path).get("after", "") for path in _FOLDER.glob("*.toml")}
 
     def depth(name: str) -> int:
         return 1 + depth(found[name]) if found.get(name) else 0
@@ -319,10 +319,7 @@ def load_recipe(name: str) -> Recipe:
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a file. Raises `ForewordError` when a key is unknown, missing or wrong; the message names it."""
     where = path.name
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ForewordError(f"{where}: {error}") from error
+    table = read_toml(path)
 
     def taken(name: str, source: dict[str, Any]) -> dict[str, Any]:
         found = source.pop(name, {})

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from importlib import resources
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Literal
 
 from foreword.collections.registry import members
 from foreword.errors import DataError, ForewordError
-from foreword.files import atomic_write, json_digest, read_json, write_json
+from foreword.files import atomic_write, json_digest, json_lines, read_json, read_toml, write_json
 from foreword.retrieval.runs import trec_name
 from foreword.settings import Count, Natural, NotNegative, Settings
 
@@ -114,12 +112,9 @@ def load_plan(path: Path | str | None = None, *, group: str | None = None) -> Pl
 
     `ForewordError`: a field is missing, unknown or wrong.
     """
-    place = resources.files("foreword.lab").joinpath("transfer.toml") if path is None else Path(path)
+    place = Path(__file__).with_name("transfer.toml") if path is None else path
     where = path or "transfer.toml"
-    try:
-        values = tomllib.loads(place.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ForewordError(f"{where}: not TOML: {error}") from error
+    values = read_toml(place)
     own = values.pop("group", None)
     others: dict[str, dict[str, Any]] = values.pop("bank", {})
     if group in others:
@@ -350,7 +345,7 @@ def load_record(path: Path | str) -> BenchmarkRecord:
     """A run as `write_record` kept it; `DataError` when the file is missing or broken."""
     mend = "write it again: foreword benchmark --record"
     try:
-        first, *lines = [json.loads(line) for line in Path(path).read_text("utf-8").rstrip("\n").split("\n")]
+        first, *lines = [line for _, line in json_lines(Path(path))]
         if first["format"] != RECORD_FORMAT:
             raise DataError(f"the format is {first['format']!r}; expected {RECORD_FORMAT!r}", path=path)
         cells, about = [], {}
@@ -364,8 +359,6 @@ def load_record(path: Path | str) -> BenchmarkRecord:
             }
             values = {**line, "per_query": per_query, "target": about["target"], "genre": about["genre"]}
             cells.append(BenchmarkCell.read(values, "a cell"))
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(f"no record of a benchmark ({error}); {mend}", path=path) from error
     return BenchmarkRecord(first["run"], tuple(cells))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
-from foreword.errors import BackboneError, PromptError
-from foreword.files import atomic_write, sha256_file, write_json
+from foreword.errors import BackboneError, DataError, PromptError
+from foreword.files import atomic_write, read_json, sha256_file, write_json
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
 from foreword.settings import DEFAULT_BACKBONE
@@ -106,7 +105,7 @@ def _snapshot(name: str, repository: str, revision: str | None, *, local: bool) 
     path = download(revision, _DOWNLOAD)
     modules = [{"path": "", "type": "Transformer"}]
     if (path / "modules.json").is_file():
-        modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
+        modules = read_json(path / "modules.json")
     weighted = [m["path"] for m in modules if str(m["type"]).rpartition(".")[2] not in _WITHOUT_WEIGHTS]
     bare = [f"{folder}/" if folder else "" for folder in weighted if not any((path / folder).glob("*.safetensors"))]
     if bare:  # an older repository: its weights are pickles, read as data only
@@ -141,11 +140,9 @@ def read_json_card(path: Path, version: str, fields: Mapping[str, type]) -> dict
         PromptError: it is not of this form; the message says what is wrong.
     """
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise PromptError(f"{path} cannot be read: {error}") from error
+        card = read_json(path)
+    except DataError as error:
+        raise PromptError(str(error)) from error
     if not isinstance(card, dict) or card.get("format") != version:
         found = card.get("format") if isinstance(card, dict) else type(card).__name__
         raise PromptError(f"{path}: format is {found!r}; this version reads {version!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from foreword.errors import BackboneError, PromptError
+from foreword.errors import BackboneError, DataError, PromptError
+from foreword.files import read_json
 from foreword.prompts.backbone import Backbone, is_saved_encoder, read_module, resolve_backbone
 from foreword.prompts.encoder import Head, as_head, as_pooled, head_of, known_pooling, set_head, transformer_of
 from foreword.prompts.store import (
@@ -213,13 +213,13 @@ def _head_of_saved(folder: Path, own: Head) -> Head:
     if not (folder / "modules.json").is_file():
         return own
     try:
-        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        modules = read_json(folder / "modules.json")
         kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
         pooling = None
         if "Pooling" in kinds:
             place = modules[kinds.index("Pooling")]["path"]
             pooling = Pooling.load_config(str(folder), subfolder=place)["pooling_mode"]
-        settings = json.loads((folder / "config_sentence_transformers.json").read_text(encoding="utf-8"))
+        settings = read_json(folder / "config_sentence_transformers.json")
         return as_head(pooling, kinds[-1] == "Normalize", settings.get("similarity_fn_name") or "cosine")
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (OSError, DataError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise PromptError(f"{folder}: its modules cannot be read ({error!r}): it was cut or altered") from error

@@ -7,9 +7,7 @@ that is measured, and measures recomputed from a file equal those computed befor
 
 from __future__ import annotations
 
-import gzip
 import math
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,12 +15,10 @@ import numpy as np
 
 from foreword.collections.collection import Qrels
 from foreword.errors import DataError, ForewordError
-from foreword.files import atomic_write
+from foreword.files import atomic_write, text_lines
 
 Run = dict[str, dict[str, float]]
 """A ranking for each query: `query_id -> doc_id -> score`; an empty ranking is a query without hits."""
-
-_GZIP_MAGIC = b"\x1f\x8b"
 
 
 def ranked(hits: Mapping[str, float], k: int | None = None) -> list[tuple[str, float]]:
@@ -156,24 +152,12 @@ def read_qrels(path: Path | str) -> Qrels:
 
 def _lines(path: Path | str, count: int, layout: str) -> Iterator[tuple[int, list[str]]]:
     """The numbered lines of a file split at white space, blank ones left out; each has `count` fields."""
-    number = 0
-    try:
-        with open(path, "rb") as raw:
-            zipped = raw.read(2) == _GZIP_MAGIC
-            raw.seek(0)
-            with gzip.open(raw) if zipped else raw as file:
-                for number, line in enumerate(file, start=1):
-                    fields = line.decode("utf-8").split()
-                    if fields and len(fields) != count:
-                        raise DataError(f"{len(fields)} fields; expected {count}: {layout}.", path=path, line=number)
-                    if fields:
-                        yield number, fields
-    except UnicodeDecodeError:
-        raise DataError("not UTF-8; convert the file, e.g. with iconv.", path=path, line=number) from None
-    except (EOFError, zlib.error):
-        raise DataError("the gzip file is cut short or damaged; fetch or write it again.", path=path) from None
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}.", path=path) from None
+    for number, line in text_lines(path):
+        fields = line.split()
+        if fields and len(fields) != count:
+            raise DataError(f"{len(fields)} fields; expected {count}: {layout}.", path=path, line=number)
+        if fields:
+            yield number, fields
 
 
 def _check_word(text: str, what: str) -> None:

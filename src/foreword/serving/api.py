@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,6 +18,7 @@ from sentence_transformers import SentenceTransformer
 
 from foreword.errors import DataError, RequestError
 from foreword.evaluation.group import FORMAT as GROUP_FORMAT
+from foreword.files import read_json
 from foreword.indexing import IndexHit
 from foreword.prompts.inspect import bank_words
 from foreword.prompts.store import StoredPrompt, is_mixture, load_prompt
@@ -453,7 +453,7 @@ def _of_evaluation(path: Path, served: Mapping[str, Served]) -> tuple[list[dict[
     if not path.is_file():
         return [], None
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = read_json(path)
         if not isinstance(table, dict) or table.get("format") != GROUP_FORMAT:
             return [], None
         figures = [

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from foreword.errors import DataError, ForewordError, UnknownNameError
+from foreword.files import read_toml
 from foreword.settings import DEFAULT_BACKBONE, Count, Natural, NotNegative, Precision, Settings, hints, number_or_text
 
 PREFIX = "FOREWORD_SERVE_"
@@ -201,12 +201,7 @@ def read_config(
 
 
 def _of_file(path: Path, environment: Mapping[str, str]) -> dict[str, Any]:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError("no such file", path=path) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"cannot be read as TOML: {error}", path=path) from error
+    table = read_toml(path)
     values: dict[str, Any] = {}
     for name, value in table.items():
         if name != "keys":

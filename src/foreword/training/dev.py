@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence, Set
@@ -20,7 +19,7 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 
 from foreword.collections.collection import Collection, Document, Qrels, Query
 from foreword.evaluation.measures import evaluate_run
-from foreword.files import atomic_write, write_json
+from foreword.files import atomic_write, read_json, write_json
 from foreword.prompts.encoder import encode
 from foreword.prompts.routes import Route
 from foreword.prompts.store import DTYPES
@@ -177,7 +176,7 @@ class DevEvaluator(BaseEvaluator):
         self.scores: list[Scores] = []
         self.seconds = 0.0  # taken by evaluations in this process
         if (folder / "best.json").exists():  # a training that goes on
-            state = json.loads((folder / "best.json").read_text())
+            state = read_json(folder / "best.json")
             self.history, self.scores = state["history"], state["scores"]
 
     @property

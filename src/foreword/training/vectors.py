@@ -16,6 +16,7 @@ from sentence_transformers import SentenceTransformer
 
 from foreword.collections.collection import Collection, TrainingPair, fingerprint
 from foreword.errors import DataError
+from foreword.files import text_lines
 from foreword.prompts.encoder import encode
 from foreword.prompts.routes import Route
 from foreword.settings import Precision
@@ -220,8 +221,7 @@ def read_vectors(path: str | Path, ids: str | Path | None = None) -> DocumentVec
             raise DataError(f"not an array of numbers: {error}", path=path) from error
         if not np.issubdtype(vectors.dtype, np.floating):
             raise DataError(f"the array holds {vectors.dtype}, not floating point numbers", path=path)
-        names = ids_path.read_text(encoding="utf-8").split("\n")  # any line end is read as this one
-        return DocumentVectors([name for name in names if name], vectors)
+        return DocumentVectors([name for _, name in text_lines(ids_path) if name], vectors)
     if path.suffix == ".parquet":
         return _read_parquet(path)
     raise DataError(f"document vectors are .npy or .parquet, not {path.suffix or 'a file without a suffix'}", path=path)
