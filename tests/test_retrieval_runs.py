@@ -87,9 +87,9 @@ def test_qrels_round_trip_plain_and_gzipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("q 0 b", "3 fields; expected 4"),
-        ("q 0 b 1.5", "'1.5'; expected a whole"),
-        ("q 0 a 0", "judged 1 and 0"),
+        ("q 0 b", "3 columns; expected"),
+        ("q 0 b 1.5", "whole number, got '1.5'"),
+        ("q 0 a 0", "judged 0 here and 1 before"),
     ],
 )
 def test_broken_qrels_name_file_and_line(tmp_path: Path, line: str, message: str) -> None:

@@ -151,10 +151,10 @@ def cut_training_files(patch: pytest.MonkeyPatch) -> None:
     """The training file is written over with its first 10,000 rows."""
     read = folder.read_qrels
 
-    def cut(path: Path, notes: Any) -> Any:
+    def cut(path: Path) -> Any:
         if path.stem == "train":
             path.write_text("".join(path.read_text().splitlines(keepends=True)[: TRAINING_ROWS + 1]))
-        return read(path, notes)
+        return read(path)
 
     patch.setattr(folder, "read_qrels", cut)
 

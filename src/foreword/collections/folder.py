@@ -8,6 +8,7 @@ library reads: `ReadCollection`.
 
 from __future__ import annotations
 
+import re
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -55,13 +56,16 @@ SPLIT_NAMES = {
 _ENDINGS = (".tsv", ".txt", ".qrels", ".qrel", ".trec")
 _SYNONYMS = {"validation": "dev", "valid": "dev", "val": "dev", "development": "dev"}
 _TEXT_FILES = (".txt", ".md")
+_QUERY_NAMES = ("query", "queryid", "qid", "q", "topic", "topicid")
+_SCORE_NAMES = ("score", "relevance", "relevancescore", "rel", "grade", "label", "judgement", "judgment", "rating")
+_HIGHEST_GRADE = 1_000_000
 
 
 class ReadCollection(OneCorpus, ABC):
     """A `Collection` read again at every call; ids and judgements are all that is held.
 
     What is broken but usable is counted in `facts` and said once: judgements of a query or document that is not
-    there (skipped), negative grades (0), documents without text (kept).
+    there (skipped), documents without text (kept).
 
     Args:
         splits: those with judgements.
@@ -97,7 +101,7 @@ class ReadCollection(OneCorpus, ABC):
 
     @abstractmethod
     def _read_split(self, split: str, notes: Counter[str]) -> Qrels:
-        """The judgements of a split as they are, with grades of 0 or more; `notes` counts what was mended."""
+        """The judgements of a split as they are; `notes` counts what was mended."""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -136,7 +140,6 @@ class ReadCollection(OneCorpus, ABC):
     def _say(self, notes: Counter[str]) -> None:
         skipped = f"that is not there and were skipped{self._mend}"
         messages = {
-            "negative_scores": "scores are negative and taken as 0 (judged, not relevant)",
             "judged_twice": "judgements are repeated with another score; the higher one counts",
             "judgements_of_unknown_queries": f"judgements name a query {skipped}",
             "judgements_of_unknown_documents": f"judgements name a document {skipped}",
@@ -163,11 +166,8 @@ class Source(Protocol):
         """Every query, judged or not, ids unchecked."""
         ...
 
-    def judgements(self, split: str, notes: Counter[str]) -> Iterable[tuple[str, str, int]]:
-        """`(query_id, doc_id, relevance)` of a split; pairs may repeat and name what is not there.
-
-        What it mends itself it counts in `notes`.
-        """
+    def judgements(self, split: str) -> Iterable[tuple[str, str, int]]:
+        """`(query_id, doc_id, relevance)` of a split; pairs may repeat and name what is not there."""
         ...
 
 
@@ -225,13 +225,11 @@ class StreamedCollection(ReadCollection):
 
     def _read_split(self, split: str, notes: Counter[str]) -> Qrels:
         qrels: Qrels = {}
-        for query_id, doc_id, grade in self._source.judgements(split, notes):
-            if grade < 0:
-                notes["negative_scores"] += 1
+        for query_id, doc_id, grade in self._source.judgements(split):
             judged = qrels.setdefault(query_id, {})
-            if doc_id in judged and judged[doc_id] != max(grade, 0):
+            if judged.setdefault(doc_id, grade) != grade:
                 notes["judged_twice"] += 1
-            judged[doc_id] = max(grade, 0, judged.get(doc_id, 0))
+                judged[doc_id] = max(grade, judged[doc_id])
         return qrels
 
 
@@ -297,7 +295,7 @@ class FolderCollection(ReadCollection):
             yield Query(query_id, text, _metadata(record))
 
     def _read_split(self, split: str, notes: Counter[str]) -> Qrels:
-        return read_qrels(self._qrels_files[split], notes)
+        return read_qrels(self._qrels_files[split])
 
 
 class TextFolder(ReadCollection):
@@ -387,41 +385,39 @@ def find_qrels(folder: Path) -> dict[str, Path]:
     return split_files(below.iterdir(), "judgements", _ENDINGS, _SYNONYMS)
 
 
-def read_qrels(path: Path, notes: Counter[str]) -> Qrels:
+def read_qrels(path: Path | str) -> Qrels:
     """The judgements of one file, in its order: blank separated, three columns (and a header) or TREC's four.
 
-    `negative_scores` in `notes` counts grades below 0, which TREC uses for "surely not relevant" (0 here). Raises
-    `DataError` for another number of columns, a score that is no whole number, or a pair judged twice with different
-    scores.
+    A grade below 0 is kept: some measures of trec_eval read it as judged, and others as not judged. A line repeated
+    word for word counts once. Raises `DataError` for another number of columns, a score that is no whole number (but
+    in a header), or a pair judged twice with different scores.
     """
     qrels: Qrels = {}
     width = 0
     for number, line in text_lines(path):
-        columns = line.split("\t") if line.count("\t") >= 2 else line.split()
-        columns = [column.strip() for column in columns]
-        if not any(columns):
+        columns = line.split()
+        first = not width
+        width = width or len(columns)
+        if not columns or (first and _is_header(line)):
             continue
-        if not width:
-            width = len(columns)
-            if width == 3:
-                try:
-                    float(columns[2])
-                except ValueError:
-                    continue  # the header
         if len(columns) != width or width not in (3, 4):
             expected = "'query-id corpus-id score' or TREC's 'query 0 document score'"
             message = f"{len(columns)} columns; expected {expected}"
             raise DataError(message, path=path, line=number)
         query_id, doc_id = columns[0], columns[-2]
         score = whole(columns[-1], path, number)
-        if score < 0:
-            notes["negative_scores"] += 1
-            score = 0
         judged = qrels.setdefault(query_id, {})
         if judged.setdefault(doc_id, score) != score:
             message = f"{query_id} {doc_id} is judged {score} here and {judged[doc_id]} before; keep one line"
             raise DataError(message, path=path, line=number)
     return qrels
+
+
+def _is_header(line: str) -> bool:
+    """Whether a line is names of columns: the first of queries, the last of scores, as somebody writes them."""
+    columns = line.strip().split("\t") if "\t" in line else line.split()
+    first, last = (re.sub("[^a-z]", "", column.casefold()) for column in (columns[0], columns[-1]))
+    return first in _QUERY_NAMES and last in _SCORE_NAMES
 
 
 def known_judgements(qrels: Qrels, queries: Set[str], documents: Set[str], notes: Counter[str]) -> Qrels:
@@ -442,13 +438,18 @@ def known_judgements(qrels: Qrels, queries: Set[str], documents: Set[str], notes
 
 
 def whole(value: object, where: Path | str, line: int | None = None) -> int:
-    """A grade as a whole number: 1 of 1, 1.0 or "1". Raises `DataError`, naming file and line, for any other."""
+    """A grade as a whole number: 1 of 1, 1.0 or "1". Raises `DataError`, naming file and line, for any other.
+
+    trec_eval keeps a counter for every grade up to the highest, gigabytes of them for one of a billion.
+    """
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
-    if not number.is_integer():
-        raise DataError(f"the score must be a whole number, got {value!r}", path=where, line=line)
+    if not number.is_integer() or abs(number) > _HIGHEST_GRADE:
+        got = repr(value)[:40]
+        most = f" of at most {_HIGHEST_GRADE:,}" if abs(number) > _HIGHEST_GRADE else ""
+        raise DataError(f"the score must be a whole number{most}, got {got}", path=where, line=line)
     return int(number)
 
 

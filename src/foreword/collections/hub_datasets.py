@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,10 +87,10 @@ def rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise DataError(f"broken parquet file ({error}); download it again", path=path) from error
 
 
-def judgements(path: Path, notes: Counter[str]) -> Iterator[tuple[str, str, int]]:
-    """`(query_id, doc_id, relevance)` of one file; `notes` as for `read_qrels`. Raises `DataError` if it is broken."""
+def judgements(path: Path) -> Iterator[tuple[str, str, int]]:
+    """`(query_id, doc_id, relevance)` of one file. Raises `DataError` if it is broken."""
     if path.suffix == ".tsv":
-        for query_id, judged in read_qrels(path, notes).items():
+        for query_id, judged in read_qrels(path).items():
             yield from ((query_id, doc_id, grade) for doc_id, grade in judged.items())
         return
     for number, row in rows(path):
@@ -238,9 +237,9 @@ class _Tables:
             for number, row in rows(path):
                 yield Query(identifier(row, "_id", path, number), text_of(row, "text", path, number))
 
-    def judgements(self, split: str, notes: Counter[str]) -> Iterator[tuple[str, str, int]]:
+    def judgements(self, split: str) -> Iterator[tuple[str, str, int]]:
         for path in self.qrels[split]:
-            yield from judgements(path, notes)
+            yield from judgements(path)
 
 
 def _parse(name: str, revision: str | None) -> tuple[str, str | None]:

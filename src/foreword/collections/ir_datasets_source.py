@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import groupby, islice
@@ -106,7 +105,7 @@ class _Dataset:
             for query in self.dataset.queries_iter():
                 yield Query(str(query.query_id), _text(query))
 
-    def judgements(self, split: str, notes: Counter[str]) -> Iterator[tuple[str, str, int]]:
+    def judgements(self, split: str) -> Iterator[tuple[str, str, int]]:
         if not self._judged:
             yield from ((query_id, doc_id, 1) for query_id, doc_id, _ in self.docpairs())
             return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,8 +110,13 @@ def evaluate_run(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASU
     }
     judgements = {numbers[query_id]: documents for query_id, documents in judged.items()}
     per_query: dict[str, dict[str, float]] = {str(measure): dict.fromkeys(judged, 0.0) for measure in parsed}
-    for metric in ir_measures.iter_calc(parsed, judgements, answers):
-        per_query[str(metric.measure)][names[int(metric.query_id)]] = float(metric.value)
+    try:
+        for metric in ir_measures.iter_calc(parsed, judgements, answers):
+            per_query[str(metric.measure)][names[int(metric.query_id)]] = float(metric.value)
+    except subprocess.CalledProcessError as error:  # gdeval, which refuses what its formula has no place for
+        highest = max(grade for documents in judged.values() for grade in documents.values())
+        message = f"gdeval, which computes ERR@k, takes grades up to 4; these go up to {highest}. Name other measures."
+        raise ForewordError(message) from error
     values = {}
     for measure in parsed:  # each by its own aggregate: a mean, or a sum for counts
         aggregator = measure.aggregator()

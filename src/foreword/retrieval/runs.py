@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from foreword.collections.collection import Qrels
+from foreword.collections.folder import read_qrels as read_qrels
 from foreword.errors import DataError, ForewordError
 from foreword.files import atomic_write, text_lines
 
@@ -91,7 +92,13 @@ def read_run(path: Path | str) -> Run:
         DataError: a line without six fields, a score that is no finite number, or a document listed twice.
     """
     run: Run = {}
-    for number, fields in _lines(path, 6, "query_id Q0 doc_id rank score tag"):
+    for number, line in text_lines(path):
+        fields = line.split()
+        if not fields:
+            continue
+        if len(fields) != 6:
+            message = f"{len(fields)} fields; expected 6: query_id Q0 doc_id rank score tag."
+            raise DataError(message, path=path, line=number)
         query_id, _, doc_id, _, text, _ = fields
         try:
             score = float(text)
@@ -122,42 +129,6 @@ def write_qrels(path: Path | str, qrels: Qrels) -> None:
             for doc_id, relevance in judged.items():
                 _check_word(doc_id, "doc_id")
                 file.write(f"{query_id} 0 {doc_id} {int(relevance)}\n")
-
-
-def read_qrels(path: Path | str) -> Qrels:
-    """Read judgements in TREC's format, plain or gzipped. A line repeated word for word counts once.
-
-    Raises:
-        DataError: a line without four fields, a relevance that is no whole number, or two relevances for
-            one document.
-    """
-    qrels: Qrels = {}
-    for number, fields in _lines(path, 4, "query_id 0 doc_id relevance"):
-        query_id, _, doc_id, text = fields
-        try:
-            relevance = int(text)
-        except ValueError:
-            message = f"the relevance is {text!r}; expected a whole number."
-            raise DataError(message, path=path, line=number) from None
-        judged = qrels.setdefault(query_id, {})
-        if judged.setdefault(doc_id, relevance) != relevance:
-            raise DataError(
-                f"document {doc_id!r} is judged {judged[doc_id]} and {relevance} for query {query_id!r}; "
-                "keep one line.",
-                path=path,
-                line=number,
-            )
-    return qrels
-
-
-def _lines(path: Path | str, count: int, layout: str) -> Iterator[tuple[int, list[str]]]:
-    """The numbered lines of a file split at white space, blank ones left out; each has `count` fields."""
-    for number, line in text_lines(path):
-        fields = line.split()
-        if fields and len(fields) != count:
-            raise DataError(f"{len(fields)} fields; expected {count}: {layout}.", path=path, line=number)
-        if fields:
-            yield number, fields
 
 
 def _check_word(text: str, what: str) -> None:
