@@ -393,13 +393,15 @@ def read_qrels(path: Path | str) -> Qrels:
     in a header), or a pair judged twice with different scores.
     """
     qrels: Qrels = {}
-    width = 0
+    width, begun = 0, False
     for number, line in text_lines(path):
         columns = line.split()
-        first = not width
-        width = width or len(columns)
-        if not columns or (first and _is_header(line)):
+        if not columns:
             continue
+        first, begun = not begun, True
+        if first and _is_header(line):
+            continue
+        width = width or len(columns)
         if len(columns) != width or width not in (3, 4):
             expected = "'query-id corpus-id score' or TREC's 'query 0 document score'"
             message = f"{len(columns)} columns; expected {expected}"
