@@ -12,6 +12,7 @@ from shell import Shell
 from tiny import random_prompt
 
 from foreword.cli import main
+from foreword.collections import load
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import folder_name, save_prompt
@@ -191,6 +192,27 @@ def test_a_split_that_is_not_there(shell: Shell, beir: Path, tmp_path: Path) -> 
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "corpus.jsonl").write_bytes((beir / "corpus.jsonl").read_bytes())
     assert "no judgements" in shell.fails("evaluate", f"folder:{tmp_path / 'only'}", "--system", "bm25")
+
+
+def test_queries_that_a_run_or_its_baseline_lacks_are_counted(shell: Shell, beir: Path, tmp_path: Path) -> None:
+    """And compared over all the same: what a run does not answer is 0, as in trec_eval -c."""
+    judged = load(f"folder:{beir}").qrels("test")
+    lines = [
+        f"{query} Q0 {next(d for d, grade in docs.items() if grade > 0)} 1 1.0 x" for query, docs in judged.items()
+    ]
+    for name, chosen in (("whole", lines), ("three", lines[:3]), ("none", [])):
+        (tmp_path / name).write_text("\ufeff" + "".join(f"{line}\r\n" for line in [*chosen, "elsewhere Q0 d 1 1.0 x"]))
+    how = ("evaluate", f"folder:{beir}", "--measures", "Success@20", "--run")
+    for run, base in (("whole", "three"), ("three", "whole"), ("whole", "none"), ("none", "none"), ("whole", "whole")):
+        got = shell.json(*how, tmp_path / run, "--baseline", tmp_path / base)
+        of = {"whole": 12, "three": 3, "none": 0}
+        assert (got["queries"], got["unanswered"], got["unjudged"]) == (12, 12 - of[run], 1)
+        assert got["baseline"] == {"unanswered": 12 - of[base], "unjudged": 1}
+        assert got["measures"]["Success@20"] == of[run] / 12
+        assert got["against"]["Success@20"]["difference"] == pytest.approx((of[run] - of[base]) / 12)
+    told = shell(*how, tmp_path / "whole", "--baseline", tmp_path / "three").splitlines()
+    assert told[1] == "0 of 12 judged queries have no hit and count 0; 1 queries of the run are not judged and left out"
+    assert told[2].startswith(f"{tmp_path / 'three'}: 9 of 12 judged queries have no hit and count 0; ")
 
 
 @pytest.mark.parametrize("system", ["dense", "scaled", "min-max", "reciprocal-rank"])

@@ -13,6 +13,7 @@ from foreword.errors import DataError, ForewordError
 
 if TYPE_CHECKING:
     from foreword.collections.collection import Collection
+    from foreword.evaluation.evaluate import Result
     from foreword.evaluation.group import System
 
 
@@ -247,13 +248,20 @@ def _one(options: cli.Options) -> None:
     }
     if "subsample" in collection.facts:
         summary["subsample"] = collection.facts["subsample"]
+    baseline = None
     if options.baseline is not None:
-        summary["against"] = _compare(options, collection, result, measures)
+        baseline = score(collection, read_run(options.baseline), split=options.split, measures=measures)
+        summary["against"] = _compare(result, baseline)
+        summary["baseline"] = {"unanswered": baseline.unanswered, "unjudged": baseline.unjudged}
     if options.write_run is not None:
         write_run(options.write_run, result.run, "foreword")
     if cli.printed_json(options, summary):
         return
     print(f"{result.collection} ({result.split}): {result.queries} queries, {result.documents} documents")
+    for name, scored in (("", result), (f"{options.baseline}: ", baseline)):
+        if scored is not None and (scored.unanswered or scored.unjudged):
+            lacking = f"{scored.unanswered} of {scored.queries} judged queries have no hit and count 0"
+            print(f"{name}{lacking}; {scored.unjudged} queries of the run are not judged and left out")
     if dense:
         print(f"supervision: {supervision}; {_SEEN[summary['seen_by_backbone']]}")
     rows = [[name, f"{value:.4f}"] for name, value in result.measures.items()]
@@ -317,12 +325,10 @@ def _run_of(options: cli.Options, collection: Collection) -> Any:
     return min_max(runs, k=options.k) if options.system == "min-max" else top_k(reciprocal_rank(runs), options.k)
 
 
-def _compare(options: cli.Options, collection: Collection, result: Any, measures: list[str]) -> dict[str, Any]:
-    from foreword.evaluation.evaluate import evaluate as score
+def _compare(result: Result, baseline: Result) -> dict[str, Any]:
+    """The difference to a baseline by measure, over all judged queries, whether or not both runs answer them."""
     from foreword.evaluation.measures import paired_randomization
-    from foreword.retrieval.runs import read_run
 
-    baseline = score(collection, read_run(options.baseline), split=options.split, measures=measures)
     tests = {name: paired_randomization(result.per_query[name], baseline.per_query[name]) for name in result.measures}
     return {
         name: {

@@ -30,6 +30,8 @@ class Result:
         per_query: measure -> query_id -> value.
         run: the hits.
         seconds: for embedding and search.
+        unanswered: judged queries without a hit; each counts 0.
+        unjudged: queries of the run without judgements; left out.
     """
 
     collection: str
@@ -40,6 +42,8 @@ class Result:
     per_query: Mapping[str, Mapping[str, float]]
     run: Run
     seconds: float
+    unanswered: int = 0
+    unjudged: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """The summary, without the run and the values of each query."""
@@ -47,6 +51,8 @@ class Result:
             "collection": self.collection,
             "split": self.split,
             "queries": self.queries,
+            "unanswered": self.unanswered,
+            "unjudged": self.unjudged,
             "documents": self.documents,
             "measures": dict(self.measures),
             "seconds": round(self.seconds, 3),
@@ -101,4 +107,6 @@ def evaluate(
         evaluation.per_query,
         run,
         seconds,
+        evaluation.unanswered,
+        evaluation.unjudged,
     )
