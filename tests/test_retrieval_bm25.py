@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import unicodedata
 
 import pytest
 
@@ -101,3 +102,55 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("हिन्दी", "hi"),  # the signs for vowels are marks
+        ("किताब", "hi"),
+        ("r\u00e9sum\u00e9", "fr"),
+        ("re\u0301sume\u0301", "fr"),
+        ("RE\u0301SUME\u0301", "fr"),
+        ("ｒéｓumé", "fr"),  # full width
+        ("東京大学", "ja"),
+        ("コーヒー", "ja"),
+        ("ｺｰﾋｰ", "ja"),  # half width
+        ("猫", "ja"),
+        ("机器学习", "zh"),
+        ("ภาษาไทย", "th"),
+        ("한국어를", "ko"),
+        ("தமிழ்", "ta"),
+        ("می\u200cخواهم", "fa"),
+        ("co\u00adoperate", "en"),
+        ("İSTANBUL", "tr"),
+        ("ﬁne", "en"),
+        ("၁၂၃", "my"),
+    ],
+)
+def test_words_of_many_scripts(query: str, found: str) -> None:
+    texts = {
+        "hi": "यह हिन्दी की एक किताब है",
+        "fr": "envoyez votre re\u0301sume\u0301 demain",
+        "ja": "猫は東京大学でコーヒーを飲みます。",
+        "zh": "我们研究机器学习和语言",
+        "th": "ฉันเรียนภาษาไทยทุกวัน",
+        "ko": "나는 한국어를 배웁니다",
+        "ta": "நான் தமிழ் படிக்கிறேன்",
+        "fa": "من می\u200cخواهم بروم",
+        "en": "fine people cooperate",
+        "tr": "İstanbul büyük bir şehir",
+        "my": "စာမျက်နှာ ၁၂၃",
+    }
+    index = BM25([Document(name, text) for name, text in texts.items()])
+    assert next(iter(index.search([Query("q", query)])["q"])) == found
+
+
+def test_every_form_of_a_text_finds_the_same() -> None:
+    texts = ["Ångström Über naïve façade", "हिन्दी में पढ़ना", "ガギグ 東京", "ไทย น้ำ", "Tiếng Việt", "한글 가나다"]
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        index = BM25([Document(str(n), unicodedata.normalize(form, text)) for n, text in enumerate(texts)])
+        for n, text in enumerate(texts):
+            for other in ("NFC", "NFD"):
+                hits = index.search([Query("q", unicodedata.normalize(other, text))], shares=True)["q"]
+                assert list(hits) == [str(n)]

@@ -1,19 +1,32 @@
-"""BM25 over words: the lexical baseline, on bm25s with Snowball stems."""
+"""BM25 over words: the lexical baseline, on bm25s with Snowball stems.
+
+Scripts that write no blanks between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) are taken in pairs of
+characters, as Lucene's CJK analyzer does, and in single ones, so that a query of one character finds something.
+"""
 
 from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 
 import numpy as np
+import regex
 
 from foreword.collections.collection import Document, Query
 from foreword.errors import ForewordError, UnknownNameError
 from foreword.retrieval.runs import Run
 
-_WORD = re.compile(r"(?u)\b\w\w+\b")  # words of two letters or more
+_WORD = re.compile(r"\b\w\w+\b")  # words of two letters or more
+_SCRIPTS = r"\p{Han}\p{Hiragana}\p{Katakana}\u30fc\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_LETTER = rf"[[{_SCRIPTS}]--[\p{{Nd}}\p{{M}}\p{{P}}]]"  # of a script that parts no words; numbers are words there, too
+_CHARACTER = regex.compile(rf"(?V1){_LETTER}\p{{M}}*")
+_WORDS = regex.compile(rf"(?V1)(?P<unparted>(?:{_LETTER}\p{{M}}*)+)|[\w--{_LETTER}]{{2,}}")  # marks are `\w` here
+_BEYOND = regex.compile(rf"(?V1)[{_LETTER}\p{{M}}]")  # what takes the slower way
+_UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200d\ufeff"))  # soft hyphen, joiner, byte order mark: within words
 
 
 class BM25:
@@ -143,8 +156,21 @@ class BM25:
 
 
 def _split(text: str) -> list[str]:
-    """The words of a text in lower case."""
-    return _WORD.findall(text.lower())
+    """The words of a text in lower case and in one form of Unicode (NFKC)."""
+    if text.isascii():
+        return _WORD.findall(text.lower())
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower().translate(_UNSEEN))
+    if _BEYOND.search(text) is None:
+        return _WORD.findall(text)
+    words: list[str] = []
+    for found in _WORDS.finditer(text):
+        if found["unparted"] is None:
+            words.append(found[0])
+        else:
+            single = _CHARACTER.findall(found[0])
+            words += single
+            words += map("".join, pairwise(single))
+    return words
 
 
 def _stemmer(name: str | None) -> Callable[[str], str]:
