@@ -80,7 +80,7 @@ def test_a_folder_that_makes_no_record(run: Path, change, message: str) -> None:
         ("foreword-benchmark-record/1", "other/1", "format"),
         ('"seed":0', '"seed":"0"', "seed is '0'"),
         ('"nDCG@10":"', '"nDCG@10":"1 ', "no record of a benchmark"),
-        ("{", "(", "no record of a benchmark"),
+        ("{", "(", "broken JSON"),
     ],
 )
 def test_a_broken_file_is_refused(run: Path, tmp_path: Path, old: str, new: str, message: str) -> None:
