@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,9 @@ import pytest
 from shell import Shell
 
 from foreword.cli.grammar import explained
+from foreword.errors import DataError
 from foreword.files import atomic_write
+from foreword.prompts.loading import load_encoder
 
 RUN = [sys.executable, "-m", "foreword"]
 
@@ -105,3 +109,45 @@ def test_what_is_not_there_is_said_before_torch_is_imported(tmp_path: Path, comm
     )
     assert found.returncode == 1
     assert re.fullmatch(f"foreword: error: {message}.*\n", found.stderr), found.stderr
+
+
+HALF = "\\ud83c is half a surrogate pair"
+
+
+@pytest.mark.parametrize("system", ["bm25", "dense"])
+def test_halves_of_surrogate_pairs_name_their_line(
+    shell: Shell, beir: Path, tiny_bert: Path, tmp_path: Path, system: str
+) -> None:
+    how = ("--system", system, *(("--backbone", tiny_bert) if system == "dense" else ()))
+    for name in ("corpus", "queries"):
+        folder = shutil.copytree(beir, tmp_path / name)
+        lines = (folder / f"{name}.jsonl").read_text().splitlines()
+        lines[1] = json.dumps({**json.loads(lines[1]), "text": "cut \ud83c"})
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+        said = shell.fails("evaluate", folder, "--measures", "AP", *how)
+        assert f"{folder / name}.jsonl:2: {HALF}" in said
+    (tmp_path / "asked.jsonl").write_text('{"_id": "q", "text": "cut \\ud83c"}')
+    out = ("--backbone", tiny_bert, "--output", tmp_path / "v.npy")
+    assert f"asked.jsonl:1: {HALF}" in shell.fails("encode", "--queries", tmp_path / "asked.jsonl", *out)
+
+
+def test_a_text_that_no_tokenizer_takes(tiny_bert: Path) -> None:
+    encoder = load_encoder(backbone=str(tiny_bert))
+    for encode in (encoder.encode, encoder.encode_query, encoder.encode_document):
+        with pytest.raises(DataError, match=re.escape(HALF)):
+            encode(["whole", "cut \ud83c"])
+
+
+def test_names_that_are_not_utf_8(shell: Shell, beir: Path, tmp_path: Path) -> None:
+    odd = "caf\udce9"  # how Python gives b"caf\xe9"
+    said = "'.*caf\\\\udce9.*' is not UTF-8"
+    for words in (
+        ("search", beir, odd, "--system", "bm25"),
+        ("collections", odd),
+        ("evaluate", beir, "--run", tmp_path / odd),
+        ("train", beir, "--output", tmp_path / odd),
+    ):
+        assert re.search(said, shell.fails(*words))
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / f"{odd}.txt").write_text("a text")
+    assert re.search(f"texts: the name {said}", shell.fails("search", tmp_path / "texts", "a", "--system", "bm25"))

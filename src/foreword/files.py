@@ -227,12 +227,16 @@ def json_value(text: str, mend: str, *, path: Path | str | None = None, line: in
     except RecursionError as error:
         raise DataError(f"JSON nested too deeply; {mend}", path=path, line=line) from error
     except UnicodeEncodeError as error:
-        half = ascii(error.object[error.start])[1:-1]
-        message = f"{half} is half a surrogate pair, as of an emoji that was cut; write \\ufffd for it, or leave it out"
-        raise DataError(message, path=path, line=line) from None
+        raise DataError(half_a_pair(error), path=path, line=line) from None
     except ValueError as error:
         raise DataError(f"broken JSON ({error}); {mend}", path=path, line=line) from error
     return value
+
+
+def half_a_pair(error: UnicodeEncodeError) -> str:
+    """What a text cannot be written or tokenized for, in words."""
+    half = ascii(error.object[error.start])[1:-1]
+    return f"{half} is half a surrogate pair, as of an emoji that was cut; write \\ufffd for it, or leave it out"
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -84,6 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `foreword` with the arguments given (None: the process's own); returns the exit code."""
     parser = build_parser()
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for word in words:
+        try:
+            word.encode()  # what is not of the system's encoding came in as halves of surrogate pairs
+        except UnicodeEncodeError as error:
+            return _failed(_not_utf_8(error))
     options = parser.parse_args(words or ["--help"])
 
     def in_one_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
@@ -103,6 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except ForewordError as error:
         return _failed(str(error))
+    except UnicodeEncodeError as error:  # a name among the arguments, or of a file in a folder
+        name = error.object[max(error.start - 60, 0) : error.end + 60]
+        return _failed(f"{name!a} is not UTF-8, as names of files have to be here; rename it")
     except KeyboardInterrupt:
         print("foreword: interrupted; the same command goes on from where it was", file=sys.stderr)
         return cli.INTERRUPTED
@@ -178,6 +186,11 @@ def check_places(options: cli.Options) -> None:
         value = None if action.dest == "output" else getattr(options, action.dest, None)
         for one in value if isinstance(value, list) else [] if value is None else [value]:
             check(action.dest, str(action.metavar), str(one))
+
+
+def _not_utf_8(error: UnicodeEncodeError) -> str:
+    text = error.object[max(error.start - 60, 0) : error.end + 60]
+    return f"{ascii(text)} is not UTF-8, as texts and names of files have to be here; rename or convert it"
 
 
 def _failed(message: str) -> int:

@@ -313,6 +313,11 @@ class TextFolder(ReadCollection):
         seen: set[str] = set()
         for path in _text_files(self._path):
             name = path.relative_to(self._path).as_posix()
+            try:
+                name.encode()
+            except UnicodeEncodeError:  # how Python gives names of bytes that are no UTF-8
+                message = f"the name {name!a} is not UTF-8, so it is no doc_id; rename the file"
+                raise DataError(message, path=self._path) from None
             lines = [line for _, line in text_lines(path)]
             title = ""
             if path.suffix == ".md" and lines and lines[0].startswith("# "):

@@ -12,7 +12,8 @@ import torch
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
 
-from foreword.errors import BackboneError, PromptError
+from foreword.errors import BackboneError, DataError, PromptError
+from foreword.files import half_a_pair
 from foreword.prompts.attention import SLOT, BatchPrompts, LayersSeen, in_play, prompted_implementation
 from foreword.prompts.backbone import Backbone, read_module, write_module
 from foreword.prompts.feed_forward import carry, find_feed_forwards
@@ -170,7 +171,15 @@ class PromptedTransformer(Transformer):
         self, inputs: Any, prompt: str | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Tokenize, keep the task (it chooses the side) and cut texts that leave no room for an input prompt."""
-        features: dict[str, Any] = super().preprocess(inputs, prompt=prompt, **kwargs)
+        try:
+            features: dict[str, Any] = super().preprocess(inputs, prompt=prompt, **kwargs)
+        except TypeError:  # a tokenizer's word for what is not Unicode, among others
+            for text in inputs:
+                try:
+                    str(text).encode()
+                except UnicodeEncodeError as error:
+                    raise DataError(half_a_pair(error)) from None
+            raise
         if features and kwargs.get("task") is not None:
             features["task"] = kwargs["task"]
         room = self._room()

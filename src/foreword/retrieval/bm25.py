@@ -25,7 +25,6 @@ _SCRIPTS = r"\p{Han}\p{Hiragana}\p{Katakana}\u30fc\p{Thai}\p{Lao}\p{Khmer}\p{Mya
 _LETTER = rf"[[{_SCRIPTS}]--[\p{{Nd}}\p{{M}}\p{{P}}]]"  # of a script that parts no words; numbers are words there, too
 _CHARACTER = regex.compile(rf"(?V1){_LETTER}\p{{M}}*")
 _WORDS = regex.compile(rf"(?V1)(?P<unparted>(?:{_LETTER}\p{{M}}*)+)|[\w--{_LETTER}]{{2,}}")  # marks are `\w` here
-_BEYOND = regex.compile(rf"(?V1)[{_LETTER}\p{{M}}]")  # what takes the slower way
 _UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200d\ufeff"))  # soft hyphen, joiner, byte order mark: within words
 
 
@@ -160,7 +159,7 @@ def _split(text: str) -> list[str]:
     if text.isascii():
         return _WORD.findall(text.lower())
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower().translate(_UNSEEN))
-    if _BEYOND.search(text) is None:
+    if max(text, default="") < "\u0300":  # below all marks and all those scripts
         return _WORD.findall(text)
     words: list[str] = []
     for found in _WORDS.finditer(text):
