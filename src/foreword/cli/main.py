@@ -190,7 +190,7 @@ def check_places(options: cli.Options) -> None:
 
 def _not_utf_8(error: UnicodeEncodeError) -> str:
     text = error.object[max(error.start - 60, 0) : error.end + 60]
-    return f"{ascii(text)} is not UTF-8, as texts and names of files have to be here; rename or convert it"
+    return f"{text!a} is not UTF-8, as texts and names of files have to be here; rename or convert it"
 
 
 def _failed(message: str) -> int:
