@@ -191,13 +191,17 @@ def test_a_full_queue_says_when_to_come_again(service: TestClient, monkeypatch: 
     answer = service.post("/v1/embeddings", json=body, headers=bearer(ALL))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.json()["error"] == {
-        "message": "0 texts wait already and 1 may; ask again later",
+        "message": "too many texts wait (1 may); ask again later",
         "type": "overloaded_error",
         "code": "queue_full",
         "param": None,
     }
     searched = service.post("/search", json={"domain": "toy/one", "queries": ["a", "b"]}, headers=bearer(ALL))
     assert searched.status_code == 503
+    # texts whose tokens are being counted wait, too
+    monkeypatch.setattr(service.app.state.service.batcher, "expected", 1)  # type: ignore[attr-defined]
+    assert service.post("/v1/embeddings", json={**body, "input": "a"}, headers=bearer(ALL)).status_code == 503
+
 
 
 # -- configuration ---------------------------------------------------------------------------------------------------

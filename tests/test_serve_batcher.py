@@ -145,7 +145,7 @@ def test_a_full_queue_refuses_and_closing_finishes_what_waits() -> None:
         first = await busy(made, passes)
         waits = asyncio.create_task(made.submit(rows(1, 2, 3)))
         await asyncio.sleep(0)
-        with pytest.raises(RequestError, match="wait already") as full:
+        with pytest.raises(RequestError, match="too many texts wait") as full:
             await made.submit(rows(4, 5))
         assert (full.value.status, full.value.code) == (503, "queue_full")
         inner = asyncio.create_task(made.submit(rows(6, 7), limited=False))

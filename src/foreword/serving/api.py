@@ -280,6 +280,7 @@ async def _texts(service: Service, given: str | list[str] | list[int] | list[lis
         raise RequestError(message, code="too_many_texts", param="input")
     if isinstance(inputs[0], str):
         return inputs
+    service.check_tokens(sum(map(len, inputs)))
     texts: list[str] = await service.with_tokens(lambda tokens: tokens.decode(inputs))
     return texts
 
@@ -302,7 +303,7 @@ def search_router(service: Service) -> APIRouter:
     async def search(body: SearchBody, request: Request) -> JSONResponse:
         """Search a domain's documents by the base model, by the domain's prompt and by BM25."""
         began = time.monotonic()
-        queries = _queries(body, service.config.max_texts)
+        queries = _queries(body, service.config.max_texts, service.config.max_characters)
         if body.k > service.config.max_k:
             raise RequestError(f"k is {body.k}; {service.config.max_k} hits a query are allowed", param="k")
         where = check_where(body.where)
@@ -315,8 +316,9 @@ def search_router(service: Service) -> APIRouter:
                 )
                 raise RequestError(message, code="too_many_hits", param="k")
             searches = [partial(searcher.search, queries, body.domain, name, body.k, where) for name in systems]
-            # where one has failed the others are waited for, since they need the prompts
-            found: list[Any] = await asyncio.gather(*map(service.in_thread, searches), return_exceptions=True)
+            with service.searching():
+                # where one has failed the others are waited for, since they need the prompts
+                found: list[Any] = await asyncio.gather(*map(service.in_thread, searches), return_exceptions=True)
         for one in found:
             if isinstance(one, BaseException):
                 raise one
@@ -350,7 +352,7 @@ def search_router(service: Service) -> APIRouter:
     return router
 
 
-def _queries(body: SearchBody, most: int) -> list[str]:
+def _queries(body: SearchBody, most: int, characters: int) -> list[str]:
     if (body.query is None) == (body.queries is None):
         raise RequestError("send either query, a text, or queries, a list of texts", param="query")
     name = "query" if body.query is not None else "queries"
@@ -360,6 +362,9 @@ def _queries(body: SearchBody, most: int) -> list[str]:
     if len(queries) > most:
         message = f"queries has {len(queries)} texts; {most} are allowed in a request"
         raise RequestError(message, code="too_many_texts", param=name)
+    if (longest := max(map(len, queries))) > characters:
+        message = f"{name} has one of {longest} characters; {characters} are allowed: send less of it"
+        raise RequestError(message, code="text_too_long", param=name)
     return queries
 
 

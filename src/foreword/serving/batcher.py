@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -29,9 +29,13 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 Result = TypeVar("Result")
 
 
+CHARACTERS = 2**18
+"""In a forward pass, at most: texts of many characters and few tokens are read before it, while all others wait."""
+
+
 @dataclass(frozen=True)
 class Row:
-    """A text, the tokens it is cut to, and what encodes it."""
+    """A text, or as much of it as its tokens need; the tokens it is cut to; and what encodes it."""
 
     text: str
     tokens: int
@@ -69,6 +73,8 @@ class Batcher:
         """False: a forward pass takes the texts of one request only; to compare with."""
         self.waiting = 0
         """Texts that wait."""
+        self.expected = 0
+        """Texts that will, once their tokens are counted."""
         self._jobs: deque[_Job] = deque()
         self._came = asyncio.Event()
         self._closing = False
@@ -96,6 +102,21 @@ class Batcher:
         """Run `act` in the worker thread, between two forward passes."""
         return await asyncio.get_running_loop().run_in_executor(self._worker, act)
 
+    def check_room(self, texts: int) -> None:
+        """Raise `RequestError` (503) where so many more texts may not wait."""
+        if self.waiting + texts > self.queue_texts:
+            raise RequestError(f"too many texts wait ({self.queue_texts} may); ask again later", 503, "queue_full")
+
+    @contextmanager
+    def expecting(self, texts: int) -> Iterator[None]:
+        """While the tokens of texts are counted, in the block. Raises as `check_room`."""
+        self.check_room(self.expected + texts)
+        self.expected += texts
+        try:
+            yield
+        finally:
+            self.expected -= texts
+
     async def submit(self, rows: Sequence[Row], *, limited: bool = True) -> list[Array]:
         """The vectors of the rows (at least one), in their order.
 
@@ -103,9 +124,8 @@ class Batcher:
         """
         if self._closing:
             raise RequestError("the service is being stopped; ask again", 503, "stopping")
-        if limited and self.waiting + len(rows) > self.queue_texts:
-            message = f"{self.waiting} texts wait already and {self.queue_texts} may; ask again later"
-            raise RequestError(message, 503, "queue_full")
+        if limited:
+            self.check_room(len(rows))
         job = _Job(deque(enumerate(rows)), {}, len(rows), asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         self.waiting += len(rows)
@@ -153,7 +173,7 @@ class Batcher:
         taken: list[tuple[_Job, int, Row]] = []
         passed: list[_Job] = []  # cannot share this pass; they come first in the next
         way: Way | None = None
-        longest = 0
+        longest = characters = 0
         while self._jobs and len(taken) < self.texts:
             job = self._jobs[0]
             place, row = job.waiting[0]
@@ -161,9 +181,10 @@ class Batcher:
             if joint is None or (taken and not self.together and job is not taken[0][0]):
                 passed.append(self._jobs.popleft())
                 continue
-            if taken and max(longest, row.tokens) * (len(taken) + 1) > self.tokens:
+            padded, read = max(longest, row.tokens) * (len(taken) + 1), characters + len(row.text)
+            if taken and (padded > self.tokens or read > CHARACTERS):
                 break
-            way, longest = joint, max(longest, row.tokens)
+            way, longest, characters = joint, max(longest, row.tokens), read
             taken.append((job, place, row))
             job.waiting.popleft()
             self._jobs.popleft()
@@ -196,34 +217,82 @@ class Batcher:
 REFUSE, BACKBONE = "refuse", "backbone"
 
 
-class Tokens:
-    """Counts and decodes with a copy of the backbone's tokenizer: a fast tokenizer refuses two threads at once."""
+BLOCK = 2**15
+"""Characters that are tokenised at once, so that requests take turns: some tenths of a second."""
 
-    def __init__(self, encoder: SentenceTransformer, arrays: str = REFUSE) -> None:
-        """Take the encoder's tokenizer; for `arrays` see `ServeConfig.token_arrays`."""
-        self._encoder = encoder
+
+class Tokens:
+    """Counts and decodes with a copy of the backbone's tokenizer: a fast one refuses two threads at once.
+
+    So does this, which is to be used from one thread.
+    """
+
+    def __init__(self, encoder: SentenceTransformer, arrays: str = REFUSE, *, characters: int = 100_000) -> None:
+        """Take the encoder's tokenizer; for `arrays` see `ServeConfig.token_arrays`, for `characters` `max_characters`.
+        """
+        self._encoder, self._characters, self._arrays = encoder, characters, arrays
         self._tokenizer: Any = copy.deepcopy(transformer_of(encoder).tokenizer)
-        self._lock = threading.Lock()
-        self._arrays = arrays
         self._tiktoken = _tiktoken(arrays) if arrays not in (REFUSE, BACKBONE) else None
 
-    def count(self, texts: Sequence[str], side: Side) -> list[int]:
-        """The tokens of each text, special ones and the backbone's own words before it included, after it is cut.
+    def blocks(self, texts: Sequence[str]) -> Iterator[Sequence[str]]:
+        """The texts in their order, in parts of `BLOCK` characters or one text, as far as `rows` looks at them."""
+        begin = size = 0
+        for place, text in enumerate(texts):
+            looked = min(len(text), self._first())
+            if place > begin and size + looked > BLOCK:
+                yield texts[begin:place]
+                begin, size = place, 0
+            size += looked
+        yield texts[begin:]
 
-        Raises `RequestError` where a text is no Unicode text (it holds half a surrogate pair).
+    def rows(self, texts: Sequence[str], way: Way) -> list[Row]:
+        """The texts with their tokens, special ones and the backbone's own words included, after they are cut.
+
+        What is too long is cut before it is tokenised, too: of a text whose first characters have as many tokens as it
+        is cut to, the rest is not looked at.
+
+        Raises `RequestError` where a text is no Unicode text (it holds half a surrogate pair), or has too many
+        characters for too few tokens.
         """
-        words = text_prompt(self._encoder, side) or ""
         for number, text in enumerate(texts):
             try:
-                text.encode()
+                text[: self._characters].encode()
             except UnicodeEncodeError as error:
                 message = f"text {number} is not Unicode: {error.reason} at character {error.start}"
                 raise RequestError(message, param="input") from None
-        with self._lock:
-            ids = self._tokenizer([words + text for text in texts], return_attention_mask=False, verbose=False)
+        words, first = text_prompt(self._encoder, way.side) or "", self._first()
+        found = self._tokenized([words + text[:first] for text in texts])
+        return [self._row(text, words, first, found, place, way) for place, text in enumerate(texts)]
+
+    def _row(self, text: str, words: str, first: int, found: Any, place: int, way: Way) -> Row:
         limit = transformer_of(self._encoder).max_seq_length
-        lengths = [len(row) for row in ids["input_ids"]]
-        return lengths if limit is None else [min(length, limit) for length in lengths]
+        while len(text) > first and not self._fills(found, place, limit):
+            if first >= self._characters:
+                message = (
+                    f"a text has {len(text)} characters, the first {first} of them too few tokens to cut it there; "
+                    f"{self._characters} are allowed: send less of it"
+                )
+                raise RequestError(message, code="text_too_long", param="input")
+            first = min(4 * first, self._characters)
+            found, place = self._tokenized([words + text[:first]]), 0
+        tokens = len(found["input_ids"][place])
+        return Row(text[:first], tokens if limit is None else min(tokens, limit), way)
+
+    def _first(self) -> int:
+        """Characters of a text that are tokenised first: most texts have fewer, or fill what they are cut to."""
+        limit = transformer_of(self._encoder).max_seq_length
+        cut = limit is not None and self._tokenizer.is_fast and self._tokenizer.truncation_side == "right"
+        return min(16 * limit, self._characters) if cut else self._characters
+
+    def _tokenized(self, texts: Sequence[str]) -> Any:
+        return self._tokenizer(texts, return_attention_mask=False, verbose=False)
+
+    def _fills(self, found: Any, place: int, limit: int | None) -> bool:
+        """Whether what comes after the tokens can change none of those that are kept: it may change the last word."""
+        if limit is None or not self._tokenizer.is_fast:
+            return False
+        numbers = [number for number in found.word_ids(place) if number is not None]
+        return sum(number < numbers[-1] for number in numbers) >= limit
 
     def decode(self, arrays: Sequence[Sequence[int]]) -> list[str]:
         """The texts of arrays of token ids. `RequestError` where these are refused, or one is not in the vocabulary."""
@@ -233,14 +302,13 @@ class Tokens:
                 "OpenAIEmbeddings(check_embedding_ctx_length=False)), or set the service's token_arrays"
             )
             raise RequestError(message, 400, "token_arrays_refused", "input")
-        with self._lock:
-            size = self._tiktoken.n_vocab if self._tiktoken is not None else len(self._tokenizer)
-            if any(not 0 <= token < size for array in arrays for token in array):
-                message = f"input holds token ids outside 0 to {size - 1}, the ids of {self._arrays}"
-                raise RequestError(message, param="input")
-            if self._tiktoken is not None:
-                return [str(self._tiktoken.decode(list(array))) for array in arrays]
-            return [str(self._tokenizer.decode(list(array), skip_special_tokens=True)) for array in arrays]
+        size = self._tiktoken.n_vocab if self._tiktoken is not None else len(self._tokenizer)
+        if any(not 0 <= token < size for array in arrays for token in array):
+            message = f"input holds token ids outside 0 to {size - 1}, the ids of {self._arrays}"
+            raise RequestError(message, param="input")
+        if self._tiktoken is not None:
+            return [str(self._tiktoken.decode(list(array))) for array in arrays]
+        return [str(self._tokenizer.decode(list(array), skip_special_tokens=True)) for array in arrays]
 
 
 def _tiktoken(name: str) -> Any:

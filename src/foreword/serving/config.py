@@ -83,8 +83,10 @@ class ServeConfig(Settings):
         batch_texts: texts in one forward pass.
         wait_ms: milliseconds that a text waits for others to share a forward pass with, when none is running.
         queue_texts: texts that may wait; a request beyond them is answered 503.
+        queue_searches: requests that may search, or wait to, at a time; beyond them 503.
         max_body_bytes: bytes of a request.
         max_texts: texts in a request.
+        max_characters: characters of a query; and of a text, until it has the tokens that it is cut to.
         max_tokens: tokens in a request, after texts are cut.
         max_k: hits a query.
         stop_seconds: seconds that pending requests have to finish when the service is stopped.
@@ -116,8 +118,10 @@ class ServeConfig(Settings):
     batch_texts: Count = 64
     wait_ms: NotNegative = 3.0
     queue_texts: Count = 8192
+    queue_searches: Count = 100
     max_body_bytes: Count = 8 * 2**20
     max_texts: Count = 2048
+    max_characters: Count = 100_000
     max_tokens: Count = 300_000
     max_k: Count = 1000
     stop_seconds: Natural = 30

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -126,7 +126,7 @@ class Service:
         self.backbone = describe_backbone(self.encoder)
         self.base = base_ways(self.encoder)
         self.width = int(self.encoder.get_embedding_dimension() or 0)
-        self.tokens = Tokens(self.encoder, config.token_arrays)
+        self.tokens = Tokens(self.encoder, config.token_arrays, characters=config.max_characters)
         self._load = load or partial(registry.load, data=config.data)
         self.held: dict[str, Held] = {}
         self.index: Any = None
@@ -135,10 +135,12 @@ class Service:
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._searches = 0
         self._searching = ThreadPoolExecutor(64, thread_name_prefix="foreword-search")  # they wait for the batcher
         self._counting = ThreadPoolExecutor(1, thread_name_prefix="foreword-tokens")
         self.metrics = Metrics()
         self.metrics.watch("queue_texts", "Texts that wait.", lambda: self.batcher.waiting)
+        self.metrics.watch("queue_searches", "Requests that search, or wait to.", lambda: self._searches)
         self.metrics.watch("prompts", "Prompts served.", lambda: len(self.state.served))
         self.batcher: Batcher
         self._loop: asyncio.AbstractEventLoop
@@ -179,6 +181,18 @@ class Service:
     async def in_thread(self, act: Callable[[], Any]) -> Any:
         """Run what would hold up the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._searching, act)
+
+    @contextmanager
+    def searching(self) -> Iterator[None]:
+        """While a request searches, in the block. Raises `RequestError` (503) where too many do."""
+        if self._searches >= self.config.queue_searches:
+            message = f"too many searches wait ({self.config.queue_searches} may); ask again later"
+            raise RequestError(message, 503, "queue_full")
+        self._searches += 1
+        try:
+            yield
+        finally:
+            self._searches -= 1
 
     async def with_tokens(self, act: Callable[[Tokens], Any]) -> Any:
         """Run what counts or decodes tokens; apart from searches, which may all wait for a slow index."""
@@ -296,29 +310,38 @@ class Service:
             return encode(self.encoder, texts, first.side, route=first.route, **how)
         return encode(self.encoder, texts, first.side, domains=[row.way.name for row in rows], **how)
 
-    async def rows(self, texts: Sequence[str], way: Way) -> list[Row]:
-        """The texts with their tokens."""
-        counts = await self.with_tokens(lambda tokens: tokens.count(texts, way.side))
-        return [Row(text, count, way) for text, count in zip(texts, counts, strict=True)]
-
-    async def embed(self, rows: Sequence[Row], *, limited: bool = True) -> Array:
-        """Vectors (len(rows), d'), as `foreword.encode` gives them.
+    async def rows(self, texts: Sequence[str], way: Way, *, limited: bool = True) -> list[Row]:
+        """The texts with their tokens.
 
         Raises:
-            RequestError: 422, more tokens than a request may have; 503, too many texts wait.
+            RequestError: 422, more tokens than a request may have, or a text that cannot be encoded; 503, too many
+                texts wait.
         """
-        tokens = sum(row.tokens for row in rows)
-        if limited and tokens > self.config.max_tokens:
-            most = self.config.max_tokens
-            message = f"the request has {tokens} tokens; {most} are allowed: send fewer texts at a time"
-            raise RequestError(message, code="too_many_tokens", param="input")
+        rows: list[Row] = []
+        with self.batcher.expecting(len(texts)) if limited else nullcontext():
+            for block in self.tokens.blocks(texts):
+                rows += await self.with_tokens(lambda tokens, block=block: tokens.rows(block, way))
+                if limited:
+                    self.check_tokens(sum(row.tokens for row in rows))
+        return rows
+
+    def check_tokens(self, tokens: int) -> None:
+        """Raise `RequestError` (422) for more tokens than a request may have."""
+        if tokens > self.config.max_tokens:
+            message = f"the request has more than the {self.config.max_tokens} tokens that are allowed"
+            raise RequestError(f"{message}: send fewer texts at a time", code="too_many_tokens", param="input")
+
+    async def embed(self, rows: Sequence[Row], *, limited: bool = True) -> Array:
+        """Vectors (len(rows), d'), as `foreword.encode` gives them. `RequestError` (503) where too many texts wait."""
         return np.stack(await self.batcher.submit(rows, limited=limited))
 
     def embed_in_thread(self, texts: Sequence[str], way: Way, *, limited: bool = True) -> Array:
-        """`embed` for searchers, whose threads wait for it."""
-        counts = self.tokens.count(texts, way.side)
-        rows = [Row(text, count, way) for text, count in zip(texts, counts, strict=True)]
-        return asyncio.run_coroutine_threadsafe(self.embed(rows, limited=limited), self._loop).result()
+        """`rows` and `embed` for searchers, whose threads wait for it."""
+
+        async def embed() -> Array:
+            return await self.embed(await self.rows(texts, way, limited=limited), limited=limited)
+
+        return asyncio.run_coroutine_threadsafe(embed(), self._loop).result()
 
     def domains(self, allowed: Callable[[str], bool]) -> dict[str, dict[str, Any]]:
         """Each domain that has a prompt or documents, as `/domains` shows it."""

@@ -1,0 +1,127 @@
+"""What a stranger may try: long texts, many requests, other keys' names, broken messages, pages of other sites."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi", reason="the extra serve is not installed")
+pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
+
+from serve_bank import SPECS, client, config, save
+from starlette.testclient import TestClient
+
+from foreword.prompts.encoder import encode
+from foreword.prompts.loading import load_encoder
+from foreword.serving.batcher import BLOCK, CHARACTERS, Batcher, Row, Tokens
+from foreword.serving.config import key_of_value
+from foreword.serving.prompts import Way
+from foreword.serving.search import MemorySearcher
+
+ONE, ALL = "key-of-domain-one-0", "key-of-everything-0"
+KEYS = (key_of_value("one", ONE, ["toy/one"]), key_of_value("all", ALL, admin=True))
+
+
+def bearer(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"Authorization": f"Bearer {key}"}
+
+
+@pytest.fixture(scope="module")
+def service(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    bank, encoder = tmp_path_factory.mktemp("bank"), load_encoder(str(tiny_bert), device="cpu")
+    for seed, name in enumerate(("toy/one", "toy/two")):
+        save(bank, encoder, name, SPECS["toy/input"], seed)
+    settings = config(tiny_bert, bank, keys=KEYS, collections=("toy/one", "toy/two"), queue_searches=2)
+    with client(settings) as asked:
+        asked.headers.update(bearer(ALL))
+        yield asked
+
+
+# -- one long text, many requests ------------------------------------------------------------------------------------
+
+
+def test_of_a_long_text_no_more_is_read_than_it_needs(
+    service: TestClient, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    own = Tokens._tokenized
+
+    def counting(self: Tokens, texts: Sequence[str]) -> Any:
+        read.append(sum(map(len, texts)))
+        return own(self, texts)
+
+    monkeypatch.setattr(Tokens, "_tokenized", counting)
+    bank = service.app.state.service.config.bank  # type: ignore[attr-defined]
+    offline = load_encoder(str(tiny_bert), bank=bank, device="cpu")
+    for unit in ("a ", "bana ", "中", "e\u0301 ", "ab.", "x" * 101 + " ", "b" * 90 + " "):
+        text = unit * (2**19 // len(unit))
+        answer = service.post("/v1/embeddings", json={"model": "base", "input": text}).json()
+        expected = encode(offline, [text], "query", route=None)
+        np.testing.assert_allclose([answer["data"][0]["embedding"]], expected, atol=1e-4)
+        assert answer["usage"]["total_tokens"] == 46  # of 48 positions the prompts take two
+    assert max(read) < 20_000
+    read.clear()
+    for sparse in (" " * 2**19, "a" * 2**19, "a" + "\u0301" * 2**19):
+        refused = service.post("/v1/embeddings", json={"model": "base", "input": ["a", sparse]})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (422, "text_too_long")
+    assert max(read) <= 100_000
+    searched = service.post("/search", json={"domain": "toy/one", "query": "a " * 2**17})
+    assert (searched.status_code, searched.json()["error"]["code"]) == (422, "text_too_long")
+
+
+def test_long_requests_are_tokenised_in_turns(tiny_bert: Path) -> None:
+    tokens = Tokens(load_encoder(str(tiny_bert), device="cpu"))
+    texts = [f"{'ab ' * 10_000}{n}" for n in range(200)] + ["a"] * 3
+    blocks = list(tokens.blocks(texts))
+    assert [text for block in blocks for text in block] == texts
+    assert len(blocks) > 1
+    assert all(sum(len(row.text) for row in tokens.rows(block, Way("query"))) <= BLOCK for block in blocks)
+    short = ["a"] * 5
+    assert list(tokens.blocks(short)) == [short]
+
+
+def test_a_pass_reads_so_many_characters_at_most() -> None:
+    seen: list[int] = []
+
+    def passing(rows: Sequence[Row]) -> Any:
+        seen.append(len(rows))
+        return np.zeros((len(rows), 1))
+
+    async def run() -> None:
+        made = Batcher(passing, tokens=8192, texts=64, wait_seconds=0.0, queue_texts=100)
+        made.start()
+        await made.submit([Row("a" * (CHARACTERS // 3), 3, Way("query"))] * 5)
+        await made.close()
+
+    asyncio.run(run())
+    assert seen == [3, 2]
+
+
+def test_searches_by_words_have_a_queue(service: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    going, entered = threading.Event(), threading.Semaphore(0)
+    own = MemorySearcher.search
+
+    def slow(self: MemorySearcher, *asked: Any) -> Any:
+        entered.release()
+        assert going.wait(20)
+        return own(self, *asked)
+
+    monkeypatch.setattr(MemorySearcher, "search", slow)
+    body = {"domain": "toy/one", "query": "a", "systems": ["bm25"]}
+    with ThreadPoolExecutor(2) as pool:
+        begun = [pool.submit(service.post, "/search", json=body) for _ in range(2)]
+        for _ in begun:
+            assert entered.acquire(timeout=20)
+        refused = service.post("/search", json=body)
+        going.set()
+        assert [one.result().status_code for one in begun] == [200, 200]
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert refused.json()["error"]["code"] == "queue_full"
+    assert service.post("/search", json=body).status_code == 200
