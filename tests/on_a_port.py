@@ -1,4 +1,4 @@
-"""An application on a real port of this machine, until the block ends."""
+"""A service on a real port of this machine, until the block ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ def on_a_port(app: Any) -> Iterator[str]:
     """Run it on a free port; gives its address."""
     import uvicorn
 
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=10))
+    from foreword.serving.app import server_settings
+
+    settings = server_settings(app.state.service.config)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", **settings))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

@@ -203,7 +203,6 @@ def test_a_full_queue_says_when_to_come_again(service: TestClient, monkeypatch: 
     assert service.post("/v1/embeddings", json={**body, "input": "a"}, headers=bearer(ALL)).status_code == 503
 
 
-
 # -- configuration ---------------------------------------------------------------------------------------------------
 
 FILE = """

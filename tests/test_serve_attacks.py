@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
 
-from serve_bank import SPECS, client, config, save
+from serve_bank import SPECS, client, config, listening, save
 from starlette.testclient import TestClient
 
 from foreword.prompts.encoder import encode
@@ -125,3 +127,94 @@ def test_searches_by_words_have_a_queue(service: TestClient, monkeypatch: pytest
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
     assert refused.json()["error"]["code"] == "queue_full"
     assert service.post("/search", json=body).status_code == 200
+
+
+# -- slow senders, and too many of them ------------------------------------------------------------------------------
+
+
+def raw(address: str, *parts: bytes, wait: bool = True) -> bytes:
+    """What comes back on a connection, until the other side ends it."""
+    with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 20) as connection:
+        for part in parts:
+            connection.sendall(part)
+        found = b""
+        while wait and (part := connection.recv(65536)):
+            found += part
+        return found
+
+
+POST = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+def status(answer: bytes) -> tuple[int, str]:
+    """The status, and the error's code."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)["error"]["code"]
+
+
+def test_slow_senders_do_not_stay(tiny_bert: Path) -> None:
+    with listening(config(tiny_bert, read_seconds=0.3, max_body_bytes=1000)) as address:
+        for begun in (b"", b"GET /health HT", b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: "):
+            assert raw(address, begun) == b""
+        for half in (b"Content-Length: 50\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"):
+            answer = raw(address, POST + half)
+            assert status(answer) == (408, "request_timeout")
+        # the rest of a body that was refused does not come either
+        assert status(raw(address, POST + b"Content-Length: 2000\r\n\r\n{")) == (413, "request_too_large")
+        # nor does a second request on the same connection
+        assert raw(address, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /he").count(b"HTTP/1.1 200") == 1
+        # one that takes its time, but not too much of it, is answered
+        body = b'{"model": "base", "input": "a"}'
+        head = POST + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+        assert raw(address, head, body[:9], body[9:]).startswith(b"HTTP/1.1 200")
+
+
+def test_there_are_so_many_connections_at_most(tiny_bert: Path) -> None:
+    ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with listening(config(tiny_bert, max_connections=2)) as address:
+        place = ("127.0.0.1", int(address.rpartition(":")[2]))
+        with socket.create_connection(place) as one, socket.create_connection(place) as two:
+            for each in (one, two):  # they are known of when they are answered
+                each.sendall(ask.replace(b"Connection: close\r\n", b""))
+                assert each.recv(65536).startswith(b"HTTP/1.1 200")
+            answer = raw(address, ask)
+            assert status(answer) == (503, "queue_full")
+            assert b"\r\nRetry-After: 1\r\n" in answer
+        while not raw(address, ask).startswith(b"HTTP/1.1 200"):
+            pass
+
+
+def test_who_sends_too_much_can_read_why(tiny_bert: Path) -> None:
+    body = b"a" * 2**24
+    with listening(config(tiny_bert, max_body_bytes=1000, read_seconds=5)) as address:
+        announced = b"Content-Length: %d\r\n\r\n" % len(body)
+        chunks = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body)
+        for head, rest in ((announced, body), (chunks, body + b"\r\n0\r\n\r\n")):
+            answer = raw(address, POST + b"Connection: close\r\n" + head, rest)
+            assert status(answer) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01",
+        b"hello\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",  # no Host
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 2**20 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: a\x00b\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+def test_what_is_no_http_is_said_to_be_none(tiny_bert: Path, listener: str, sent: bytes) -> None:
+    assert status(raw(listener, sent)) == (400, "invalid_http")
+
+
+@pytest.fixture(scope="module")
+def listener(tiny_bert: Path) -> Iterator[str]:
+    with listening(config(tiny_bert, read_seconds=1.0)) as address:
+        yield address

@@ -112,6 +112,7 @@ class OtherEncoderError(IndexingError):
 
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 503: "overloaded_error"}
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
 
 
 class RequestError(ForewordError):
@@ -127,6 +128,11 @@ class RequestError(ForewordError):
     def __init__(self, message: str, status: int = 422, code: str = "invalid_value", param: str | None = None) -> None:
         super().__init__(message)
         self.message, self.status, self.code, self.param = message, status, code, param
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer bears besides: how to come in, or when to come again."""
+        return _HEADERS.get(self.status, {})
 
     def body(self) -> dict[str, Any]:
         """The JSON body: `{"error": {"message", "type", "code", "param"}}`, on every endpoint."""

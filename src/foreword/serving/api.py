@@ -7,6 +7,7 @@ import base64
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -30,6 +31,31 @@ from foreword.settings import SIDES, Side
 from foreword.training.dev import MEASURE
 from foreword.transferring.reach import FILE as FEATURES
 from foreword.transferring.reach import bank_features, similarity, source_domains
+
+
+class Answer(JSONResponse):
+    """JSON, whatever text or number a collection or a card holds.
+
+    Half a surrogate pair is escaped, as JSON escapes it; what is no finite number is null.
+    """
+
+    def render(self, content: Any) -> bytes:
+        """The bytes."""
+        how: dict[str, Any] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
+        try:
+            text = json.dumps(content, **how)
+        except ValueError:
+            text = json.dumps(_finite(content), **how)
+        return text.encode("utf-8", "backslashreplace")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not isfinite(content) else content
+
 
 # -- bodies; those of answers are for the documentation of the endpoints ---------------------------------------------
 
@@ -156,13 +182,16 @@ class ErrorAnswer(BaseModel):
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": description}
     for status, description in {
+        400: "The request cannot be read, or asks for what is not to be had",
         401: "No API key, or one that is not known",
-        403: "The key may not use this domain",
+        403: "The key may not use this domain, or is no admin's; without keys: a page of another site asks",
         404: "No such model or domain",
+        408: "The request took too long to come",
         409: "The index was embedded anew since the prompts were read",
         413: "The request's body is too large",
+        421: "The service has no such name (header Host)",
         422: "A field is wrong, or there are too many texts or tokens",
-        503: "Too many texts wait, or the service is being stopped",
+        503: "Too much waits, or the service is being stopped; Retry-After says when to ask again",
     }.items()
 }
 
@@ -177,7 +206,7 @@ def openai_router(service: Service) -> APIRouter:
     created = int(time.time())
 
     @router.post("/embeddings", response_model=EmbeddingsAnswer)
-    async def embeddings(body: EmbeddingsBody, request: Request) -> JSONResponse:
+    async def embeddings(body: EmbeddingsBody, request: Request) -> Answer:
         """Embed texts, as `foreword.encode` does."""
         domain = check_allowed(request.state.key, body.model)
         if body.dimensions is not None and body.dimensions != service.width:
@@ -197,7 +226,7 @@ def openai_router(service: Service) -> APIRouter:
             written = [base64.b64encode(vector.tobytes()).decode("ascii") for vector in vectors.astype("<f4")]
         data = [{"object": "embedding", "index": index, "embedding": one} for index, one in enumerate(written)]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return JSONResponse({"object": "list", "data": data, "model": body.model, "usage": usage})
+        return Answer({"object": "list", "data": data, "model": body.model, "usage": usage})
 
     def listed(key: Key) -> list[dict[str, Any]]:
         names = model_names(service.state.served, service.base)
@@ -205,18 +234,18 @@ def openai_router(service: Service) -> APIRouter:
         return [{"id": name, "object": "model", "created": created, "owned_by": "foreword"} for name in allowed]
 
     @router.get("/models", response_model=ModelsAnswer)
-    async def models(request: Request) -> JSONResponse:
+    async def models(request: Request) -> Answer:
         """The models that the key may use: `base`, and each domain's prompt."""
-        return JSONResponse({"object": "list", "data": listed(request.state.key)})
+        return Answer({"object": "list", "data": listed(request.state.key)})
 
     @router.get("/models/{model:path}", response_model=ModelAnswer)
-    async def model(model: str, request: Request) -> JSONResponse:
+    async def model(model: str, request: Request) -> Answer:
         """One of them."""
         check_allowed(request.state.key, model)
         found = next((entry for entry in listed(request.state.key) if entry["id"] == model), None)
         if found is None:
             raise RequestError(f"no model {model!r}; GET /v1/models lists them", 404, "model_not_found", "model")
-        return JSONResponse(found)
+        return Answer(found)
 
     return router
 
@@ -300,7 +329,7 @@ def search_router(service: Service) -> APIRouter:
         return {**plain, "title": hit.title or str(hit.metadata.get("name", "")), "metadata": dict(hit.metadata)}
 
     @router.post("/search", response_model=SearchAnswer)
-    async def search(body: SearchBody, request: Request) -> JSONResponse:
+    async def search(body: SearchBody, request: Request) -> Answer:
         """Search a domain's documents by the base model, by the domain's prompt and by BM25."""
         began = time.monotonic()
         queries = _queries(body, service.config.max_texts, service.config.max_characters)
@@ -330,24 +359,24 @@ def search_router(service: Service) -> APIRouter:
             for query, *one in zip(queries, *answers, strict=True)
         ]
         milliseconds = round((time.monotonic() - began) * 1000, 3)
-        return JSONResponse({"domain": body.domain, "k": body.k, "results": results, "milliseconds": milliseconds})
+        return Answer({"domain": body.domain, "k": body.k, "results": results, "milliseconds": milliseconds})
 
     @router.get("/domains")
-    async def domains(request: Request) -> JSONResponse:
+    async def domains(request: Request) -> Answer:
         """The domains that the key may use: their prompts, and what searches them."""
         backbone = {name: service.backbone[name] for name in ("name", "fingerprint")}
         found = service.domains(request.state.key.may_use)
-        return JSONResponse({"backbone": backbone, "domains": list(found.values())})
+        return Answer({"backbone": backbone, "domains": list(found.values())})
 
     @router.get("/bank")
-    async def bank(request: Request) -> JSONResponse:
+    async def bank(request: Request) -> Answer:
         """The prompts beside each other: similarity, transfer, figures and words, as far as the bank's files say."""
         async with service.keep() as state, viewing:
             if state not in views:
                 made = await service.in_thread(lambda: bank_view(service.encoder, state.served, service.config.bank))
                 views[state] = made
             view = views[state]
-        return JSONResponse(of_allowed(view, request.state.key.may_use))
+        return Answer(of_allowed(view, request.state.key.may_use))
 
     return router
 

@@ -13,17 +13,19 @@ import socket
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
+from http import HTTPStatus
 from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import h11
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment
 from markupsafe import Markup
@@ -31,11 +33,13 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from sentence_transformers import SentenceTransformer
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from foreword.errors import ForewordError, RequestError, error_body
 from foreword.prompts.store import library_versions
-from foreword.serving.api import openai_router, search_router
+from foreword.serving.api import REFUSALS, Answer, openai_router, search_router
 from foreword.serving.config import LOOPBACK, Key, ServeConfig
 from foreword.serving.service import Load, Metrics, Service
 from foreword.terminal import wants_colour
@@ -81,6 +85,9 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own pages load their scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # it would redirect to whatever the header Host says
+        default_response_class=Answer,
+        responses=REFUSALS,
     )
     app.state.service = service
     app.add_middleware(Edge, config=config, metrics=service.metrics)
@@ -165,16 +172,15 @@ def _add_errors(app: FastAPI) -> None:
     """Every error in OpenAI's form."""
 
     @app.exception_handler(RequestError)
-    async def refused(_: Request, error: RequestError) -> JSONResponse:
-        headers = {"Retry-After": "1"} if error.status == 503 else None
-        return JSONResponse(error.body(), error.status, headers)
+    async def refused(_: Request, error: RequestError) -> Answer:
+        return Answer(error.body(), error.status, error.headers)
 
     @app.exception_handler(ForewordError)
-    async def failed(_: Request, error: ForewordError) -> JSONResponse:
-        return JSONResponse(error_body(400, " ".join(str(error).split()), type(error).__name__), 400)
+    async def failed(_: Request, error: ForewordError) -> Answer:
+        return Answer(error_body(400, " ".join(str(error).split()), type(error).__name__), 400)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(_: Request, error: RequestValidationError) -> Answer:
         first = error.errors()[0]
         where = [str(part) for part in first["loc"] if part != "body"]
         param = where[0] if where and not where[0].isdecimal() else None
@@ -182,19 +188,19 @@ def _add_errors(app: FastAPI) -> None:
         if param == "input":
             said = "expected a text, a list of texts, or arrays of token ids"
         message = f"{param or 'the request'}: {said}"
-        return JSONResponse(error_body(422, message, first["type"], param), 422)
+        return Answer(error_body(422, message, first["type"], param), 422)
 
     @app.exception_handler(HTTPException)
-    async def other(_: Request, error: HTTPException) -> JSONResponse:
+    async def other(_: Request, error: HTTPException) -> Answer:
         body = error_body(error.status_code, str(error.detail), f"http_{error.status_code}")
-        return JSONResponse(body, error.status_code, error.headers)
+        return Answer(body, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> JSONResponse:
+    async def broken(request: Request, error: Exception) -> Answer:
         logger.error("request %s failed (%s)", request.state.request_id, type(error).__name__)
         message = f"the service failed ({type(error).__name__}); its log has the details"
         # Starlette sends this one past the middleware.
-        return JSONResponse(error_body(500, message, "internal_error"), 500, headers_of(request.scope))
+        return Answer(error_body(500, message, "internal_error"), 500, headers_of(request.scope))
 
 
 OPEN = ("/", "/health", "/docs", "/openapi.json", "/favicon.ico")
@@ -212,7 +218,9 @@ class Edge:
     def __init__(self, app: ASGIApp, *, config: ServeConfig, metrics: Metrics) -> None:
         """`config`: whose keys are asked for, under which names, and the limit on a request's body."""
         self.app, self.keys, self.hosts, self.metrics = app, config.keys, config.accepted_hosts, metrics
-        self.max_bytes = config.max_body_bytes
+        self.max_bytes, self.read_seconds = config.max_body_bytes, config.read_seconds
+        self.held = 0
+        """Bytes of all requests that are under way."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -229,17 +237,35 @@ class Edge:
                 MutableHeaders(scope=message).update(headers_of(scope))
             await send(message)
 
+        body, whole = bytearray(), False
+
+        async def reading() -> Message:
+            nonlocal whole
+            message = await receive()
+            whole = not message.get("more_body", False)
+            return message
+
         try:
             try:
                 self._check_host(scope)
                 scope["state"]["key"] = self._key(scope)
-                whole = await self._whole(scope, receive)
+                await self._read(scope, reading, body)
             except RequestError as error:
-                extra = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {"Connection": "close"}
-                await JSONResponse(error.body(), error.status, extra)(scope, receive, noting)
+                answer = Answer(error.body(), error.status, error.headers)
+                await noting({"type": "http.response.start", "status": error.status, "headers": answer.raw_headers})
+                await noting({"type": "http.response.body", "body": answer.body, "more_body": True})
+                # The connection may be closed next, and one that is while the client sends breaks before it can read.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.read_seconds):
+                        while not whole:
+                            await reading()
+                await noting({"type": "http.response.body"})
                 return
-            await self.app(scope, whole, noting)
+            except ClientDisconnect:
+                return
+            await self.app(scope, _given(bytes(body), receive), noting)
         finally:
+            self.held -= len(body)
             endpoint = getattr(scope.get("route"), "path", "other")
             self.metrics.requests.labels(endpoint, str(status)).inc()
             self.metrics.seconds.labels(endpoint).observe(time.monotonic() - began)
@@ -248,7 +274,7 @@ class Edge:
         """Against a page of the web whose own name leads to this machine (DNS rebinding)."""
         if self.hosts is None:
             return
-        name = urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname or ""
+        name = _host_of(f"//{Headers(scope=scope).get('host', '')}")
         if name not in self.hosts:
             raise RequestError(f"there is no service by the name {name!r} here (hosts)", 421, "unknown_host")
 
@@ -256,7 +282,11 @@ class Edge:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path in OPEN or path.startswith("/static/"):
             return None
-        key = self._known(Headers(scope=scope).get("authorization", "")) if self.keys else ANYONE
+        if self.keys:
+            key = self._known(Headers(scope=scope).get("authorization", ""))
+        else:
+            key = ANYONE
+            _check_site(Headers(scope=scope))
         if path.startswith(ADMIN) and not key.admin:
             raise RequestError(f"the key {key.name!r} is not an admin's", 403, "not_admin")
         return key
@@ -273,27 +303,68 @@ class Edge:
             raise RequestError("this API key is not known here", 401, "invalid_api_key")
         return found[0]
 
-    async def _whole(self, scope: Scope, receive: Receive) -> Receive:
-        """The whole body, then that the client goes. Raises `RequestError` (413) as soon as it is too long."""
-        said = Headers(scope=scope).get("content-length", "0")
-        size, body, more = int(said) if said.isdecimal() else 0, bytearray(), True
-        while more and max(size, len(body)) <= self.max_bytes:
-            message = await receive()
-            body += message.get("body", b"")
-            more = message.get("more_body", False)  # not when the client has gone
+    async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> None:
+        """Read the whole body.
+
+        Raises:
+            RequestError: 413, it is too long, and as soon as it is; 408, it takes too long to come; 503, too many
+                bytes wait.
+            ClientDisconnect: the client has gone.
+        """
+        said, more = Headers(scope=scope).get("content-length", "0"), True
+        size = 0 if not said.isdecimal() else int(said) if len(said) < 20 else 10**20
+        try:
+            async with asyncio.timeout(self.read_seconds):
+                while more and max(size, len(body)) <= self.max_bytes:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnect
+                    part = message.get("body", b"")
+                    self.held += len(part)
+                    body += part
+                    more = message.get("more_body", False)
+                    if len(body) <= self.max_bytes and self.held > 16 * self.max_bytes:
+                        raise RequestError("too many bytes wait; ask again later", 503, "queue_full")
+        except TimeoutError:
+            message = f"the request's body has not come within {self.read_seconds:g} seconds"
+            raise RequestError(message, 408, "request_timeout") from None
         if max(size, len(body)) > self.max_bytes:
             said = f"the request has more than {self.max_bytes} bytes; send fewer texts at a time"
             raise RequestError(said, 413, "request_too_large")
-        given = False
 
-        async def again() -> Any:
-            nonlocal given
-            if given:
-                return await receive()
-            given = True
-            return {"type": "http.request", "body": bytes(body), "more_body": False}
 
-        return again
+def _given(body: bytes, receive: Receive) -> Receive:
+    """The whole body at once, then what the client does."""
+    given = False
+
+    async def again() -> Any:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _host_of(address: str) -> str:
+    """The name in an address, without the port; empty where it has none, or is no address."""
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _check_site(headers: Headers) -> None:
+    """Against a page of another site, whose requests any browser sends (CSRF): what has no key obeys its own pages."""
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        own = site in ("same-origin", "none")
+    else:
+        own = origin is None or origin.partition("://")[2].casefold() == headers.get("host", "").casefold()
+    if not own:
+        message = "without API keys, pages of other sites may ask for nothing here; configure keys, or ask from no page"
+        raise RequestError(message, 403, "cross_site")
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
@@ -342,14 +413,25 @@ def _bound(host: str, port: int) -> socket.socket:
     return bound
 
 
+def server_settings(config: ServeConfig) -> dict[str, Any]:
+    """What uvicorn is to be told: limits on connections, whom it believes, how long it waits at the end."""
+    return {
+        "http": _protocol(config),
+        "ws": "none",
+        "root_path": config.root_path,
+        "proxy_headers": bool(config.proxies),
+        "forwarded_allow_ips": list(config.proxies),
+        "timeout_graceful_shutdown": config.stop_seconds,
+        "server_header": False,
+    }
+
+
 async def _serve(config: ServeConfig, address: socket.socket) -> None:
     app = create_app(config, signals=True)
     server = _Server(
         uvicorn.Config(
             app,
-            root_path=config.root_path,
-            timeout_graceful_shutdown=config.stop_seconds,
-            server_header=False,
+            **server_settings(config),
             use_colors=wants_colour(),
             lifespan="off",  # it is run here, so that what is wrong in it is said as other errors are
         )
@@ -362,6 +444,72 @@ async def _serve(config: ServeConfig, address: socket.socket) -> None:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+LINGER = 2.0
+"""Seconds in which who is one too many can read that."""
+
+
+def _protocol(config: ServeConfig) -> type[H11Protocol]:
+    """What holds a connection: uvicorn's own waits for a request's headers for ever, and for as many as there are."""
+
+    class Connection(H11Protocol):
+        """Closed where a request's headers do not come in time, nor what is left of the body of a refused one."""
+
+        closing: asyncio.TimerHandle | None = None
+        crowded = refused = False
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self.crowded = len(self.connections) > config.max_connections
+            self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            if self.crowded:
+                self._refuse(RequestError("too many connections; ask again later", 503, "queue_full"))
+            elif not self.refused:
+                super().data_received(data)
+                self._watch()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self._close_in(None)
+
+        def send_400_response(self, msg: str) -> None:
+            self._refuse(RequestError(f"{msg} It cannot be read as HTTP/1.1", 400, "invalid_http"))
+
+        def _watch(self) -> None:
+            answering = self.cycle is not None and not self.cycle.response_complete
+            if answering or self.refused or self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+                self._close_in(None)
+            elif self.closing is None:
+                self._close_in(LINGER if self.crowded else config.read_seconds)
+
+        def _close_in(self, seconds: float | None) -> None:
+            if self.closing is not None:
+                self.closing.cancel()
+            self.closing = None if seconds is None else self.loop.call_later(seconds, self.transport.close)
+
+        def _refuse(self, error: RequestError) -> None:
+            """Answer, and pass over what else comes: closed at once, the connection breaks before that is read."""
+            if self.refused:
+                return
+            self.refused = True
+            if self.cycle is None or not self.cycle.response_started:
+                body = json.dumps(error.body()).encode()
+                said = {"Content-Type": "application/json", "Content-Length": len(body), "Connection": "close"}
+                lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"]
+                lines += [f"{name}: {value}" for name, value in {**said, **error.headers}.items()]
+                self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            self._close_in(LINGER)
+
+    return Connection
 
 
 class _Server(uvicorn.Server):

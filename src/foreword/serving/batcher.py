@@ -23,7 +23,6 @@ from sentence_transformers import SentenceTransformer
 from foreword.errors import ForewordError, RequestError
 from foreword.prompts.encoder import text_prompt, transformer_of
 from foreword.serving.prompts import Way
-from foreword.settings import Side
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 Result = TypeVar("Result")
@@ -228,8 +227,7 @@ class Tokens:
     """
 
     def __init__(self, encoder: SentenceTransformer, arrays: str = REFUSE, *, characters: int = 100_000) -> None:
-        """Take the encoder's tokenizer; for `arrays` see `ServeConfig.token_arrays`, for `characters` `max_characters`.
-        """
+        """Take the encoder's tokenizer; `arrays`, `characters`: `token_arrays`, `max_characters` of `ServeConfig`."""
         self._encoder, self._characters, self._arrays = encoder, characters, arrays
         self._tokenizer: Any = copy.deepcopy(transformer_of(encoder).tokenizer)
         self._tiktoken = _tiktoken(arrays) if arrays not in (REFUSE, BACKBONE) else None

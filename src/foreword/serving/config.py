@@ -15,7 +15,17 @@ from typing import Any, get_args, get_origin
 
 from foreword.errors import DataError, ForewordError, UnknownNameError
 from foreword.files import read_toml
-from foreword.settings import DEFAULT_BACKBONE, Count, Natural, NotNegative, Precision, Settings, hints, number_or_text
+from foreword.settings import (
+    DEFAULT_BACKBONE,
+    Count,
+    Natural,
+    NotNegative,
+    Positive,
+    Precision,
+    Settings,
+    hints,
+    number_or_text,
+)
 
 PREFIX = "FOREWORD_SERVE_"
 """The environment's names: `FOREWORD_SERVE_PORT` for `port`, and so on."""
@@ -63,6 +73,7 @@ class ServeConfig(Settings):
         hosts: names by which the service may be asked for (of the header `Host`, without the port); none: any, but on
             this machine's own address without keys only `localhost` and that address, so that no page of the web can
             reach it by a name of its own.
+        proxies: addresses or networks of reverse proxies, whose `X-Forwarded-For` is believed; none: nobody's.
         root_path: the path that a reverse proxy serves this below, e.g. `/foreword`.
         backbone: folder or hub name.
         revision: of the backbone on the hub.
@@ -84,7 +95,9 @@ class ServeConfig(Settings):
         wait_ms: milliseconds that a text waits for others to share a forward pass with, when none is running.
         queue_texts: texts that may wait; a request beyond them is answered 503.
         queue_searches: requests that may search, or wait to, at a time; beyond them 503.
-        max_body_bytes: bytes of a request.
+        max_connections: connections at a time; one beyond them is answered 503.
+        max_body_bytes: bytes of a request; of all that are under way, 16 times as many.
+        read_seconds: seconds that a request's headers may take to come, and its body.
         max_texts: texts in a request.
         max_characters: characters of a query; and of a text, until it has the tokens that it is cut to.
         max_tokens: tokens in a request, after texts are cut.
@@ -98,6 +111,7 @@ class ServeConfig(Settings):
     host: str = "127.0.0.1"
     port: int = 8000
     hosts: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
     root_path: str = ""
     backbone: str = DEFAULT_BACKBONE
     revision: str | None = None
@@ -119,7 +133,9 @@ class ServeConfig(Settings):
     wait_ms: NotNegative = 3.0
     queue_texts: Count = 8192
     queue_searches: Count = 100
+    max_connections: Count = 500
     max_body_bytes: Count = 8 * 2**20
+    read_seconds: Positive = 20.0
     max_texts: Count = 2048
     max_characters: Count = 100_000
     max_tokens: Count = 300_000
