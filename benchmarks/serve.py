@@ -23,7 +23,7 @@ import httpx2
 import uvicorn
 
 from foreword.serving.api import model_names
-from foreword.serving.app import create_app
+from foreword.serving.app import ANYONE, create_app, server_settings
 from foreword.serving.config import ServeConfig
 
 _TEXT = "how to keep a list of names in order when some of them are not there and others come twice"
@@ -41,7 +41,7 @@ def measure(config: ServeConfig, *, clients: int, requests: int, rounds: int) ->
     """
     app = create_app(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", **server_settings(config)))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -55,7 +55,7 @@ def measure(config: ServeConfig, *, clients: int, requests: int, rounds: int) ->
 
 
 async def _rounds(service: Any, address: str, clients: int, requests: int, rounds: int) -> dict[str, Any]:
-    names = [name for name, _ in model_names(service.state.served, service.base)]
+    names = model_names(service.state.served, service.base, ANYONE)
     found: dict[bool, list[tuple[float, list[float]]]] = {True: [], False: []}
     limits = httpx2.Limits(max_connections=clients, max_keepalive_connections=clients)
     async with httpx2.AsyncClient(base_url=address, limits=limits, timeout=120, trust_env=False) as client:

@@ -28,10 +28,12 @@ SPECS = {
 }
 
 
-def save(bank: Path, encoder: SentenceTransformer, domain: str, spec: PromptSpec, seed: int = 0) -> Path:
+def save(
+    bank: Path, encoder: SentenceTransformer, domain: str, spec: PromptSpec, seed: int = 0, record: Any = None
+) -> Path:
     """A random prompt in the bank."""
     prompt = random_prompt(encoder, spec, seed, scale=0.5)
-    return save_prompt(bank / folder_name(domain), prompt, encoder, domain, dtype="float32")
+    return save_prompt(bank / folder_name(domain), prompt, encoder, domain, dtype="float32", record=record)
 
 
 def save_bank(bank: Path, encoder: SentenceTransformer) -> Path:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,17 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
 
-from serve_bank import SPECS, client, config, listening, save
+from serve_bank import SPECS, client, config, listening, load, save
 from starlette.testclient import TestClient
 
+from foreword.errors import DataError
 from foreword.prompts.encoder import encode
 from foreword.prompts.loading import load_encoder
 from foreword.serving.batcher import BLOCK, CHARACTERS, Batcher, Row, Tokens
 from foreword.serving.config import key_of_value
 from foreword.serving.prompts import Way
 from foreword.serving.search import MemorySearcher
+from foreword.transferring.reach import bank_features
 
 ONE, ALL = "key-of-domain-one-0", "key-of-everything-0"
 KEYS = (key_of_value("one", ONE, ["toy/one"]), key_of_value("all", ALL, admin=True))
@@ -218,3 +222,126 @@ def test_what_is_no_http_is_said_to_be_none(tiny_bert: Path, listener: str, sent
 def listener(tiny_bert: Path) -> Iterator[str]:
     with listening(config(tiny_bert, read_seconds=1.0)) as address:
         yield address
+
+
+# -- what a key may know ---------------------------------------------------------------------------------------------
+
+LIMITED = "key-of-an-admin-of-one"
+OTHERS = "secret"
+"""In the name of all that is not of `toy/one`."""
+
+NAMED = (
+    f"toy/{OTHERS}",
+    f"toy/{OTHERS}:query",
+    f"toy-{OTHERS}",
+    "toy/on",
+    "toy/one:document:query",
+    "",
+    "*",
+    "nothing",
+)
+ASKED: list[tuple[str, str, Any]] = [
+    *[("GET", path, None) for path in ("/", "/health", "/docs", "/openapi.json", "/static/app.js", "/favicon.ico")],
+    *[("GET", path, None) for path in ("/v1/models", "/domains", "/bank", "/metrics", "/nowhere", "/domains/")],
+    *[("GET", f"/v1/models/{name}", None) for name in ("toy/one", "base", *NAMED)],
+    ("POST", "/admin/reload", None),
+    *[("POST", "/v1/embeddings", {"model": name, "input": "a"}) for name in ("toy/one", "toy/one:query", *NAMED)],
+    ("POST", "/v1/embeddings", {"model": "toy/none", "input": "a"}),  # its own, and not there
+    ("POST", "/v1/embeddings", {"model": "toy/one:query", "input": "a", "input_type": "document"}),
+    ("POST", "/v1/embeddings", {"model": "toy/one:query", "input": []}),
+    ("POST", "/v1/embeddings", {}),
+    *[("POST", "/search", {"domain": name, "query": "a"}) for name in ("toy/one", "toy/none", "base", *NAMED)],
+    ("POST", "/search", {"domain": "toy/one", "query": "a", "systems": ["none"]}),
+    ("POST", "/search", {"domain": "toy/one", "query": "a", "where": {"domain": f"toy/{OTHERS}"[:3]}}),
+    ("POST", "/search", {}),
+    *[(method, path, None) for method in ("DELETE", "OPTIONS", "HEAD") for path in ("/domains", "/search", "/bank")],
+]
+"""Every route, by what a stranger may ask of it."""
+
+
+@pytest.fixture(scope="module")
+def shared(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """Two domains that know of each other in every file there is."""
+    bank, encoder = tmp_path_factory.mktemp("bank"), load_encoder(str(tiny_bert), device="cpu")
+    names = ["toy/one", f"toy/{OTHERS}"]
+    trained = {"data": {name: {} for name in names}, "supervision": {name: {"method": "train"} for name in names}}
+    for seed, name in enumerate(names):
+        save(bank, encoder, name, SPECS["toy/input"], seed, record=trained)
+    bank_features(bank, encoder, names, load, quiet=True)
+    rows = [
+        {"collection": name, "system": system, "measures": {"nDCG@10": 0.5}}
+        for name in names
+        for system in ("base", "toy-one", f"toy-{OTHERS}", f"gone-{OTHERS}")
+    ]
+    (bank / "evaluation").mkdir()
+    (bank / "evaluation" / "group.json").write_text(json.dumps({"format": "foreword-group/1", "rows": rows}))
+    own = ("toy/one", "toy/none")
+    keys = (*KEYS[1:], key_of_value("one", ONE, own), key_of_value("limited", LIMITED, own, admin=True))
+    settings = config(tiny_bert, bank, keys=keys, collections=tuple(names), use={"toy/one": names[1]})
+    with client(settings) as asked:
+        for name in names:  # so that all is counted
+            asked.post("/search", json={"domain": name, "query": "a"}, headers=bearer(ALL))
+            asked.post("/v1/embeddings", json={"model": name, "input": "a"}, headers=bearer(ALL))
+        yield asked
+
+
+@pytest.mark.parametrize("key", [None, "a-key-that-is-not-known", ONE, LIMITED])
+@pytest.mark.parametrize(("method", "path", "body"), ASKED)
+def test_a_key_learns_of_no_domain_but_its_own(
+    shared: TestClient, method: str, path: str, body: Any, key: str | None
+) -> None:
+    def ask(word: str) -> tuple[int, str]:
+        """The answer to the same request with this word for the others', as if it had been asked for `OTHERS`."""
+        asked, sent = path.replace(OTHERS, word), json.loads(json.dumps(body).replace(OTHERS, word))
+        answer = shared.request(method, asked, json=sent, headers=bearer(key))
+        changing = ("x-request-id", "etag", "content-length")
+        headers = {name: value for name, value in answer.headers.items() if name not in changing}
+        text = re.sub(r'(milliseconds|uptime_seconds)":[\d.]+', "", answer.text) if path != "/metrics" else answer.text
+        assert answer.status_code < 500
+        return answer.status_code, f"{headers} {text}".replace(word, OTHERS)
+
+    status, said = ask(OTHERS)
+    if OTHERS not in f"{path} {body}":
+        assert OTHERS not in said
+    else:  # what is there is as what is not
+        assert (status, said) == ask("sesame")
+
+
+def test_the_list_of_attempts_has_every_route(shared: TestClient) -> None:
+    asked = {path.replace("toy/one", "{model}") for _, path, _ in ASKED}
+    app: Any = shared.app
+    assert set(app.openapi()["paths"]) <= asked
+    hidden = {getattr(route, "path", "") for route in app.routes} - set(app.openapi()["paths"])
+    assert {path for path in hidden if path and path != "/docs/oauth2-redirect"} - {"/static"} <= asked
+
+
+def test_what_a_key_may_not_know_is_there(shared: TestClient) -> None:
+    """The attempts look where there is something to be found; and the key's own is shown to it."""
+    for path in ("/v1/models", "/domains", "/bank", "/metrics"):
+        assert OTHERS in shared.get(path, headers=bearer(ALL)).text
+        assert "toy/one" in shared.get(path, headers=bearer(LIMITED)).text
+    domain = shared.get("/domains", headers=bearer(ALL)).json()["domains"][0]
+    assert (domain["name"], domain["prompt"]["name"]) == ("toy/one", f"toy/{OTHERS}")
+    assert domain["prompt"]["trained_on"] == ["toy/one", f"toy/{OTHERS}"]
+    bank = shared.get("/bank", headers=bearer(ONE)).json()
+    assert bank["similarity"] == {"names": ["toy/one"], "values": [[pytest.approx(1.0)]]}
+    assert {figure["system"] for figure in bank["figures"]} == {"base", "toy-one"}
+    assert bank["transfer"]["sources"] == bank["transfer"]["targets"] == ["toy/one"]
+    missing = shared.post("/v1/embeddings", json={"model": "toy/none", "input": "a"}, headers=bearer(ONE))
+    assert missing.json()["error"]["message"] == "no model 'toy/none'; there are: base, toy/one"
+
+
+def test_what_is_broken_is_told_to_who_may_know_all(shared: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise DataError(f"toy/{OTHERS} is broken")
+
+    monkeypatch.setattr("foreword.serving.api.bank_view", broken)
+    monkeypatch.setattr("foreword.serving.service.read_prompts", broken)
+    shared.app.state.service.state = replace(shared.app.state.service.state)  # type: ignore[attr-defined]  # not looked at
+    for key, told in ((ALL, True), (ONE, False), (LIMITED, False)):
+        answers = [shared.get("/bank", headers=bearer(key))]
+        assert answers[0].status_code == 503
+        if key != ONE:
+            answers.append(shared.post("/admin/reload", headers=bearer(key)))
+            assert answers[1].status_code == 400
+        assert [OTHERS in answer.text for answer in answers] == [told] * len(answers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -22,7 +22,7 @@ from foreword.evaluation.group import FORMAT as GROUP_FORMAT
 from foreword.files import read_json
 from foreword.indexing import IndexHit
 from foreword.prompts.inspect import bank_words
-from foreword.prompts.store import StoredPrompt, is_mixture, load_prompt
+from foreword.prompts.store import StoredPrompt, folder_name, is_mixture, load_prompt
 from foreword.serving.config import Key
 from foreword.serving.prompts import BASE_MODEL, Served, Way
 from foreword.serving.search import Searcher, check_where
@@ -214,7 +214,7 @@ def openai_router(service: Service) -> APIRouter:
             raise RequestError(message, 400, "dimensions_unsupported", "dimensions")
         texts = await _texts(service, body.input)
         async with service.keep() as state:
-            way = find_way(body.model, body.input_type, state.served, service.base)
+            way = find_way(body.model, body.input_type, state.served, service.base, request.state.key)
             rows = await service.rows(texts, way)
             vectors = await service.embed(rows)
         tokens = sum(row.tokens for row in rows)
@@ -229,9 +229,8 @@ def openai_router(service: Service) -> APIRouter:
         return Answer({"object": "list", "data": data, "model": body.model, "usage": usage})
 
     def listed(key: Key) -> list[dict[str, Any]]:
-        names = model_names(service.state.served, service.base)
-        allowed = [name for name, domain in names if domain == BASE_MODEL or key.may_use(domain)]
-        return [{"id": name, "object": "model", "created": created, "owned_by": "foreword"} for name in allowed]
+        names = model_names(service.state.served, service.base, key)
+        return [{"id": name, "object": "model", "created": created, "owned_by": "foreword"} for name in names]
 
     @router.get("/models", response_model=ModelsAnswer)
     async def models(request: Request) -> Answer:
@@ -256,16 +255,16 @@ def split_model(model: str) -> tuple[str, Side | None]:
     return next(((domain, known) for known in SIDES if known == side), (model, None))
 
 
-def model_names(served: Mapping[str, Served], base: Mapping[Side, Way]) -> list[tuple[str, str]]:
-    """The names to ask for, each with its domain."""
-    names: list[tuple[str, str]] = []
-    for domain, ways in ((BASE_MODEL, base), *((name, one.ways) for name, one in served.items())):
+def model_names(served: Mapping[str, Served], base: Mapping[Side, Way], key: Key) -> list[str]:
+    """The names that a key may ask for."""
+    names: list[str] = []
+    for domain, ways in ((BASE_MODEL, base), *((name, one.ways) for name, one in served.items() if key.may_use(name))):
         differ = ways["query"] != ways["document"]
-        names += [(f"{domain}:{side}", domain) for side in SIDES] if differ else [(domain, domain)]
+        names += [f"{domain}:{side}" for side in SIDES] if differ else [domain]
     return names
 
 
-def find_way(model: str, asked: Side | None, served: Mapping[str, Served], base: Mapping[Side, Way]) -> Way:
+def find_way(model: str, asked: Side | None, served: Mapping[str, Served], base: Mapping[Side, Way], key: Key) -> Way:
     """What encodes the texts of a request for `model`: `base` or a domain, with or without a side behind it.
 
     Raises `RequestError`: 404, no such model; 400, the side is not said where it matters, or said twice (in the name
@@ -273,7 +272,7 @@ def find_way(model: str, asked: Side | None, served: Mapping[str, Served], base:
     """
     domain, side = split_model(model)
     if domain != BASE_MODEL and domain not in served:
-        known = [name for name, _ in model_names(served, base)]
+        known = model_names(served, base, key)
         message = f"no model {model!r}; there are: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}"
         raise RequestError(message, 404, "model_not_found", "model")
     if side is not None and asked is not None and side != asked:
@@ -365,7 +364,7 @@ def search_router(service: Service) -> APIRouter:
     async def domains(request: Request) -> Answer:
         """The domains that the key may use: their prompts, and what searches them."""
         backbone = {name: service.backbone[name] for name in ("name", "fingerprint")}
-        found = service.domains(request.state.key.may_use)
+        found = service.domains(request.state.key)
         return Answer({"backbone": backbone, "domains": list(found.values())})
 
     @router.get("/bank")
@@ -376,7 +375,7 @@ def search_router(service: Service) -> APIRouter:
                 made = await service.in_thread(lambda: bank_view(service.encoder, state.served, service.config.bank))
                 views[state] = made
             view = views[state]
-        return Answer(of_allowed(view, request.state.key.may_use))
+        return Answer(of_key(view, request.state.key))
 
     return router
 
@@ -448,23 +447,30 @@ def bank_view(encoder: SentenceTransformer, served: Mapping[str, Served], bank: 
     }
 
 
-def of_allowed(view: Mapping[str, Any], allowed: Callable[[str], bool]) -> dict[str, Any]:
+OWN_SYSTEMS = ("base", "bm25", "prompt", "start")
+"""Systems that are called alike on every domain; others are called by a prompt, which may be another domain's."""
+
+
+def of_key(view: Mapping[str, Any], key: Key) -> dict[str, Any]:
     """The view without what a key may not see."""
+    if key.sees_all:
+        return dict(view)
+    systems = {*OWN_SYSTEMS, *key.domains, *map(folder_name, key.domains)}
 
     def cut(table: Mapping[str, Any] | None, rows: str, columns: str) -> dict[str, Any] | None:
         if table is None:
             return None
-        kept = {axis: [i for i, name in enumerate(table[axis]) if allowed(name)] for axis in (rows, columns)}
+        kept = {axis: [i for i, name in enumerate(table[axis]) if key.may_use(name)] for axis in (rows, columns)}
         values = [[table["values"][i][j] for j in kept[columns]] for i in kept[rows]]
         named = {axis: [table[axis][i] for i in places] for axis, places in kept.items()}
         return {**table, **named, "values": values} if all(kept.values()) else None
 
     return {
-        "names": [name for name in view["names"] if allowed(name)],
+        "names": [name for name in view["names"] if key.may_use(name)],
         "similarity": cut(view["similarity"], "names", "names"),
         "transfer": cut(view["transfer"], "sources", "targets"),
-        "figures": [figure for figure in view["figures"] if allowed(figure["domain"])],
-        "words": {name: words for name, words in view["words"].items() if allowed(name)},
+        "figures": [one for one in view["figures"] if key.may_use(one["domain"]) and one["system"] in systems],
+        "words": {name: words for name, words in view["words"].items() if key.may_use(name)},
     }
 
 

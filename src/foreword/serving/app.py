@@ -143,14 +143,23 @@ def _add_the_rest(app: FastAPI, service: Service) -> None:
         }
 
     @app.get("/metrics", tags=["upkeep"], response_class=PlainTextResponse)
-    async def counters() -> Response:
+    async def counters(request: Request) -> Response:
         """The counters, in Prometheus's text format; with keys, for an admin's."""
-        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(service.metrics.text(request.state.key), media_type=CONTENT_TYPE_LATEST)
 
     @app.post("/admin/reload", tags=["upkeep"])
-    async def read_again() -> dict[str, list[str]]:
+    async def read_again(request: Request) -> dict[str, list[str]]:
         """Read the bank's folder again; with keys, for an admin's. Requests in flight finish with the old prompts."""
-        return await service.reload()
+        key: Key = request.state.key
+        try:
+            changes = await service.reload()
+        except RequestError:
+            raise
+        except ForewordError as error:
+            logger.error("the prompts are as they were: %s", error)
+            said = " ".join(str(error).split()) if key.sees_all else "the prompts are as they were; the log says why"
+            raise RequestError(said, 400, type(error).__name__) from error
+        return {what: list(filter(key.may_use, names)) for what, names in changes.items()}
 
     templates = Environment(autoescape=True)
     templates.filters["json"] = partial(json.dumps, indent=2)
@@ -176,8 +185,14 @@ def _add_errors(app: FastAPI) -> None:
         return Answer(error.body(), error.status, error.headers)
 
     @app.exception_handler(ForewordError)
-    async def failed(_: Request, error: ForewordError) -> Answer:
-        return Answer(error_body(400, " ".join(str(error).split()), type(error).__name__), 400)
+    async def failed(request: Request, error: ForewordError) -> Answer:
+        """What is no request's fault: a file of the bank, an index that does not answer."""
+        logger.error("request %s: %s", request.state.request_id, error)
+        key: Key | None = getattr(request.state, "key", None)
+        told = key is not None and key.admin and key.sees_all  # it may name other domains
+        message = " ".join(str(error).split()) if told else "this is not to be had now; the service's log says why"
+        refusal = RequestError(message, 503, type(error).__name__)
+        return Answer(refusal.body(), refusal.status, refusal.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Answer:

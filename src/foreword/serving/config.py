@@ -59,8 +59,13 @@ class Key:
     admin: bool = False
 
     def may_use(self, domain: str) -> bool:
-        """Whether it may use a domain's prompt and documents."""
-        return EVERY in self.domains or domain in self.domains
+        """Whether it may use a domain's prompt and documents, and know that there is such a domain."""
+        return self.sees_all or domain in self.domains
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether all domains are its own."""
+        return EVERY in self.domains
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,19 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from sentence_transformers import SentenceTransformer
 
 from foreword.collections import registry
+from foreword.collections.supervision import split_fold
 from foreword.errors import RequestError
 from foreword.indexing import Index
 from foreword.prompts.encoder import encode, resolve_precision, transformer_of
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.store import describe_backbone
 from foreword.serving.batcher import Array, Batcher, Row, Tokens
-from foreword.serving.config import ServeConfig
-from foreword.serving.prompts import Served, Way, base_ways, candidates, read_prompts, release
+from foreword.serving.config import Key, ServeConfig
+from foreword.serving.prompts import BASE_MODEL, Served, Way, base_ways, candidates, read_prompts, release
 from foreword.serving.search import Held, IndexSearcher, MemorySearcher, Searchable, Searcher
 
 logger = logging.getLogger(__name__)
@@ -84,9 +85,25 @@ class Metrics:
         self.pass_seconds.observe(seconds)
         self.waited.observe(waited)
 
-    def text(self) -> bytes:
-        """All of them, in Prometheus's text format."""
-        return generate_latest(self.registry)
+    def text(self, key: Key) -> bytes:
+        """What a key may know of them, in Prometheus's text format."""
+        return generate_latest(_Seen(self.registry, key))  # type: ignore[arg-type]  # of a registry it takes `collect`
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A registry without the samples of domains that are not the key's own, nor a count of all prompts."""
+
+    registry: CollectorRegistry
+    key: Key
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self.registry.collect():
+            domains = [sample.labels.get("domain", BASE_MODEL) for sample in family.samples]
+            seen = [domain == BASE_MODEL or self.key.may_use(domain) for domain in domains]
+            family.samples = [sample for sample, one in zip(family.samples, seen, strict=True) if one]
+            if self.key.sees_all or family.name != "foreword_prompts":
+                yield family
 
 
 def load_backbone(config: ServeConfig) -> SentenceTransformer:
@@ -343,8 +360,11 @@ class Service:
 
         return asyncio.run_coroutine_threadsafe(embed(), self._loop).result()
 
-    def domains(self, allowed: Callable[[str], bool]) -> dict[str, dict[str, Any]]:
-        """Each domain that has a prompt or documents, as `/domains` shows it."""
+    def domains(self, key: Key) -> dict[str, dict[str, Any]]:
+        """Each domain of a key's that has a prompt or documents, as `/domains` shows it.
+
+        A prompt of another name, and collections it was trained on, are named where they are the key's own.
+        """
         state = self.state
         searchable: dict[str, Searchable] = {}
         for searcher in state.searchers:  # as in `State.searcher`, the first that has a domain searches it
@@ -352,12 +372,17 @@ class Service:
                 searchable.setdefault(name, facts)
         found: dict[str, dict[str, Any]] = {}
         for name in dict.fromkeys([*searchable, *state.served]):
-            if not allowed(name):
+            if not key.may_use(name):
                 continue
             searched, prompt = searchable.get(name), self.prompt_of(name, state.served)
+            shown = None
+            if prompt is not None:
+                own = prompt.candidate.domain
+                trained = [one for one in prompt.about["trained_on"] if key.may_use(split_fold(one)[0])]
+                shown = {"name": own if key.may_use(own) else None, **prompt.about, "trained_on": trained}
             found[name] = {
                 "name": name,
-                "prompt": None if prompt is None else {"name": prompt.candidate.domain, **prompt.about},
+                "prompt": shown,
                 "searchable": searched is not None,
                 "documents": None if searched is None else searched.documents,
                 "systems": [] if searched is None else list(searched.systems),
