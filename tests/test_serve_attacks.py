@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,8 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
 
-from serve_bank import SPECS, client, config, listening, load, save
+from sentence_transformers import SentenceTransformer
+from serve_bank import SPECS, client, config, listening, load, save, save_bank
 from starlette.testclient import TestClient
 
 from foreword.errors import DataError
@@ -345,3 +347,78 @@ def test_what_is_broken_is_told_to_who_may_know_all(shared: TestClient, monkeypa
             answers.append(shared.post("/admin/reload", headers=bearer(key)))
             assert answers[1].status_code == 400
         assert [OTHERS in answer.text for answer in answers] == [told] * len(answers)
+
+
+# -- cards of odd types ----------------------------------------------------------------------------------------------
+
+ODD: list[tuple[str, Any]] = [
+    *[
+        ("domain", name)
+        for name in ("", " ", ".", "..", "*", "a\nb", "a\0", "\ud83c", " a", "a:query", "base", "a" * 5000)
+    ],
+    *[("domain", value) for value in (None, 1, [], {})],
+    *[("start", value) for value in (1, [], {"trained_on": [["a", "train"]]}, {"trained_on": {"a": 1}})],
+    *[("data", value) for value in (1, "a", ["a"], [[1, 2]])],
+    *[("supervision", value) for value in (1, "train", ["train"])],
+    *[("metrics", value) for value in (1, [], {"dev": 1}, {"dev": [1]}, {"dev": [{"step": []}]}, {"best_step": []})],
+    *[("metrics", value) for value in ({"dev": [{"step": 0, "dev": "a"}], "best_step": 0}, {"dev": [{}]})],
+    *[("distilled", value) for value in (1, "a", [1])],
+    *[
+        ("prompt", value)
+        for value in (None, {"kind": 1}, {"kind": "memory", "length": 10**30}, {"length": []}, {"a": 1})
+    ],
+    *[("backbone", value) for value in (None, [], {}, {"text_prompts": []})],
+    *[(name, value) for name in ("bytes", "sha256", "digest") for value in (True, -1, 1.5, [], {})],
+    ("format", []),
+]
+
+
+def served_all(asked: TestClient) -> list[Any]:
+    """What the pages that show all domains answer; nothing is broken by one of them."""
+    answers = [asked.get(path) for path in ("/v1/models", "/domains", "/bank", "/metrics")]
+    assert [answer.status_code for answer in answers] == [200] * 4
+    return [answer.json() for answer in answers[:3]]
+
+
+def test_a_card_is_looked_at_as_a_whole_before_it_is_served(
+    tiny_bert: Path, tmp_path: Path, encoder: SentenceTransformer
+) -> None:
+    bank = tmp_path / "bank"
+    save(bank, encoder, "toy/good", SPECS["toy/input"], 0)
+    card = save(bank, encoder, "toy/odd", SPECS["toy/shared"], 1) / "prompt.json"
+    good = json.loads(card.read_text())
+    with client(config(tiny_bert, bank)) as asked:
+        before = served_all(asked)
+        for field, value in ODD:
+            card.write_text(json.dumps({**good, "digest": None, field: value}))
+            refused = asked.post("/admin/reload")
+            assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error"), (
+                field,
+                value,
+            )
+            assert "toy-odd" in refused.json()["error"]["message"]
+            assert served_all(asked) == before
+        card.write_text(
+            json.dumps({**good, "domain": "folder:../naïve notes", "metrics": {"dev": None}, "start": None})
+        )
+        assert asked.post("/admin/reload").json()["added"] == ["folder:../naïve notes"]
+        shutil.rmtree(card.parent)  # what is shown is what was read
+        assert "folder:../naïve notes" in served_all(asked)[2]["names"]
+
+
+def test_a_mixture_is_looked_at_as_a_whole_before_it_is_served(
+    tiny_bert: Path, tmp_path: Path, encoder: SentenceTransformer
+) -> None:
+    save_bank(tmp_path / "bank", encoder)
+    card = tmp_path / "bank" / "mixed" / "mixture.json"
+    good = json.loads(card.read_text())
+    with client(config(tiny_bert, tmp_path / "bank")) as asked:
+        before = served_all(asked)
+        odd = [("domain", ".."), ("weights", []), ("weights", {"toy/shared": "a"}), ("weights", {"toy/shared": [[]]})]
+        odd += [("document", []), ("document", "toy/none"), ("sources", {"toy/shared": []}), ("sources", "a")]
+        for field, value in odd:
+            card.write_text(json.dumps({**good, field: value}))
+            refused = asked.post("/admin/reload")
+            assert refused.status_code == 400, (field, value)
+            assert "mixed" in refused.json()["error"]["message"]
+            assert served_all(asked) == before

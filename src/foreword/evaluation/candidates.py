@@ -119,7 +119,7 @@ def chosen_by_dev(cards: Iterable[Mapping[str, Any]]) -> bool:
     """Whether the best step of one of these prompts, or of what it was distilled from, was chosen by a dev split."""
     for card in cards:
         made = card.get("distilled") or card.get("folded") or {}  # `folded` in older cards
-        steps = (card.get("metrics") or {}).get("dev", ())
+        steps = (card.get("metrics") or {}).get("dev") or ()
         if made.get("chosen_by_dev") or any(step.get("dev") is not None for step in steps):
             return True
     return False

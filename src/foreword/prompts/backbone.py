@@ -8,9 +8,11 @@ import importlib.util
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
@@ -132,8 +134,16 @@ def fingerprint_folder(folder: Path) -> str:
 # Reading the JSON files that say what a folder of prompts is.
 
 
-def read_json_card(path: Path, version: str, fields: Mapping[str, type]) -> dict[str, Any]:
+def read_json_card(
+    path: Path, version: str, fields: Mapping[str, Any], optional: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The object in `path`, whose `format` is `version` and which has the `fields`, of these types.
+
+    Args:
+        path: a JSON file.
+        version: of its format.
+        fields: name -> type, as pydantic takes it.
+        optional: the same, of fields that may be missing or null.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -149,10 +159,24 @@ def read_json_card(path: Path, version: str, fields: Mapping[str, type]) -> dict
     missing = [key for key in fields if key not in card]
     if missing:
         raise PromptError(f"{path} lacks {', '.join(missing)}: it was cut or altered")
-    wrong = [key for key, kind in fields.items() if not isinstance(card[key], kind)]
+    kinds = {**fields, **{key: kind for key, kind in (optional or {}).items() if card.get(key) is not None}}
+    wrong = [key for key, kind in kinds.items() if not _is_of(card[key], kind)]
     if wrong:
         raise PromptError(f"{path}: {', '.join(wrong)} is not what it should be: it was altered")
     return card
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    try:
+        _adapter(kind).validate_python(value, strict=True)
+    except (ValidationError, RecursionError):
+        return False
+    return True
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 # What `encoder.save_pretrained(folder)` writes for the module that carries prompts: the prompts and the backbone's

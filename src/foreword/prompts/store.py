@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import platform
 import shutil
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import AfterValidator, BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from sentence_transformers import SentenceTransformer
@@ -28,10 +30,48 @@ from foreword.prompts.routes import Route, Routes, Weight, layer_weights, plain_
 from foreword.prompts.spec import CARD as CARD
 from foreword.prompts.spec import MIXTURE_CARD as MIXTURE_CARD
 from foreword.prompts.spec import PromptSpec, bank_folders, no_bank, no_prompt
+from foreword.settings import Natural
 
 FORMAT = "foreword-prompt/1"
 WEIGHTS, RUN = "prompt.safetensors", "run.json"
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def _possible(domain: str) -> str:
+    """A domain's name itself. Raises `ValueError` for one that no folder, page or list could bear."""
+    unseen = [letter for letter in domain if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")]
+    if unseen or domain != domain.strip() or domain in ("", ".", "..", "*") or len(domain) > 1000:
+        raise ValueError("expected a name")
+    return domain
+
+
+class _Start(BaseModel):
+    """Of `start`, what is read."""
+
+    trained_on: dict[str, str] | None = None
+
+
+class _Step(BaseModel):
+    """Of an entry of `metrics.dev`, what is read."""
+
+    step: int
+    dev: float | None = None
+
+
+class _Metrics(BaseModel):
+    """Of `metrics`, what is read."""
+
+    dev: list[_Step] | None = None
+    best_step: int | None = None
+
+
+Domain = Annotated[str, AfterValidator(_possible)]
+_JSON = dict[str, Any]
+_FIELDS = {"domain": Domain, "prompt": _JSON, "bytes": Natural, "sha256": str, "backbone": _JSON}
+_OPTIONAL = {
+    **{"digest": str, "dtype": str, "start": _Start | str, "metrics": _Metrics},
+    **dict.fromkeys(("data", "supervision", "distilled", "folded"), _JSON),
+}
 
 
 @dataclass(frozen=True)
@@ -139,9 +179,8 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     Raises:
         PromptError: there is none, or it is not one.
     """
-    fields = {"domain": str, "prompt": dict, "bytes": int, "sha256": str, "backbone": dict}
     try:
-        return read_json_card(Path(folder) / CARD, FORMAT, fields)
+        return read_json_card(Path(folder) / CARD, FORMAT, _FIELDS, _OPTIONAL)
     except FileNotFoundError:
         raise no_prompt(folder) from None
 
@@ -155,8 +194,8 @@ def trained_on(card: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, str] = dict(start.get("trained_on") or {}) if isinstance(start, Mapping) else {}
     for name in card.get("data") or {}:
         own = supervision if isinstance(supervision, Mapping) else {}
-        own = own if "method" in own else own.get(name) or {}
-        method = str(own.get("method", "unknown"))
+        own = own if "method" in own else own.get(name)
+        method = str(own.get("method", "unknown")) if isinstance(own, Mapping) else "unknown"
         found[name] = found[name] if method == "pseudo-queries" and name in found else method
     return found
 
@@ -179,7 +218,7 @@ def load_prompt(folder: str | Path, encoder: SentenceTransformer | None = None) 
     try:
         tensors = {name: tensor.float() for name, tensor in load_file(weights).items()}
         prompt = Prompt(PromptSpec(**card["prompt"]), tensors)
-    except (SafetensorError, TypeError, ValueError, AttributeError, KeyError) as error:
+    except (PromptError, SafetensorError, TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
         raise PromptError(f"{folder} cannot be read: {error}") from error
     if encoder is not None:
         check_backbone(card, encoder, folder)
@@ -324,9 +363,10 @@ def is_mixture(folder: str | Path) -> bool:
 
 def read_mixture_card(folder: str | Path) -> dict[str, Any]:
     """The contents of a mixture's card. Raises `PromptError` when there is none, or it is not one."""
-    fields = {"domain": str, "weights": dict, "sources": dict}
+    fields = {"domain": Domain, "weights": _JSON, "sources": _JSON}
+    optional = {"document": str, "backbone": _JSON, "supervision": _JSON}
     try:
-        return read_json_card(Path(folder) / MIXTURE_CARD, MIXTURE_FORMAT, fields)
+        return read_json_card(Path(folder) / MIXTURE_CARD, MIXTURE_FORMAT, fields, optional)
     except FileNotFoundError:
         raise PromptError(f"{folder} holds no {MIXTURE_CARD}") from None
 

@@ -22,7 +22,7 @@ from foreword.evaluation.group import FORMAT as GROUP_FORMAT
 from foreword.files import read_json
 from foreword.indexing import IndexHit
 from foreword.prompts.inspect import bank_words
-from foreword.prompts.store import StoredPrompt, folder_name, is_mixture, load_prompt
+from foreword.prompts.store import StoredPrompt, folder_name
 from foreword.serving.config import Key
 from foreword.serving.prompts import BASE_MODEL, Served, Way
 from foreword.serving.search import Searcher, check_where
@@ -424,9 +424,7 @@ def bank_view(encoder: SentenceTransformer, served: Mapping[str, Served], bank: 
     The folder `bank` may hold `features.safetensors` (of `foreword advise`) and what `foreword evaluate --group ...
     --systems each` wrote to its folder `evaluation`.
     """
-    stored = {
-        name: load_prompt(one.candidate.path) for name, one in served.items() if not is_mixture(one.candidate.path)
-    }
+    stored = {name: one.stored for name, one in served.items() if one.stored is not None}
 
     def absent(name: str) -> Any:
         raise DataError(f"{name} has no features in {bank}/{FEATURES}")
@@ -478,12 +476,10 @@ def _of_cards(stored: Mapping[str, StoredPrompt]) -> list[dict[str, Any]]:
     """The start's and the kept step's value on the dev split, where training looked at one."""
     figures = []
     for name, one in stored.items():
-        metrics = one.card.get("metrics")
-        metrics = metrics if isinstance(metrics, Mapping) else {}
-        history = [entry for entry in metrics.get("dev") or [] if isinstance(entry, Mapping)]
-        found = {entry.get("step"): entry.get("dev") for entry in history}
+        metrics = one.card.get("metrics") or {}
+        found = {entry["step"]: entry.get("dev") for entry in metrics.get("dev") or []}
         for system, step in (("start", 0), ("prompt", metrics.get("best_step"))):
-            if isinstance(found.get(step), int | float):
+            if found.get(step) is not None:
                 figures.append({"domain": name, "system": system, "measure": f"{MEASURE} (dev)", "value": found[step]})
     return figures
 

@@ -8,7 +8,7 @@ another of its domain stands beside it until the requests that began with the ol
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
@@ -20,7 +20,7 @@ from foreword.prompts.kinds.kind import kind_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import OneRoute, Weight, route_of_side
 from foreword.prompts.spec import PromptSpec
-from foreword.prompts.store import SOURCES, attach_mixture, is_mixture, load_prompt, read_card
+from foreword.prompts.store import SOURCES, StoredPrompt, attach_mixture, is_mixture, load_prompt
 from foreword.serving.config import ServeConfig
 from foreword.settings import SIDES, Side
 
@@ -72,11 +72,19 @@ class Way:
 
 @dataclass(frozen=True)
 class Served:
-    """A domain's prompt or mixture as it is served: its card, what `/domains` shows, what encodes either side."""
+    """A domain's prompt or mixture as it is served, whatever becomes of its folder until it is read again.
+
+    Attributes:
+        candidate: what its card says.
+        about: what `/domains` shows.
+        ways: what encodes either side.
+        stored: the prompt itself; None: a mixture.
+    """
 
     candidate: Candidate
     about: Mapping[str, Any]
     ways: Mapping[Side, Way]
+    stored: StoredPrompt | None = field(default=None, compare=False)
 
 
 def base_ways(encoder: SentenceTransformer) -> dict[Side, Way]:
@@ -122,7 +130,7 @@ def carry(encoder: SentenceTransformer, candidate: Candidate) -> Served:
     """Let the backbone carry the sides of a stored prompt or mixture; not while it encodes."""
     transformer = transformer_of(encoder)
     before = set(transformer.domains)
-    mixture = is_mixture(candidate.path)
+    mixture, stored = is_mixture(candidate.path), None
     if mixture:
         route = attach_mixture(encoder, candidate.path)
         prompts = {name: transformer.prompt(name) for name in transformer.domains if name not in before}
@@ -130,8 +138,9 @@ def carry(encoder: SentenceTransformer, candidate: Candidate) -> Served:
             transformer.remove(name)
         size = sum(file.stat().st_size for file in sorted((candidate.path / SOURCES).glob("*/*.safetensors")))
     else:
-        size = int(read_card(candidate.path)["bytes"])
-        prompts = {candidate.domain: load_prompt(candidate.path, encoder).prompt}
+        stored = load_prompt(candidate.path, encoder)
+        size = int(stored.card["bytes"])
+        prompts = {candidate.domain: stored.prompt}
         route = candidate.domain
     base = base_ways(encoder)
     ways = {side: _way(encoder, base[side], route_of_side(route, side), prompts, side) for side in SIDES}
@@ -145,7 +154,7 @@ def carry(encoder: SentenceTransformer, candidate: Candidate) -> Served:
         "trained_on": list(candidate.trained_on),
         "supervision": candidate.supervision,
     }
-    return Served(candidate, about, ways)
+    return Served(candidate, about, ways, stored)
 
 
 def release(encoder: SentenceTransformer, needed: frozenset[str]) -> None:
