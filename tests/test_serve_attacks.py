@@ -27,6 +27,7 @@ from starlette.testclient import TestClient
 from foreword.errors import DataError
 from foreword.prompts.encoder import encode
 from foreword.prompts.loading import load_encoder
+from foreword.serving.app import server_settings
 from foreword.serving.batcher import BLOCK, CHARACTERS, Batcher, Row, Tokens
 from foreword.serving.config import key_of_value
 from foreword.serving.prompts import Way
@@ -422,3 +423,147 @@ def test_a_mixture_is_looked_at_as_a_whole_before_it_is_served(
             assert refused.status_code == 400, (field, value)
             assert "mixed" in refused.json()["error"]["message"]
             assert served_all(asked) == before
+
+
+# -- requests in other forms -----------------------------------------------------------------------------------------
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize("host", ["[", "]", "[::1", "\u2100", "a@b", "localhost:x", "//", "", "a" * 5000, "local host"])
+def test_a_host_that_is_no_address_is_unknown(tiny_bert: Path, plain: TestClient, host: str) -> None:
+    answer = plain.get("/domains", headers=[("Host", host.encode())])
+    if host == "localhost:x":  # the name is what counts
+        assert answer.status_code == 200
+    else:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (421, "unknown_host")
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_bert: Path) -> Iterator[TestClient]:
+    """A service of this machine, without keys."""
+    with client(config(tiny_bert, collections=("toy/one",))) as asked:
+        yield asked
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({}, True),
+        ({"Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://behind.a.proxy"}, True),
+        ({"Sec-Fetch-Site": "none"}, True),
+        ({"Origin": "http://localhost"}, True),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:1234"}, False),
+        ({"Origin": "http://localhost:1234"}, False),
+        ({"Origin": "https://evil.example"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": "http://["}, False),
+    ],
+)
+def test_without_keys_pages_of_other_sites_are_not_obeyed(
+    plain: TestClient, service: TestClient, headers: dict[str, str], allowed: bool
+) -> None:
+    for method, path in (("POST", "/admin/reload"), ("GET", "/domains"), ("GET", "/metrics")):
+        answer = plain.request(method, path, headers=headers)
+        assert answer.status_code == (200 if allowed else 403)
+        assert allowed or answer.json()["error"]["code"] == "cross_site"
+    assert plain.get("/", headers=headers).status_code == 200  # links lead here
+    assert service.get("/domains", headers=headers).status_code == 200  # who knows a key is no page
+
+
+@pytest.mark.parametrize("path", ["/domains/", "/search/", "/v1/models/", "/static"])
+def test_nothing_is_redirected(plain: TestClient, path: str) -> None:
+    answer = plain.get(path, headers={"Host": "localhost"}, follow_redirects=False)
+    assert answer.status_code in (404, 405)
+    assert "location" not in answer.headers
+
+
+def test_who_asks_is_said_by_proxies_that_are_known_alone(tiny_bert: Path) -> None:
+    assert server_settings(config(tiny_bert))["proxy_headers"] is False
+    known = server_settings(config(tiny_bert, proxies=("10.0.0.0/8",)))
+    assert (known["proxy_headers"], known["forwarded_allow_ips"]) == (True, ["10.0.0.0/8"])
+
+
+def test_null_is_what_clients_send_for_nothing(service: TestClient) -> None:
+    nothing = dict.fromkeys(("encoding_format", "dimensions", "user", "input_type", "extra"))
+    answers = [
+        service.post("/v1/embeddings", json={"model": "base", "input": "a", **more}).json() for more in ({}, nothing)
+    ]
+    assert answers[0] == answers[1]
+    assert isinstance(answers[1]["data"][0]["embedding"], list)
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "a"])
+def test_what_the_content_type_should_be_is_said(service: TestClient, kind: str | None) -> None:
+    headers = {} if kind is None else {"Content-Type": kind}
+    answer = service.post("/v1/embeddings", content=b'{"model": "base", "input": "a"}', headers=headers)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (422, "content_type")
+    assert "Content-Type: application/json" in error["message"]
+    assert kind is None or repr(kind) in error["message"]
+
+
+def test_the_documentation_names_every_refusal(service: TestClient) -> None:
+    paths = service.get("/openapi.json").json()["paths"]
+    for path, methods in paths.items():
+        for operation in methods.values():
+            assert set(operation["responses"]) >= {"400", "401", "403", "404", "413", "421", "422", "503"}, path
+
+
+MANY = 300_000
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", b'{"model": "base", "input": [' + b"null," * MANY + b"1]}"),
+        ("/v1/embeddings", b'{"model": "base", "input": [' + b"1," * MANY + b'"a"]}'),
+        ("/v1/embeddings", b'{"model": "base", "input": [[' + b"1," * MANY + b"null]]}"),
+        ("/v1/embeddings", b'{"model": "base", "input": ' + b"[" * MANY + b"]" * MANY + b"}"),
+        ("/v1/embeddings", b'{"model": "base", "input": ' + b"9" * 5000 + b"}"),
+        ("/v1/embeddings", b'{"model": "base", "input": "a", "dimensions": 1e999}'),
+        ("/v1/embeddings", b'{"model": "base", "input": "a", "dimensions": NaN}'),
+        ("/v1/embeddings", b'{"model": "\\ud83c", "input": "a"}'),
+        ("/v1/embeddings", b'{"model": "base", "input": "\\ud83c"}'),
+        ("/v1/embeddings", b'{"model": "base", "input": "a\xff"}'),
+        ("/v1/embeddings", b"\xff\xfe"),
+        ("/v1/embeddings", b"null"),
+        ("/search", b'{"domain": "toy/one", "query": "\\ud83c", "systems": ["bm25"]}'),
+        ("/search", b'{"domain": "\\ud83c", "query": "a"}'),
+        ("/search", b'{"domain": "toy/one", "query": "a", "\\ud83c": 1}'),
+        ("/search", b'{"domain": "toy/one", "query": "a", "systems": ["\\ud83c"]}'),
+        ("/search", b'{"domain": "toy/one", "query": "a", "where": {"\\ud83c": 1}}'),
+        ("/search", b'{"domain": "toy/one", "query": "a", "where": {"a": "\\ud83c"}}'),
+        ("/search", b'{"domain": "toy/one", "query": "a", "where": {"a": NaN}}'),
+        ("/search", b'{"domain": "toy/one", "query": "a", "where": {"a": ' + b"9" * 4000 + b"}}"),
+        ("/search", b'{"domain": "toy/one", "query": "a", "where": {"a": [' + b"1," * MANY + b"1]}}"),
+        ("/search", b"{" + b",".join(b'"a%d": 1' % n for n in range(MANY)) + b"}"),
+        ("/search", b'{"domain": "toy/one", "queries": [' + b"1," * MANY + b"1]}"),
+        ("/search", b'{"domain": "toy/one", "query": "a", "k": 1' + b"0" * 400 + b"}"),
+    ],
+)
+def test_odd_bodies_are_refused_whatever_is_in_them(service: TestClient, path: str, body: bytes) -> None:
+    answer = service.post(path, content=body, headers=JSON)
+    assert 400 <= answer.status_code < 500
+    assert set(answer.json()["error"]) == {"message", "type", "code", "param"}
+    assert len(answer.content) < 2000
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/%00",
+        "/static/" + "a" * 5000,
+        "/static/..%2fapp.py",
+        "/static/%ff",
+        "/static/a%0Ab",
+        "/static//etc/passwd",
+    ]
+    + [f"/v1/models/{name}" for name in ("%00", "%ff", "%ed%a0%bd", "a" * 5000, "..", "%0d%0aX: y")],
+)
+def test_odd_paths_are_not_found(service: TestClient, path: str) -> None:
+    answer = service.get(path)
+    assert answer.status_code == 404
+    assert set(answer.json()["error"]) == {"message", "type", "code", "param"}

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
+from pydantic_core import PydanticCustomError
 from sentence_transformers import SentenceTransformer
 
 from foreword.errors import DataError, RequestError
@@ -60,7 +61,34 @@ def _finite(content: Any) -> Any:
 # -- bodies; those of answers are for the documentation of the endpoints ---------------------------------------------
 
 
-class EmbeddingsBody(BaseModel):
+class Body(BaseModel):
+    """The body of a request. Of a million wrong entries, the first is enough to refuse it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, values: Any) -> Any:
+        """The fields there are, and of others the first."""
+        if not isinstance(values, dict):
+            return values
+        other = next((name for name in values if name not in cls.model_fields), None)
+        return {name: values[name] for name in (*cls.model_fields, other) if name in values}
+
+
+def _unicode(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        what = {"why": error.reason, "place": error.start}
+        raise PydanticCustomError("unicode", "it is no Unicode text: {why} at character {place}", what) from None
+    return text
+
+
+Text = Annotated[StrictStr, AfterValidator(_unicode)]
+Texts = Annotated[list[Text], Field(fail_fast=True)]
+Ids = Annotated[list[StrictInt], Field(fail_fast=True)]
+
+
+class EmbeddingsBody(Body):
     """The request of `POST /v1/embeddings`, as OpenAI's API has it, and `input_type` besides."""
 
     model_config = ConfigDict(
@@ -70,16 +98,18 @@ class EmbeddingsBody(BaseModel):
         },
     )
 
-    model: StrictStr = Field(description="`base` or a domain, with `:query` or `:document` behind it")
-    input: StrictStr | list[StrictStr] | list[StrictInt] | list[list[StrictInt]] = Field(
+    model: Text = Field(description="`base` or a domain, with `:query` or `:document` behind it")
+    input: Text | Texts | Ids | Annotated[list[Ids], Field(fail_fast=True)] = Field(
         description="a text or texts; arrays of token ids where the service is configured for them"
     )
-    encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = Field(None, description="the backbone's width, if given; embeddings are not shortened")
+    encoding_format: Literal["float", "base64"] | None = Field(None, description="null is `float`")
+    dimensions: StrictInt | None = Field(
+        None, description="the backbone's width, if given; embeddings are not shortened"
+    )
     input_type: Side | None = Field(
         None, description="the side, where the model's name does not say it; not in OpenAI's API"
     )
-    user: str | None = Field(None, description="passed over")
+    user: Any = Field(None, description="passed over")
 
 
 class EmbeddingAnswer(BaseModel):
@@ -122,15 +152,15 @@ class ModelsAnswer(BaseModel):
     data: list[ModelAnswer]
 
 
-class SearchBody(BaseModel):
+class SearchBody(Body):
     """The request of `POST /search`: `query` or `queries`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    domain: StrictStr
-    query: StrictStr | None = None
-    queries: list[StrictStr] | None = None
-    systems: list[StrictStr] | None = Field(None, description="of the domain's; none: all of them")
+    domain: Text
+    query: Text | None = None
+    queries: Texts | None = None
+    systems: Texts | None = Field(None, description="of the domain's; none: all of them")
     k: StrictInt = Field(10, ge=1)
     where: dict[str, Any] | None = Field(
         None, description="a filter by metadata: field -> a value, or a list of values of which it has one"
@@ -220,7 +250,7 @@ def openai_router(service: Service) -> APIRouter:
         tokens = sum(row.tokens for row in rows)
         service.metrics.texts.labels(domain).inc(len(texts))
         service.metrics.tokens.labels(domain).inc(tokens)
-        if body.encoding_format == "float":
+        if body.encoding_format != "base64":
             written = vectors.tolist()
         else:
             written = [base64.b64encode(vector.tobytes()).decode("ascii") for vector in vectors.astype("<f4")]

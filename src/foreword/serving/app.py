@@ -195,15 +195,21 @@ def _add_errors(app: FastAPI) -> None:
         return Answer(refusal.body(), refusal.status, refusal.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Answer:
-        first = error.errors()[0]
+    async def invalid(request: Request, error: RequestValidationError) -> Answer:
+        errors = error.errors()
+        first = next((one for one in errors if one["type"] == "unicode"), errors[0])  # `input` may be many things
         where = [str(part) for part in first["loc"] if part != "body"]
         param = where[0] if where and not where[0].isdecimal() else None
-        said = "the body is no JSON" if first["type"] == "json_invalid" else first["msg"]
-        if param == "input":
+        said, code = first["msg"], first["type"]
+        if code == "json_invalid":
+            said = "the body is no JSON"
+        elif isinstance(error.body, bytes):  # FastAPI has not tried to read it
+            given = request.headers.get("content-type")
+            said = f"Content-Type is {given!r}" if given else "there is no Content-Type"
+            param, code, said = None, "content_type", f"{said}; send the header 'Content-Type: application/json'"
+        elif param == "input" and code != "unicode":
             said = "expected a text, a list of texts, or arrays of token ids"
-        message = f"{param or 'the request'}: {said}"
-        return Answer(error_body(422, message, first["type"], param), 422)
+        return Answer(error_body(422, f"{param or 'the request'}: {said}", code, param), 422)
 
     @app.exception_handler(HTTPException)
     async def other(_: Request, error: HTTPException) -> Answer:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from math import isfinite
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -143,11 +142,24 @@ class MemorySearcher:
         return [[held.hit(*pair, rank) for rank, pair in enumerate(run[q.query_id].items(), start=1)] for q in asked]
 
 
+MOST_VALUES = 1000
+"""Fields and values of a filter, all of which are compared with every document's."""
+
+
+def _plain(value: Any) -> bool:
+    """Whether a filter may hold it: Unicode text, a number that an index can hold, true or false."""
+    if isinstance(value, str):
+        return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return isinstance(value, int | float) and abs(value) < 2**63
+
+
 def check_where(where: Where | None) -> Where | None:
-    """A request's filter. Raises `RequestError` unless it maps fields to values, or to lists of them."""
-    for name, value in (where or {}).items():
-        values = value if isinstance(value, list) else [value]
-        if not all(isinstance(one, str | int) or (isinstance(one, float) and isfinite(one)) for one in values):
+    """A request's filter. Raises `RequestError` unless it maps some fields to values, or to lists of them."""
+    entries = [[name, *(value if isinstance(value, list) else [value])] for name, value in (where or {}).items()]
+    if sum(map(len, entries)) > MOST_VALUES:
+        raise RequestError(f"where has more than {MOST_VALUES} fields and values; send fewer", param="where")
+    for name, *values in entries:
+        if not all(map(_plain, (name, *values))):
             message = "where is to be an object: field of the metadata -> a value, or a list of which it has one"
             raise RequestError(message, param="where")
         if not values:
