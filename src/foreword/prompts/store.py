@@ -193,8 +193,8 @@ def trained_on(card: Mapping[str, Any]) -> dict[str, str]:
     start, supervision = card.get("start"), card.get("supervision")
     found: dict[str, str] = dict(start.get("trained_on") or {}) if isinstance(start, Mapping) else {}
     for name in card.get("data") or {}:
-        own = supervision if isinstance(supervision, Mapping) else {}
-        own = own if "method" in own else own.get(name)
+        said = supervision if isinstance(supervision, Mapping) else {}
+        own = said if "method" in said else said.get(name)
         method = str(own.get("method", "unknown")) if isinstance(own, Mapping) else "unknown"
         found[name] = found[name] if method == "pseudo-queries" and name in found else method
     return found

@@ -347,8 +347,8 @@ class Edge:
                     if len(body) <= self.max_bytes and self.held > 16 * self.max_bytes:
                         raise RequestError("too many bytes wait; ask again later", 503, "queue_full")
         except TimeoutError:
-            message = f"the request's body has not come within {self.read_seconds:g} seconds"
-            raise RequestError(message, 408, "request_timeout") from None
+            late = f"the request's body has not come within {self.read_seconds:g} seconds"
+            raise RequestError(late, 408, "request_timeout") from None
         if max(size, len(body)) > self.max_bytes:
             said = f"the request has more than {self.max_bytes} bytes; send fewer texts at a time"
             raise RequestError(said, 413, "request_too_large")

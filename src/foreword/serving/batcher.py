@@ -279,8 +279,9 @@ class Tokens:
     def _first(self) -> int:
         """Characters of a text that are tokenised first: most texts have fewer, or fill what they are cut to."""
         limit = transformer_of(self._encoder).max_seq_length
-        cut = limit is not None and self._tokenizer.is_fast and self._tokenizer.truncation_side == "right"
-        return min(16 * limit, self._characters) if cut else self._characters
+        if limit is None or not self._tokenizer.is_fast or self._tokenizer.truncation_side != "right":
+            return self._characters
+        return min(16 * limit, self._characters)
 
     def _tokenized(self, texts: Sequence[str]) -> Any:
         return self._tokenizer(texts, return_attention_mask=False, verbose=False)
@@ -289,7 +290,7 @@ class Tokens:
         """Whether what comes after the tokens can change none of those that are kept: it may change the last word."""
         if limit is None or not self._tokenizer.is_fast:
             return False
-        numbers = [number for number in found.word_ids(place) if number is not None]
+        numbers: list[int] = [number for number in found.word_ids(place) if number is not None]
         return sum(number < numbers[-1] for number in numbers) >= limit
 
     def decode(self, arrays: Sequence[Sequence[int]]) -> list[str]:

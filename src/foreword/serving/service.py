@@ -337,7 +337,7 @@ class Service:
         rows: list[Row] = []
         with self.batcher.expecting(len(texts)) if limited else nullcontext():
             for block in self.tokens.blocks(texts):
-                rows += await self.with_tokens(lambda tokens, block=block: tokens.rows(block, way))
+                rows += await self.with_tokens(partial(Tokens.rows, texts=block, way=way))
                 if limited:
                     self.check_tokens(sum(row.tokens for row in rows))
         return rows
