@@ -145,6 +145,81 @@ def test_lisa_format(tmp_path):
     assert collection.qrels() == {"1": {"1": 1, "501": 1}, "2": {"2": 1}}
 
 
+def test_what_is_damaged_in_lisa_is_skipped_and_counted(tmp_path):
+    """As in the public LISA1.501: numbers are missing, a tail follows no head, and a document breaks off at the end."""
+    star = "*" * 44
+    whole = "Document {}\nTITLE {}.\n     \nTEXT.\n" + star + "\n"
+    put(
+        tmp_path,
+        {
+            "LISA1.501": whole.format(1992, "A")
+            + whole.format(1993, "OF ANOTHER")
+            + f"THE TAIL OF\nSOMETHING.\n{star}\n"
+            + "Document 1994\nBREAKS OFF.\n"
+            + whole.format(1998, "B")
+            + "Document 2001\nBREAKS OFF.\n\nAND ENDS.\n",
+            "LISA2.001": whole.format(2001, "C") + whole.format(2002, "D"),
+            "LISA.QUE": "1\nTHIS. #\n",
+            "LISA.REL": "Query 1\n2 Relevant Refs:\n1993 2001 -1\n",
+        },
+    )
+    said = r"6 documents are damaged in these files and were skipped \(1993, .*, 1997, LISA1.501:11\)"
+    with pytest.warns(DataWarning, match=said), pytest.warns(DataWarning, match="whole collection has 5999"):
+        collection = load("glasgow/lisa", data=tmp_path)
+    assert [(d.doc_id, d.content) for d in collection.documents()] == [
+        ("1992", "TITLE A. TEXT."),
+        ("1998", "TITLE B. TEXT."),
+        ("2001", "TITLE C. TEXT."),
+        ("2002", "TITLE D. TEXT."),
+    ]
+    assert collection.qrels() == {"1": {"2001": 1}}
+    assert collection.facts["damaged_documents"] == 6
+    put(tmp_path, {"LISA1.501": "<html>", "LISA2.001": "not found"})
+    with pytest.raises(DataError, match="no document in these files"):
+        load("glasgow/lisa", data=tmp_path)
+
+
+def test_time_format(tmp_path):
+    articles = "".join(f"*TEXT {17 + 2 * n:03} 01/04/63 PAGE 020\n\nARTICLE {n}\n\nEND .\n\n" for n in range(1, 424))
+    put(
+        tmp_path / "time",
+        {
+            "TIME.ALL": articles + "*STOP\n",
+            "TIME.QUE": "*FIND      1\n\n KENNEDY\n\nPRESSURE .\n\n*FIND     2\n\n LODGE .\n*FIND 3\nX\n*STOP\n",
+            "TIME.REL": "1  268 371 377 425\n\n2  \n\n3 374 1\n\n",
+        },
+    )
+    with (
+        pytest.warns(DataWarning, match="1 judgements name a document"),
+        pytest.warns(DataWarning, match="are files cut"),
+    ):
+        collection = load("glasgow/time", data=tmp_path)
+    documents = {d.doc_id: d.content for d in collection.documents()}
+    assert len(documents) == 423
+    assert (documents["1"], documents["423"]) == ("ARTICLE 1 END .", "ARTICLE 423 END .")
+    assert list(collection.queries()) == [Query("1", "KENNEDY PRESSURE ."), Query("3", "X")]
+    assert collection.qrels() == {"1": {"268": 1, "371": 1, "375": 1, "423": 1}, "3": {"1": 1}}
+    assert collection.facts["queries_without_judgements"] == 1
+
+
+def test_adi_format(tmp_path):
+    put(
+        tmp_path / "adi",
+        {
+            "ADI.ALL": ".I 1\n.T\na title .\n.A\nL. F. BUCKLAND\n.W\nthe text\n of it .\n.I 2\n.T\nb\n.W\nc\n",
+            "ADI.QRY": ".I 1\n.W\nWhat is it?  \nAnd why?\n\n\n",
+            "ADI.REL": "1   2   0   0.000000   \n1   1   0   0.000000   \n",
+        },
+    )
+    collection = quietly("glasgow/adi", data=tmp_path)
+    assert [(d.doc_id, d.content) for d in collection.documents()] == [
+        ("1", "a title . the text of it ."),
+        ("2", "b c"),
+    ]
+    assert list(collection.queries()) == [Query("1", "What is it? And why?")]
+    assert collection.qrels() == {"1": {"2": 1, "1": 1}}
+
+
 MED = {"MED.ALL": ".I 1\n.W\ntext\n", "MED.QRY": ".I 1\n.W\nquery\n", "MED.REL": "1 0 1 1\n"}
 
 

@@ -21,7 +21,7 @@ def test_catalogue(tmp_path, monkeypatch):
     assert len(by_id) == len(entries)
     assert {"pydoc/stdlib", "pydoc/numpy", "glasgow/cranfield", "glasgow/lisa", "folder:PATH"} <= set(by_id)
     assert {entry.group for entry in entries} == set(FAMILIES)
-    assert sum(entry.group == "glasgow" for entry in entries) == 6
+    assert sum(entry.group == "glasgow" for entry in entries) == 8
     assert not by_id["glasgow/medline"].available
     for name in ("MED.ALL", "MED.QRY", "MED.REL"):
         (tmp_path / name).touch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -480,6 +481,12 @@ def test_vectors_that_do_not_fit_are_refused(tiny_bert: Path, toy: MemoryCollect
         DocumentVectors(["a", "a"], np.ones((2, 32)))
 
 
+def header(shape: str) -> bytes:
+    """A `.npy` file of float32 without any numbers."""
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
 def test_vector_files_that_cannot_be_read(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -501,6 +508,21 @@ def test_vector_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "broken.npy").write_bytes(b"")
     (tmp_path / "broken.ids.txt").write_text("x\n")
     said("broken.npy", "not an array of numbers")
+    np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object))
+    np.savez(tmp_path / "several.npz", a=np.ones((1, 3)))  # zip, which numpy opens under any name
+    others = {"zip": (tmp_path / "several.npz").read_bytes(), "pickled": (tmp_path / "pickled.npy").read_bytes()}
+    others |= {
+        "text": b"1 2 3",
+        "pickle": pickle.dumps([1.0]),
+        "hdf5": b"\x89HDF\r\n\x1a\n",
+        "tensors": b"\x08" + bytes(7) + b"{}",
+    }
+    others["huge"] = header("(99999999999, 99999999999)")
+    others["deep"] = header("(" * 9000 + ")" * 9000)
+    others["digits"] = header("(" + "9" * 5000 + ",)")
+    for data in others.values():
+        (tmp_path / "broken.npy").write_bytes(data)
+        said("broken.npy", r"broken\.npy: not an array of numbers")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     said("broken.parquet", "cannot be read as parquet")
     parquet.write_table(pa.table({"x": [1]}), tmp_path / "columns.parquet")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
+import re
 import shutil
 import sqlite3
 import warnings
@@ -33,6 +34,7 @@ from foreword.terminal import track
 
 # DPR's training files: a JSON list of examples (or one object a line), gigabytes long, read one example at a time.
 
+_DEEP = re.compile(rb"(?:[\[{][^\[\]{}]{0,40}){100}")
 _SIGNED = 1 << 63  # what is taken from a digest: SQLite's numbers have a sign
 
 
@@ -73,12 +75,27 @@ def examples(path: Path) -> Iterator[Example]:
                 got = f"it begins with {first!r}" if first else "it is empty"
                 raise DataError(f"expected a JSON list of examples, or an example a line; {got}", path=path)
             prefix, several = ("item", False) if first == b"[" else ("", True)
-            for number, record in enumerate(ijson.items(file, prefix, use_float=True, multiple_values=several), 1):
+            found = ijson.items(_Shallow(file), prefix, use_float=True, multiple_values=several)
+            for number, record in enumerate(found, 1):
                 yield _example(record, number, path)
     except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
         reason = str(error).removeprefix("b'").replace("\\n", "\n").partition("\n")[0]
         message = f"example {number + 1}: broken JSON ({reason}); is the file cut? Get it again"
         raise DataError(message, path=path) from error
+
+
+@dataclass(frozen=True)
+class _Shallow:
+    """A file that ends where JSON is nested without end: ijson writes out the path of every value, in gigabytes."""
+
+    file: Any
+
+    def read(self, size: int = -1) -> bytes:
+        """Some bytes; `RecursionError` where a hundred brackets open and none closes."""
+        data: bytes = self.file.read(size)
+        if _DEEP.search(data):
+            raise RecursionError("nested too deeply")
+        return data
 
 
 def _example(record: Any, number: int, path: Path) -> Example:
@@ -372,7 +389,7 @@ def _line(record: Mapping[str, str]) -> str:
 GROUP = "dpr"
 SPLITS = ("train", "dev")
 
-_ENDINGS = (".json.gz", ".json", ".jsonl.gz", ".jsonl")
+_ENDINGS = (".json", ".json.gz", ".jsonl", ".jsonl.gz")
 
 
 @cache
@@ -449,7 +466,7 @@ class Dpr(Family):
         resources = {root / GROUP / name / f: Resource(f"{GROUP}/{name}/{f}", (base + f,)) for f in files}
         new = {path for path, r in resources.items() if not path.exists() and read_record(root, r.name) is None}
         # Gzip from DPR; a mirror's may be plain.
-        check = begins_with(b"\x1f\x8b", b"[", expected="not one of DPR's files: expected gzip or a JSON list")
+        check = begins_with(b"\x1f\x8b", b"[", b"{", expected="not one of DPR's files: expected gzip or JSON")
         refused: dict[str, DataError] = {}  # by address
         while True:
             try:

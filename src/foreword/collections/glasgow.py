@@ -1,4 +1,6 @@
-"""`glasgow/<name>`: cranfield, cisi, medline, cacm, npl, lisa in their own formats, downloaded or from a folder.
+"""`glasgow/<name>`: classic test collections in their own formats, downloaded or from a folder.
+
+cranfield, cisi, medline, cacm, npl, lisa, time and adi.
 
 Only test judgements exist, so these are targets, not sources. File names, counts and quirks are facts in
 `data/glasgow.json`.
@@ -27,6 +29,8 @@ _RECORD = re.compile(r"\.I\s+(\d+)\s*$")
 _FIELD = re.compile(r"\.([TABWXNKC])\s*$")
 _LISA_DOCUMENT = re.compile(r"Document\s+(\d+)\s*$", re.IGNORECASE)
 _LISA_QUERY = re.compile(r"Query\s+(\d+)\s*$", re.IGNORECASE)
+_TIME_DOCUMENT = re.compile(r"\*TEXT\s+\d+\b")
+_TIME_QUERY = re.compile(r"\*FIND\s+(\d+)\s*$")
 _LISA_END = re.compile(r"\*{20,}\s*$")
 
 
@@ -40,6 +44,8 @@ class SmartRecord:
     text: str = ""
     fields: dict[str, list[str]] = field(default_factory=dict)
     line: int = 0
+    whole: bool = True
+    """Whether its end is there."""
 
 
 lines = partial(text_lines, encoding="latin-1")
@@ -111,13 +117,17 @@ def _number(text: str, path: Path, line: int) -> str:
 
 
 def lisa(path: Path) -> Iterator[SmartRecord]:
-    """Records of `Document N`, title lines, a blank line, text, and a line of asterisks."""
+    """Records of `Document N`, title lines, a blank line, text, and a line of asterisks.
+
+    The public copies are damaged: a document that breaks off, and what stands outside of one, is a record not `whole`.
+    """
     record: SmartRecord | None = None
     block: list[str] = []
     for number, line in lines(path):
         if start := _LISA_DOCUMENT.match(line):
             if record is not None:
-                raise DataError(f"document {record.number} is not ended by asterisks", path=path, line=number)
+                record.whole = False
+                yield record
             record, block = SmartRecord(str(int(start[1])), line=number), []
         elif record is not None and _LISA_END.match(line):
             blank = next((i for i, each in enumerate(block) if not each.strip()), len(block))
@@ -127,9 +137,10 @@ def lisa(path: Path) -> Iterator[SmartRecord]:
         elif record is not None:
             block.append(line)
         elif line.strip().strip("\x1a"):
-            raise DataError(f"expected 'Document N', got {line[:40]!r}", path=path, line=number)
+            record, block = SmartRecord("", line=number, whole=False), []
     if record is not None:
-        raise DataError(f"document {record.number} is cut off", path=path, line=record.line)
+        record.whole = False
+        yield record
 
 
 def lisa_queries(path: Path) -> Iterator[SmartRecord]:
@@ -149,6 +160,39 @@ def lisa_queries(path: Path) -> Iterator[SmartRecord]:
             record = None
     if record is not None:
         raise DataError(f"query {record.number} is not ended by '#': a cut file?", path=path, line=record.line)
+
+
+def time(path: Path) -> Iterator[SmartRecord]:
+    """TIME's articles, `*TEXT number date PAGE number` and text, numbered by their place as its judgements do."""
+    for place, record in enumerate(_starred(path, _TIME_DOCUMENT), 1):
+        record.number = str(place)
+        yield record
+
+
+def time_queries(path: Path) -> Iterator[SmartRecord]:
+    """TIME's queries: `*FIND number`, and text."""
+    yield from _starred(path, _TIME_QUERY)
+
+
+def _starred(path: Path, begins: re.Pattern[str]) -> Iterator[SmartRecord]:
+    """Records that a line begins and the next one's, or `*STOP`, ends; the pattern's group is the number."""
+    record: SmartRecord | None = None
+    block: list[str] = []
+    for number, line in lines(path):
+        start = begins.match(line)
+        if (start or line.startswith("*STOP")) and record is not None:
+            record.text = one_line(block)
+            yield record
+            record = None
+        if start:
+            record, block = SmartRecord(str(int(start[1])) if begins.groups else "", line=number), []
+        elif record is not None:
+            block.append(line)
+        elif line.strip("\x1a").strip() and not line.startswith("*STOP"):
+            raise DataError(f"expected a line like '*TEXT 017' or '*FIND 1', got {line[:40]!r}", path=path, line=number)
+    if record is not None:
+        record.text = one_line(block)
+        yield record
 
 
 def table_qrels(path: Path, grades: Mapping[str, int]) -> Qrels:
@@ -205,6 +249,21 @@ def lisa_qrels(path: Path) -> Qrels:
     return {query_id: judged for query_id, judged in qrels.items() if judged}
 
 
+def time_qrels(path: Path, gap: Mapping[str, int]) -> Qrels:
+    """Judgements of `query document document ...` a line, some without any document.
+
+    They number the articles as if more stood within a `gap`: `after` one, `before` another and those that follow it,
+    whose numbers are higher `by` that many. What a number within means is not known; it names no document here.
+    """
+    qrels: Qrels = {}
+    for number, line in lines(path):
+        columns = [int(_number(column, path, number)) for column in line.strip("\x1a").split()]
+        for doc in columns[1:]:
+            doc_id = str(doc) if doc <= gap["after"] else str(doc - gap["by"]) if doc >= gap["before"] else f"gap-{doc}"
+            qrels.setdefault(str(columns[0]), {})[doc_id] = 1
+    return qrels
+
+
 GROUP = "glasgow"
 _LIMIT = 200_000_000
 """Bytes that an archive may unpack to; the largest known has a few million."""
@@ -218,7 +277,7 @@ def facts() -> dict[str, Any]:
 
 
 class Glasgow(Family):
-    """The six collections."""
+    """The collections."""
 
     name = GROUP
 
@@ -243,7 +302,7 @@ class Glasgow(Family):
         )
 
     def open(self, name: str, data: Path | None) -> Collection:
-        """One of the six.
+        """One of them.
 
         Args:
             data: a folder with its files, or one that holds a folder of its name (`cranfield`, `cran`) or what
@@ -273,7 +332,7 @@ class Glasgow(Family):
         return found["documents"][0].parent
 
     def resource(self, name: str) -> Resource:
-        """The archive of one of the six at its home site."""
+        """The archive of a collection at its home site."""
         archive = self.about(name)["archive"]
         return Resource(f"{GROUP}/{PurePosixPath(archive).name}", (facts()["home"] + archive,))
 
@@ -309,12 +368,22 @@ def _needed(about: Mapping[str, Any]) -> str:
 
 def _read(collection_id: str, about: Mapping[str, Any], files: Mapping[str, list[Path]]) -> MemoryCollection:
     repeated: list[str] = []
-    documents = tuple(_documents(about["format"], files["documents"], repeated))
+    damaged = dict.fromkeys(about.get("damaged", ()))
+    documents = tuple(_documents(about["format"], files["documents"], repeated, damaged))
+    if not documents:
+        raise DataError("no document in these files", path=files["documents"][0])
+    if damaged:
+        names = ", ".join(damaged) if len(damaged) <= 10 else f"{', '.join([*damaged][:10])}, ..."
+        message = f"{collection_id}: {len(damaged)} documents are damaged in these files and were skipped ({names})"
+        warnings.warn(message, DataWarning, stacklevel=4)
     queries = list(_queries(about, files["queries"][0]))
     path, notes = files["qrels"][0], Counter[str]()
     readers = {"npl": npl_qrels, "lisa": lisa_qrels}
     form = about["format"]
-    qrels = readers[form](path) if form in readers else table_qrels(path, about.get("grades", {}))
+    if form == "time":
+        qrels = time_qrels(path, about["gap"])
+    else:
+        qrels = readers[form](path) if form in readers else table_qrels(path, about.get("grades", {}))
     judged = known_judgements(qrels, {q.query_id for q in queries}, {doc.doc_id for doc in documents}, notes)
     if lost := notes.total():
         message = f"{path}: {lost} judgements name a document or query that is not there and were skipped"
@@ -332,6 +401,7 @@ def _read(collection_id: str, about: Mapping[str, Any], files: Mapping[str, list
         "queries_without_judgements": len(queries) - len(judged),
         "empty_documents": sum(not document.content for document in documents),
         "repeated_documents": len(repeated),
+        "damaged_documents": len(damaged),
         "expected": {"documents": about["documents"], "judged_queries": about["judged_queries"]},
         "licence": facts()["licence"],
         "home": facts()["home"],
@@ -340,13 +410,19 @@ def _read(collection_id: str, about: Mapping[str, Any], files: Mapping[str, list
     return MemoryCollection(collection_id, GROUP, documents, {"test": kept}, {"test": judged}, counts)
 
 
-def _documents(form: str, paths: list[Path], repeated: list[str]) -> Iterator[Document]:
-    """The documents of all files; LISA's that come again are left out and noted, others' are an error."""
-    read = {"smart": smart, "npl": npl, "lisa": lisa}[form]
+def _documents(form: str, paths: list[Path], repeated: list[str], damaged: dict[str, None]) -> Iterator[Document]:
+    """The documents of all files; LISA's that come again are left out and noted, others' are an error.
+
+    `damaged` has the numbers of those that no copy has whole; what else breaks off, and is whole nowhere, is added.
+    """
+    read = {"smart": smart, "npl": npl, "lisa": lisa, "time": time}[form]
+    known, broken = set(damaged), dict.fromkeys(())
     seen: set[str] = set()
     for path in paths:
         for record in read(path):
-            if record.number not in seen:
+            if not record.whole or record.number in known:
+                broken[record.number or f"{path.name}:{record.line}"] = None
+            elif record.number not in seen:
                 seen.add(record.number)
                 text = record.text.removeprefix(record.title).lstrip()  # Cranfield's texts begin with the title
                 yield Document(record.number, text, record.title, {"file": path.name})
@@ -354,11 +430,12 @@ def _documents(form: str, paths: list[Path], repeated: list[str]) -> Iterator[Do
                 repeated.append(record.number)
             else:
                 raise DataError(f"document {record.number} comes twice", path=path, line=record.line)
+    damaged.update((name, None) for name in broken if name not in seen)
 
 
 def _queries(about: Mapping[str, Any], path: Path) -> Iterator[Query]:
     """The queries: title (where there is one) and text; numbered by position where the judgements are."""
-    read = {"smart": smart, "npl": npl, "lisa": lisa_queries}[about["format"]]
+    read = {"smart": smart, "npl": npl, "lisa": lisa_queries, "time": time_queries}[about["format"]]
     seen: set[str] = set()
     for position, record in enumerate(read(path), 1):
         if record.number in seen:

@@ -216,8 +216,8 @@ def read_vectors(path: str | Path, ids: str | Path | None = None) -> DocumentVec
         if not ids_path.is_file():
             raise DataError(f"no ids for {path.name}: one document id a line, in the order of the rows", path=ids_path)
         try:
-            vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+            vectors = np.lib.format.open_memmap(path, mode="r")  # of this format alone; np.load guesses at others
+        except (ValueError, OSError, EOFError, OverflowError, TypeError, RecursionError, MemoryError) as error:
             raise DataError(f"not an array of numbers: {error}", path=path) from error
         if not np.issubdtype(vectors.dtype, np.floating):
             raise DataError(f"the array holds {vectors.dtype}, not floating point numbers", path=path)
