@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import socket
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -230,6 +232,7 @@ def listener(tiny_bert: Path) -> Iterator[str]:
 # -- what a key may know ---------------------------------------------------------------------------------------------
 
 LIMITED = "key-of-an-admin-of-one"
+SLOW = bool(os.environ.get("FOREWORD_SLOW"))
 OTHERS = "secret"
 """In the name of all that is not of `toy/one`."""
 
@@ -567,3 +570,37 @@ def test_odd_paths_are_not_found(service: TestClient, path: str) -> None:
     answer = service.get(path)
     assert answer.status_code == 404
     assert set(answer.json()["error"]) == {"message", "type", "code", "param"}
+
+
+# -- requests made up from the documentation -------------------------------------------------------------------------
+
+
+def test_made_up_requests_are_answered_as_the_documentation_says(tiny_bert: Path, encoder: SentenceTransformer) -> None:
+    """By schemathesis, from the OpenAPI file: statuses, types, forms, and nothing that breaks."""
+    schemathesis = pytest.importorskip("schemathesis")
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis.errors import Unsatisfiable
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+    modes = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
+    asked = []
+    with listening(config(tiny_bert, collections=("toy/one",))) as address:
+        for found in schemathesis.openapi.from_url(f"{address}/openapi.json").get_all_operations():
+            operation = found.ok()
+            for mode in modes:
+
+                @settings(
+                    max_examples=200 if SLOW else 8, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+                    suppress_health_check=list(HealthCheck),
+                )  # fmt: skip
+                @given(case=operation.as_strategy(generation_mode=mode))
+                def made_up(case: Any) -> None:
+                    answer = case.call()
+                    # which texts and models there are is not in the file
+                    case.validate_response(answer, excluded_checks=[positive_data_acceptance])
+                    asked.append(answer.status_code)
+
+                with suppress(Unsatisfiable):  # a request without parameters cannot be wrong
+                    made_up()
+    assert len(asked) > 30
+    assert max(asked) < 500
