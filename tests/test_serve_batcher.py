@@ -182,3 +182,18 @@ def test_a_failure_is_told_to_those_it_concerns_and_the_next_goes_on() -> None:
         await made.close()
 
     asyncio.run(run())
+
+
+def test_a_pass_has_as_many_tokens_as_there_is_time_for() -> None:
+    made = Batcher(Passes(), tokens=8192, texts=64, wait_seconds=0.0, queue_texts=100)
+    for tokens, seconds, budget in (
+        (1024, 0.01, 2048),  # fast: twice as many
+        (100, 0.01, 2048),  # it was not full
+        (2048, 0.2, 2048),
+        (2048, 0.5, 1024),  # twice too slow: half as many
+        (1024, 9.0, 512),  # a text is never too long
+        *[(budget, 0.0, 2 * budget) for budget in (512, 1024, 2048, 4096)],
+        (8192, 0.0, 8192),
+    ):
+        made._learn(tokens, seconds)
+        assert made._budget == budget

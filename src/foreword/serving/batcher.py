@@ -32,6 +32,13 @@ CHARACTERS = 2**18
 """In a forward pass, at most: texts of many characters and few tokens are read before it, while all others wait."""
 
 
+PASS_SECONDS = 0.25
+"""That a forward pass is to take, at most: who comes meanwhile waits for it, and then for their own."""
+
+LEAST, FIRST = 512, 1024
+"""Tokens of a forward pass, padding included: of the slowest, and before it is known how fast they are."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A text, or as much of it as its tokens need; the tokens it is cut to; and what encodes it."""
@@ -65,7 +72,10 @@ class Batcher:
         queue_texts: int,
         on_pass: Callable[[Sequence[Row], float, float], None] | None = None,
     ) -> None:
-        """`encode` gives the vectors of rows that can share a pass; the rest is as in `ServeConfig`."""
+        """`encode` gives the vectors of rows that can share a pass; the rest is as in `ServeConfig`.
+
+        A pass has as many of its `tokens` as take `PASS_SECONDS` here.
+        """
         self._encode, self._on_pass = encode, on_pass
         self.tokens, self.texts, self.wait_seconds, self.queue_texts = tokens, texts, wait_seconds, queue_texts
         self.together = True
@@ -77,6 +87,7 @@ class Batcher:
         self._jobs: deque[_Job] = deque()
         self._came = asyncio.Event()
         self._closing = False
+        self._budget = min(tokens, FIRST)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="foreword-encode")
         self._task: asyncio.Task[None] | None = None
 
@@ -165,7 +176,7 @@ class Batcher:
     def _full(self) -> bool:
         if not self.together or self.waiting >= self.texts:
             return True
-        return sum(row.tokens for job in self._jobs for _, row in job.waiting) >= self.tokens
+        return sum(row.tokens for job in self._jobs for _, row in job.waiting) >= self._budget
 
     def _take(self) -> list[tuple[_Job, int, Row]]:
         """Rows for a pass, from each request in turn, beginning with the one that was served longest ago."""
@@ -181,7 +192,7 @@ class Batcher:
                 passed.append(self._jobs.popleft())
                 continue
             padded, read = max(longest, row.tokens) * (len(taken) + 1), characters + len(row.text)
-            if taken and (padded > self.tokens or read > CHARACTERS):
+            if taken and (padded > self._budget or read > CHARACTERS):
                 break
             way, longest, characters = joint, max(longest, row.tokens), read
             taken.append((job, place, row))
@@ -192,6 +203,13 @@ class Batcher:
         self._jobs.extendleft(reversed(passed))
         self.waiting -= len(taken)
         return taken
+
+    def _learn(self, tokens: int, seconds: float) -> None:
+        """How many tokens the next passes may have, from one that had so many."""
+        if seconds > PASS_SECONDS:
+            self._budget = min(self.tokens, max(LEAST, int(tokens * PASS_SECONDS / seconds)))
+        elif seconds < PASS_SECONDS / 2 and 2 * tokens > self._budget:
+            self._budget = min(self.tokens, 2 * self._budget)
 
     async def _pass(self, taken: Sequence[tuple[_Job, int, Row]]) -> None:
         rows = [row for _, _, row in taken]
@@ -206,6 +224,7 @@ class Batcher:
                     job.done.set_exception(error)
             return
         seconds = time.monotonic() - began
+        self._learn(max(row.tokens for row in rows) * len(rows), seconds)
         for job, _, _ in taken:
             if len(job.vectors) == job.texts and not job.done.done():
                 job.done.set_result([job.vectors[place] for place in range(job.texts)])
