@@ -416,7 +416,7 @@ def _documents(form: str, paths: list[Path], repeated: list[str], damaged: dict[
     `damaged` has the numbers of those that no copy has whole; what else breaks off, and is whole nowhere, is added.
     """
     read = {"smart": smart, "npl": npl, "lisa": lisa, "time": time}[form]
-    known, broken = set(damaged), dict.fromkeys(())
+    known, broken = set(damaged), dict[str, None]()
     seen: set[str] = set()
     for path in paths:
         for record in read(path):
