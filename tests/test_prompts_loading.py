@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Router
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
-from tiny import random_prompt, save_model, sentences
+from tiny import random_prompt, save_model, sentences, tokenizer
 
-from foreword.errors import BackboneError, ForewordError, PromptError, UnknownNameError
+from foreword.errors import BackboneError, ForewordError, OtherEncoderError, PromptError, UnknownNameError
+from foreword.indexing import Index
 from foreword.prompts.encoder import Head, encode, head_of, transformer_of
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
 from foreword.prompts.store import check_backbone, describe_backbone, load_bank, load_prompt, save_mixture, save_prompt
+from foreword.training.config import TrainingConfig
+from foreword.training.train import train
 
 TEXTS = sentences(7, seed=5)
 DOT = Head("cls", False, "dot")
@@ -277,3 +283,157 @@ def test_first_ids(load: Load) -> None:
     assert isinstance(inside, Prompt)
     with pytest.raises(PromptError, match=f"needs 9999 ids, the vocabulary has {len(table)}"):
         new_prompt(encoder, PromptSpec("input", 9999), start="first-ids")
+
+
+# -- embeddings that are cut (truncate_dim) ----------------------------------------------------------------------------
+
+
+def shortened(folder: Path, width: Any, **how: Any) -> Path:
+    """A tiny model whose folder says that embeddings are cut to `width` numbers."""
+    save_model(folder, **how)
+    path = folder / "config_sentence_transformers.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"truncate_dim": width}))
+    return folder
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_cut_embeddings_are_those_of_sentence_transformers_everywhere(tmp_path: Path, normalize: bool) -> None:
+    folder = shortened(tmp_path / "cut", 12, normalize=normalize)
+    texts = sentences(5)
+    expected = SentenceTransformer(str(folder), device="cpu").encode(texts, normalize_embeddings=True)
+    assert expected.shape == (5, 12)
+    encoder = load_encoder(str(folder), device="cpu")
+    assert encoder.get_embedding_dimension() == 12
+    got = encode(encoder, texts, "document", quiet=True)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    np.testing.assert_allclose(encoder.encode(texts, normalize_embeddings=True), expected, atol=1e-6)
+    prompt = random_prompt(encoder, PromptSpec(kind="gated"))
+    transformer_of(encoder).add("one", prompt)
+    encoder.save_pretrained(str(tmp_path / "saved"))
+    for again in (
+        load_encoder(str(tmp_path / "saved"), device="cpu"),
+        SentenceTransformer(str(tmp_path / "saved"), device="cpu", trust_remote_code=True),
+    ):
+        np.testing.assert_allclose(encode(again, texts, "document", quiet=True), expected, atol=1e-6)
+
+
+def test_a_cut_that_is_set_by_hand(encoder: SentenceTransformer, tiny_bert: Path) -> None:
+    texts = sentences(3)
+    encoder.truncate_dim = 7
+    plain = SentenceTransformer(str(tiny_bert), device="cpu", truncate_dim=7)
+    expected = plain.encode(texts, normalize_embeddings=True)
+    np.testing.assert_allclose(encode(encoder, texts, "query", quiet=True), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [0, -3, 33, "12", True, [12]])
+def test_a_cut_to_no_width_is_refused(tmp_path: Path, width: Any) -> None:
+    folder = shortened(tmp_path / "cut", width)
+    with pytest.raises(BackboneError, match=rf"{folder}.*truncate_dim is .*expected a number from 1 to 32"):
+        load_encoder(str(folder), device="cpu")
+
+
+def test_training_indexing_and_vectors_of_a_cut_encoder(tmp_path: Path, toy: Any, beir: Path) -> None:
+    encoder = load_encoder(str(shortened(tmp_path / "cut", 12)), device="cpu")
+    for side in ("query", "both"):
+        config = TrainingConfig.default(side, steps=2, evaluate_every=1, batch_size=8)  # type: ignore[arg-type]
+        stored = train(encoder, toy, tmp_path / side, config=config, quiet=True)
+        # the start's dev score is plain sentence-transformers' at that width
+        [first, *_] = stored.card["metrics"]["dev"]
+        assert first["step"] == 0 and first["dev"] is not None
+    with Index.open(str(tmp_path / "notes.db"), create=True) as index:
+        index.build(encoder, "toy", list(toy.documents()), quiet=True)
+        assert index.info("toy").complete and index.info("toy").stamp.dimension == 12
+        other = load_encoder(str(tmp_path / "cut"), device="cpu")
+        other.truncate_dim = 8
+        with pytest.raises(OtherEncoderError, match="vectors of 12 numbers.*gives 8"):
+            index.build(other, "two", list(toy.documents()), quiet=True)
+
+
+# -- what cannot be loaded ---------------------------------------------------------------------------------------------
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def without_layer(folder: Path) -> None:
+    tensors = {k: v for k, v in load_file(folder / "model.safetensors").items() if "layer.1" not in k}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def edited(path: Path, **entries: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+def pointer(path: Path) -> None:
+    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 90868376\n")
+
+
+def no_tokenizer(folder: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
+        (folder / name).unlink(missing_ok=True)
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "pointer": (
+        lambda f: pointer(f / "model.safetensors"),
+        r"model\.safetensors is a pointer of git-lfs.*git lfs pull",
+    ),
+    "vocabulary's pointer": (lambda f: pointer(f / "tokenizer.json"), r"tokenizer\.json is a pointer of git-lfs"),
+    "cut weights": (lambda f: cut(f / "model.safetensors"), "cannot be loaded"),
+    "weights of text": (lambda f: (f / "model.safetensors").write_text("404: Not Found"), "cannot be loaded"),
+    "empty weights": (lambda f: (f / "model.safetensors").write_bytes(b""), "cannot be loaded"),
+    "fewer layers": (without_layer, r"weights lack '.*layer\.1\..*' and \d+ more"),
+    "other width": (lambda f: edited(f / "config.json", hidden_size=64), "cannot be loaded"),
+    "no config": (lambda f: (f / "config.json").unlink(), r"holds no config\.json"),
+    "cut config": (lambda f: cut(f / "config.json"), "cannot be loaded"),
+    "config of a list": (lambda f: (f / "config.json").write_text("[]"), "cannot be loaded"),
+    "unknown type": (lambda f: edited(f / "config.json", model_type="no-such"), "cannot be loaded.*no-such"),
+    "no type": (lambda f: edited(f / "config.json", model_type=None), "cannot be loaded"),
+    "no padding token": (lambda f: edited(f / "tokenizer_config.json", pad_token=None), "no padding token"),
+    "no tokenizer": (no_tokenizer, "its tokenizer knows .* missing or another model's"),
+    "cut tokenizer": (lambda f: cut(f / "tokenizer.json"), "cannot be loaded|its tokenizer knows"),
+    "cut modules": (lambda f: cut(f / "modules.json"), r"modules\.json cannot be read"),
+    "modules of numbers": (lambda f: (f / "modules.json").write_text("[1]"), r"modules\.json cannot be read"),
+    "no pooling": (lambda f: (f / "1_Pooling" / "config.json").unlink(), "cannot be loaded"),
+    "unknown module": (
+        lambda f: edited_module(f, "no_such_package.Module"),
+        "cannot be loaded.*no_such_package",
+    ),
+    "cut settings": (lambda f: cut(f / "config_sentence_transformers.json"), "cannot be loaded"),
+}
+
+
+def edited_module(folder: Path, kind: str) -> None:
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[1]["type"] = kind
+    (folder / "modules.json").write_text(json.dumps(modules))
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_folder_is_named_in_one_line(tmp_path: Path, tiny_bert: Path, what: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_bert, folder)
+    break_it, said = BROKEN[what]
+    break_it(folder)
+    with pytest.raises(BackboneError, match=said) as caught:
+        load_encoder(str(folder), device="cpu")
+    message = str(caught.value)
+    assert str(folder) in message and "\n" not in message
+
+
+def test_the_tokenizer_of_a_larger_model_is_refused(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model")
+    tokens = tokenizer("bert")
+    tokens.add_tokens([f"more{number}" for number in range(9)])
+    tokens.save_pretrained(folder)
+    with pytest.raises(BackboneError, match=rf"{folder}: its tokenizer knows"):
+        load_encoder(str(folder), device="cpu")
+
+
+def test_a_router_is_told_what_it_is(tmp_path: Path, tiny_bert: Path) -> None:
+    parts = {task: list(SentenceTransformer(str(tiny_bert), device="cpu")) for task in ("query", "document")}
+    router = Router.for_query_document(parts["query"], parts["document"])
+    SentenceTransformer(modules=[router], device="cpu").save(str(tmp_path / "router"), create_model_card=False)
+    with pytest.raises(BackboneError, match="its first module is Router, and prompts live in a Transformer"):
+        load_encoder(str(tmp_path / "router"), device="cpu")

@@ -31,7 +31,7 @@ from foreword.exporting.folder import (
     tolerance,
     write_readme,
 )
-from foreword.prompts.encoder import head_of, routed, set_head, text_prompt, transformer_of
+from foreword.prompts.encoder import head_of, routed, set_head, shorten, text_prompt, transformer_of
 from foreword.settings import SIDES, Side
 
 # Which prompts and poolings a plain sentence-transformers model can have.
@@ -258,6 +258,7 @@ def _with_words(encoder: SentenceTransformer, words: list[str], vectors: Tensor)
         raise BackboneError(
             f"{transformer.backbone.name} cannot be loaded by sentence-transformers: {error}"
         ) from error
+    shorten(base)
     set_head(base, head_of(encoder))
     first: Any = base[0]
     tokenizer = first.tokenizer

@@ -269,6 +269,11 @@ class Facts:
                     f"this encoder is {here.get('name')!r} with {short(here.get(key))}. Load the backbone it was built "
                     "by (--backbone), or build another index"
                 )
+        if (width := self.header["dimension"]) != stamp.dimension:  # of one backbone, whose embeddings were cut
+            raise OtherEncoderError(
+                f"{self.name} holds vectors of {width} numbers; this encoder, {here.get('name')!r}, gives "
+                f"{stamp.dimension}. Load the one it was built by (--backbone), or build another index"
+            )
 
     def end(self) -> None:
         """Remove the collections, with all that they hold."""

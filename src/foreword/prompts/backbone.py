@@ -119,16 +119,47 @@ def fingerprint_folder(folder: Path) -> str:
     """SHA-256 of the weights in a model's folder: 64 hexadecimal digits, independent of the dtype loaded to.
 
     Raises:
-        BackboneError: the folder holds no weights.
+        BackboneError: the folder holds no weights, or none of a transformer.
     """
+    kind, place = _first_module(folder)
     for pattern in _WEIGHTS:
-        files = sorted(folder.glob(pattern)) or sorted(folder.glob(f"0_Transformer/{pattern}"))
+        files = sorted(folder.glob(pattern)) or sorted((folder / place).glob(pattern))
         if len(files) == 1:
             return sha256_file(files[0])
         if files:
             listing = "\n".join(f"{file.name} {sha256_file(file)}" for file in files)
             return hashlib.sha256(listing.encode()).hexdigest()
+    if kind != "Transformer":
+        raise BackboneError(
+            f"{folder}: its first module is {kind}, and prompts live in a Transformer; give a model whose first module "
+            "is one (of a Router's parts, the folder of one Transformer)"
+        )
     raise BackboneError(f"{folder} holds no weights (model.safetensors or pytorch_model.bin)")
+
+
+def _first_module(folder: Path) -> tuple[str, str]:
+    """The class and the folder of a model's first module, which is the transformer's where nothing else is said."""
+    path = folder / "modules.json"
+    try:
+        first = json.loads(path.read_text(encoding="utf-8"))[0]
+        return str(first["type"]).rpartition(".")[2], str(first["path"]) or "."
+    except FileNotFoundError:
+        return "Transformer", "0_Transformer"
+    except (OSError, ValueError, RecursionError, LookupError, TypeError) as error:
+        raise BackboneError(f"{path} cannot be read ({error!r}): it was cut or altered") from error
+
+
+def check_files(folder: Path) -> None:
+    """Raise `BackboneError` where a model's folder has no config.json, or one of its files is a pointer of git-lfs."""
+    _, place = _first_module(folder)
+    if not any((folder / inner / "config.json").is_file() for inner in ("", place)):
+        raise BackboneError(f"{folder} holds no config.json, which says what model its weights are of; copy it, too")
+    patterns = [*_DOWNLOAD, *(["*.bin"] if not any(folder.rglob("*.safetensors")) else [])]
+    files = [path for pattern in patterns for path in [*folder.glob(pattern), *folder.glob(f"*/{pattern}")]]
+    for path in files:
+        needed = path.is_file() and path.stat().st_size < 1024 and not any(map(path.match, _SKIP))
+        if needed and path.read_bytes().startswith(b"version https://git-lfs"):
+            raise BackboneError(f"{path} is a pointer of git-lfs, not the file itself; fetch it: git lfs pull")
 
 
 # Reading the JSON files that say what a folder of prompts is.

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
-from torch import Tensor
+from torch import Tensor, nn
 
 from foreword.errors import BackboneError, PromptError, UnknownNameError
 from foreword.prompts.routes import BASE, OWN, Default, Route
@@ -107,6 +108,32 @@ def _set_pooling(encoder: SentenceTransformer, pooling: Pooled) -> None:
             f"{pooling!r} gives {new.pooling_output_dimension}"
         )
     encoder[places[0]] = new
+
+
+def shorten(encoder: SentenceTransformer) -> None:
+    """Make of `truncate_dim`, which sentence-transformers' `encode` alone follows, a module that no path goes around.
+
+    Embeddings are cut before they are made unit length, so that they have it. The module is a product with the first
+    rows of the identity.
+
+    Raises:
+        BackboneError: it is not a number from 1 to the width of the embeddings.
+    """
+    kept, encoder.truncate_dim = encoder.truncate_dim, None
+    width = encoder.get_embedding_dimension()
+    if kept is None or kept == width:
+        return
+    if isinstance(kept, bool) or not isinstance(kept, int) or width is None or not 1 <= kept <= width:
+        raise BackboneError(
+            f"truncate_dim is {kept!r} in config_sentence_transformers.json; expected a number from 1 to {width}"
+        )
+    cut = Dense(width, kept, bias=False, activation_function=nn.Identity(), init_weight=torch.eye(kept, width))
+    name, last = list(encoder.named_children())[-1]
+    if isinstance(last, Normalize):
+        delattr(encoder, name)  # Sequential's own `del` renames what is left
+    encoder.add_module("shortened", cut.to(encoder.device))
+    if isinstance(last, Normalize):
+        encoder.add_module(name, last)
 
 
 def transformer_of(encoder: SentenceTransformer) -> PromptedTransformer:
@@ -205,7 +232,8 @@ def encode(
     extra = {} if max_length is None else {"max_length": min(max_length, transformer.max_seq_length or max_length)}
     device = encoder.device
     head = head_of(encoder)
-    cosine = head.similarity == "cosine" and not head.normalized
+    width = encoder.truncate_dim  # set by hand since it was loaded, see `shorten`
+    cosine = head.similarity == "cosine" and (width is not None or not head.normalized)
     encoder.eval()
     with torch.inference_mode(), autocast(precision, device):
         for begin in track(range(0, len(texts), batch_size), what, quiet=quiet):
@@ -215,7 +243,7 @@ def encode(
             if rows is not None:
                 features["prompt_rows"] = rows[torch.as_tensor(chosen)]
             features = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in features.items()}
-            embedded = encoder(features)["sentence_embedding"].float()
+            embedded = encoder(features)["sentence_embedding"].float()[:, :width]
             embedded = torch.nn.functional.normalize(embedded, dim=1) if cosine else embedded
             vectors = embedded.cpu().numpy()
             output = np.empty((len(texts), vectors.shape[1]), np.float32) if output is None else output

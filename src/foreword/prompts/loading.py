@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,8 +18,17 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from foreword.errors import BackboneError, DataError, PromptError
 from foreword.files import read_json
-from foreword.prompts.backbone import Backbone, is_saved_encoder, read_module, resolve_backbone
-from foreword.prompts.encoder import Head, as_head, as_pooled, head_of, known_pooling, set_head, transformer_of
+from foreword.prompts.backbone import Backbone, check_files, is_saved_encoder, read_module, resolve_backbone
+from foreword.prompts.encoder import (
+    Head,
+    as_head,
+    as_pooled,
+    head_of,
+    known_pooling,
+    set_head,
+    shorten,
+    transformer_of,
+)
 from foreword.prompts.store import (
     CARD,
     SOURCES,
@@ -107,22 +117,92 @@ def load_encoder(
 def _load_base(
     found: Backbone, device: str | None, attn_implementation: str | None, trust_remote_code: bool
 ) -> SentenceTransformer:
+    """The backbone, frozen, whose first module carries prompts. Raises `BackboneError` where it cannot be had."""
+    check_files(found.path)
     model_kwargs: dict[str, Any] = {}
     if attn_implementation is not None:
         model_kwargs["attn_implementation"] = attn_implementation
-    with quiet_loading():
-        encoder = SentenceTransformer(
-            str(found.path), device=device, model_kwargs=model_kwargs, trust_remote_code=trust_remote_code
-        )
-    first = encoder[0]
-    if not isinstance(first, Transformer):
-        raise BackboneError(f"{found.name}: its first module is {type(first).__name__}, not a Transformer")
-    transformer = PromptedTransformer.from_transformer(first)
+    try:
+        with quiet_loading(), missing_weights() as missing:
+            encoder = SentenceTransformer(
+                str(found.path), device=device, model_kwargs=model_kwargs, trust_remote_code=trust_remote_code
+            )
+        first = encoder[0]
+        if not isinstance(first, Transformer):
+            raise BackboneError(f"{found.path}: its first module is {type(first).__name__}, not a Transformer")
+        if missing:
+            raise BackboneError(
+                f"{found.path}: its weights lack {missing[0]!r} and {len(missing) - 1} more that its config.json asks "
+                "for, and random ones would take their place; copy the folder again, whole"
+            )
+        check_tokenizer(found.path, first)
+        transformer = PromptedTransformer.from_transformer(first)
+        shorten(encoder)
+    except BackboneError as error:
+        raise error if str(found.path) in str(error) else BackboneError(f"{found.path}: {error}") from error
+    except Exception as error:  # transformers, tokenizers, safetensors and torch raise a dozen kinds for broken files
+        said = " ".join(str(error).split())
+        said = said if len(said) <= 300 else f"{said[:300]}..."
+        raise BackboneError(
+            f"{found.path} cannot be loaded by sentence-transformers ({type(error).__name__}: {said}); copy the folder "
+            "again, whole, or give another backbone"
+        ) from error
     transformer.backbone = found
     encoder[0] = transformer
     encoder.requires_grad_(False)
     encoder.eval()
     return encoder
+
+
+def check_tokenizer(folder: Path, transformer: Transformer) -> None:
+    """Raise `BackboneError` unless the tokenizer can fill a batch, and is of the model that it lies beside.
+
+    A folder without a tokenizer's files is no error to transformers: it makes a tokenizer of the special tokens
+    alone, by which all texts are alike. Embeddings have a row for every token, and few more (rows are filled up to
+    a round number).
+    """
+    tokenizer: Any = transformer.tokenizer
+    words: Any = transformer.model.get_input_embeddings()
+    if tokenizer is None or getattr(words, "weight", None) is None:
+        raise BackboneError(f"{folder}: it has no tokenizer, or no word embeddings; it does not encode texts")
+    tokens, rows = len(tokenizer), int(words.weight.shape[0])
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest >= rows or tokens < 0.9 * rows:
+        raise BackboneError(
+            f"{folder}: its tokenizer knows {tokens:,} tokens, the highest is number {highest:,}, and its model has "
+            f"embeddings of {rows:,}: the tokenizer's files (tokenizer.json, vocab.txt, ...) are missing or another "
+            "model's; copy the folder again, whole"
+        )
+    if tokenizer.pad_token_id is None:
+        raise BackboneError(
+            f"{folder}: its tokenizer has no padding token, so that texts of different length make no batch; name one "
+            "in its tokenizer_config.json (pad_token)"
+        )
+
+
+@contextmanager
+def missing_weights() -> Iterator[list[str]]:
+    """The names of weights that a folder lacks, of a model that is loaded in the block; but for the unused pooler's.
+
+    Transformers fills them with random numbers and says so in a warning alone.
+    """
+    missing: list[str] = []
+    log = logging.getLogger("transformers.modeling_utils")
+
+    def note(record: logging.LogRecord) -> bool:
+        lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).split("|") for line in record.getMessage().splitlines()]
+        names = [line[0].strip() for line in lines if len(line) > 1 and line[1].strip().startswith("MISSING")]
+        missing.extend(name for name in names if "pooler" not in name)
+        return shown and not names
+
+    level, shown = log.level, log.isEnabledFor(logging.WARNING)
+    log.setLevel(logging.WARNING - 1)  # at WARNING it would check plans for several devices, and report on them
+    log.addFilter(note)
+    try:
+        yield missing
+    finally:
+        log.removeFilter(note)
+        log.setLevel(level)
 
 
 @contextmanager
