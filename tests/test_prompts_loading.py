@@ -337,15 +337,16 @@ def test_training_indexing_and_vectors_of_a_cut_encoder(tmp_path: Path, toy: Any
     for side in ("query", "both"):
         config = TrainingConfig.default(side, steps=2, evaluate_every=1, batch_size=8)  # type: ignore[arg-type]
         stored = train(encoder, toy, tmp_path / side, config=config, quiet=True)
-        # the start's dev score is plain sentence-transformers' at that width
         [first, *_] = stored.card["metrics"]["dev"]
-        assert first["step"] == 0 and first["dev"] is not None
+        assert first["step"] == 0
+        assert first["dev"] is not None
     with Index.open(str(tmp_path / "notes.db"), create=True) as index:
         index.build(encoder, "toy", list(toy.documents()), quiet=True)
-        assert index.info("toy").complete and index.info("toy").stamp.dimension == 12
+        assert index.info("toy").complete
+        assert index.info("toy").stamp.dimension == 12
         other = load_encoder(str(tmp_path / "cut"), device="cpu")
         other.truncate_dim = 8
-        with pytest.raises(OtherEncoderError, match="vectors of 12 numbers.*gives 8"):
+        with pytest.raises(OtherEncoderError, match=r"vectors of 12 numbers.*gives 8"):
             index.build(other, "two", list(toy.documents()), quiet=True)
 
 
@@ -419,7 +420,8 @@ def test_a_broken_folder_is_named_in_one_line(tmp_path: Path, tiny_bert: Path, w
     with pytest.raises(BackboneError, match=said) as caught:
         load_encoder(str(folder), device="cpu")
     message = str(caught.value)
-    assert str(folder) in message and "\n" not in message
+    assert str(folder) in message
+    assert "\n" not in message
 
 
 def test_the_tokenizer_of_a_larger_model_is_refused(tmp_path: Path) -> None:
