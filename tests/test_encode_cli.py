@@ -6,6 +6,9 @@ import io
 import json
 import re
 import shlex
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +239,47 @@ def test_the_page_on_existing_indexes(
     measured = evaluate(toy, run, measures=["nDCG@10"]).measures["nDCG@10"]
     assert measured == pytest.approx(figures[1], abs=1e-6)
     assert not np.allclose(queries, minilm.encode([q.text for q in asked]), atol=1e-3)  # the prompt does something
+
+
+KILLED = """
+import os, signal, sys
+from foreword import files
+from foreword.cli.main import main
+replace, count = os.replace, 0
+def counted(source, target):
+    global count
+    if str(target).endswith(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = counted
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("before", ["v.npy", ".ids.txt"])
+def test_vectors_and_ids_of_two_writes_are_not_taken(
+    shell: Shell, tiny_bert: Path, tmp_path: Path, before: str
+) -> None:
+    for name, count in (("one", 60), ("two", 60)):
+        write_beir(tmp_path / name, toy_collection(f"toy/{name}", documents=count, seed=len(name) + (name == "two")))
+    path = tmp_path / "v.npy"
+    words = ("--backbone", tiny_bert, "--output", path)
+    shell("encode", f"folder:{tmp_path / 'one'}", *words)
+    assert len(read_vectors(path).doc_ids) == 60
+    command = [sys.executable, "-c", KILLED, before, "encode", f"folder:{tmp_path / 'two'}", *map(str, words)]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    with pytest.raises(DataError, match=r"v\.npy: the command that wrote these vectors did not end; .*encode again"):
+        read_vectors(path)
+    shell("encode", f"folder:{tmp_path / 'two'}", *words)
+    assert len(read_vectors(path).doc_ids) == 60
+    assert not [one.name for one in tmp_path.iterdir() if one.name.endswith((".part", ".lock"))]
+    names = path.with_suffix(".ids.txt")
+    names.write_text("\n".join(reversed(names.read_text().split())))
+    with pytest.raises(DataError, match=r"v\.ids\.txt: is not the file that v\.json tells of"):
+        read_vectors(path)
+    with pytest.raises(DataError, match=r"not of one write"):
+        read_vectors(path)
+    assert len(read_vectors(path, names).doc_ids) == 60  # named by the user
+    path.write_bytes(path.read_bytes()[:-4] + b"abcd")
+    with pytest.raises(DataError, match=r"v\.npy: is not the file"):
+        read_vectors(path, names)

@@ -3,15 +3,33 @@
 import codecs
 import gzip
 import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from foreword.errors import DataError
-from foreword.files import as_json, json_digest, json_lines, kept_json, read_json, read_toml, text_lines, write_json
+from foreword.files import (
+    LOCK,
+    as_json,
+    atomic_write,
+    json_digest,
+    json_lines,
+    kept_json,
+    owned,
+    read_json,
+    read_toml,
+    scratch_folder,
+    text_lines,
+    write_json,
+)
 
 
 def test_a_record_read_back_equals_what_it_was_written_from(tmp_path: Path) -> None:
@@ -149,3 +167,92 @@ def test_marks_and_line_ends_of_json_and_toml(tmp_path: Path) -> None:
         assert read_json(tmp_path / "a") == {"a": "\u00fc"}
         (tmp_path / "b").write_bytes("a = '\u00fc'\r\nb = 1".encode(encoding))
         assert read_toml(tmp_path / "b") == {"a": "\u00fc", "b": 1}
+
+
+# -- what kills leave behind, and who may write ------------------------------------------------------------------------
+
+WRITE = """
+import os, signal, sys
+from foreword.files import atomic_write, scratch_folder
+from pathlib import Path
+path = Path(sys.argv[1])
+if sys.argv[2] == "file":
+    with atomic_write(path) as file:
+        file.write("half")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+with scratch_folder(path) as folder:
+    (folder / "big").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_the_next_run_removes_what_a_killed_one_left(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a[1].json"
+    assert subprocess.run([sys.executable, "-c", WRITE, path, kind]).returncode == -signal.SIGKILL
+    [left] = tmp_path.iterdir()
+    assert left.name.startswith(".a[1].json.")
+    (tmp_path / ".a[1].json.original").write_text("the user's")
+    (tmp_path / ".b.json.abcdefgh.part").write_text("another's")
+    if kind == "file":
+        with atomic_write(path) as outer, atomic_write(path) as inner:  # one that is being written is left alone
+            outer.write("outer")
+            inner.write("inner")
+        assert path.read_text() == "outer"
+    else:
+        with scratch_folder(path) as outer_folder, scratch_folder(path) as inner_folder:
+            assert outer_folder.is_dir()
+            assert inner_folder.is_dir()
+    kept = {".a[1].json.original", ".b.json.abcdefgh.part"} | ({path.name} if kind == "file" else set())
+    assert {one.name for one in tmp_path.iterdir()} == kept
+
+
+HOLD = """
+import sys, time
+from foreword.files import owned
+with owned(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def test_a_folder_is_owned_by_one_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "out"
+    with subprocess.Popen([sys.executable, "-c", HOLD, folder, "2"], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with owned(folder):
+            assert other.poll() is not None or other.wait(5) == 0  # it has ended
+            with owned(folder):  # again, by the same thread
+                assert (folder / LOCK).exists()
+            assert (folder / LOCK).exists()
+    assert f"{folder} is being written by process {other.pid}" in caplog.text
+    assert not (folder / LOCK).exists()
+
+
+def test_a_killed_owner_is_no_owner(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path, "60"], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        other.kill()
+        other.wait()
+    with owned(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_those_who_wait_take_turns(tmp_path: Path) -> None:
+    """Many at once: nobody's read and write has another's in between, whoever removes the lock's name."""
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+
+    def add(_: int) -> None:
+        with owned(tmp_path / "out"):
+            value = int(counter.read_text())
+            time.sleep(0.002)
+            counter.write_text(str(value + 1))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(40)))
+    assert counter.read_text() == "40"

@@ -1,4 +1,4 @@
-"""Texts from outside, opened in one way; and files that exist only when they are whole, kept as long as they hold.
+"""Texts from outside, opened in one way; files that exist only when they are whole, and folders that one process owns.
 
 What is costly to make is kept with what it was made from: settings, sizes and digests, as JSON. It holds as long as
 `kept_json` of the record equals `as_json` of what would go into it now, or lies under a name that `json_digest` gave.
@@ -8,46 +8,226 @@ from __future__ import annotations
 
 import codecs
 import errno
+import glob
 import gzip
 import hashlib
+import inspect
 import io
 import json
+import logging
 import os
+import platform
+import shutil
 import sys
 import tempfile
 import tomllib
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import datetime
+from functools import wraps
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ParamSpec, TypeVar
 
 from foreword.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+PART = ".part"
+"""The ending of what is not whole yet, `.NAME.XXXXXXXX.part`; a killed run leaves it, and the next one removes it."""
 
 
 @contextmanager
 def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` and rename it to `path` when the block ends without an error.
 
+    Its bytes are on the disk before its name is, so that a power cut leaves the old file or the new one.
+
     Args:
         path: the final name; its folder is made when missing.
         mode: `"w"` for UTF-8 text with `\\n` line ends, `"wb"` for bytes.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = _begin(path, tempfile.mkstemp)
     try:
         text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
         with os.fdopen(handle, mode, **text) as file:
             yield file
-        umask = os.umask(0)  # mkstemp makes files private; give them the user's usual permissions
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
+            file.flush()
+            os.fsync(file.fileno())
+            umask = os.umask(0)  # mkstemp makes files private; give them the user's usual permissions
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)
+            if os.name == "nt":  # where an open file cannot be renamed; elsewhere it is held until it has its name
+                file.close()
+            os.replace(temporary, path)
+        settle(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, in which to make what is then renamed to it; gone when the block ends."""
+    handle, temporary = _begin(path, lambda **names: _opened_folder(tempfile.mkdtemp(**names)))
+    try:
+        yield Path(temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def settle(folder: Path) -> None:
+    """Have the system write a folder's names to the disk, where it lets one ask for that."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+Handle = TypeVar("Handle", int, "int | None")
+
+
+def _begin(path: Path, make: Callable[..., tuple[Handle, str]]) -> tuple[Handle, str]:
+    """A temporary file or folder beside `path`, held as long as it is open; what killed runs left is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for old in path.parent.glob(f".{glob.escape(path.name)}.????????{PART}"):
+        with suppress(OSError):
+            handle = os.open(old, os.O_RDONLY)
+            try:
+                if _held(handle):
+                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+            finally:
+                os.close(handle)
+    while True:
+        made, name = make(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
+        if made is not None:
+            _held(made)
+        if os.path.exists(name):  # else another took it for a killed run's, before it was held
+            return made, name
+
+
+def _opened_folder(name: str) -> tuple[int | None, str]:
+    try:
+        return os.open(name, os.O_RDONLY), name
+    except OSError:  # Windows opens no folders
+        return None, name
+
+
+def _held(handle: int) -> bool:
+    """Whether this process now holds an open file or folder: no other does, and others will see it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, which removes nothing that is open
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # somebody's, or on a file system without locks
+        return False
+    return True
+
+
+VECTORS = "foreword-vectors/1"
+"""The format of the record beside vectors that Foreword wrote, `NAME.json`; it says `complete` last."""
+
+
+def ids_file(vectors: Path) -> Path:
+    """Where the ids of a `.npy` are: one a line, in the order of its rows."""
+    return vectors.with_suffix(".ids.txt")
+
+
+# Who writes. Two processes that write to one folder would leave one's card over the other's weights.
+
+LOCK = ".foreword.lock"
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def this_process() -> dict[str, Any]:
+    """Who this is, as JSON: `pid`, `host`, the `program` and its command without further arguments, `since` when."""
+    program = Path(sys.argv[0] or "python")
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    words = [word for word in sys.argv[1:3] if word.isalpha()]
+    since = datetime.now().astimezone().isoformat(timespec="seconds")
+    return {"pid": os.getpid(), "host": platform.node(), "program": " ".join([name, *words]), "since": since}
+
+
+def said_process(path: Path) -> str:
+    """The process that wrote itself into a file, for people."""
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        where = "" if there["host"] == platform.node() else f" on {there['host']}"
+        return f"process {there['pid']}{where} ({there['program']}, since {there['since']})"
+    except (OSError, ValueError, KeyError, TypeError):  # it has just begun, or is just ending
+        return "another process"
+
+
+@contextmanager
+def owned(path: Path | str, *, file: bool = False) -> Iterator[None]:
+    """Write alone to a folder (or a `file`) until the block ends. Another process waits for it, and says for whom.
+
+    The same thread may take it again inside the block. Of several processes that train together, the first one does.
+    The lock is the operating system's, so that it goes with a killed process.
+    """
+    from filelock import FileLock, Timeout
+
+    path = Path(path).absolute()
+    place = path.with_name(f".{path.name}.lock") if file else path / LOCK
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    new = not place.parent.exists()
+    lock = FileLock(place, is_singleton=True)  # one object for a path, so that a thread cannot wait for itself
+    wait = 0.0
+    while True:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=wait)
+            break
+        except Timeout:
+            logger.warning("%s is being written by %s; waiting until it has ended", path, said_process(place))
+            wait = -1.0
+        except FileNotFoundError:  # whoever had it removed the folder, which was empty
+            continue
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            yield  # who cannot write there has nothing to keep others from
+            return
+    try:
+        if lock.lock_counter == 1:
+            place.write_text(json.dumps(this_process()), encoding="utf-8")
+        yield
+    finally:
+        if lock.lock_counter == 1:
+            with suppress(OSError):
+                place.unlink()  # those who wait see that it has no name any more, and take a new one
+                if new and not any(place.parent.iterdir()):
+                    place.parent.rmdir()
+        lock.release()
+
+
+def owns(argument: str) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
+    """For a function that writes to the folder in `argument`: it owns that while it runs, see `owned`."""
+
+    def holding(work: Callable[Given, Result]) -> Callable[Given, Result]:
+        signature = inspect.signature(work)
+
+        @wraps(work)
+        def alone(*args: Given.args, **named: Given.kwargs) -> Result:
+            with owned(signature.bind(*args, **named).arguments[argument]):
+                return work(*args, **named)
+
+        return alone
+
+    return holding
 
 
 def write_json(path: Path | str, value: Any) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from foreword.cli import grammar as cli
 from foreword.cli.search import named_queries
 from foreword.errors import DataError, ForewordError, PromptError
-from foreword.files import atomic_write, read_json
+from foreword.files import VECTORS, atomic_write, ids_file, owned, read_json
 from foreword.settings import Side, choices
 from foreword.tables import byte_size
 
@@ -224,9 +224,6 @@ def run_push(options: cli.Options) -> None:
     print(f"{done.url} ({done.revision}, {done.commit[:12]}): {len(done.files)} files, {total}{removed}")
 
 
-FORMAT = "foreword-vectors/1"
-
-
 def encode_options(parser: cli.Parser) -> None:
     """What is encoded, by what, and where to."""
     parser.add_argument("collection", nargs="?", metavar=cli.COLLECTION, help="e.g. pydoc/torch, or a folder")
@@ -270,7 +267,8 @@ def run_encode(options: cli.Options) -> None:
             {**about, "output": str(options.output), "prompt": str(options.prompt), "backbone": options.backbone}
         )
         return
-    record = _write(options, side, about)
+    with owned(options.output, file=True):
+        record = _write(options, side, about)
     if cli.printed_json(options, record):
         return
     length = "of unit length" if record["unit_length"] else "of any length"
@@ -283,7 +281,7 @@ def _check_beside(options: cli.Options) -> None:
         raise DataError("holds the queries themselves; give another --output", path=options.output)
     path = options.output.with_suffix(".json")
     try:
-        ours = not path.exists() or read_json(path).get("format") == FORMAT
+        ours = not path.exists() or read_json(path).get("format") == VECTORS
     except (DataError, AttributeError):  # no JSON, or no object
         ours = False
     if not ours:
@@ -303,12 +301,18 @@ def _write(options: cli.Options, side: Side, about: dict[str, Any]) -> dict[str,
     encoder = cli.load_encoder(options, prompt=cli.chosen_prompt(options))
     width = encoder.get_embedding_dimension() or 0
     record_path = options.output.with_suffix(".json")
-    record_path.unlink(missing_ok=True)  # while the vectors change, nothing is said of them
+    write_json(record_path, {"format": VECTORS, "complete": False})  # until all of one write is there
     blocks = _blocks(options, side, encoder, collection)
-    rows = write_vectors(options.output, blocks, width, dtype=options.dtype, side=side)
+    try:
+        rows = write_vectors(options.output, blocks, width, dtype=options.dtype, side=side)
+    except BaseException:
+        if not options.output.exists():
+            record_path.unlink()
+        raise
     transformer = transformer_of(encoder)
     record = {
-        "format": FORMAT,
+        "format": VECTORS,
+        "complete": True,
         **about,
         "precision": resolve_precision(options.precision, encoder.device),
         "rows": rows,
@@ -322,6 +326,7 @@ def _write(options: cli.Options, side: Side, about: dict[str, Any]) -> dict[str,
         },
         "templates": {"query": options.query_template, "document": options.document_template},
         "sha256": sha256_file(options.output),
+        **({"ids_sha256": sha256_file(ids_file(options.output))} if options.output.suffix == ".npy" else {}),
         "versions": library_versions(),
     }
     write_json(record_path, record)
@@ -379,11 +384,6 @@ def check_target(path: Path) -> None:
     if path.suffix not in SUFFIXES:
         message = f"vectors are written as {', '.join(SUFFIXES)}, not as {path.suffix or 'a file without an ending'}"
         raise DataError(message, path=path)
-
-
-def ids_file(path: Path) -> Path:
-    """Where the ids of a `.npy` are: one a line, in the order of its rows."""
-    return path.with_suffix(".ids.txt")
 
 
 def write_vectors(path: Path, blocks: Iterable[Block], width: int, *, dtype: str, side: Side) -> int:

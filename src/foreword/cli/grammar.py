@@ -436,7 +436,7 @@ EXIT_CODES = {
 }
 """Every exit code there is, as help prints them."""
 
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}")
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.part")
 """The name under which `foreword.files.atomic_write` writes a file before it is whole."""
 
 _CURES = {

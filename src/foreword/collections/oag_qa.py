@@ -13,7 +13,6 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 import threading
 import warnings
 from collections import Counter, defaultdict
@@ -41,7 +40,7 @@ from foreword.downloads.archives import extract
 from foreword.downloads.fetch import begins_with, fetch, fetch_folder
 from foreword.downloads.places import DEFAULT, Resource, Transport, data_folder, locked
 from foreword.errors import DataError, UnknownNameError
-from foreword.files import read_json, text_lines
+from foreword.files import read_json, scratch_folder, text_lines
 
 log = logging.getLogger(__name__)
 
@@ -310,8 +309,8 @@ def _from_drive(drive_id: str, path: Path, transport: Transport) -> None:
     except ImportError as error:
         message = f"OAG-QA is on Google Drive, which needs gdown: pip install foreword[download]. {own}"
         raise DataError(message, path=path) from error
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-        output = Path(temporary) / path.name
+    with scratch_folder(path) as temporary:
+        output = temporary / path.name
         try:
             gdown.download(id=drive_id, output=str(output), quiet=transport.quiet)
         except Exception as error:  # its own, requests' and urllib3's: whichever, the remedy is the same
@@ -329,8 +328,8 @@ def _link(source: Path, folder: Path) -> None:
         return
     except OSError:  # e.g. Windows without the right to make links; the copy serves as well
         pass
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        whole = Path(temporary) / "files"
+    with scratch_folder(folder) as temporary:
+        whole = temporary / "files"
         whole.mkdir()
         for path in sorted(source.rglob("*.tsv")):
             if _is_topic_file(path.name):

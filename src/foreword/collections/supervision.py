@@ -10,7 +10,6 @@ import hashlib
 import heapq
 import json
 import re
-import tempfile
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -34,7 +33,7 @@ from foreword.collections.collection import (
 )
 from foreword.collections.pseudo import Frequencies, frequencies_for, pseudo_pairs
 from foreword.errors import DataError, ForewordError, UnknownNameError
-from foreword.files import write_json
+from foreword.files import scratch_folder, write_json
 
 # Which part a query falls in is a function of its normalised text and a seed alone, so copies of one query stay
 # together, and leaving out some queries moves none of the others.
@@ -567,10 +566,9 @@ def subsample(collection: Collection, output: Path, *, documents: int, seed: int
     place = output.resolve()
     if any(place.is_relative_to(folder.resolve()) for folder in _folders(collection.facts)):
         raise DataError(f"is in the folder of {collection.id}, which is never written to", path=output)
-    output.parent.mkdir(parents=True, exist_ok=True)
     drawn, total = _draw(collection, documents, seed)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
-        made = Path(temporary) / "files"
+    with scratch_folder(output) as temporary:
+        made = temporary / "files"
         made.mkdir()
         _write(collection, made, drawn, total, seed)
         if output.is_dir():

@@ -11,7 +11,6 @@ import lzma
 import re
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +22,7 @@ from typing import IO, Any, cast
 
 from foreword.downloads.places import check_space
 from foreword.errors import DataError
+from foreword.files import scratch_folder
 
 _CHUNK = 1 << 20  # bytes
 _ENCRYPTED = 0x1  # the bit of a zip member's flags
@@ -56,12 +56,11 @@ def extract(
     if folder.is_dir():
         return folder
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        with scratch_folder(folder) as temporary:
             with _opened(archive, limit) as found:
-                _unpack(found, Path(temporary) / "files", archive, limit, members)
+                _unpack(found, temporary / "files", archive, limit, members)
             try:
-                (Path(temporary) / "files").rename(folder)
+                (temporary / "files").rename(folder)
             except OSError:
                 if not folder.is_dir():  # else another process was quicker
                     raise

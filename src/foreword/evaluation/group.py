@@ -27,7 +27,7 @@ from foreword.errors import DataError, ForewordError, PromptError
 from foreword.evaluation.candidates import Candidate, bare, carrying, document_key, read_bank, read_candidate
 from foreword.evaluation.measures import depth, evaluate_run, largest_cutoff, parse_measures
 from foreword.evaluation.published import means_of, row_of_means, seen
-from foreword.files import as_json, kept_json, read_json, write_json
+from foreword.files import as_json, kept_json, owns, read_json, write_json
 from foreword.prompts.encoder import encode, resolve_precision
 from foreword.prompts.store import describe_backbone
 from foreword.retrieval.bm25 import BM25
@@ -128,6 +128,7 @@ class GroupResult:
         return {"format": FORMAT, **as_json(vars(self))}
 
 
+@owns("output")
 def evaluate_group(
     group: str,
     collections: Sequence[str],

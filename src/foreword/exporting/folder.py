@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from foreword.errors import DataError, PromptError
-from foreword.files import atomic_write
+from foreword.files import atomic_write, scratch_folder
 from foreword.prompts.backbone import Backbone
 from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.loading import quiet_loading
@@ -44,9 +43,8 @@ def new_folder(output: str | Path) -> Iterator[Path]:
         raise DataError("is a folder that is there and stays; give --output a name", path=output)
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise DataError("is there already; give another --output, or remove it first", path=output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
-        inner = Path(temporary) / output.name  # tempfile makes its own folder private; this one is as usual
+    with scratch_folder(output) as temporary:
+        inner = temporary / output.name  # tempfile makes its own folder private; this one is as usual
         inner.mkdir()
         yield inner
         umask = os.umask(0)

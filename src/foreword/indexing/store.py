@@ -9,15 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import platform
 import re
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -26,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from foreword.collections.collection import Document
 from foreword.errors import IndexBusyError, IndexingError
-from foreword.files import kept_json, write_json
+from foreword.files import said_process, this_process, write_json
 
 VARCHAR_BYTES = 65_535
 """The most that Milvus stores in one text field, and (but for one byte) in one JSON field."""
@@ -504,21 +500,11 @@ def _locked(path: Path) -> FileLock:
     try:
         lock.acquire()
     except Timeout:
-        who = "another process"  # which has just begun, or is just ending
-        with suppress(KeyError, TypeError):
-            there = kept_json(path / OWNER)
-            where = "" if there["host"] == platform.node() else f" on {there['host']}"
-            who = f"process {there['pid']}{where} ({there['program']}, since {there['since']})"
-        raise IndexBusyError(f"{path} is open in {who}. {_REMEDY}") from None
+        raise IndexBusyError(f"{path} is open in {said_process(path / OWNER)}. {_REMEDY}") from None
     if _lite_is_locked(path):
         lock.release()
         raise IndexBusyError(f"{path} is open in a program that is not Foreword (it holds {LITE_LOCK}). {_REMEDY}")
-    program = Path(sys.argv[0] or "python")
-    name = program.parent.name if program.name == "__main__.py" else program.name
-    words = [word for word in sys.argv[1:3] if word.isalpha()]
-    since = datetime.now().astimezone().isoformat(timespec="seconds")
-    said = {"pid": os.getpid(), "host": platform.node(), "program": " ".join([name, *words]), "since": since}
-    write_json(path / OWNER, said)
+    write_json(path / OWNER, this_process())
     return lock
 
 

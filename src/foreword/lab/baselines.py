@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from foreword.collections.collection import Collection, TrainingPair
 from foreword.errors import BackboneError, ForewordError, OtherTrainingError, PromptError, UnknownNameError
-from foreword.files import as_json, atomic_write, sha256_file, write_json
+from foreword.files import as_json, atomic_write, owns, sha256_file, write_json
 from foreword.prompts.backbone import read_json_card
 from foreword.prompts.encoder import state_digest, transformer_of
 from foreword.prompts.store import DTYPES, check_backbone, describe_backbone, library_versions
@@ -176,6 +176,7 @@ class Baseline:
         return float(self.run["training_seconds"])
 
 
+@owns("output")
 def train_baseline(
     encoder: SentenceTransformer,
     collections: Collection | Sequence[Collection],

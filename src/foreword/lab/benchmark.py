@@ -17,7 +17,7 @@ from foreword.collections.supervision import Fold, FoldCollection
 from foreword.collections.views import Unlabelled
 from foreword.errors import ForewordError, NoGainError, PromptError, TooLittleTextError, UnknownNameError
 from foreword.evaluation.calibration import calibrate, calibrate_from_dev
-from foreword.files import json_digest, read_json, write_json
+from foreword.files import json_digest, owns, read_json, write_json
 from foreword.lab import PARTS
 from foreword.lab.experiment import Findings, seconds_of
 from foreword.lab.page import domain_table, hypothesis_table, summary_table, write_page
@@ -36,6 +36,7 @@ from foreword.transferring.proof import proof_pairs, prove
 from foreword.transferring.trial import Evidence
 
 
+@owns("output")
 def run_benchmark(
     plan: Plan,
     output: Path,

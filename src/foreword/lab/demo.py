@@ -13,7 +13,7 @@ from foreword.collections.collection import Collection
 from foreword.collections.registry import catalogue, load
 from foreword.evaluation.influence import compare_searches
 from foreword.evaluation.measures import first_relevant_ranks, paired_randomization
-from foreword.files import as_json, atomic_write, write_json
+from foreword.files import as_json, atomic_write, owns, write_json
 from foreword.lab.experiment import Experiment, seconds_of
 from foreword.prompts.encoder import resolve_precision
 from foreword.prompts.routes import Route
@@ -350,6 +350,7 @@ class Demo(Experiment):
         return [pair.as_dict() for pair in pairs]
 
 
+@owns("output")
 def run_demo(config: DemoConfig, output: Path, *, data: Path | None = None, quiet: bool = False) -> dict[str, Any]:
     """Run the demo; `output` gets `results.json`, `table.md`, `report.html`, `plots/`, `runs/`, `bank/`, `prompts/`.
 

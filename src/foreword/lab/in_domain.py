@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 from foreword.collections.collection import Collection
 from foreword.collections.supervision import Fold, FoldCollection, supervise
 from foreword.errors import ForewordError, UnknownNameError
-from foreword.files import json_digest, kept_json, read_json, read_toml, write_json
+from foreword.files import json_digest, kept_json, owns, read_json, read_toml, write_json
 from foreword.lab.baselines import Baseline, train_baseline
 from foreword.lab.experiment import Benchmark, Findings, run_of
 from foreword.lab.page import domain_table, summary_table, tuning_table, write_page
@@ -269,6 +269,7 @@ class InDomain(Benchmark):
         self.cell(target, system, seed, configuration, make)
 
 
+@owns("output")
 def run_in_domain(
     plan: InDomainPlan,
     output: Path,

@@ -20,7 +20,7 @@ from foreword.errors import ForewordError, PromptError, UnknownNameError
 from foreword.evaluation.candidates import read_bank
 from foreword.evaluation.group import GroupConfig, System, evaluate_group
 from foreword.evaluation.table import format_group
-from foreword.files import as_json, atomic_write, kept_json, write_json
+from foreword.files import as_json, atomic_write, kept_json, owns, write_json
 from foreword.lab.experiment import Experiment, learning_curve
 from foreword.lab.miniature import DATA, prepare
 from foreword.lab.recipe import MULTITASK, STEPS, Recipe, Step, TrainingValues, TransferValues, stages
@@ -55,6 +55,7 @@ MINIATURE_DATA = "miniature-data"
 """Below the output."""
 
 
+@owns("output")
 def run_recipe(
     recipe: Recipe,
     output: str | Path,

@@ -141,12 +141,14 @@ def _first_module(folder: Path) -> tuple[str, str]:
     """The class and the folder of a model's first module, which is the transformer's where nothing else is said."""
     path = folder / "modules.json"
     try:
-        first = json.loads(path.read_text(encoding="utf-8"))[0]
+        first = read_json(path, "copy the folder again, whole")[0]
         return str(first["type"]).rpartition(".")[2], str(first["path"]) or "."
     except FileNotFoundError:
         return "Transformer", "0_Transformer"
-    except (OSError, ValueError, RecursionError, LookupError, TypeError) as error:
-        raise BackboneError(f"{path} cannot be read ({error!r}): it was cut or altered") from error
+    except DataError as error:
+        raise BackboneError(str(error)) from error
+    except (OSError, LookupError, TypeError) as error:
+        raise BackboneError(f"{path} is no list of modules ({error!r}): it was cut or altered") from error
 
 
 def check_files(folder: Path) -> None:

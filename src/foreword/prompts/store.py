@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save
 from sentence_transformers import SentenceTransformer
 
 from foreword.errors import PromptError
-from foreword.files import atomic_write, sha256_file, write_json
+from foreword.files import atomic_write, owns, sha256_file, write_json
 from foreword.prompts.backbone import read_json_card
 from foreword.prompts.encoder import head_of, state_digest, transformer_of
 from foreword.prompts.prompt import Prompt
@@ -121,6 +121,7 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
+@owns("folder")
 def save_prompt(
     folder: str | Path,
     prompt: Prompt,
@@ -284,6 +285,7 @@ MIXTURE_FORMAT = "foreword-mixture/1"
 SOURCES = "foreword-sources"
 
 
+@owns("folder")
 def save_mixture(
     folder: str | Path,
     domain: str,

@@ -17,7 +17,7 @@ from foreword.collections.registry import canonical, overlap
 from foreword.collections.supervision import split_fold, supervise
 from foreword.collections.views import Labels
 from foreword.errors import ForewordError, OtherTrainingError, PromptError
-from foreword.files import as_json, kept_json, write_json
+from foreword.files import as_json, kept_json, owns, write_json
 from foreword.prompts.encoder import resolve_precision, state_digest, text_prompt, transformer_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.start import new_prompt
@@ -40,6 +40,7 @@ TRAINEE = "(in training)"
 """The name under which the encoder carries the prompt while it is trained."""
 
 
+@owns("output")
 def train(
     encoder: SentenceTransformer,
     collections: Collection | Sequence[Collection],
@@ -324,6 +325,7 @@ class Outcome:
     seconds: float = 0.0
 
 
+@owns("output")
 def train_group(
     encoder: SentenceTransformer,
     collections: Sequence[str],

@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 
 from foreword.collections.collection import Collection, TrainingPair, fingerprint
 from foreword.errors import DataError
-from foreword.files import text_lines
+from foreword.files import VECTORS, ids_file, kept_json, sha256_file, text_lines
 from foreword.prompts.encoder import encode
 from foreword.prompts.routes import Route
 from foreword.settings import Precision
@@ -206,13 +206,14 @@ def read_vectors(path: str | Path, ids: str | Path | None = None) -> DocumentVec
             for `.npy`.
 
     Raises:
-        DataError: a file is missing or not of this form.
+        DataError: a file is missing, not of this form, or not of one write with the others.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError("no such file; give document vectors as .npy or .parquet", path=path)
+    _check_record(path, ids)
     if path.suffix == ".npy":
-        ids_path = Path(ids) if ids is not None else path.with_suffix(".ids.txt")
+        ids_path = Path(ids) if ids is not None else ids_file(path)
         if not ids_path.is_file():
             raise DataError(f"no ids for {path.name}: one document id a line, in the order of the rows", path=ids_path)
         try:
@@ -225,6 +226,20 @@ def read_vectors(path: str | Path, ids: str | Path | None = None) -> DocumentVec
     if path.suffix == ".parquet":
         return _read_parquet(path)
     raise DataError(f"document vectors are .npy or .parquet, not {path.suffix or 'a file without a suffix'}", path=path)
+
+
+def _check_record(path: Path, ids: str | Path | None) -> None:
+    """Raise `DataError` where vectors of `foreword encode` are not of one write: it was killed, or a file changed."""
+    record = kept_json(path.with_suffix(".json"))
+    if not isinstance(record, dict) or record.get("format") != VECTORS:
+        return  # the user's own
+    remedy = "they are not of one write; run foreword encode again"
+    if not record.get("complete", True):
+        raise DataError(f"the command that wrote these vectors did not end; {remedy}", path=path)
+    files = {"sha256": path, **({"ids_sha256": ids_file(path)} if ids is None and path.suffix == ".npy" else {})}
+    for key, file in files.items():
+        if key in record and file.is_file() and sha256_file(file) != record[key]:
+            raise DataError(f"is not the file that {path.with_suffix('.json').name} tells of: {remedy}", path=file)
 
 
 def _read_parquet(path: Path) -> DocumentVectors:

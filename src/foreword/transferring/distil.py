@@ -26,6 +26,7 @@ from foreword.collections.supervision import PSEUDO_METHOD, held_out, position
 from foreword.collections.views import Unlabelled
 from foreword.errors import DataError, ForewordError, PromptError
 from foreword.evaluation.candidates import chosen_by_dev
+from foreword.files import owns
 from foreword.prompts.encoder import autocast, encode, resolve_precision, routed, state_digest, transformer_of
 from foreword.prompts.kinds.kind import kind_of
 from foreword.prompts.prompt import Prompt
@@ -63,6 +64,7 @@ STUDENT = "(in distillation)"
 """The name under which the encoder carries the prompt while it learns."""
 
 
+@owns("output")
 def distil(
     encoder: SentenceTransformer,
     target: Collection,
