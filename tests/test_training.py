@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -251,6 +253,131 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     train(encoder, toy, tmp_path / "cut", config=config, quiet=True)
     assert contents(tmp_path / "cut") == contents(tmp_path / "uncut")
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == FILES
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"side": "query"},
+        {"side": "both"},
+        {"side": "query", "patience": 1, "learning_rate": 1e-9, "steps": 20},  # it ended because nothing got better
+        {"side": "query", "dev_folds": 3},
+        {"side": "query", "steps": 5},  # between two evaluations
+    ],
+)
+@pytest.mark.parametrize("where", ["save_prompt", "rmtree"])
+def test_a_run_cut_after_its_last_step_takes_no_other(
+    tiny_bert: Path, toy: MemoryCollection, tmp_path: Path, changes: dict[str, Any], where: str
+) -> None:
+    config = replace(QUICK, **changes)
+    train(load(tiny_bert), toy, tmp_path / "uncut", config=config, quiet=True)
+
+    rmtree = shutil.rmtree
+
+    def cut(path: Any, *args: Any, **named: Any) -> Any:
+        if where == "rmtree" and Path(path).name != ".foreword-training":
+            return rmtree(path, *args, **named)
+        raise CutError
+
+    with pytest.MonkeyPatch.context() as patched:
+        module: Any = train_module if where == "save_prompt" else train_module.shutil
+        patched.setattr(module, where, cut)
+        with pytest.raises(CutError):
+            train(load(tiny_bert), toy, tmp_path / "cut", config=config, quiet=True)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(PromptTrainer, "training_step", None)  # not to be called
+        train(load(tiny_bert), toy, tmp_path / "cut", config=config, quiet=True)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "uncut")
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == FILES
+
+
+def interrupted(tiny_bert: Path, toy: MemoryCollection, folder: Path) -> list[Path]:
+    """A training of 6 steps that was cut in its last one; its two checkpoints."""
+    with pytest.MonkeyPatch.context() as patched:
+        cut_at(patched, 5, CutError, when="training")
+        with pytest.raises(CutError):
+            train(load(tiny_bert), toy, folder, config=QUICK, quiet=True)
+    found = sorted((folder / ".foreword-training").glob("checkpoint-*"))
+    assert [path.name for path in found] == ["checkpoint-2", "checkpoint-4"]
+    return found
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "gone": Path.unlink,
+    "empty": lambda path: path.write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("name", ["prompt-in-training.safetensors", "optimizer.pt", "trainer_state.json", "best.json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    tiny_bert: Path, toy: MemoryCollection, tmp_path: Path, caplog: Any, name: str, damage: str
+) -> None:
+    train(load(tiny_bert), toy, tmp_path / "uncut", config=QUICK, quiet=True)
+    first, second = interrupted(tiny_bert, toy, tmp_path / "cut")
+    DAMAGES[damage](second / name)
+    (tmp_path / "cut" / ".foreword-training" / "best.json").write_text("{")
+    train(load(tiny_bert), toy, tmp_path / "cut", config=QUICK, quiet=True)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "uncut")
+    assert f"{second / name} was cut or altered; training goes on from {first}" in caplog.text
+
+
+def test_what_cannot_go_on_says_how_to_begin_anew(tiny_bert: Path, toy: MemoryCollection, tmp_path: Path) -> None:
+    checkpoints = interrupted(tiny_bert, toy, tmp_path / "it")
+    for path in checkpoints:
+        DAMAGES["cut"](path / "optimizer.pt")
+    with pytest.raises(ForewordError, match=r"checkpoint-4/optimizer\.pt was cut or altered.*--no-resume"):
+        train(load(tiny_bert), toy, tmp_path / "it", config=QUICK, quiet=True)
+    (tmp_path / "it" / ".foreword-training" / "identity.json").write_text('{"a"')
+    with pytest.raises(ForewordError, match=r"identity\.json is damaged.*--no-resume"):
+        train(load(tiny_bert), toy, tmp_path / "it", config=QUICK, quiet=True)
+    train(load(tiny_bert), toy, tmp_path / "it", config=QUICK, resume=False, quiet=True)
+    for name in ("prompt.safetensors", "prompt.json"):
+        whole = (tmp_path / "it" / name).read_bytes()
+        DAMAGES["cut"](tmp_path / "it" / name)
+        with pytest.raises(PromptError, match=rf"{name}.*--no-resume"):
+            train(load(tiny_bert), toy, tmp_path / "it", config=QUICK, quiet=True)
+        (tmp_path / "it" / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize("when", ["pickles", "files"])
+def test_a_full_disk_is_an_error_that_says_so(
+    tiny_bert: Path, toy: MemoryCollection, tmp_path: Path, when: str
+) -> None:
+    train(load(tiny_bert), toy, tmp_path / "uncut", config=QUICK, quiet=True)
+    count = 0
+
+    def full(*_: Any, **__: Any) -> None:
+        nonlocal count
+        count += 1
+        if count >= 4:
+            raise RuntimeError("[enforce fail] . unexpected pos") if when == "pickles" else OSError(28, "No space left")
+
+    with pytest.MonkeyPatch.context() as patched:
+        place: tuple[Any, str] = (torch, "save") if when == "pickles" else (os, "fsync")
+        real = getattr(*place)
+        patched.setattr(*place, lambda *args, **named: (full(), real(*args, **named)))
+        with pytest.raises((ForewordError, OSError), match=r"free some space|No space left"):
+            train(load(tiny_bert), toy, tmp_path / "cut", config=QUICK, quiet=True)
+    train(load(tiny_bert), toy, tmp_path / "cut", config=QUICK, quiet=True)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "uncut")
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == FILES
+
+
+def test_a_training_owns_its_folder(
+    tiny_bert: Path, toy: MemoryCollection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Any]] = []
+    run = train_module.run_course
+
+    def watched(*args: Any, **named: Any) -> Any:
+        seen.append(json.loads((tmp_path / "it" / ".foreword.lock").read_text()))
+        return run(*args, **named)
+
+    monkeypatch.setattr(train_module, "run_course", watched)
+    train(load(tiny_bert), toy, tmp_path / "it", config=QUICK, quiet=True)
+    assert [one["pid"] for one in seen] == [os.getpid()]
 
 
 def test_a_finished_run_is_returned_without_training(

@@ -25,7 +25,7 @@ from foreword.prompts.routes import Route
 from foreword.prompts.store import DTYPES
 from foreword.retrieval.search import exact_search
 from foreword.training.config import TrainingConfig
-from foreword.training.trainee import Trainee, is_main
+from foreword.training.trainee import Trainee, is_main, on_main
 from foreword.training.vectors import DocumentVectors
 
 MEASURE = "nDCG@10"
@@ -34,6 +34,9 @@ FEW = 60
 
 BEST = "best.safetensors"
 """The file of the best values, rounded as they will be stored."""
+
+HISTORY = "best.json"
+"""The file of all evaluations."""
 
 
 def _sample(keys: Sequence[str], count: int, seed: int) -> set[str]:
@@ -169,14 +172,14 @@ class DevEvaluator(BaseEvaluator):
         folder: Path,
         config: TrainingConfig,
     ) -> None:
-        """`trainee` is what is trained, in play by `route`; `folder` keeps the best values and `best.json`."""
+        """`trainee` is what is trained, in play by `route`; `folder` keeps the best values and the evaluations."""
         super().__init__()
         self.dev_sets, self.trainee, self.route, self.folder, self.config = dev_sets, trainee, route, folder, config
         self.history: list[dict[str, Any]] = []
         self.scores: list[Scores] = []
         self.seconds = 0.0  # taken by evaluations in this process
-        if (folder / "best.json").exists():  # a training that goes on
-            state = read_json(folder / "best.json")
+        if (folder / HISTORY).exists():  # a training that goes on
+            state = read_json(folder / HISTORY, "begin anew with --no-resume (resume=False)")
             self.history, self.scores = state["history"], state["scores"]
 
     @property
@@ -192,11 +195,16 @@ class DevEvaluator(BaseEvaluator):
         step, reason = chosen(self.steps, self.scores)
         return step, {"by": "dev", **reason}
 
-    @property
-    def since_best(self) -> int:
-        """Evaluations since the best score."""
-        values = [entry["dev"] for entry in self.history]
-        return len(values) - 1 - values.index(max(values))
+    def stale(self, patience: int) -> bool:
+        """Whether `patience` (0: any number of) evaluations brought no better score; asked by all processes at once."""
+        if not patience or not self.dev_sets:
+            return False
+
+        def since_best() -> int:
+            values = [entry["dev"] for entry in self.history]
+            return len(values) - 1 - values.index(max(values))
+
+        return on_main(lambda: since_best() >= patience)
 
     def __call__(  # type: ignore[override]  # narrower: it encodes with prompts
         self, model: SentenceTransformer, output_path: str | None = None, epoch: float = -1, steps: int = -1
@@ -222,7 +230,7 @@ class DevEvaluator(BaseEvaluator):
         self.scores.append({name: scores for name, (scores, _) in found.items()})
         if self.choice[0] == steps:
             keep(self.folder, rounded)
-        write_json(self.folder / "best.json", {"history": self.history, "scores": self.scores})
+        write_json(self.folder / HISTORY, {"history": self.history, "scores": self.scores})
         self.seconds += time.monotonic() - began
         return {"dev": 0.0 if score is None else score}
 

@@ -36,6 +36,9 @@ from foreword.training.trainee import join, on_main, world_size
 from foreword.training.trainer import WORK
 from foreword.training.vectors import DocumentVectors, TrainingData
 
+IDENTITY = "identity.json"
+"""What an interrupted training follows from, in its folder `WORK`."""
+
 TRAINEE = "(in training)"
 """The name under which the encoder carries the prompt while it is trained."""
 
@@ -192,8 +195,12 @@ def _claim(
     """
     wanted = as_json(identity)
     if (output / CARD).exists() and resume:
-        stored = load_prompt(output, encoder)
+        try:
+            stored = load_prompt(output, encoder)
+        except PromptError as error:
+            raise PromptError(f"{error}; or train anew with --no-resume (resume=False)") from error
         if all(stored.card.get(key) == value for key, value in wanted.items()):
+            shutil.rmtree(output / WORK, ignore_errors=True)  # what a kill just before the end left
             return True
         raise OtherTrainingError(
             f"{output} holds a prompt trained with other settings or data; choose another folder, or train anew "
@@ -202,15 +209,20 @@ def _claim(
     work = output / WORK
     if anew and work.exists():
         shutil.rmtree(work)
-    if kept_json(work / "identity.json") != wanted:
+    if (kept := kept_json(work / IDENTITY)) != wanted:
         if any(work.rglob("checkpoint-*")):
+            if kept is None:
+                raise ForewordError(
+                    f"{work / IDENTITY} is damaged or missing, so that nobody knows what training this is; begin anew "
+                    "with --no-resume (resume=False)"
+                )
             raise OtherTrainingError(
                 f"{output} holds an interrupted training with other settings or data; choose another folder, or "
                 "begin anew with --no-resume (resume=False)"
             )
         if work.exists():  # it ended before its first checkpoint: nothing to go on from
             shutil.rmtree(work)
-        write_json(work / "identity.json", wanted)
+        write_json(work / IDENTITY, wanted)
     return False
 
 

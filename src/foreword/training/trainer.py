@@ -5,7 +5,10 @@ Only what is chosen is trained, saved and resumed.
 
 from __future__ import annotations
 
+import logging
+import os
 import random
+import shutil
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+import torch.distributed as distributed
+from safetensors.torch import load_file, save
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -42,19 +46,25 @@ from transformers import (
 )
 
 from foreword.collections.collection import TrainingPair
-from foreword.errors import DataError
+from foreword.errors import DataError, ForewordError
+from foreword.files import atomic_write, kept_json, settle, sha256_file, write_json
 from foreword.prompts.encoder import resolve_precision, text_prompt
 from foreword.prompts.routes import Route
 from foreword.terminal import moves_cursor
 from foreword.training.config import TrainingConfig
-from foreword.training.dev import BEST, DevEvaluator, DevSet, Scores
+from foreword.training.dev import BEST, HISTORY, DevEvaluator, DevSet, Scores
 from foreword.training.trainee import Trainee, is_main, on_main, world_size
 from foreword.training.vectors import DocumentVectors, TrainingData
+
+logger = logging.getLogger(__name__)
 
 WORK = ".foreword-training"
 """The folder, in the output, of checkpoints and of what a training follows from; gone when it is finished."""
 
-CHECKPOINT = "prompt-in-training.safetensors"
+CHECKPOINT, STATE = "prompt-in-training.safetensors", "trainer_state.json"
+MANIFEST = "whole.json"
+"""Written last into a checkpoint: the SHA-256 of its files."""
+_BEST = (BEST, HISTORY)
 
 
 @dataclass(frozen=True)
@@ -133,8 +143,10 @@ def run_training(
 
     Raises:
         DataError: a pair's document has no vector.
+        ForewordError: the checkpoints in `work` are damaged, or there is no room for another.
     """
     began = time.monotonic()
+    checkpoint = on_main(lambda: take_up(work))
     set_seed(config.seed)
     corpus, vectors = None, {}
     if config.side == "query":
@@ -152,12 +164,17 @@ def run_training(
             encoder, data.pairs, corpus, evaluator, callbacks=callbacks, checkpoints=checkpoints, quiet=quiet
         )
         parameters = sum(p.numel() for p in trainee.parameters() if p.requires_grad)
-        found = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-        complete = [path for path in found if (path / "trainer_state.json").exists()]
+        reached = TrainerState() if checkpoint is None else TrainerState.load_from_json(str(checkpoint / STATE))
+        limit = config.steps if last is None else last
+        ended = checkpoint is not None and (reached.global_step >= limit or evaluator.stale(config.patience))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
             with quick_attention(config, encoder.device):
-                trainer.train(resume_from_checkpoint=str(complete[-1]) if complete else None)
+                if ended:  # the trainer takes a step before it looks at how many there are to be
+                    trainer._load_from_checkpoint(str(checkpoint))
+                    trainer.state = reached
+                else:
+                    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         spent = time.monotonic() - began - evaluator.seconds
         steps = trainer.state.global_step
         if is_main() and evaluator.history[-1]["step"] < steps:  # the steps end between evaluations
@@ -176,6 +193,64 @@ def run_training(
     best, choice = on_main(lambda: evaluator.choice)
     history, scores = evaluator.history, evaluator.scores
     return TrainingCourse(work, history, scores, best, choice, losses, parameters, steps, round(spent, 3))
+
+
+def seal(work: Path, step: int) -> None:
+    """Make a checkpoint whole: with the best values so far and the evaluations, on the disk, and its manifest."""
+    folder = work / f"checkpoint-{step}"
+    for name in _BEST:
+        if (work / name).exists():
+            shutil.copyfile(work / name, folder / name)
+    digests = {}
+    for path in sorted(folder.iterdir()):
+        if path.name != MANIFEST:
+            digests[path.name] = sha256_file(path)
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
+    write_json(folder / MANIFEST, digests)
+    settle(work)
+
+
+def take_up(work: Path) -> Path | None:
+    """The last whole checkpoint, whose best values and evaluations are put back into `work`; None: begin anew.
+
+    What a kill cut has no manifest, and is removed, as are damaged ones after a whole one.
+
+    Raises:
+        ForewordError: checkpoints are damaged, and none is whole.
+    """
+    whole, damaged, rest = None, [], []
+    for path in sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        if (path / MANIFEST).exists() and (broken := _broken(path)):
+            damaged.append(broken)
+        elif (path / MANIFEST).exists() and whole is None:
+            whole = path
+            continue
+        rest.append(path)
+    if damaged and whole is None:
+        raise ForewordError(
+            f"{damaged[0]} was cut or altered, and there is no whole checkpoint before it to go on from; begin anew "
+            "with --no-resume (resume=False)"
+        )
+    if damaged:
+        logger.warning("%s was cut or altered; training goes on from %s", damaged[0], whole)
+    for path in rest:
+        if whole is None or int(path.name.rpartition("-")[2]) > int(whole.name.rpartition("-")[2]):
+            shutil.rmtree(path)
+    for name in _BEST:
+        (work / name).unlink(missing_ok=True)
+        if whole is not None and (whole / name).exists():
+            shutil.copyfile(whole / name, work / name)
+    return whole
+
+
+def _broken(checkpoint: Path) -> Path | None:
+    """A file of a checkpoint that is not as its manifest has it."""
+    digests = kept_json(checkpoint / MANIFEST)
+    if not isinstance(digests, dict):
+        return checkpoint / MANIFEST
+    files = (checkpoint / str(name) for name in digests)
+    return next((file for file in files if not file.is_file() or sha256_file(file) != digests[file.name]), None)
 
 
 def dev_sets_of(
@@ -380,7 +455,7 @@ def _arguments(
         eval_on_start=True,
         save_strategy="steps" if checkpoints else "no",
         save_steps=every,
-        save_total_limit=1,
+        save_total_limit=2,  # should the last one be damaged, or cut
         logging_strategy="steps",
         logging_steps=shown,
         report_to=config.report_to.split(","),
@@ -400,7 +475,22 @@ class PromptTrainer(SentenceTransformerTrainer):
         folder = Path(output_dir or self.args.output_dir or ".")
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.trainee.tensors().items()}
-        save_file(tensors, folder / CHECKPOINT)
+        with atomic_write(folder / CHECKPOINT, "wb") as file:
+            file.write(save(tensors))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        step = self.state.global_step
+        try:
+            super()._save_checkpoint(model, trial)
+        except RuntimeError as error:  # torch's, for a disk that is full
+            said = " ".join(str(error).split())
+            raise ForewordError(
+                f"{self.args.output_dir}: the checkpoint of step {step} cannot be written ({said}); free some space on "
+                "the disk, and the same command goes on from the checkpoint before"
+            ) from error
+        if distributed.is_initialized():
+            distributed.barrier()  # every process has written its own part
+        on_main(lambda: seal(Path(self.args.output_dir or "."), step))
 
     def _load_from_checkpoint(self, checkpoint_path: str, model: Any = None) -> None:
         self.trainee.assign(load_file(Path(checkpoint_path) / CHECKPOINT))
@@ -417,8 +507,8 @@ class StopWhenStale(TrainerCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Called after each evaluation."""
-        if self.patience and self.evaluator.dev_sets:
-            control.should_training_stop = on_main(lambda: self.evaluator.since_best >= self.patience)
+        if self.evaluator.stale(self.patience):
+            control.should_training_stop = True
 
 
 class StopAfter(TrainerCallback):
