@@ -259,6 +259,7 @@ def test_train_evaluate_search(shell: Shell, beir: Path, tiny_bert: Path, tmp_pa
     assert (choice["by"], choice["queries"], choice["folds"]) == ("folds", 44, 5)
     assert "the 44 labels, held out in 5 folds" in told
     assert ("the prompt is the base model" in told) == (summary["best_step"] == 0) == ("what may help" in told)
+    assert summary["learnt"] == (summary["best_step"] > 0) == ("nothing was learnt" not in told)
     assert "trained with other settings" in shell.fails(*train, "--seed", 1)
     with_prompt = shell.json("evaluate", folder, "--backbone", tiny_bert, "--prompt", prompt, "--split", "dev")
     assert with_prompt["prompt"] == str(prompt)

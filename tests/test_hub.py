@@ -282,6 +282,11 @@ def test_the_card_says_what_is_known(tmp_path: Path, encoder: SentenceTransforme
     assert 'foreword.from_hub("me/toy")' in card
     assert f"--prompt hf:me/toy --backbone {tiny_bert}" in card  # another one than the usual
     assert card == plan_push(folder, "me/toy", licence="mit", results=[results]).card
+    assert "learnt nothing" not in card
+    nothing = {**RECORD, "learnt": False}
+    prompt = random_prompt(encoder, PromptSpec(length=3))
+    folder = save_prompt(tmp_path / "nothing", prompt, encoder, "toy", record=nothing)
+    assert "**training learnt nothing**: no step was better" in str(plan_push(folder, "me/toy").card)
 
 
 def test_figures_of_another_prompt_are_refused(

@@ -26,7 +26,7 @@ pytest.importorskip("milvus_lite")
 from foreword.indexing import Index, IndexingError, OtherEncoderError, Written
 from foreword.indexing import write as writing
 from foreword.indexing.index import IndexHit, fused
-from foreword.indexing.store import of_domain, primary_key
+from foreword.indexing.store import Store, of_domain, primary_key
 from foreword.indexing.write import BASE, Stamp, stamp_of
 
 WIDTH = 16
@@ -147,6 +147,54 @@ def test_delete(index: Index) -> None:
     assert index.domains() == {}
     wider = replace(STAMP, dimension=4, backbone={**STAMP.backbone, "fingerprint": "another"})
     assert index.write(wider, Embedder(4), "a", notes(2)) == Written(added=2)  # nothing binds an empty index
+
+
+CALLS = [("delete", True), ("delete", False), ("settle", True), ("settle", False), ("put_fact", False)]
+"""Where a removal is cut, and whether before or after the call."""
+
+
+@pytest.mark.parametrize(("call", "before"), CALLS)
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_cut_removal_heals_when_it_is_repeated(
+    index: Index, monkeypatch: pytest.MonkeyPatch, call: str, before: bool, whole: bool
+) -> None:
+    embed, gone = Embedder(), [f"n{n}" for n in range(20)]
+
+    def cut_build(texts: Sequence[str]) -> Any:
+        raise KeyboardInterrupt
+
+    index.write(STAMP, embed, "a", notes(48))
+    if not whole:  # a build was cut before: the removal does not make the domain complete
+        with pytest.raises(KeyboardInterrupt):
+            index.write(STAMP, cut_build, "a", notes(60))
+    real = getattr(Store, call)
+
+    def cut(*args: Any, **named: Any) -> Any:
+        if not before:
+            real(*args, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, call, cut)
+        with pytest.raises(KeyboardInterrupt):
+            index.delete("a", gone)
+    assert not index.domains()["a"].complete
+    index.delete("a", gone)
+    info = index.domains()["a"]
+    assert (info.documents, info.complete) == (28, whole)
+    assert len(rows(index)) == 28
+    index.write(STAMP, embed, "a", notes(60))
+    assert (index.domains()["a"].documents, index.domains()["a"].complete) == (60, True)
+
+
+def test_facts_of_documents_that_are_gone_do_not_come_back(index: Index) -> None:
+    index.write(STAMP, Embedder(), "a", notes(6))
+    index._store._client.drop_collection("foreword")  # the first half of the removal of the last domain
+    path = str(index._store.path)
+    index.close()
+    with Index.open(path, create=True) as again:
+        again.write(STAMP, Embedder(), "b", notes(3))
+        assert list(again.domains()) == ["b"]
 
 
 def test_replace_embeds_anew(index: Index, encoder: SentenceTransformer, tmp_path: Path, toy: MemoryCollection) -> None:

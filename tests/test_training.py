@@ -118,6 +118,7 @@ def test_a_prompt_that_training_does_not_help_stays_as_it_was(
     first = stored.card["metrics"]["dev"][0]
     assert (first["step"], first["dev"]) == (0, 1.0)
     assert stored.card["metrics"]["best_step"] == 0
+    assert stored.card["learnt"] is False
     assert not any(stored.prompt.tensors()[name].any() for name in stored.prompt.linear)
 
 
@@ -132,6 +133,7 @@ def test_without_dev_queries_the_last_prompt_is_kept(tiny_bert: Path, tmp_path: 
     only = toy_collection(splits=("train",))
     stored = train(load(tiny_bert), only, tmp_path / "it", config=QUICK, quiet=True)
     assert stored.card["metrics"]["best_step"] == QUICK.steps
+    assert stored.card["learnt"] is True
     assert all(stored.prompt.tensors()[name].any() for name in stored.prompt.linear)
 
 

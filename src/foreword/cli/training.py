@@ -230,6 +230,7 @@ def _train_one(options: cli.Options, names: list[str], config: TrainingConfig) -
         **{name: card[name] for name in ("domain", "supervision", "parameters", "bytes")},
         "steps": card["training"]["steps"],
         "best_step": kept,
+        "learnt": kept > 0,
         "choice": choice,
         "dev_nDCG@10": None if choice["by"] == "last" else {"start": curve[0], "best": curve[kept]},
     }
@@ -259,7 +260,8 @@ def _said(options: cli.Options, stored: StoredPrompt) -> str:
     why = "no step is better" if choice.get("gain", 0) <= 0 else "which may be chance"
     if choice.get("error"):
         why += f" (standard error {choice['error']:.3f})"
-    return f"{change}, {why}: the prompt is {_source(options) or 'the base model'}"
+    start = _source(options) or ("the base model" if stored.prompt.kind.linear else "what it started from")
+    return f"{change}, {why}: nothing was learnt, and the prompt is {start}"
 
 
 def _train_each(options: cli.Options, names: list[str], config: TrainingConfig) -> None:
@@ -277,6 +279,7 @@ def _train_each(options: cli.Options, names: list[str], config: TrainingConfig) 
 
     def told(result: Outcome) -> None:
         what = result.error or f"{result.status} in {result.seconds:.0f} s: {result.prompt}"
+        what += "" if result.learnt else "; nothing was learnt, so it is what it started from"
         cli.say(f"{result.collection}: {what}")
 
     results = train_group(

@@ -186,7 +186,8 @@ def _structure(card: Mapping[str, Any]) -> str:
     counts = {"": spec["length"], " beside its feed-forward part": spec.get("feed_forward", 0)}
     vectors = " and ".join(f"{count} vectors{where}{place}" for place, count in counts.items() if count)
     parameters = f", {card['parameters']:,} parameters" if "parameters" in card else ""
-    return f"a {spec['kind']} prompt of {vectors}, {sides}{parameters}"
+    started = "; **training learnt nothing**: no step was better than the start, which this is"
+    return f"a {spec['kind']} prompt of {vectors}, {sides}{parameters}{'' if card.get('learnt', True) else started}"
 
 
 def _backbone(described: Mapping[str, Any]) -> str:

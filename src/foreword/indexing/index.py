@@ -200,7 +200,7 @@ class Index:
         with self._writing:
             before = self._prepare(stamp, domain, replace_all)
             base = before or DomainInfo(domain, 0, False, stamp)
-            self._facts.put(replace(base, complete=False))
+            self._facts.put(replace(base, complete=False, removing=False))
             written, given = write_documents(self._store, domain, shown, embed, stamp.dimension, new=before is None)
             if remove_missing:
                 missing = sorted(self._store.keys(domain) - given)
@@ -211,7 +211,7 @@ class Index:
                 count = base.documents + written.added - written.removed
             else:  # a cut left some that were not counted
                 count = self._store.count(domain)
-            self._facts.put(replace(base, documents=count, complete=True))
+            self._facts.put(replace(base, documents=count, complete=True, removing=False))
         if written.shortened:
             warnings.warn(
                 f"{written.shortened} documents of {domain!r} have more than {VARCHAR_BYTES:,} bytes of text: the rest "
@@ -251,7 +251,8 @@ class Index:
             if doc_ids is None and set(self.domains()) == {domain}:
                 self._facts.end()
                 return info.documents
-            self._facts.put(replace(info, complete=False))
+            whole = info.complete or info.removing  # but for what a cut removal left
+            self._facts.put(replace(info, complete=False, removing=whole))
             if doc_ids is None:
                 self._store.delete_domain(domain)
                 self._store.settle()
@@ -260,7 +261,8 @@ class Index:
             found = sorted(self._store.hashes([primary_key(domain, doc_id) for doc_id in dict.fromkeys(doc_ids)]))
             self._store.delete(found)
             self._store.settle()
-            self._facts.put(replace(info, documents=max(0, info.documents - len(found))))
+            count = info.documents - len(found) if info.complete else self._store.count(domain)
+            self._facts.put(replace(info, documents=count, complete=whole, removing=False))
             return len(found)
 
     def search(

@@ -128,16 +128,16 @@ class Store:
         from pymilvus import DataType
 
         with self._asking(f"the collection {self.name!r} cannot be made") as client:
-            if self.facts not in there:
-                schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
-                schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=DOMAIN_BYTES + 16)
-                schema.add_field("value", DataType.JSON)
-                schema.add_field(DENSE, DataType.FLOAT_VECTOR, dim=2)  # of no meaning: Milvus wants one everywhere
-                flat = {"index_type": "FLAT", "metric_type": "L2"}
-                indexes = None if self.local else client.prepare_index_params(DENSE, **flat)
-                client.create_collection(self.facts, schema=schema, index_params=indexes, consistency_level="Strong")
-            if self.name in there:  # a cut left it, empty
-                client.drop_collection(self.name)
+            for name in (self.name, self.facts):  # a cut left them, with facts of documents that are gone
+                if name in there:
+                    client.drop_collection(name)
+            schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+            schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=DOMAIN_BYTES + 16)
+            schema.add_field("value", DataType.JSON)
+            schema.add_field(DENSE, DataType.FLOAT_VECTOR, dim=2)  # of no meaning: Milvus wants one everywhere
+            flat = {"index_type": "FLAT", "metric_type": "L2"}
+            indexes = None if self.local else client.prepare_index_params(DENSE, **flat)
+            client.create_collection(self.facts, schema=schema, index_params=indexes, consistency_level="Strong")
             indexes = None
             if index_type is not None or not self.local:
                 indexes = client.prepare_index_params()

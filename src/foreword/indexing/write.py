@@ -174,12 +174,14 @@ class DomainInfo:
         documents: how many there are; while `complete` is False, how many there were.
         complete: False while documents are written, and after a cut until the same is done again.
         stamp: what embedded its documents.
+        removing: True while documents are removed from a domain that is complete but for that.
     """
 
     domain: str
     documents: int
     complete: bool
     stamp: Stamp
+    removing: bool = False
 
     @property
     def prompt(self) -> str:
@@ -320,4 +322,5 @@ class Facts:
 
 def _info(header: Mapping[str, Any], value: Mapping[str, Any]) -> DomainInfo:
     stamp = Stamp(backbone=header["backbone"], **value["stamp"])
-    return DomainInfo(str(value["domain"]), int(value["documents"]), bool(value["complete"]), stamp)
+    removing = bool(value.get("removing", False))
+    return DomainInfo(str(value["domain"]), int(value["documents"]), bool(value["complete"]), stamp, removing)

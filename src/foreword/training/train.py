@@ -124,6 +124,7 @@ def train(
         "start_digest": start_digest,
         "trained_parameters": course.parameters,
         "metrics": course.metrics(),
+        "learnt": course.best_step > 0,
         "text": text_settings(encoder, config.query_length, config.document_length, sources),
     }
     finished = course.run(began)
@@ -328,6 +329,7 @@ class Outcome:
         prompt: the prompt's folder; empty when it failed.
         error: what went wrong, else empty.
         seconds: of this run.
+        learnt: False: no step was better than the start, so the prompt is what it started from.
     """
 
     collection: str
@@ -335,6 +337,7 @@ class Outcome:
     prompt: str = ""
     error: str = ""
     seconds: float = 0.0
+    learnt: bool = True
 
 
 @owns("output")
@@ -378,8 +381,10 @@ def train_group(
         began = time.monotonic()
         finished = resume and (folder / CARD).exists()
         try:
-            train(encoder, load(name), folder, domain=name, config=config, start=start, resume=resume, quiet=quiet)
-            result = Outcome(name, "done" if finished else "trained", str(folder), seconds=_since(began))
+            how: dict[str, Any] = {"config": config, "start": start, "resume": resume, "quiet": quiet}
+            stored = train(encoder, load(name), folder, domain=name, **how)
+            learnt, status = stored.card.get("learnt", True), "done" if finished else "trained"
+            result = Outcome(name, status, str(folder), seconds=_since(began), learnt=learnt)
         except Exception as error:
             logger.debug("training on %s failed", name, exc_info=True)
             said = " ".join(str(error).split())
