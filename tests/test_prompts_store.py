@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +15,25 @@ import torch
 from sentence_transformers import SentenceTransformer
 from tiny import random_prompt, save_model, sentences
 
-from foreword.errors import PromptError
+from foreword.errors import BackboneError, PromptError
+from foreword.prompts.backbone import read_module
 from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Routes
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import (
+    StoredPrompt,
     attach_mixture,
     folder_name,
     is_mixture,
     load_bank,
     load_prompt,
+    read_card,
+    read_mixture_card,
     save_mixture,
     save_prompt,
+    trained_on,
 )
 
 TEXTS = sentences(7, seed=4)
@@ -295,3 +302,78 @@ def test_save_pretrained_keeps_the_prompts_and_leaves_the_backbone(encoder, tmp_
     weights.write_bytes(weights.read_bytes()[:-4])
     with pytest.raises(PromptError, match="cut or altered"):
         load_encoder(str(tmp_path / "saved"))
+
+
+# -- what comes from outside is checked before anything is done with it ------------------------------------------------
+
+ODD: list[Any] = [None, True, -1, 1.5, "x", [], [1], {}, {"a": 1}, [[]], "\x00", "..", 10**30]
+
+
+@pytest.mark.parametrize("field", ["domain", "prompt", "bytes", "sha256", "backbone", "metrics", "data", "start",
+                                   "supervision", "dtype", "layers", "learnt", "parameters", "versions"])  # fmt: skip
+def test_a_card_of_odd_types_is_refused_by_name_or_is_harmless(
+    tmp_path: Path, encoder: SentenceTransformer, field: str
+) -> None:
+    folder = save_prompt(tmp_path / "it", random_prompt(encoder, PromptSpec("gated", 3)), encoder, "toy")
+    whole, said = (folder / "prompt.json").read_text(), []
+    for value in ODD:
+        (folder / "prompt.json").write_text(json.dumps(json.loads(whole) | {field: value}))
+        try:
+            stored = load_prompt(folder, encoder)
+        except PromptError as error:
+            said.append(str(error))
+            continue
+        trained_on(stored.card)
+        assert field not in ("prompt", "bytes", "sha256", "backbone")
+    assert said
+    assert all(str(folder) in one and "\n" not in one for one in said)
+    (folder / "prompt.json").write_text(whole)
+    load_prompt(folder, encoder)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"format": ' + "9" * 5000 + "}", "[]", "3", '"x"', "{", "\ud83c"])
+@pytest.mark.parametrize("name", ["prompt.json", "mixture.json", "foreword.json"])
+def test_a_card_that_is_no_object_is_refused_by_name(
+    tmp_path: Path, encoder: SentenceTransformer, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text, errors="surrogatepass")
+    read: dict[str, Callable[[Path], object]] = {
+        "prompt.json": read_card,
+        "mixture.json": read_mixture_card,
+        "foreword.json": read_module,
+    }
+    with pytest.raises(PromptError, match=re.escape(str(tmp_path / name))):
+        read[name](tmp_path)
+
+
+@pytest.mark.parametrize("field", ["domain", "weights", "sources", "document", "backbone"])
+def test_a_mixture_of_odd_types_is_refused_by_name(tmp_path: Path, encoder: SentenceTransformer, field: str) -> None:
+    prompt = StoredPrompt(random_prompt(encoder, PromptSpec("gated", 3)), {"domain": "one"})
+    save_mixture(tmp_path / "mix", "toy", {"one": 0.5}, {"one": prompt}, encoder)
+    whole = json.loads((tmp_path / "mix" / "mixture.json").read_text())
+    for value in [one for one in ODD if one not in (None, "x", "..", {}, {"a": 1})]:
+        (tmp_path / "mix" / "mixture.json").write_text(json.dumps(whole | {field: value}))
+        with pytest.raises(PromptError, match=r"mix"):
+            attach_mixture(encoder, tmp_path / "mix")
+
+
+def test_the_entries_of_a_saved_encoder_are_checked(tmp_path: Path, encoder: SentenceTransformer) -> None:
+    transformer_of(encoder).add("one", random_prompt(encoder, PromptSpec("gated", 3)))
+    encoder.save_pretrained(str(tmp_path / "saved"))
+    path = tmp_path / "saved" / "foreword.json"
+    whole = json.loads(path.read_text())
+    for field in ("backbone", "prompts", "route", "max_length"):
+        for value in ODD:
+            path.write_text(json.dumps(whole | {field: value}))
+            with suppress(PromptError, BackboneError):  # nothing else
+                load_encoder(str(tmp_path / "saved"), device="cpu")
+
+
+@pytest.mark.parametrize("domain", ["..", ".", "", "a\\b", "a\nb", "x" * 300])
+def test_a_domain_that_cannot_be_a_folder_writes_nowhere(
+    tmp_path: Path, encoder: SentenceTransformer, domain: str
+) -> None:
+    prompt = StoredPrompt(random_prompt(encoder, PromptSpec("gated", 3)), {"domain": domain})
+    with pytest.raises(PromptError, match="cannot be a folder's name"):
+        save_mixture(tmp_path / "in" / "mix", "toy", {domain: 0.5}, {domain: prompt}, encoder)
+    assert not list(tmp_path.rglob("prompt.*"))

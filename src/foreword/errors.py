@@ -51,6 +51,18 @@ class HubError(PromptError):
 
 
 @contextmanager
+def of_file(path: Path | str, refusal: type[ForewordError] = DataError) -> Iterator[None]:
+    """Within the block, every error names the file that is read; what Python raises for a wrong form is a `refusal`."""
+    try:
+        yield
+    except ForewordError as error:
+        raise error if str(path) in str(error) else type(error)(f"{path}: {error}") from error
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        raise refusal(f"{path} cannot be read ({type(error).__name__}: {said[:300]}): it was cut or altered") from error
+
+
+@contextmanager
 def hub_errors(repository: str, revision: str | None = None) -> Iterator[None]:
     """Within the block, what huggingface_hub raises about `repository` becomes a `HubError` that says the remedy."""
     import httpx2

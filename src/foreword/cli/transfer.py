@@ -292,7 +292,7 @@ def _place(folder: str, target: str) -> str:
     from foreword.prompts.store import folder_name
 
     name = target.removeprefix("folder:").strip("./")
-    return f"{folder}/{folder_name(name) or 'here'}"
+    return f"{folder}/{folder_name(name or 'here')}"
 
 
 def _same(options: cli.Options, command: str) -> list[str]:

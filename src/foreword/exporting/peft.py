@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, assert_never
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from foreword.errors import DataError, PromptError
 from foreword.exporting.folder import carried_by, new_folder, origin, write_readme
 from foreword.files import atomic_write, read_json, sha256_file, write_json
+from foreword.prompts.backbone import check_fields, read_tensors
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.kinds.kind import Adapter
 from foreword.prompts.prompt import Prompt
@@ -275,9 +275,13 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], Tensor]:
     """
     try:
         config = read_json(folder / CONFIG)
-        kind = config["peft_type"]
-    except (OSError, DataError, KeyError, TypeError) as error:
+    except (OSError, DataError) as error:
         raise PromptError(f"{folder / CONFIG} cannot be read as a PEFT configuration: {error!r}") from error
+    if not isinstance(config, dict):
+        raise PromptError(f"{folder / CONFIG} cannot be read as a PEFT configuration: expected a JSON object")
+    optional = {"num_transformer_submodules": int, "base_model_name_or_path": str}
+    check_fields(folder / CONFIG, config, {"peft_type": str}, optional)
+    kind = config["peft_type"]
     if kind not in TYPES:
         raise PromptError(f"{folder} is of PEFT's type {kind}; of its methods {', '.join(TYPES)} can be imported")
     if config.get("num_transformer_submodules") not in (None, 1):
@@ -287,10 +291,7 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], Tensor]:
     path = folder / WEIGHTS
     if not path.is_file():
         raise PromptError(f"{folder} has no {WEIGHTS} (pickles, .bin, are not read): save it with safe_serialization")
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except SafetensorError as error:
-        raise PromptError(f"{path} cannot be read: {error}") from error
+    tensors = read_tensors(path)
     if set(tensors) != {TENSOR} or tensors[TENSOR].ndim != 2:
         raise PromptError(f"{path} holds {sorted(tensors)}; expected {TENSOR} alone, of two dimensions")
     return config, tensors[TENSOR]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from annotated_types import Gt, Lt
 
 from foreword.collections.registry import group_names, members
-from foreword.errors import ForewordError, UnknownNameError
+from foreword.errors import ForewordError, UnknownNameError, of_file
 from foreword.files import read_toml
 from foreword.prompts.spec import Kind, PromptSpec, Sides, StoredType
 from foreword.settings import Count, Natural, NotNegative, Positive, Precision, Settings, Tokens, hints
@@ -318,6 +318,11 @@ def load_recipe(name: str) -> Recipe:
 
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a file. Raises `ForewordError` when a key is unknown, missing or wrong; the message names it."""
+    with of_file(path.name, ForewordError):
+        return _recipe(path)
+
+
+def _recipe(path: Path) -> Recipe:
     where = path.name
     table = read_toml(path)
 

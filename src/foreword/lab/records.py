@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from foreword.collections.registry import members
-from foreword.errors import DataError, ForewordError
+from foreword.errors import DataError, ForewordError, of_file
 from foreword.files import atomic_write, json_digest, json_lines, read_json, read_toml, write_json
 from foreword.retrieval.runs import trec_name
 from foreword.settings import Count, Natural, NotNegative, Settings
@@ -114,7 +114,11 @@ def load_plan(path: Path | str | None = None, *, group: str | None = None) -> Pl
     """
     place = Path(__file__).with_name("transfer.toml") if path is None else path
     where = path or "transfer.toml"
-    values = read_toml(place)
+    with of_file(where, ForewordError):
+        return _plan(read_toml(place), where, group)
+
+
+def _plan(values: dict[str, Any], where: Path | str, group: str | None) -> Plan:
     own = values.pop("group", None)
     others: dict[str, dict[str, Any]] = values.pop("bank", {})
     if group in others:

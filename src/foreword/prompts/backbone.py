@@ -16,8 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
+from torch import Tensor
 
-from foreword.errors import BackboneError, DataError, PromptError
+from foreword.errors import BackboneError, DataError, PromptError, of_file
 from foreword.files import atomic_write, read_json, sha256_file, write_json
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
@@ -164,6 +165,14 @@ def check_files(folder: Path) -> None:
             raise BackboneError(f"{path} is a pointer of git-lfs, not the file itself; fetch it: git lfs pull")
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises `PromptError` where it is none, or cut."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise PromptError(f"{path} cannot be read: {error}") from error
+
+
 # Reading the JSON files that say what a folder of prompts is.
 
 
@@ -189,6 +198,14 @@ def read_json_card(
     if not isinstance(card, dict) or card.get("format") != version:
         found = card.get("format") if isinstance(card, dict) else type(card).__name__
         raise PromptError(f"{path}: format is {found!r}; this version reads {version!r}")
+    check_fields(path, card, fields, optional)
+    return card
+
+
+def check_fields(
+    path: Path, card: Mapping[str, Any], fields: Mapping[str, Any], optional: Mapping[str, Any] | None = None
+) -> None:
+    """Raise `PromptError` unless a JSON object has the fields, and of these types, see `read_json_card`."""
     missing = [key for key in fields if key not in card]
     if missing:
         raise PromptError(f"{path} lacks {', '.join(missing)}: it was cut or altered")
@@ -196,7 +213,6 @@ def read_json_card(
     wrong = [key for key, kind in kinds.items() if not _is_of(card[key], kind)]
     if wrong:
         raise PromptError(f"{path}: {', '.join(wrong)} is not what it should be: it was altered")
-    return card
 
 
 def _is_of(value: Any, kind: Any) -> bool:
@@ -274,22 +290,19 @@ def read_module(folder: str | Path) -> tuple[dict[str, Any], Backbone, dict[str,
     """
     folder = Path(folder)
     try:
-        card = read_json_card(folder / CARD, FORMAT, {"backbone": dict, "prompts": list})
+        fields = {"backbone": dict[str, str | None], "prompts": list[dict[str, str | dict[str, Any]]]}
+        card = read_json_card(folder / CARD, FORMAT, {**fields, "route": Any, "max_length": int | None})
     except FileNotFoundError:
         raise PromptError(f"{folder} holds no {CARD}") from None
     wanted = card["backbone"]
-    try:
+    prompts: dict[str, Prompt] = {}
+    with of_file(folder / CARD, PromptError):
         found = resolve_backbone(wanted["name"], wanted["revision"])
-        prompts: dict[str, Prompt] = {}
         for entry in card["prompts"]:
             path = folder / entry["file"]
             if not path.is_file() or sha256_file(path) != entry["sha256"]:
                 raise PromptError(f"{path} is missing, cut or altered; copy the folder again, whole")
-            prompts[entry["domain"]] = Prompt(PromptSpec(**entry["prompt"]), load_file(path))
-    except SafetensorError as error:
-        raise PromptError(f"{path} cannot be read: {error}") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise PromptError(f"{folder / CARD} is not what it should be ({error!r}): it was altered") from error
+            prompts[entry["domain"]] = Prompt(PromptSpec(**entry["prompt"]), read_tensors(path))
     if found.fingerprint != wanted["fingerprint"]:
         raise PromptError(
             f"{folder}: was saved with backbone {wanted['name']!r} of weights {wanted['fingerprint'][:12]}..., but "

@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from foreword.errors import BackboneError, DataError, PromptError
+from foreword.errors import BackboneError, DataError, PromptError, of_file
 from foreword.files import read_json
 from foreword.prompts.backbone import Backbone, check_files, is_saved_encoder, read_module, resolve_backbone
 from foreword.prompts.encoder import (
@@ -96,7 +96,8 @@ def load_encoder(
     if saved is not None:
         set_head(encoder, _head_of_saved(Path(backbone), head_of(encoder)))
         made = (Path(backbone), head_of(encoder)) if saved[2] else None
-        transformer.restore(saved[0], saved[2])
+        with of_file(Path(backbone), PromptError):
+            transformer.restore(saved[0], saved[2])
     else:
         made = _head_of_stored(prompt, bank, found.fingerprint, head_of(encoder))
     load_head(encoder, made, pooling, normalize)

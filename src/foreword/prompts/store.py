@@ -6,6 +6,7 @@ not a prompt. A bank is a folder of such folders, named by domain with `/` writt
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import unicodedata
@@ -89,8 +90,14 @@ class StoredPrompt:
 
 
 def folder_name(domain: str) -> str:
-    """A domain's folder in a bank."""
-    return domain.replace("/", "-")
+    """A domain's folder in a bank. Raises `PromptError` for a domain that no folder can be called by, such as `..`."""
+    name = domain.replace("/", "-")
+    if name in ("", ".", "..") or not name.isprintable() or "\\" in name or len(os.fsencode(name)) > 200:
+        raise PromptError(
+            f"the domain {domain[:80]!r} cannot be a folder's name; expected 1 to 200 bytes of printable text without "
+            "a backslash, other than . and .."
+        )
+    return name
 
 
 def describe_backbone(encoder: SentenceTransformer) -> dict[str, Any]:
