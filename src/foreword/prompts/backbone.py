@@ -192,7 +192,7 @@ def read_json_card(
         PromptError: it is not of this form; the message says what is wrong.
     """
     try:
-        card = read_json(path)
+        card = read_json(path, "it was cut or altered: copy the folder again, whole")
     except DataError as error:
         raise PromptError(str(error)) from error
     if not isinstance(card, dict) or card.get("format") != version:
