@@ -71,7 +71,8 @@ _JSON = dict[str, Any]
 _FIELDS = {"domain": Domain, "prompt": _JSON, "bytes": Natural, "sha256": str, "backbone": _JSON}
 _OPTIONAL = {
     **{"digest": str, "dtype": str, "start": _Start | str, "metrics": _Metrics},
-    **dict.fromkeys(("data", "supervision", "distilled", "folded"), _JSON),
+    **dict.fromkeys(("data", "supervision", "distilled", "folded", "training", "text", "versions"), _JSON),
+    **{"parameters": Natural, "learnt": bool, "layers": list[int]},
 }
 
 
