@@ -225,7 +225,9 @@ def test_the_command(tmp_path: Path, tiny_bert: Path, shell: Shell, monkeypatch:
     assert "ToyRetrieval" in shell("evaluate", "--mteb", "ToyRetrieval", *output, *how)
     assert shell.json("evaluate", "--mteb", "ToyRetrieval", "--dry-run")["output"] == "runs/mteb"
     assert "no such task" in shell.fails("evaluate", "--mteb", "Nothing", *how)
-    for idle in (["--measures", "AP"], ["--system", "bm25"], ["--bank", "x"]):
+    (folder / "bank" / "mine").mkdir(parents=True)
+    (folder / "bank" / "mine" / "prompt.json").touch()
+    for idle in (["--measures", "AP"], ["--system", "bm25"], ["--bank", str(folder / "bank")]):
         assert idle[0] in shell.fails("evaluate", "--mteb", "ToyRetrieval", *idle)
     assert "name one collection" in shell.fails("evaluate", "pydoc/torch", "--mteb", "ToyRetrieval")
 
