@@ -132,5 +132,8 @@ def test_refusals(place: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="no part far"):
         run_in_domain(plan_of(place), tmp_path, parts=["far"])
     (tmp_path / "plan.toml").write_text(PLAN.replace("baseline = { method", "something = { method"))
+    (place / "wrong.toml").write_text("methods = 1")
+    with pytest.raises(ForewordError, match=r"wrong\.toml cannot be read .*: it was cut or altered"):
+        load_in_domain(place / "wrong.toml")
     with pytest.raises(ForewordError, match="something"):
         load_in_domain(tmp_path / "plan.toml")

@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 
 from foreword.collections.collection import Collection
 from foreword.collections.supervision import Fold, FoldCollection, supervise
-from foreword.errors import ForewordError, UnknownNameError
+from foreword.errors import ForewordError, UnknownNameError, of_file
 from foreword.files import json_digest, kept_json, owns, read_json, read_toml, write_json
 from foreword.lab.baselines import Baseline, train_baseline
 from foreword.lab.experiment import Benchmark, Findings, run_of
@@ -112,7 +112,11 @@ def load_in_domain(path: Path | str | None = None) -> InDomainPlan:
     """The plan of a TOML file; None: the one that comes with the package."""
     place = Path(__file__).with_name("in-domain.toml") if path is None else path
     where = str(path or "in-domain.toml")
-    values = read_toml(place)
+    with of_file(where, ForewordError):
+        return _plan(read_toml(place), where)
+
+
+def _plan(values: dict[str, Any], where: str) -> InDomainPlan:
     values["hypotheses"] = tuple(Hypothesis(**claim) for claim in values.pop("hypothesis", []))
     values["methods"] = {name: Method.read(method, f"{where}: {name}") for name, method in values["methods"].items()}
     values["targets"] = {genre: tuple(names) for genre, names in values["targets"].items()}
