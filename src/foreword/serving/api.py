@@ -35,7 +35,7 @@ from foreword.transferring.reach import FILE as FEATURES
 from foreword.transferring.reach import bank_features, similarity, source_domains
 
 
-class Answer(JSONResponse):
+class Reply(JSONResponse):
     """JSON, whatever text or number a collection or a card holds.
 
     Half a surrogate pair is escaped, as JSON escapes it; what is no finite number is null.
@@ -237,7 +237,7 @@ def openai_router(service: Service) -> APIRouter:
     created = int(time.time())
 
     @router.post("/embeddings", response_model=EmbeddingsAnswer)
-    async def embeddings(body: EmbeddingsBody, request: Request) -> Answer:
+    async def embeddings(body: EmbeddingsBody, request: Request) -> Reply:
         """Embed texts, as `foreword.encode` does."""
         domain = check_allowed(request.state.key, body.model)
         if body.dimensions is not None and body.dimensions != service.width:
@@ -257,25 +257,25 @@ def openai_router(service: Service) -> APIRouter:
             written = [base64.b64encode(vector.tobytes()).decode("ascii") for vector in vectors.astype("<f4")]
         data = [{"object": "embedding", "index": index, "embedding": one} for index, one in enumerate(written)]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return Answer({"object": "list", "data": data, "model": body.model, "usage": usage})
+        return Reply({"object": "list", "data": data, "model": body.model, "usage": usage})
 
     def listed(key: Key) -> list[dict[str, Any]]:
         names = model_names(service.state.served, service.base, key)
         return [{"id": name, "object": "model", "created": created, "owned_by": "foreword"} for name in names]
 
     @router.get("/models", response_model=ModelsAnswer)
-    async def models(request: Request) -> Answer:
+    async def models(request: Request) -> Reply:
         """The models that the key may use: `base`, and each domain's prompt."""
-        return Answer({"object": "list", "data": listed(request.state.key)})
+        return Reply({"object": "list", "data": listed(request.state.key)})
 
     @router.get("/models/{model:path}", response_model=ModelAnswer)
-    async def model(model: str, request: Request) -> Answer:
+    async def model(model: str, request: Request) -> Reply:
         """One of them."""
         check_allowed(request.state.key, model)
         found = next((entry for entry in listed(request.state.key) if entry["id"] == model), None)
         if found is None:
             raise RequestError(f"no model {model!r}; GET /v1/models lists them", 404, "model_not_found", "model")
-        return Answer(found)
+        return Reply(found)
 
     return router
 
@@ -359,7 +359,7 @@ def search_router(service: Service) -> APIRouter:
         return {**plain, "title": hit.title or str(hit.metadata.get("name", "")), "metadata": dict(hit.metadata)}
 
     @router.post("/search", response_model=SearchAnswer)
-    async def search(body: SearchBody, request: Request) -> Answer:
+    async def search(body: SearchBody, request: Request) -> Reply:
         """Search a domain's documents by the base model, by the domain's prompt and by BM25."""
         began = time.monotonic()
         queries = _queries(body, service.config.max_texts, service.config.max_characters)
@@ -389,24 +389,24 @@ def search_router(service: Service) -> APIRouter:
             for query, *one in zip(queries, *answers, strict=True)
         ]
         milliseconds = round((time.monotonic() - began) * 1000, 3)
-        return Answer({"domain": body.domain, "k": body.k, "results": results, "milliseconds": milliseconds})
+        return Reply({"domain": body.domain, "k": body.k, "results": results, "milliseconds": milliseconds})
 
     @router.get("/domains")
-    async def domains(request: Request) -> Answer:
+    async def domains(request: Request) -> Reply:
         """The domains that the key may use: their prompts, and what searches them."""
         backbone = {name: service.backbone[name] for name in ("name", "fingerprint")}
         found = service.domains(request.state.key)
-        return Answer({"backbone": backbone, "domains": list(found.values())})
+        return Reply({"backbone": backbone, "domains": list(found.values())})
 
     @router.get("/bank")
-    async def bank(request: Request) -> Answer:
+    async def bank(request: Request) -> Reply:
         """The prompts beside each other: similarity, transfer, figures and words, as far as the bank's files say."""
         async with service.keep() as state, viewing:
             if state not in views:
                 made = await service.in_thread(lambda: bank_view(service.encoder, state.served, service.config.bank))
                 views[state] = made
             view = views[state]
-        return Answer(of_key(view, request.state.key))
+        return Reply(of_key(view, request.state.key))
 
     return router
 

@@ -39,7 +39,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from foreword.errors import ForewordError, RequestError, error_body
 from foreword.prompts.store import library_versions
-from foreword.serving.api import REFUSALS, Answer, openai_router, search_router
+from foreword.serving.api import REFUSALS, Reply, openai_router, search_router
 from foreword.serving.config import LOOPBACK, Key, ServeConfig
 from foreword.serving.service import Load, Metrics, Service
 from foreword.terminal import wants_colour
@@ -86,7 +86,7 @@ def create_app(
         docs_url=None,  # FastAPI's own pages load their scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,  # it would redirect to whatever the header Host says
-        default_response_class=Answer,
+        default_response_class=Reply,
         responses=REFUSALS,
     )
     app.state.service = service
@@ -181,21 +181,21 @@ def _add_errors(app: FastAPI) -> None:
     """Every error in OpenAI's form."""
 
     @app.exception_handler(RequestError)
-    async def refused(_: Request, error: RequestError) -> Answer:
-        return Answer(error.body(), error.status, error.headers)
+    async def refused(_: Request, error: RequestError) -> Reply:
+        return Reply(error.body(), error.status, error.headers)
 
     @app.exception_handler(ForewordError)
-    async def failed(request: Request, error: ForewordError) -> Answer:
+    async def failed(request: Request, error: ForewordError) -> Reply:
         """What is no request's fault: a file of the bank, an index that does not answer."""
         logger.error("request %s: %s", request.state.request_id, error)
         key: Key | None = getattr(request.state, "key", None)
         told = key is not None and key.admin and key.sees_all  # it may name other domains
         message = " ".join(str(error).split()) if told else "this is not to be had now; the service's log says why"
         refusal = RequestError(message, 503, type(error).__name__)
-        return Answer(refusal.body(), refusal.status, refusal.headers)
+        return Reply(refusal.body(), refusal.status, refusal.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Answer:
+    async def invalid(request: Request, error: RequestValidationError) -> Reply:
         errors = error.errors()
         first = next((one for one in errors if one["type"] == "unicode"), errors[0])  # `input` may be many things
         where = [str(part) for part in first["loc"] if part != "body"]
@@ -209,19 +209,19 @@ def _add_errors(app: FastAPI) -> None:
             param, code, said = None, "content_type", f"{said}; send the header 'Content-Type: application/json'"
         elif param == "input" and code != "unicode":
             said = "expected a text, a list of texts, or arrays of token ids"
-        return Answer(error_body(422, f"{param or 'the request'}: {said}", code, param), 422)
+        return Reply(error_body(422, f"{param or 'the request'}: {said}", code, param), 422)
 
     @app.exception_handler(HTTPException)
-    async def other(_: Request, error: HTTPException) -> Answer:
+    async def other(_: Request, error: HTTPException) -> Reply:
         body = error_body(error.status_code, str(error.detail), f"http_{error.status_code}")
-        return Answer(body, error.status_code, error.headers)
+        return Reply(body, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> Answer:
+    async def broken(request: Request, error: Exception) -> Reply:
         logger.error("request %s failed (%s)", request.state.request_id, type(error).__name__)
         message = f"the service failed ({type(error).__name__}); its log has the details"
         # Starlette sends this one past the middleware.
-        return Answer(error_body(500, message, "internal_error"), 500, headers_of(request.scope))
+        return Reply(error_body(500, message, "internal_error"), 500, headers_of(request.scope))
 
 
 OPEN = ("/", "/health", "/docs", "/openapi.json", "/favicon.ico")
@@ -244,7 +244,7 @@ class Edge:
         """Bytes of all requests that are under way."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse it."""
+        """Reply a request, or refuse it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -272,7 +272,7 @@ class Edge:
                 scope["state"]["key"] = self._key(scope)
                 await self._read(scope, reading, body)
             except RequestError as error:
-                answer = Answer(error.body(), error.status, error.headers)
+                answer = Reply(error.body(), error.status, error.headers)
                 await noting({"type": "http.response.start", "status": error.status, "headers": answer.raw_headers})
                 await noting({"type": "http.response.body", "body": answer.body, "more_body": True})
                 # The connection may be closed next, and one that is while the client sends breaks before it can read.
@@ -516,7 +516,7 @@ def _protocol(config: ServeConfig) -> type[H11Protocol]:
             self.closing = None if seconds is None else self.loop.call_later(seconds, self.transport.close)
 
         def _refuse(self, error: RequestError) -> None:
-            """Answer, and pass over what else comes: closed at once, the connection breaks before that is read."""
+            """Reply, and pass over what else comes: closed at once, the connection breaks before that is read."""
             if self.refused:
                 return
             self.refused = True
