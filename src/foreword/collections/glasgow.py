@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
@@ -378,12 +378,13 @@ def _read(collection_id: str, about: Mapping[str, Any], files: Mapping[str, list
         warnings.warn(message, DataWarning, stacklevel=4)
     queries = list(_queries(about, files["queries"][0]))
     path, notes = files["qrels"][0], Counter[str]()
-    readers = {"npl": npl_qrels, "lisa": lisa_qrels}
-    form = about["format"]
-    if form == "time":
-        qrels = time_qrels(path, about["gap"])
-    else:
-        qrels = readers[form](path) if form in readers else table_qrels(path, about.get("grades", {}))
+    smart_qrels = partial(table_qrels, grades=about.get("grades", {}))
+    readers: dict[str, Callable[[Path], Qrels]] = {
+        "npl": npl_qrels,
+        "lisa": lisa_qrels,
+        "time": partial(time_qrels, gap=about.get("gap", {})),
+    }
+    qrels = readers.get(about["format"], smart_qrels)(path)
     judged = known_judgements(qrels, {q.query_id for q in queries}, {doc.doc_id for doc in documents}, notes)
     if lost := notes.total():
         message = f"{path}: {lost} judgements name a document or query that is not there and were skipped"
