@@ -161,7 +161,6 @@ def _download(name: str, data: Path, transport: Any, source: Path | None) -> Pat
 
 def _sample(options: cli.Options, transport: Any, *, missing: Collection[str]) -> None:
     """Write a sample of a collection, which is downloaded where it is not there."""
-
     from foreword.collections.registry import full_id
     from foreword.collections.supervision import RECORD, subsample
     from foreword.downloads import data_folder

@@ -149,8 +149,8 @@ def run_import(options: cli.Options) -> None:
 
 def prompt_folders(paths: list[Path]) -> tuple[list[Path], bool]:
     """The folders of all prompts that the arguments name, and whether the one there is is a mixture."""
-    from foreword.prompts.store import CARD, is_mixture
-    from foreword.prompts.store import MIXTURE_CARD as MIXTURE_CARD
+    from foreword.prompts.spec import CARD, MIXTURE_CARD, bank_folders
+    from foreword.prompts.store import is_mixture
 
     found: list[Path] = []
     for path in paths:
@@ -164,7 +164,7 @@ def prompt_folders(paths: list[Path]) -> tuple[list[Path], bool]:
         mixtures = sorted(card.parent.name for card in path.glob(f"*/{MIXTURE_CARD}"))
         if mixtures:
             raise PromptError(f"{path} holds mixtures ({', '.join(mixtures)}): export each alone, and prompts by name")
-        below = sorted(card.parent for card in path.glob(f"*/{CARD}"))
+        below = bank_folders(path)
         if not below:
             raise PromptError(f"{path} holds no prompt, no mixture and no bank; give what foreword train wrote")
         found += below

@@ -60,11 +60,7 @@ def benchmark_options(parser: cli.Parser) -> None:
     cli.data_options(parser)
     cli.dry_run_option(parser)
     group = parser.add_argument_group("transfer")
-    group.add_argument(
-        "--group",
-        metavar="GROUP",
-        help="sources and targets: a group, or one of the plan's banks",
-    )
+    group.add_argument("--group", metavar="GROUP", help="sources and targets: a group, or one of the plan's banks")
     group.add_argument("--seeds", nargs="+", type=int, metavar="N", help="instead of the plan's")
     group.add_argument("--backbone", default=DEFAULT_BACKBONE, metavar="NAME", help="(default: %(default)s)")
     group.add_argument(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.cli import grammar as cli
-from foreword.errors import ForewordError, IndexingError, PromptError
+from foreword.errors import ForewordError, IndexingError
 
 _ENVIRONMENT = {
     "FOREWORD_DATA": "folder of collections, as --data",
@@ -109,8 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ForewordError as error:
         return _failed(str(error))
     except UnicodeEncodeError as error:  # a name among the arguments, or of a file in a folder
-        name = error.object[max(error.start - 60, 0) : error.end + 60]
-        return _failed(f"{name!a} is not UTF-8, as names of files have to be here; rename it")
+        return _failed(_not_utf_8(error))
     except KeyboardInterrupt:
         print("foreword: interrupted; the same command goes on from where it was", file=sys.stderr)
         return cli.INTERRUPTED
@@ -154,7 +153,7 @@ def check_places(options: cli.Options) -> None:
     """Refuse names of collections and folders that are not there, before anything that takes seconds to import."""
     from foreword.collections.registry import family_of, load
     from foreword.collections.supervision import split_fold
-    from foreword.prompts.spec import CARD, MIXTURE_CARD, no_bank, no_prompt
+    from foreword.prompts.spec import CARD, MIXTURE_CARD, holds_folders, no_bank, no_contents, no_prompt
 
     def check(dest: str, metavar: str, value: str) -> None:
         if metavar == cli.COLLECTION:
@@ -170,17 +169,11 @@ def check_places(options: cli.Options) -> None:
         ):
             raise IndexingError.absent(value)
         elif metavar in _PROMPTS and value != "none":
-            cards = (CARD, MIXTURE_CARD)
-            one = any((Path(value) / card).is_file() for card in cards)
-            several = any(path for card in cards for path in Path(value).glob(f"*/{card}"))
+            one = any((Path(value) / card).is_file() for card in (CARD, MIXTURE_CARD))
             if metavar == cli.PROMPT and not one:
                 raise no_prompt(value)
-            if metavar == cli.BANK and not one and not several:
-                raise no_bank(value)
-            if not one and not several:
-                raise PromptError(
-                    f"{value} holds no prompt ({CARD}), no mixture ({MIXTURE_CARD}) and no folders of them"
-                )
+            if not one and not holds_folders(value):
+                raise no_bank(value) if metavar == cli.BANK else no_contents(value)
 
     for action in options.parser._actions:
         value = None if action.dest == "output" else getattr(options, action.dest, None)

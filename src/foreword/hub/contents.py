@@ -10,17 +10,8 @@ from typing import Any, Literal
 
 from foreword.errors import HubError, PromptError, hub_errors
 from foreword.evaluation.candidates import read_bank
-from foreword.prompts.store import (
-    CARD,
-    SOURCES,
-    WEIGHTS,
-    is_mixture,
-    load_bank,
-    load_prompt,
-    read_mixture_card,
-    trained_on,
-)
-from foreword.prompts.store import MIXTURE_CARD as MIXTURE_CARD
+from foreword.prompts.spec import CARD, MIXTURE_CARD, holds_folders, no_contents
+from foreword.prompts.store import SOURCES, WEIGHTS, is_mixture, load_bank, load_prompt, read_mixture_card, trained_on
 
 OWN_FILES = (CARD, WEIGHTS, MIXTURE_CARD)
 """What a prompt's or a mixture's folder is made of. `run.json` is not: it names the machine."""
@@ -81,8 +72,8 @@ def read_contents(folder: str | Path) -> Contents:
         stored = load_prompt(folder)
         files = {name: folder / name for name in (CARD, WEIGHTS)}
         return Contents(folder, "prompt", files, {stored.domain: stored.card}, {stored.domain: (stored.card,)})
-    if not any(any(folder.glob(f"*/{name}")) for name in (CARD, MIXTURE_CARD)):
-        raise PromptError(f"{folder} holds no prompt ({CARD}), no mixture ({MIXTURE_CARD}) and no folders of them")
+    if not holds_folders(folder):
+        raise no_contents(folder)
     members: dict[str, Path] = {}
     cards, sources = {}, {}
     for domain, candidate in read_bank(folder).items():

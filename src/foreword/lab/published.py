@@ -73,7 +73,8 @@ class PublishedTable(Settings):
         if self.show == "tuning":
             return self._chosen(tuning_table(record.run["tuning"], record.run.get("pace", {}), self.baseline))
         joined = {(c.target, c.system, c.seed): c for one in (*reversed(more), record) for c in one.cells}
-        cells = [cell for cell in joined.values() if any(cell.target == own.target for own in record.cells)]
+        own = {cell.target for cell in record.cells}
+        cells = [cell for cell in joined.values() if cell.target in own]
         genres = {cell.target: cell.genre for cell in cells}
         wanted = self.targets or tuple(genres)
         targets = [target for one in wanted for target, genre in genres.items() if one in (target, genre)]

@@ -48,7 +48,7 @@ class Plan(Settings):
         seeds: of the primary part; the others run on the first.
         query_length: tokens a query is cut to.
         document_length: tokens a document is cut to, in training and in the index, for every system alike.
-        prompt: of a new prompt: `length` and `sides`.
+        prompt: of a new prompt: fields of `PromptSpec`.
         multitask: settings of the training of one prompt on all sources.
         source: settings of the sources' own query-side prompts, which rivals combine.
         supervised: settings of the ceiling, which has all of the target's training labels.

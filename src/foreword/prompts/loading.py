@@ -29,8 +29,8 @@ from foreword.prompts.encoder import (
     shorten,
     transformer_of,
 )
+from foreword.prompts.spec import bank_folders
 from foreword.prompts.store import (
-    CARD,
     SOURCES,
     attach_bank,
     attach_mixture,
@@ -275,7 +275,7 @@ def _head_of_stored(
     if prompt is not None:
         folders += sorted(Path(prompt, SOURCES).glob("*")) if is_mixture(prompt) else [Path(prompt)]
     if bank is not None:
-        folders += sorted(path.parent for path in Path(bank).glob(f"*/{CARD}"))
+        folders += bank_folders(bank)
     if not folders and prompt is not None:  # a mixture of nothing: the base model, pooled as its sources would be
         folders = [Path(prompt)]
         described = read_mixture_card(prompt).get("backbone") or {}

@@ -122,6 +122,16 @@ def no_bank(folder: Path | str) -> PromptError:
     return PromptError(f"{folder} is no bank: none of its folders holds a {CARD}")
 
 
+def no_contents(folder: Path | str) -> PromptError:
+    """The error for a folder that holds nothing of a prompt's, in itself or in its folders."""
+    return PromptError(f"{folder} holds no prompt ({CARD}), no mixture ({MIXTURE_CARD}) and no folders of them")
+
+
+def holds_folders(folder: Path | str) -> bool:
+    """Whether there are prompts or mixtures in its folders."""
+    return any(any(Path(folder).glob(f"*/{card}")) for card in (CARD, MIXTURE_CARD))
+
+
 def bank_folders(folder: Path | str) -> list[Path]:
     """The prompts' folders of a bank, by name."""
     return sorted(path.parent for path in Path(folder).glob(f"*/{CARD}"))
