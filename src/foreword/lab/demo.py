@@ -32,7 +32,7 @@ from foreword.transferring.transfer import Transfer, transfer
 
 @dataclass(frozen=True)
 class DemoConfig(Settings):
-    """The demo's settings. Defaults take under 10 minutes on two processor cores, `quick` under 4.
+    """The demo's settings. Defaults take some 12 minutes on two processor cores with bfloat16.
 
     Attributes:
         backbone: a local folder, a hub name, or the packaged MiniLM's name.

@@ -107,9 +107,9 @@ def softmax_weights(similarities: Mapping[str, float], *, top_k: int = 5, temper
 LIMIT = 0.5
 """Nearness from which a domain is within reach.
 
-By all-MiniLM-L6-v2, packages' documentation is at .51 to .91 from its nearest among others, the manual of a search for
-programs at .45 (`glasgow/cacm`, where prompts of documentation do harm), and any of ten collections with people's
-queries at .33 or less from documentation and from one another, but for code and documentation (`cosqa`, .63).
+By all-MiniLM-L6-v2, packages' documentation is at .51 to .91 from its nearest among six or more others, the manual of
+a search for programs at .45 (`glasgow/cacm`, where prompts of documentation do harm), and any of ten collections with
+people's queries at .33 or less from documentation and from one another, but for code and documentation (`cosqa`, .63).
 """
 
 
