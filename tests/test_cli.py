@@ -162,7 +162,7 @@ def test_collections(shell: Shell) -> None:
     assert len(set(pairs)) == len(pairs)
     counts = Counter(group for group, _ in pairs)
     assert [counts[name] for name in ("beir", "beir-full", "beir-expanded", "cqadupstack")] == [15, 19, 26, 12]
-    assert [counts[name] for name in ("oag-qa", "oag-qa-disciplines", "dpr", "glasgow")] == [87, 22, 5, 6]
+    assert [counts[name] for name in ("oag-qa", "oag-qa-disciplines", "dpr", "glasgow")] == [87, 22, 5, 8]
     assert {"glasgow/cranfield", "pydoc/stdlib"} <= {entry["id"] for entry in entries}
     assert {entry["group"] for entry in shell.json("collections", "--group", "glasgow")} == {"glasgow"}
     assert "glasgow/cisi" in shell("collections", "--group", "glasgow")

@@ -53,7 +53,10 @@ class TestBash:
             (("tra",), {"train", "transfer"}),
             (("index", ""), {"build", "add", "update", "delete", "search", "stats"}),
             (("index", "st"), {"stats"}),
-            (("search", "glasgow/"), {f"glasgow/{name}" for name in ("cacm", "cisi", "cranfield", "lisa", "medline", "npl")}),
+            (
+                ("search", "glasgow/"),
+                {f"glasgow/{name}" for name in ("adi", "cacm", "cisi", "cranfield", "lisa", "medline", "npl", "time")},
+            ),
             (("search", "fold"), set()),  # a form to be filled in is no id
             (("search", "x", "--system", ""), {"dense", "bm25"}),
             (("evaluate", "--gro"), {"--group"}),
