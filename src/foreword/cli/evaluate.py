@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from foreword.collections.collection import Collection
     from foreword.evaluation.evaluate import Result
     from foreword.evaluation.group import System
+    from foreword.retrieval.passages import Coverage
 
 
 def evaluate_options(parser: cli.Parser) -> None:
@@ -33,7 +34,8 @@ def evaluate_options(parser: cli.Parser) -> None:
     )
     parser.add_argument("--k", type=int, help="hits a query (default: what the measures look at, at least 100)")
     parser.add_argument("--query-length", type=int, metavar="TOKENS", help="queries are cut to")
-    parser.add_argument("--document-length", type=int, metavar="TOKENS", help="documents are cut to")
+    parser.add_argument("--document-length", type=int, metavar="TOKENS", help="documents, or passages, are cut to")
+    cli.passages_option(parser, "passages, unless --document-length is given")
     parser.add_argument(
         "--mteb",
         nargs="+",
@@ -96,7 +98,7 @@ def run_evaluate(options: cli.Options) -> None:
 
 _ONE = "system run_file write_run baseline"
 _GROUP = "bank systems folds seed format no_published"
-_NOT_MTEB = "measures k data document_template query_template"
+_NOT_MTEB = "measures k data document_template query_template passages"
 
 
 def _mteb(options: cli.Options) -> None:
@@ -196,7 +198,7 @@ def _systems(options: cli.Options) -> list[System]:
 
 _RESOLVED = (
     *("collection", "split", "system", "prompt", "backbone", "measures", "k", "precision"),
-    *("max_length", "query_length", "document_length"),
+    *("max_length", "query_length", "document_length", "passages"),
 )
 
 
@@ -204,6 +206,7 @@ def _one(options: cli.Options) -> None:
     """Evaluate a system on one collection."""
     from foreword.evaluation.group import HEADLINE_SPLITS
     from foreword.evaluation.measures import DEFAULT_MEASURES, depth, largest_cutoff
+    from foreword.retrieval.passages import Coverage, wanted
 
     measures = [name for given in options.measures or DEFAULT_MEASURES for name in given.split(",") if name]
     needed = depth(measures)  # a wrong name is said before anything is computed
@@ -217,6 +220,7 @@ def _one(options: cli.Options) -> None:
     options.split = options.split or HEADLINE_SPLITS.get(options.collection, "test")
     resolved = {name: getattr(options, name) for name in _RESOLVED}
     resolved |= {"system": "run" if options.run_file else options.system, "measures": measures}
+    resolved["passages"] = wanted(options.passages, options.document_length)
     if options.dry_run:
         cli.print_json(resolved)
         return
@@ -229,7 +233,8 @@ def _one(options: cli.Options) -> None:
     dense = options.run_file is None and options.system != "bm25"
     supervision = _supervision(options, collection) if dense else "none"
     began = time.perf_counter()
-    system = read_run(options.run_file) if options.run_file else _run_of(options, collection)
+    coverage = Coverage()
+    system = read_run(options.run_file) if options.run_file else _run_of(options, collection, coverage)
     seconds = time.perf_counter() - began
     result = score(collection, system, split=options.split, measures=measures, k=options.k)
     summary = {
@@ -245,6 +250,7 @@ def _one(options: cli.Options) -> None:
         },
         "supervision": supervision,
         "seen_by_backbone": seen(options.backbone, collection.id) if dense else None,
+        "text": coverage.as_dict() if dense else None,
     }
     if "subsample" in collection.facts:
         summary["subsample"] = collection.facts["subsample"]
@@ -264,6 +270,7 @@ def _one(options: cli.Options) -> None:
             print(f"{name}{lacking}; {scored.unjudged} queries of the run are not judged and left out")
     if dense:
         print(f"supervision: {supervision}; {_SEEN[summary['seen_by_backbone']]}")
+        print(f"text: {coverage}")
     rows = [[name, f"{value:.4f}"] for name, value in result.measures.items()]
     if options.baseline is not None:
         for row, test in zip(rows, summary["against"].values(), strict=True):
@@ -294,7 +301,7 @@ def _supervision(options: cli.Options, collection: Collection) -> str:
     return candidate.supervision or "unknown"
 
 
-def _run_of(options: cli.Options, collection: Collection) -> Any:
+def _run_of(options: cli.Options, collection: Collection, coverage: Coverage) -> Any:
     from foreword.collections.collection import judged_queries
     from foreword.prompts.encoder import transformer_of
     from foreword.retrieval.runs import min_max, reciprocal_rank, scaled, top_k
@@ -313,6 +320,8 @@ def _run_of(options: cli.Options, collection: Collection) -> Any:
         k=options.k,
         query_length=options.query_length,
         document_length=options.document_length,
+        passages=options.passages,
+        coverage=coverage,
         precision=options.precision,
         quiet=options.json,
     )

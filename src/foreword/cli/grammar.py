@@ -344,6 +344,16 @@ def template_options(parser: Parser) -> None:
     parser.add_argument("--query-template", metavar="T", help="(default: '{text}')")
 
 
+def passages_option(parser: Parser, default: str = "passages") -> None:
+    """Whether long documents are searched in passages; the default, as help says it."""
+    parser.add_argument(
+        "--passages",
+        action=argparse.BooleanOptionalAction,
+        help="of documents longer than the model takes: overlapping passages, the best of which scores, or their "
+        f"beginnings alone (default: {default})",
+    )
+
+
 def dry_run_option(parser: Parser) -> None:
     """Print the configuration and stop."""
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from foreword.collections.collection import Collection, Query
-    from foreword.retrieval.runs import Run
     from foreword.retrieval.search import Hit
 
     Search = Callable[[Sequence[Query]], list[list[Hit]]]
@@ -63,7 +62,16 @@ class Answer:
         """The answer that a search's hit is."""
         document = hit.document
         record = {"doc_id": hit.doc_id, "score": hit.score, "title": document.title, "text": document.text}
-        return cls(hit.doc_id, hit.score, document.name, document.text, record | {"metadata": dict(document.metadata)})
+        record |= {"metadata": dict(document.metadata), "passage": None if hit.passage is None else hit.passage.place}
+        if hit.passage is None:
+            return cls(hit.doc_id, hit.score, document.name, document.text, record)
+        text = document.text[hit.passage.start : hit.passage.end]
+        return cls(hit.doc_id, hit.score, named(document.name, hit.passage.place), text, record)
+
+
+def named(name: str, place: Mapping[str, int] | None) -> str:
+    """A document's name, and which of its passages was found, as people are shown it."""
+    return name if place is None else f"{name} ({place['number']}/{place['of']})"
 
 
 Find = Callable[[Sequence["Query"]], Sequence[Sequence[Answer]]]
@@ -220,18 +228,27 @@ def search_options(parser: cli.Parser) -> None:
     query_options(parser)
     cli.data_options(parser)
     parser.add_argument("--system", choices=["dense", "bm25"], default="dense", help="(default: %(default)s)")
+    cli.passages_option(parser)
     cli.encoder_options(parser)
 
 
 def run_search(options: cli.Options) -> None:
     """Search a collection: in bounded memory, or, where more may be asked, with texts and vectors that are held."""
+    from foreword.retrieval.passages import Coverage
     from foreword.retrieval.search import search as once
 
     form_of(options)  # before anything is read
     questions = asked(options)
     collection = cli.load_collection(options, options.collection)
     encoder = cli.load_encoder(options, prompt=cli.chosen_prompt(options)) if options.system == "dense" else None
-    how = {"precision": options.precision, "quiet": options.json} if encoder is not None else {}
+    coverage, how = Coverage(), {}
+    if encoder is not None:
+        how = {
+            "passages": options.passages,
+            "coverage": coverage,
+            "precision": options.precision,
+            "quiet": options.json,
+        }
     k = hits_of(options)
     held = _held(encoder, collection, k, how) if questions.more else None
 
@@ -240,6 +257,8 @@ def run_search(options: cli.Options) -> None:
         return [[Answer.of(hit) for hit in hits] for hits in found]
 
     answer(options, questions, find, options.system)
+    if coverage.whole < coverage.documents:
+        cli.say(f"{collection.id}: {coverage}")
 
 
 def _held(encoder: SentenceTransformer | None, collection: Collection, k: int, how: dict[str, Any]) -> Search:
@@ -247,7 +266,8 @@ def _held(encoder: SentenceTransformer | None, collection: Collection, k: int, h
     import numpy as np
 
     from foreword.retrieval.bm25 import BM25
-    from foreword.retrieval.search import Hit, dense_run, document_blocks
+    from foreword.retrieval.passages import Cutter, Passage
+    from foreword.retrieval.search import BestRows, as_hits, dense_run, document_blocks
 
     documents = {document.doc_id: document for document in collection.documents()}
     if encoder is None:
@@ -258,16 +278,17 @@ def _held(encoder: SentenceTransformer | None, collection: Collection, k: int, h
             raise DataError(f"{collection.id} has no documents, so there is nothing to search")
         vectors = [doc_id for ids, _ in blocks for doc_id in ids], np.concatenate([rows for _, rows in blocks])
 
-    def run(queries: Sequence[Query]) -> Run:
-        if encoder is None:
-            return index.search(queries, k, exclude_self=collection.exclude_self)
-        return dense_run(encoder, collection, queries, vectors=vectors, k=k, **how)
+        cut = Cutter(encoder, passages=how["passages"])
 
     def find(queries: Sequence[Query]) -> list[list[Hit]]:
-        found = run(queries)
-        return [
-            [Hit(doc_id, score, documents[doc_id]) for doc_id, score in found.get(query.query_id, {}).items()]
-            for query in queries
-        ]
+        best: BestRows = {}
+        pieces: dict[str, list[Passage]] = {}
+        if encoder is None:
+            run = index.search(queries, k, exclude_self=collection.exclude_self)
+        else:
+            run = dense_run(encoder, collection, queries, vectors=vectors, k=k, best_rows=best, **how)
+            found = {doc_id: documents[doc_id] for hits in run.values() for doc_id in hits}
+            pieces = dict(zip(found, cut(list(found.values())), strict=True))
+        return as_hits(queries, run, documents, best, pieces)
 
     return find

@@ -31,6 +31,7 @@ from foreword.files import as_json, kept_json, owns, read_json, write_json
 from foreword.prompts.encoder import encode, resolve_precision
 from foreword.prompts.store import describe_backbone
 from foreword.retrieval.bm25 import BM25
+from foreword.retrieval.passages import wanted
 from foreword.retrieval.runs import Run, write_run
 from foreword.retrieval.search import document_blocks, exact_search
 from foreword.settings import Count, Precision, Settings, Tokens
@@ -79,7 +80,8 @@ class GroupConfig(Settings):
         measures: as ir_measures names them; the group's headline measure is added where it is missing.
         k: hits a query; None: as many as the measures look at.
         query_length: tokens a query is cut to; None: the encoder's limit.
-        document_length: tokens a document is cut to; None: the encoder's limit.
+        document_length: tokens of a document, or of a passage; None: the encoder's limit.
+        passages: documents longer than that are searched in passages; None: unless a `document_length` is given.
         precision: of the forward passes.
         batch_size: texts in one forward pass.
         splits: collection -> split, over `HEADLINE_SPLITS`; elsewhere `test`.
@@ -89,6 +91,7 @@ class GroupConfig(Settings):
     k: Count | None = None
     query_length: Tokens | None = None
     document_length: Tokens | None = None
+    passages: bool | None = None
     precision: Precision = "float32"
     batch_size: Count = 64
     splits: Mapping[str, str] = field(default_factory=dict)
@@ -454,6 +457,7 @@ class _Evaluation:
                 "backbone": {key: value for key, value in self.backbone.items() if key not in ("name", "revision")},
                 "query_length": self.config.query_length,
                 "document_length": self.config.document_length,
+                "passages": wanted(self.config.passages, self.config.document_length),
                 "max_length": self.encoder.max_seq_length,
                 "precision": resolve_precision(self.config.precision, self.encoder.device),
                 "prompts": [found and found.digest for found in candidates],
@@ -537,10 +541,13 @@ class _Evaluation:
             exclude = {name: (query_id,) for name, (_, query_id) in zip(names, asked, strict=True)}
         vectors = np.concatenate([job.vectors for job in sharing])
         with carrying(self.encoder, sharing[0].candidate) as route:
-            how = {"route": route, "max_length": self.config.document_length, **self.how}
+            lengths = {"max_length": self.config.document_length, "passages": self.config.passages}
+            how = {"route": route, **lengths, **self.how}
             blocks = document_blocks(self.encoder, subject.first, subject.documents(), **how)
             device = str(self.encoder.device)
-            found = exact_search(vectors, names, blocks, self.config.k or 0, exclude=exclude, device=device)
+            found = exact_search(
+                vectors, names, blocks, self.config.k or 0, exclude=exclude, best_rows={}, device=device
+            )
         runs: list[Run] = [{} for _ in sharing]
         for name, (place, query_id) in zip(names, asked, strict=True):
             runs[place][query_id] = found[name]

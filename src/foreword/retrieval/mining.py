@@ -95,7 +95,8 @@ def mine(
         count: negatives a query, at most.
         margin: see `Guard`.
         relative_margin: see `Guard`.
-        how: further arguments of `dense_run` (route, vectors, lengths, precision...), for an encoder.
+        how: further arguments of `dense_run` (route, vectors, lengths, precision...), for an encoder. Documents are
+            searched by their beginnings unless `passages` are asked for: these are what is trained on.
 
     Raises:
         DataError: the split is `test`, or there is no negative for any query.
@@ -221,6 +222,7 @@ def _by_encoder(
 ) -> tuple[Run, dict[str, float | None]]:
     from foreword.retrieval.search import dense_run
 
+    how = {"passages": False, **how}
     run = dense_run(encoder, collection, queries, documents=corpus(), k=depth, **how)
     best = {query.query_id: _best(run[query.query_id], qrels, query.query_id) for query in queries}
     missed = [query for query in queries if best[query.query_id] is None]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection as AnyCollection
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from foreword.errors import ForewordError
 from foreword.prompts.encoder import encode
 from foreword.prompts.routes import OWN, Default, Route
 from foreword.retrieval.bm25 import BM25
+from foreword.retrieval.passages import Coverage, Cutter, Passage
 from foreword.retrieval.runs import Run
 from foreword.settings import Precision
 
@@ -34,6 +34,9 @@ Block = tuple[Sequence[str], Any]
 # last bit. Tiles are filled up to a multiple of this, so that equal vectors get equal scores in every tile.
 _ROWS_MULTIPLE = 64
 
+BestRows = dict[str, dict[str, int]]
+"""`query_id -> doc_id -> ` which of the document's rows scored best, from 0."""
+
 
 def exact_search(
     query_vectors: Any,
@@ -44,6 +47,7 @@ def exact_search(
     document_ids: Sequence[str] | None = None,
     exclude: Mapping[str, AnyCollection[str]] | None = None,
     exclude_self: bool = False,
+    best_rows: BestRows | None = None,
     device: str = "cpu",
     block_rows: int = 4096,
     memory_mib: float = 64.0,
@@ -62,6 +66,8 @@ def exact_search(
         document_ids: N ids, when `documents` is one array.
         exclude: `query_id -> doc_ids` never returned for that query.
         exclude_self: never return a document whose id is the query's.
+        best_rows: given, rows of one id that follow one another in a block are passages of one document: its score is
+            the best of theirs, and which one that is, is written here.
         device: where torch multiplies, e.g. `cpu` or `cuda`.
         block_rows: the most documents taken at a time.
         memory_mib: bound on one tile of scores, in MiB; besides it, Q x k hits are held.
@@ -83,16 +89,18 @@ def exact_search(
         k = max(1, min(k, len(document_ids)))
     with torch.inference_mode():
         queries = _rows(query_vectors, query_ids, "query").to(device)
-        best = _Best(query_ids, k, device)
+        best = _Best(query_ids, k, device, best_rows)
         hidden: dict[str, list[int]] = {}  # doc_id -> numbers of the queries that must not see it
         for number, query_id in enumerate(query_ids):
             for doc_id in {*(exclude or {}).get(query_id, ()), *([query_id] if exclude_self else [])}:
                 hidden.setdefault(doc_id, []).append(number)
-        for ids, vectors in _split(blocks, queries.shape[1], block_rows):
+        for ids, vectors in _split(blocks, queries.shape[1], block_rows, whole=best_rows is not None):
             rows = _rows(vectors, ids, "document").to(device)
-            step = max(1, int(memory_mib * 2**20 / 4) // (k + len(rows) + _ROWS_MULTIPLE))  # 4 bytes a score
+            numbers = None if best_rows is None else _numbered(ids, device)
+            room = memory_mib * 2**20 / (4 if numbers is None else 20)  # bytes a score, with those of its comparison
+            step = max(1, int(room) // (k + len(rows) + _ROWS_MULTIPLE))
             for first in range(0, len(queries), step):
-                best.add(queries[first : first + step], first, rows, ids, hidden)
+                best.add(queries[first : first + step], first, rows, ids, hidden, numbers)
             best.end_block(len(ids))
         return best.run()
 
@@ -100,13 +108,14 @@ def exact_search(
 class _Best:
     """The best k hits of every query so far: scores [Q, k], numbers of documents [Q, k] and their ids."""
 
-    def __init__(self, query_ids: Sequence[str], k: int, device: str) -> None:
+    def __init__(self, query_ids: Sequence[str], k: int, device: str, best_rows: BestRows | None) -> None:
         import torch
 
-        self.query_ids, self.k = query_ids, k
+        self.query_ids, self.k, self.best_rows = query_ids, k, best_rows
         self.scores = torch.full((len(query_ids), k), -torch.inf, device=device)
         self.numbers = torch.full((len(query_ids), k), -1, dtype=torch.int64, device=device)
         self.ids: dict[int, str] = {}  # of the documents in `numbers` only, so that it stays small
+        self.firsts: dict[int, int] = {}  # where a document has several rows, the number of the first
         self.seen = 0  # documents in the blocks before this one
 
     def add(
@@ -116,8 +125,12 @@ class _Best:
         rows: Tensor,
         ids: Sequence[str],
         hidden: Mapping[str, Sequence[int]],
+        numbers: Tensor | None,
     ) -> None:
-        """Score documents [n, d] for queries [q, d], number `first` and on, and keep the best k of each."""
+        """Score documents [n, d] for queries [q, d], number `first` and on, and keep the best k of each.
+
+        `numbers` [n]: of the document that a row is a passage of; None: each row is one.
+        """
         import torch
 
         mine = slice(first, first + len(queries))
@@ -132,6 +145,10 @@ class _Best:
             for query in hidden.get(doc_id, ()):
                 if mine.start <= query < mine.stop:
                     tile[query - first, self.k + column] = -torch.inf
+        starts = None
+        if numbers is not None:
+            starts = torch.searchsorted(numbers, torch.arange(int(numbers[-1]) + 1, device=numbers.device))
+            _keep_best(tile[:, self.k : self.k + n], numbers, starts)
 
         scores, columns = tile.topk(self.k, dim=1)  # both [q, k]
         if bool((~torch.isfinite(scores[:, 0]) & (scores[:, 0] != -torch.inf)).any()):
@@ -149,6 +166,9 @@ class _Best:
         self.numbers[mine] = torch.where(columns < self.k, old, columns - self.k + self.seen).where(real, -1)
         fresh = torch.unique(columns[real & (columns >= self.k)]).tolist()
         self.ids.update((column - self.k + self.seen, ids[column - self.k]) for column in fresh)
+        if numbers is not None and starts is not None:
+            own = starts[numbers[torch.tensor(fresh, dtype=torch.int64, device=starts.device) - self.k]].tolist()
+            self.firsts.update((c - self.k + self.seen, row + self.seen) for c, row in zip(fresh, own, strict=True))
 
     def _untie(self, tile: Tensor, worst: Tensor, query: int, ids: Sequence[str]) -> Tensor:
         """The k columns of one row [k + n] when several score `worst`: the greatest doc_ids among those."""
@@ -169,17 +189,22 @@ class _Best:
 
         self.seen += n
         self.ids = {number: self.ids[number] for number in torch.unique(self.numbers).tolist() if number >= 0}
+        self.firsts = {number: first for number, first in self.firsts.items() if number in self.ids}
 
     def run(self) -> Run:
         """The hits in rank order. Raises `ForewordError` when two of a query's hits have one id."""
         run: Run = {}
         for query_id, scores, numbers in zip(self.query_ids, self.scores.tolist(), self.numbers.tolist(), strict=True):
-            pairs = [
-                (score, self.ids[number]) for score, number in zip(scores, numbers, strict=True) if score > -np.inf
+            hits = [
+                (score, self.ids[number], number - self.firsts.get(number, number))
+                for score, number in zip(scores, numbers, strict=True)
+                if score > -np.inf
             ]
-            run[query_id] = {doc_id: score for score, doc_id in sorted(pairs, reverse=True)}
-            if len(run[query_id]) < len(pairs):
+            run[query_id] = {doc_id: score for score, doc_id, _ in sorted(hits, reverse=True)}
+            if len(run[query_id]) < len(hits):
                 raise ForewordError(f"Two hits of query {query_id!r} have one doc_id; document ids must differ.")
+            if self.best_rows is not None:
+                self.best_rows[query_id] = {doc_id: row for _, doc_id, row in hits}
         return run
 
 
@@ -204,8 +229,34 @@ def _rows(vectors: Any, ids: Sequence[str], what: str) -> Tensor:
     return rows
 
 
-def _split(blocks: Iterable[Block], width: int, most: int) -> Iterator[Block]:
-    """The blocks in pieces of at most `most` rows; raises when a block's width is not `width`."""
+def _numbered(ids: Sequence[str], device: str) -> Tensor | None:
+    """The number of each row's document [n], from 0, where some have several rows."""
+    import torch
+
+    fresh = [place == 0 or ids[place - 1] != doc_id for place, doc_id in enumerate(ids)]
+    return None if all(fresh) else torch.tensor(fresh, device=device).cumsum(0) - 1
+
+
+def _keep_best(scores: Tensor, numbers: Tensor, starts: Tensor) -> None:
+    """Of the scores [q, n] of each document's rows, put all but the greatest (of equal ones the first) to -infinity.
+
+    `numbers` [n] are the rows' documents, from 0; `starts` their first rows.
+    """
+    import torch
+
+    best = scores.new_full((len(scores), len(starts)), -torch.inf)
+    best.scatter_reduce_(1, numbers.expand_as(scores), scores, "amax")
+    equal = scores == best[:, numbers]
+    count = equal.cumsum(1, dtype=torch.int32)  # of greatest ones so far, in all documents
+    before = count[:, starts] - equal[:, starts].int()
+    scores[~(equal & (count - before[:, numbers] == 1))] = -torch.inf
+
+
+def _split(blocks: Iterable[Block], width: int, most: int, *, whole: bool) -> Iterator[Block]:
+    """The blocks in pieces of at most `most` rows; raises when a block's width is not `width`.
+
+    `whole`: rows of one id that follow one another stay together, however many they are.
+    """
     for ids, vectors in blocks:
         shape = tuple(vectors.shape)
         if len(shape) != 2 or shape[1] != width or shape[0] != len(ids):
@@ -213,14 +264,20 @@ def _split(blocks: Iterable[Block], width: int, most: int) -> Iterator[Block]:
                 f"A block of document vectors has the shape {shape} for {len(ids)} ids; expected "
                 f"[{len(ids)}, {width}], the queries' width. Encode both with one encoder."
             )
-        for first in range(0, len(ids), most):
-            yield ids[first : first + most], vectors[first : first + most]
+        first = 0
+        while first < len(ids):
+            last = min(first + most, len(ids))
+            while whole and last < len(ids) and ids[last] == ids[last - 1]:
+                last += 1
+            yield ids[first:last], vectors[first:last]
+            first = last
 
 
 Vectors = tuple[Sequence[str], np.ndarray[Any, Any]]
+"""Document ids and vectors (N, d'); rows of one id that follow one another are a document's passages."""
 
 BLOCK_DOCUMENTS = 20_000
-"""Documents embedded before they are searched and let go: their vectors (30 MB at width 384) bound the memory."""
+"""Vectors that are made before they are searched and let go: these (30 MB at width 384) bound the memory."""
 
 
 def dense_run(
@@ -234,6 +291,9 @@ def dense_run(
     k: int = 100,
     query_length: int | None = None,
     document_length: int | None = None,
+    passages: bool | None = None,
+    coverage: Coverage | None = None,
+    best_rows: BestRows | None = None,
     precision: Precision = "float32",
     batch_size: int = 64,
     quiet: bool = False,
@@ -250,7 +310,11 @@ def dense_run(
         vectors: ids and vectors (N, d') of the documents, when they are embedded already.
         k: hits a query.
         query_length: tokens a query is cut to; None: the encoder's limit.
-        document_length: tokens a document is cut to; None: the encoder's limit.
+        document_length: tokens of a document, or of a passage; None: the encoder's limit.
+        passages: a longer document is searched in passages, and scores as its best one does; False: by its beginning;
+            None: in passages unless a `document_length` is given.
+        coverage: counts what of the documents is embedded.
+        best_rows: which passage it is, by query and document, is written here; see `exact_search`.
         precision: of the forward passes.
         batch_size: texts in one forward pass.
         quiet: no progress bars.
@@ -260,10 +324,12 @@ def dense_run(
     query_vectors = encode(encoder, texts, "query", route=route, max_length=query_length, what="queries", **kind)
     blocks: Iterable[Vectors] = [vectors] if vectors is not None else []
     if vectors is None:
+        kind |= {"passages": passages, "coverage": coverage}
         blocks = document_blocks(encoder, collection, documents, route=route, max_length=document_length, **kind)
     query_ids = [query.query_id for query in queries]
-    device = str(encoder.device)
-    return exact_search(query_vectors, query_ids, blocks, k, exclude_self=collection.exclude_self, device=device)
+    rows = {} if best_rows is None else best_rows
+    how: dict[str, Any] = {"exclude_self": collection.exclude_self, "device": str(encoder.device)}
+    return exact_search(query_vectors, query_ids, blocks, k, best_rows=rows, **how)
 
 
 def document_blocks(
@@ -272,13 +338,20 @@ def document_blocks(
     documents: Iterable[Document] | None = None,
     *,
     size: int = BLOCK_DOCUMENTS,
+    passages: bool | None = None,
+    coverage: Coverage | None = None,
+    max_length: int | None = None,
     **how: Any,
 ) -> Iterator[Vectors]:
-    """The collection's documents, or those given, embedded `size` at a time; `how` goes to `encode`."""
+    """The collection's documents, or those given, embedded `size` at a time, long ones in passages.
+
+    `passages` and `coverage` are as in `dense_run`, `max_length` is its `document_length`; `how` goes to `encode`.
+    """
     rest = iter(collection.documents() if documents is None else documents)
-    while block := list(islice(rest, size)):
-        vectors = encode(encoder, [d.content for d in block], "document", what=f"documents of {collection.id}", **how)
-        yield [doc.doc_id for doc in block], vectors
+    how |= {"max_length": max_length, "what": f"documents of {collection.id}"}
+    for block in Cutter(encoder, max_length, passages=passages, coverage=coverage).blocks(rest, size):
+        vectors = encode(encoder, [passage.content for passage in block], "document", **how)
+        yield [passage.doc_id for passage in block], vectors
 
 
 def bm25_run(collection: Collection, queries: Sequence[Query], *, k: int = 100, shares: bool = False) -> Run:
@@ -288,11 +361,17 @@ def bm25_run(collection: Collection, queries: Sequence[Query], *, k: int = 100, 
 
 @dataclass(frozen=True)
 class Hit:
-    """One document that was found; `score` is the inner product (or BM25's score), higher is better."""
+    """One document that was found.
+
+    Attributes:
+        score: the inner product (or BM25's score), higher is better.
+        passage: the piece of the document that scored; None: all of it.
+    """
 
     doc_id: str
     score: float
     document: Document
+    passage: Passage | None = None
 
 
 def search(
@@ -313,9 +392,39 @@ def search(
         how: further arguments of `dense_run`.
     """
     asked = [q if isinstance(q, Query) else Query(f"q{number}", q) for number, q in enumerate(queries)]
-    run = bm25_run(collection, asked, k=k) if encoder is None else dense_run(encoder, collection, asked, k=k, **how)
+    if encoder is None:
+        run = bm25_run(collection, asked, k=k)
+    else:
+        how = {"best_rows": {}, **how}
+        run = dense_run(encoder, collection, asked, k=k, **how)
     wanted = {doc_id for hits in run.values() for doc_id in hits}
     found = {doc.doc_id: doc for doc in collection.documents() if doc.doc_id in wanted}
-    return [
-        [Hit(doc_id, score, found[doc_id]) for doc_id, score in run.get(query.query_id, {}).items()] for query in asked
-    ]
+    pieces: Mapping[str, Sequence[Passage]] = {}
+    if encoder is not None and how.get("vectors") is None:  # the few that were found are cut again
+        cut = Cutter(encoder, how.get("document_length"), passages=how.get("passages"))
+        pieces = dict(zip(found, cut(list(found.values())), strict=True))
+    return as_hits(asked, run, found, how.get("best_rows", {}), pieces)
+
+
+def as_hits(
+    queries: Sequence[Query],
+    run: Run,
+    documents: Mapping[str, Document],
+    best_rows: BestRows,
+    pieces: Mapping[str, Sequence[Passage]],
+) -> list[list[Hit]]:
+    """The hits of a run by query, each with its document and the passage that scored, where that is not all of it.
+
+    Args:
+        queries: whose hits are given, in their order.
+        run: what was found.
+        documents: by id.
+        best_rows: see `exact_search`.
+        pieces: the documents' passages by id, where these were searched.
+    """
+
+    def hit(query_id: str, doc_id: str, score: float) -> Hit:
+        own, row = pieces.get(doc_id, ()), best_rows.get(query_id, {}).get(doc_id, 0)
+        return Hit(doc_id, score, documents[doc_id], own[row] if len(own) > 1 else None)
+
+    return [[hit(query.query_id, *found) for found in run.get(query.query_id, {}).items()] for query in queries]
