@@ -125,7 +125,7 @@ def for_readme(walk: Walk) -> None:
 
 def for_few_labels(walk: Walk) -> None:
     multitask(walk)
-    labelled("my-collection", documents=200)
+    labelled("my-notes", documents=200)
     write_beir(Path("judged"), toy_collection("judged", splits=("test",)))
 
 

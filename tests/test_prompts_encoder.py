@@ -93,6 +93,30 @@ def test_max_length_cuts_and_never_lengthens(encoder: SentenceTransformer) -> No
     np.testing.assert_array_equal(encode(encoder, [long], "query", max_length=10_000), encode(encoder, [long], "query"))
 
 
+BOOKS = {
+    "words": "the cat sat on a mat " * 4000,
+    "one word": "cat" * 30_000,
+    "few tokens": "the" + " " * 60_000 + "cat",
+    "a word at the end": "mat " * 5 + "c" * 50_000 + " sat",
+    "signs": "...," * 20_000,
+    "Chinese": "\u732b\u5750\u5728\u57ab\u5b50\u4e0a" * 10_000,
+}
+
+
+@pytest.mark.parametrize("max_length", [None, 7])
+def test_a_book_is_embedded_as_before_and_not_tokenised_as_a_whole(
+    minilm: SentenceTransformer, monkeypatch: pytest.MonkeyPatch, max_length: int | None
+) -> None:
+    tokenizer, seen = transformer_of(minilm).tokenizer, []
+    whole = type(tokenizer).__call__
+    monkeypatch.setattr(type(tokenizer), "__call__", lambda self, t, *a, **k: seen.append(t) or whole(self, t, *a, **k))
+    cut = encode(minilm, list(BOOKS.values()), "document", max_length=max_length, batch_size=1)
+    most = {name: max(len(text) for texts in seen for text in texts if BOOKS[name].startswith(text)) for name in BOOKS}
+    assert most["words"] == most["Chinese"] == most["signs"] == 16 * (max_length or minilm.max_seq_length)
+    monkeypatch.setattr("foreword.prompts.transformer.beginning", lambda tokenizer, text, limit: text)
+    assert np.array_equal(cut, encode(minilm, list(BOOKS.values()), "document", max_length=max_length, batch_size=1))
+
+
 def test_text_prompts_of_the_backbone_are_used(encoder: SentenceTransformer) -> None:
     bare = encode(encoder, TEXTS, "query"), encode(encoder, TEXTS, "document")
     encoder.prompts.update({"query": "babo ", "document": "dilu "})

@@ -267,6 +267,19 @@ def kept_json(path: Path | str) -> Any:
         return None
 
 
+def cache_folder(part: str) -> Path | None:
+    """A folder of what can be made again, in `$FOREWORD_CACHE`, else the user's cache folder.
+
+    None when the variable is set and empty: nothing is to be kept.
+    """
+    folder = os.environ.get("FOREWORD_CACHE")
+    if folder is None:
+        from platformdirs import user_cache_dir
+
+        folder = user_cache_dir("foreword")
+    return Path(folder) / part if folder else None
+
+
 def as_json(value: Any) -> Any:
     """A value as JSON reads it back, lists for tuples and texts for keys, to be compared with what a file says.
 

@@ -181,7 +181,7 @@ def pairs_from_qrels(
 def judged_queries(collection: Collection, split: str) -> list[Query]:
     """The queries of a split. Raises `DataError` for a collection without judgements."""
     if not collection.splits:
-        raise DataError(f"{collection.id} has no judgements; evaluation needs queries and qrels")
+        raise DataError(f"{collection.id} has no judgements{_cure(collection.id, split)}")
     return list(collection.queries(split))
 
 
@@ -210,7 +210,13 @@ def require_split(collection_id: str, split: str, splits: Sequence[str]) -> None
     """Raise `UnknownNameError`, naming the splits there are, when `split` is not one of them."""
     if split not in splits:
         have = ", ".join(splits) or "no judgements at all"
-        raise UnknownNameError(f"{collection_id} has no split {split!r}; it has {have}")
+        raise UnknownNameError(f"{collection_id} has no split {split!r}; it has {have}{_cure(collection_id, split)}")
+
+
+def _cure(collection_id: str, split: str) -> str:
+    """What gives a folder labels of a split, for messages."""
+    name = "labels.tsv" if split == "train" else f"labels-{split}.tsv"
+    return f"; put labels into its {name}, QUERY<tab>FILE a line" if collection_id.startswith("folder:") else ""
 
 
 def split_files(

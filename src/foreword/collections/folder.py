@@ -1,19 +1,22 @@
-"""`folder:PATH`: a folder in BEIR's layout, read as a stream and never written to.
+"""`folder:PATH`: a folder in BEIR's layout, or of text files, read as a stream and never written to.
 
 `corpus.jsonl`, `queries.jsonl` (optional), `qrels/<split>.tsv` (optional) and `hard-negatives/<split>.jsonl`
-(optional), each plain or `.gz`. A folder without a corpus file but with `.txt` or `.md` files is a collection of
-documents only, one a file. What a folder's collection holds and checks, it shares with collections that another
-library reads: `ReadCollection`.
+(optional), each plain or `.gz`. Without a corpus file, each file of text below it is a document. Labels may be as
+plain as `query<tab>file` in `labels.tsv`. What a folder's collection holds and checks, it shares with collections that
+another library reads: `ReadCollection`.
 """
 
 from __future__ import annotations
 
+import difflib
+import hashlib
 import re
+import unicodedata
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from foreword.collections.collection import (
@@ -25,11 +28,13 @@ from foreword.collections.collection import (
     Qrels,
     Query,
     TrainingPair,
+    in_order,
     pairs_from_qrels,
     require_split,
     split_files,
 )
 from foreword.collections.family import Family
+from foreword.collections.text_files import EXTRA, PLAIN, UnreadableError, find_files, read_file
 from foreword.collections.views import find_hard_negatives, read_hard_negatives
 from foreword.errors import DataError
 from foreword.files import json_lines, read_json, text_lines
@@ -55,7 +60,7 @@ SPLIT_NAMES = {
 
 _ENDINGS = (".tsv", ".txt", ".qrels", ".qrel", ".trec")
 _SYNONYMS = {"validation": "dev", "valid": "dev", "val": "dev", "development": "dev"}
-_TEXT_FILES = (".txt", ".md")
+_FILE_NAMES = ("file", "filename", "path", "document", "documentid", "doc", "docid", "corpusid")
 _QUERY_NAMES = ("query", "queryid", "qid", "q", "topic", "topicid")
 _SCORE_NAMES = ("score", "relevance", "relevancescore", "rel", "grade", "label", "judgement", "judgment", "rating")
 _HIGHEST_GRADE = 1_000_000
@@ -233,8 +238,11 @@ class StreamedCollection(ReadCollection):
         return qrels
 
 
-class FolderCollection(ReadCollection):
-    """A collection in BEIR's files, with hard negatives where a file lists some."""
+class _Labelled(ReadCollection):
+    """A folder with labels, as far as it has any; documents are its own.
+
+    BEIR's queries, judgements and hard negatives; or plain labels, see `find_labels` and `read_labels`.
+    """
 
     def __init__(
         self,
@@ -245,16 +253,16 @@ class FolderCollection(ReadCollection):
         exclude_self: bool = False,
         facts: Mapping[str, object] | None = None,
     ) -> None:
-        corpus = find_lines(path, "corpus")
-        if corpus is None:
-            raise DataError("no corpus.jsonl or corpus.jsonl.gz here", path=path)
-        self._corpus, self._queries = corpus, find_lines(path, "queries")
-        self._qrels_files = find_qrels(path)
-        self._negatives_files = find_hard_negatives(path)
+        self._queries, self._negatives_files = find_lines(path, "queries"), find_hard_negatives(path)
+        self._qrels_files, self._labels = find_qrels(path), find_labels(path)
+        self._read: dict[str, list[tuple[str, str, int]]] = {}
+        if both := self._labels.keys() & self._qrels_files.keys():
+            other = self._qrels_files[min(both)].relative_to(path)
+            raise DataError(f"{other} has labels of {min(both)} too; keep one of them", path=self._labels[min(both)])
         super().__init__(
             collection_id,
             group,
-            self._qrels_files,
+            in_order(self._labels | self._qrels_files),
             facts={"path": str(path), **_subsample(path), **(facts or {})},
             exclude_self=exclude_self,
             where=str(path / "qrels"),
@@ -263,17 +271,9 @@ class FolderCollection(ReadCollection):
         if self._qrels_files and self._queries is None:
             raise DataError("there are judgements but no queries.jsonl", path=path)
 
-    def documents(self) -> Iterator[Document]:
-        """The corpus, streamed. Raises `DataError` on a broken line, a missing field or a repeated id."""
-        seen: set[str] = set()
-        empty = 0
-        for line, record in json_lines(self._corpus):
-            doc_id = _id(record, seen, self._corpus, line)
-            title = text_of(record, "title", self._corpus, line, optional=True)
-            text = text_of(record, "text", self._corpus, line)
-            empty += not (title.strip() or text.strip())
-            yield Document(doc_id, text, title, _metadata(record))
-        self._note("empty_documents", empty, f"{self._corpus}: {empty} documents have no text; they are kept")
+    @abstractmethod
+    def _names(self) -> Mapping[str, str]:
+        """What labels call the documents -> doc_id."""
 
     def pairs(self, split: str = "train", *, hard_negatives: int | None = None) -> Iterator[TrainingPair]:
         """Every query of a split with each of its relevant documents, and hard negatives where a file lists some."""
@@ -293,46 +293,106 @@ class FolderCollection(ReadCollection):
             if not text.strip():
                 raise DataError(f"query {query_id!r} has no text", path=self._queries, line=line)
             yield Query(query_id, text, _metadata(record))
+        for text in dict.fromkeys(query for split in self._labels for query, _, _ in self._lines(split)):
+            yield Query(_query_id(text), text)
 
     def _read_split(self, split: str, notes: Counter[str]) -> Qrels:
-        return read_qrels(self._qrels_files[split])
+        if split in self._qrels_files:
+            return read_qrels(self._qrels_files[split])
+        qrels: Qrels = {}
+        for query, doc_id, grade in self._lines(split):
+            qrels.setdefault(_query_id(query), {})[doc_id] = grade
+        return qrels
+
+    def _lines(self, split: str) -> list[tuple[str, str, int]]:
+        """The plain labels of a split, read once."""
+        if split not in self._read:
+            self._read[split] = read_labels(self._labels[split], self._names())
+        return self._read[split]
 
 
-class TextFolder(ReadCollection):
-    """Documents only: every `.txt` and `.md` file below a folder, its relative path the doc_id.
+class FolderCollection(_Labelled):
+    """A collection in BEIR's files."""
 
-    A Markdown file's first line, when it is a heading, is the title.
+    def __init__(self, collection_id: str, path: Path, **about: Any) -> None:
+        """`about`: `group`, `exclude_self` and `facts`."""
+        corpus = find_lines(path, "corpus")
+        if corpus is None:
+            raise DataError("no corpus.jsonl or corpus.jsonl.gz here", path=path)
+        self._corpus = corpus
+        super().__init__(collection_id, path, **about)
+
+    def documents(self) -> Iterator[Document]:
+        """The corpus, streamed. Raises `DataError` on a broken line, a missing field or a repeated id."""
+        seen: set[str] = set()
+        empty = 0
+        for line, record in json_lines(self._corpus):
+            doc_id = _id(record, seen, self._corpus, line)
+            title = text_of(record, "title", self._corpus, line, optional=True)
+            text = text_of(record, "text", self._corpus, line)
+            empty += not (title.strip() or text.strip())
+            yield Document(doc_id, text, title, _metadata(record))
+        self._note("empty_documents", empty, f"{self._corpus}: {empty} documents have no text; they are kept")
+
+    def _names(self) -> Mapping[str, str]:
+        return {document.doc_id: document.doc_id for document in self.documents()}
+
+
+class TextFolder(_Labelled):
+    """Every file of text below a folder is a document, see `find_files`; its path from there is the doc_id.
+
+    Blanks in the path are `_` in the doc_id; labels may name either.
     """
 
     def __init__(self, collection_id: str, path: Path) -> None:
-        super().__init__(collection_id, GROUP, facts={"path": str(path)})
+        super().__init__(collection_id, path)
         self._path = path
+        files = (*self._labels.values(), *self._qrels_files.values(), *self._negatives_files.values(), self._queries)
+        self._own = {file.relative_to(path).parts[0] for file in files if file is not None}
 
     def documents(self) -> Iterator[Document]:
-        """One document a file, ordered by path; blanks in the path become `_` in the doc_id."""
+        """One document a file, ordered by path. Raises `DataError` where two have one doc_id, or text is not UTF-8."""
+        found = find_files(self._path, self._own)
+        self._note("passed_over", sum(found.passed_over.values()), f"{self._path}: {found.said()}")
         seen: set[str] = set()
-        for path in _text_files(self._path):
-            name = path.relative_to(self._path).as_posix()
-            try:
-                name.encode()
-            except UnicodeEncodeError:  # how Python gives names of bytes that are no UTF-8
-                message = f"the name {name!a} is not UTF-8, so it is no doc_id; rename the file"
-                raise DataError(message, path=self._path) from None
-            lines = [line for _, line in text_lines(path)]
-            title = ""
-            if path.suffix == ".md" and lines and lines[0].startswith("# "):
-                title = lines.pop(0)[2:].strip()
-            doc_id = "_".join(name.split())
+        unread: list[str] = []
+        broken = empty = 0
+        for name, path in found.files.items():
+            doc_id = self._doc_id(name)
             if doc_id in seen:
                 raise DataError(f"another file has the doc_id {doc_id!r} too; rename one", path=path)
             seen.add(doc_id)
-            yield Document(doc_id, "\n".join(lines).strip(), title, {"file": name})
+            try:
+                said = read_file(path)
+            except UnreadableError as error:
+                unread.append(str(error))
+                continue
+            broken += said.broken
+            empty += not (said.title or said.text)
+            yield Document(doc_id, said.text, said.title, {**said.metadata, "file": name})
+        messages = {
+            "unreadable_files": (len(unread), f"files are left out: {'; '.join(unread)}"),
+            "broken_front_matter": (
+                broken,
+                "files have front matter that is no YAML; it is a part of their text",
+            ),
+            "empty_documents": (empty, "documents have no text; they are kept"),
+        }
+        for name, (count, message) in messages.items():
+            self._note(name, count, f"{self._path}: {count} {message}")
 
-    def _every_query(self) -> Iterator[Query]:
-        return iter(())
+    def _names(self) -> Mapping[str, str]:
+        ids = {name: self._doc_id(name) for name in find_files(self._path, self._own).files}
+        return {doc_id: doc_id for doc_id in ids.values()} | ids
 
-    def _read_split(self, split: str, notes: Counter[str]) -> Qrels:
-        return {}
+    def _doc_id(self, name: str) -> str:
+        """The doc_id of a file by its path from the folder."""
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # how Python gives names of bytes that are no UTF-8
+            message = f"the name {name!a} is not UTF-8, so it is no doc_id; rename the file"
+            raise DataError(message, path=self._path) from None
+        return "_".join(name.split())
 
 
 class Folder(Family):
@@ -346,7 +406,7 @@ class Folder(Family):
 
     def entries(self, data: Path | None = None) -> list[Entry]:
         """The form in which any folder is named; `data` is not used."""
-        what = "any folder in BEIR's layout: corpus.jsonl, queries.jsonl, qrels/<split>.tsv; or text files"
+        what = "any folder: of notes, or in BEIR's layout (corpus.jsonl, queries.jsonl, qrels/<split>.tsv)"
         return [Entry(f"{GROUP}:PATH", GROUP, what, ("train", "dev", "test"), True)]
 
     def open(self, name: str, data: Path | None, *, exclude_self: bool | None = None) -> Collection:
@@ -357,16 +417,21 @@ class Folder(Family):
                 or `quora`, and samples of such collections.
         """
         path = Path(data or "", name).expanduser()
+        if path.is_file():
+            raise DataError(f"this is a file; name the folder it lies in, {path.parent}", path=path)
         if not path.is_dir():
-            raise DataError("no such folder; expected one with corpus.jsonl, or with .txt or .md files", path=path)
+            raise DataError(f"no such folder{_near(path)}", path=path)
         if find_lines(path, "corpus") is not None:
             sample: Any = _subsample(path).get("subsample", {})
             usual = sample.get("exclude_self", path.name.casefold() in SELF_RETRIEVING)
             own = usual if exclude_self is None else exclude_self
             return FolderCollection(f"{GROUP}:{name}", path, exclude_self=own)
-        if next(_text_files(path), None) is not None:
+        found = find_files(path)
+        if found.files:
             return TextFolder(f"{GROUP}:{name}", path)
-        raise DataError("no corpus.jsonl, corpus.jsonl.gz, .txt or .md file here", path=path)
+        said = found.said()
+        reads = f"no corpus.jsonl, and no file of text ({', '.join(PLAIN)}; with {EXTRA} others)"
+        raise DataError(f"{reads} here{said and f'; {said}'}", path=path)
 
 
 FOLDER = Folder()
@@ -377,7 +442,14 @@ def find_lines(folder: Path, stem: str) -> Path | None:
     return next((p for p in (folder / f"{stem}.jsonl", folder / f"{stem}.jsonl.gz") if p.is_file()), None)
 
 
-# Judgements: BEIR's (`query-id corpus-id score` and a header) and TREC's (`query 0 document score`).
+def _near(path: Path) -> str:
+    """The folder that a path may have meant, for a message; empty: none is like it."""
+    there = [other.name for other in path.parent.iterdir() if other.is_dir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, there, n=1)
+    return f"; did you mean {path.with_name(near[0])}?" if near else ""
+
+
+# Judgements: BEIR's (`query-id corpus-id score` and a header), TREC's (`query 0 document score`), and plain labels.
 
 
 def find_qrels(folder: Path) -> dict[str, Path]:
@@ -420,11 +492,60 @@ def read_qrels(path: Path | str) -> Qrels:
     return qrels
 
 
+def _query_id(text: str) -> str:
+    """The same for a query wherever it stands, so that runs can be compared when other labels come or go."""
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def find_labels(folder: Path) -> dict[str, Path]:
+    """`split -> file` of plain labels: `labels.tsv` is train's, `labels-dev.tsv` and `labels-test.tsv` say whose."""
+    names = {"labels": "train", **{f"labels-{name}": split for name, split in SPLIT_NAMES.items()}}
+    return split_files((p for p in folder.glob("labels*.tsv") if p.stem in names), "labels", (".tsv",), names)
+
+
+def read_labels(path: Path, names: Mapping[str, str]) -> list[tuple[str, str, int]]:
+    """Query, doc_id and grade of each line: `query<tab>file`, and behind another tab a grade where it is not 1.
+
+    Args:
+        path: the file; a first line of names (`query<tab>file`) is passed over.
+        names: what it may call a document -> doc_id.
+
+    Raises:
+        DataError: a line of another form, one that names no file, or one that contradicts another.
+    """
+    known = {unicodedata.normalize("NFC", name): doc_id for name, doc_id in names.items()}
+    labels: dict[tuple[str, str], int] = {}
+    begun = False
+    for number, line in text_lines(path):
+        query, *rest = (part.strip() for part in line.rstrip("\t").split("\t"))
+        if not query and not any(rest):
+            continue
+        first, begun = not begun, True
+        if not query or len(rest) not in (1, 2):
+            message = f"expected QUERY<tab>FILE, and perhaps <tab>GRADE; got {line.strip()[:80]!r}"
+            raise DataError(message, path=path, line=number)
+        name = PurePosixPath(unicodedata.normalize("NFC", rest[0]).replace("\\", "/")).as_posix()
+        if name not in known:
+            if first and _plain(query) in _QUERY_NAMES and _plain(name) in _FILE_NAMES:
+                continue
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise DataError(f"{rest[0]!r} is no document of this folder{hint}", path=path, line=number)
+        grade = whole(rest[1], path, number) if len(rest) == 2 else 1
+        if labels.setdefault((query, known[name]), grade) != grade:
+            raise DataError(f"{query!r} and {rest[0]!r} have another grade above; keep one", path=path, line=number)
+    return [(query, doc_id, grade) for (query, doc_id), grade in labels.items()]
+
+
 def _is_header(line: str) -> bool:
     """Whether a line is names of columns: the first of queries, the last of scores, as somebody writes them."""
     columns = line.strip().split("\t") if "\t" in line else line.split()
-    first, last = (re.sub("[^a-z]", "", column.casefold()) for column in (columns[0], columns[-1]))
-    return first in _QUERY_NAMES and last in _SCORE_NAMES
+    return _plain(columns[0]) in _QUERY_NAMES and _plain(columns[-1]) in _SCORE_NAMES
+
+
+def _plain(name: str) -> str:
+    """A column's name, however it is written."""
+    return re.sub("[^a-z]", "", name.casefold())
 
 
 def known_judgements(qrels: Qrels, queries: Set[str], documents: Set[str], notes: Counter[str]) -> Qrels:
@@ -469,13 +590,6 @@ def _subsample(folder: Path) -> dict[str, object]:
     if not isinstance(record, dict):
         raise DataError(f"expected a JSON object, got {type(record).__name__}", path=path)
     return {"subsample": record}
-
-
-def _text_files(folder: Path) -> Iterator[Path]:
-    """The text files below a folder, hidden ones left out, ordered by path."""
-    found = (path for path in folder.rglob("*") if path.suffix in _TEXT_FILES and path.is_file())
-    shown = (p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
-    yield from sorted(shown, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def _id(record: Mapping[str, Any], seen: set[str], path: Path, line: int) -> str:

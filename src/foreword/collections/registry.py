@@ -84,12 +84,12 @@ def full_id(name: str, data: Path | None = None) -> str:
     """The id that a name stands for: of a folder's path alone `folder:<path>`, of every other name itself.
 
     Args:
-        name: a path begins with `/`, `./`, `../` or `~`, or is a folder's that is there; a family's name before a slash
-            is that of its collections, so a folder of such a name is written `./pydoc/torch`.
+        name: a path begins with `/`, `./`, `../` or `~`, or leads to what is there; a family's name before a slash is
+            that of its collections, so a folder of such a name is written `./pydoc/torch`.
         data: where `folder:` paths start from; a path alone starts from the current folder all the same.
     """
     path, fold = split_fold(name)
-    if split_id(path)[0] in FAMILIES or not (_IS_PATH.match(path) or (path and Path(path).is_dir())):
+    if split_id(path)[0] in FAMILIES or not (_IS_PATH.match(path) or (path and Path(path).exists())):
         return name
     found = Path(path).expanduser().resolve() if data is not None else path
     return f"folder:{found}{'' if fold is None else fold.suffix}"
@@ -99,11 +99,12 @@ def family_of(collection_id: str) -> Family:
     """A collection's family. Raises `UnknownNameError` when there is no such collection."""
     family, name = split_id(collection_id)
     if family not in FAMILIES or not name or not (found := family_named(family)).knows(name):
-        near = near_matches(collection_id, [entry.id for entry in catalogue()])
+        folders = [path.name for path in Path().iterdir() if path.is_dir()]
+        near = near_matches(collection_id, [*(entry.id for entry in catalogue()), *folders])
         hint = f"did you mean {' or '.join(near)}?" if near else "`foreword collections` lists what there is."
         if collection_id.startswith("pydoc/"):
             hint += " Any installed package can follow pydoc/."
-        raise UnknownNameError(f"unknown collection {collection_id!r}; {hint}")
+        raise UnknownNameError(f"unknown collection {collection_id!r}, and no folder here; {hint}")
     return found
 
 

@@ -170,7 +170,12 @@ class PromptedTransformer(Transformer):
     def preprocess(  # type: ignore[override]  # the parent's processing_kwargs travels in kwargs
         self, inputs: Any, prompt: str | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """Tokenize, keep the task (it chooses the side) and cut texts that leave no room for an input prompt."""
+        """Tokenize, keep the task (it chooses the side) and cut texts that leave no room for an input prompt.
+
+        What is much too long is cut before, too: a tokenizer goes through all of a book to keep its first page.
+        """
+        limit = kwargs.get("max_length") or self.max_seq_length
+        inputs = [beginning(self.tokenizer, one, limit) if isinstance(one, str) else one for one in inputs]
         try:
             features: dict[str, Any] = super().preprocess(inputs, prompt=prompt, **kwargs)
         except TypeError:  # a tokenizer's word for what is not Unicode, among others
@@ -279,6 +284,33 @@ class PromptedTransformer(Transformer):
     def _limit_text(self) -> None:
         limits = [limit for limit in (self.text_limit, self._room()) if limit is not None]
         self.max_seq_length = min(limits, default=None)
+
+
+def first_characters(tokenizer: Any, limit: int | None) -> int | None:
+    """Characters of which `limit` tokens may be had: most texts have fewer, or fill it; None: that cannot be known."""
+    known = limit is not None and tokenizer.is_fast and tokenizer.truncation_side == "right"
+    return 16 * limit if known and limit is not None else None
+
+
+def filled(tokenized: Any, place: int, limit: int | None) -> bool:
+    """Whether what follows the characters of a text can change none of its first `limit` tokens.
+
+    It may change the last word, which is whatever the tokenizer takes for one. `tokenized` is its answer, not cut.
+    """
+    if limit is None or not tokenized.is_fast:
+        return False
+    words: list[int] = [number for number in tokenized.word_ids(place) if number is not None]
+    return sum(number < words[-1] for number in words) >= limit
+
+
+def beginning(tokenizer: Any, text: str, limit: int | None) -> str:
+    """As much of a text as its first `limit` tokens need, or all of it."""
+    first = first_characters(tokenizer, limit)
+    if first is None or len(text) <= 4 * first:  # sooner tokenised than looked at
+        return text
+    while len(text) > first and not filled(tokenizer([text[:first]], verbose=False), 0, limit):
+        first *= 4
+    return text[:first]
 
 
 def prepare_attention(module: PromptedTransformer) -> tuple[BackboneShape, str | None]:

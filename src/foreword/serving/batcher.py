@@ -22,6 +22,7 @@ from sentence_transformers import SentenceTransformer
 
 from foreword.errors import ForewordError, RequestError
 from foreword.prompts.encoder import text_prompt, transformer_of
+from foreword.prompts.transformer import filled, first_characters
 from foreword.serving.prompts import Way
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -283,7 +284,7 @@ class Tokens:
 
     def _row(self, text: str, words: str, first: int, found: Any, place: int, way: Way) -> Row:
         limit = transformer_of(self._encoder).max_seq_length
-        while len(text) > first and not self._fills(found, place, limit):
+        while len(text) > first and not filled(found, place, limit):
             if first >= self._characters:
                 message = (
                     f"a text has {len(text)} characters, the first {first} of them too few tokens to cut it there; "
@@ -297,20 +298,11 @@ class Tokens:
 
     def _first(self) -> int:
         """Characters of a text that are tokenised first: most texts have fewer, or fill what they are cut to."""
-        limit = transformer_of(self._encoder).max_seq_length
-        if limit is None or not self._tokenizer.is_fast or self._tokenizer.truncation_side != "right":
-            return self._characters
-        return min(16 * limit, self._characters)
+        first = first_characters(self._tokenizer, transformer_of(self._encoder).max_seq_length)
+        return self._characters if first is None else min(first, self._characters)
 
     def _tokenized(self, texts: Sequence[str]) -> Any:
         return self._tokenizer(texts, return_attention_mask=False, verbose=False)
-
-    def _fills(self, found: Any, place: int, limit: int | None) -> bool:
-        """Whether what comes after the tokens can change none of those that are kept: it may change the last word."""
-        if limit is None or not self._tokenizer.is_fast:
-            return False
-        numbers: list[int] = [number for number in found.word_ids(place) if number is not None]
-        return sum(number < numbers[-1] for number in numbers) >= limit
 
     def decode(self, arrays: Sequence[Sequence[int]]) -> list[str]:
         """The texts of arrays of token ids. `RequestError` where these are refused, or one is not in the vocabulary."""

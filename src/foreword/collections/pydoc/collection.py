@@ -8,7 +8,6 @@ the sentence itself. Every query has exactly one relevant document. What was lef
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import tempfile
@@ -36,7 +35,7 @@ from foreword.collections.pydoc.names import is_public, source_docs
 from foreword.collections.pydoc.source import STDLIB, Installed, RawDoc, is_installed, locate
 from foreword.collections.views import Texts
 from foreword.errors import DataError, UnknownNameError
-from foreword.files import json_digest, kept_json, read_json, sha256_file, write_json
+from foreword.files import cache_folder, json_digest, kept_json, read_json, sha256_file, write_json
 
 METHODS = ("auto", "source", "import", "both")
 FEW = 20
@@ -148,16 +147,6 @@ def known_packages() -> dict[str, dict[str, str]]:
     return packages
 
 
-def cache_folder() -> Path | None:
-    """`$FOREWORD_CACHE`, else the user's cache folder; None when the variable is set and empty (no cache)."""
-    folder = os.environ.get("FOREWORD_CACHE")
-    if folder is None:
-        from platformdirs import user_cache_dir
-
-        folder = user_cache_dir("foreword")
-    return Path(folder) / "pydoc" if folder else None
-
-
 GROUP = "pydoc"
 
 MIN_REST = 60  # characters of the rest; shorter ones say too little to be found by
@@ -247,7 +236,7 @@ class Pydoc(Family):
         installed = locate(name)
         if installed is None:
             raise UnknownNameError(f"no installed package {name!r}; install it with: pip install {name}")
-        extraction = extract(installed, method, cache=cache_folder() if cache else None, timeout=timeout)
+        extraction = extract(installed, method, cache=cache_folder(GROUP) if cache else None, timeout=timeout)
         dropped: Counter[str] = Counter()
         items = _distinct(_items(extraction.docs, dropped), dropped)
         if excluded := Texts.of(exclude):
