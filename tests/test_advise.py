@@ -297,7 +297,7 @@ def test_without_labels_or_evidence(encoder: SentenceTransformer, toy: MemoryCol
 
 def test_out_of_reach(encoder: SentenceTransformer, toy: MemoryCollection, useful: StoredPrompt) -> None:
     names = ["toy/x", "toy/y", "toy/z"]
-    bank = {"useful": StoredPrompt(useful.prompt, {"domain": "useful", "data": {name: {} for name in names}})}
+    bank = {"useful": StoredPrompt(useful.prompt, {"domain": "useful", "data": {"toy/x": {}}})}
     one = encode(encoder, [toy.corpus[0].content], "document", route=None)
     far = {name: -one / np.linalg.norm(one) for name in names}  # alike to one another, opposite to the target
     got = advise(encoder, toy, bank, replace(CONFIG, labels="none"), features=far, evidence=[], quiet=True)
@@ -310,6 +310,13 @@ def test_out_of_reach(encoder: SentenceTransformer, toy: MemoryCollection, usefu
     labelled = advise(encoder, toy, bank, CONFIG, features=far, evidence=[], quiet=True)
     assert labelled.advice == "stay"
     assert [candidate.name for candidate in labelled.candidates] == ["base", "useful", "fitted"]
+    several = {"useful": StoredPrompt(useful.prompt, {"domain": "useful", "data": {name: {} for name in names}})}
+    proven = advise(encoder, toy, several, replace(CONFIG, labels="none"), features=far, evidence=[], quiet=True)
+    assert (proven.advice, proven.transfer.prompt, proven.expected) == ("transfer", useful.prompt, None)
+    assert "out of its reach" in proven.reason  # and yet surely better
+    weak = {"noise": StoredPrompt(noise(useful, encoder, 0).prompt, several["useful"].card)}
+    told = advise(encoder, toy, weak, replace(CONFIG, labels="none"), features=far, evidence=[], quiet=True)
+    assert (told.advice, dict(told.transfer.weights)) == ("stay", {})
 
 
 def test_training_is_advised_by_evidence(

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
-from foreword.collections.collection import Document, MemoryCollection, Query
+from foreword.collections.collection import Document, MemoryCollection, Query, TrainingPair
 from foreword.errors import NoGainError, PromptError, TooLittleTextError
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.spec import PromptSpec
@@ -65,7 +66,7 @@ def test_a_proven_prompt_is_the_transfer(
 ) -> None:
     start.card["data"]["toy/other"] = {}
     means = {"span": {"base": 0.5, "prompt": 0.6}}
-    monkeypatch.setattr("foreword.transferring.transfer.prove", lambda *args: means)
+    monkeypatch.setattr("foreword.transferring.transfer.prove", lambda *args, **more: means)
     result = transfer(encoder, target, {"multitask": start}, CONFIG, quiet=True)
     assert (result.advice, result.method, dict(result.weights)) == ("transfer", "multitask", {"multitask": 1.0})
     assert result.prompt is start.prompt
@@ -133,3 +134,57 @@ def test_better_in_the_mean_and_surely_worse_on_no_kind(
     else:
         with pytest.raises(NoGainError, match=r"0\.500 without \(span\)"):
             prove(encoder, "same", checks, FAST)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "sure"),
+    [
+        ([0.1, 0.0] * 10, [0.1, 0.0] * 10, True),
+        ([0.3, -0.1] * 10, [0.3, -0.1] * 10, True),
+        ([0.3, -0.2] * 10, [0.3, -0.2] * 10, False),
+        ([0.3, -0.2] * 10, [-0.2, 0.3] * 10, True),  # what one kind loses, the other gains, document by document
+    ],
+)
+def test_sure_is_above_0_by_the_documents(
+    encoder: SentenceTransformer, monkeypatch: pytest.MonkeyPatch, first: list[float], second: list[float], sure: bool
+) -> None:
+    gains = {f"{kind}{n}": gain for kind, each in (("span", first), ("auto", second)) for n, gain in enumerate(each)}
+    checks = {
+        kind: [TrainingPair(f"{kind}{n}", "a query", f"d{n}", "a text") for n in range(20)] for kind in ("span", "auto")
+    }
+
+    def scores(encoder: Any, route: str | None, pairs: list[TrainingPair], config: Any) -> dict[str, float]:
+        return {p.query_id: 0.5 + (gains[p.query_id] if route is not None else 0.0) for p in pairs}
+
+    monkeypatch.setattr("foreword.transferring.proof.pseudo_scores", scores)
+    of_documents = np.array([first, second]).mean(axis=0)
+    drawn = np.random.default_rng(1).choice(of_documents, (4000, 20)).mean(axis=1)
+    assert (np.quantile(drawn, 0.025) > 0) == sure
+    prove(encoder, "same", checks, FAST)  # better in the mean, all of them
+    if sure:
+        prove(encoder, "same", checks, FAST, surely=True)
+    else:
+        with pytest.raises(NoGainError, match=r"not sure enough .* 95 % interval of the difference -0\.\d+ to \+0\."):
+            prove(encoder, "same", checks, FAST, surely=True)
+
+
+def test_out_of_reach_a_prompt_has_to_be_surely_better(
+    encoder: SentenceTransformer, target: MemoryCollection, start: StoredPrompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start.card["data"]["toy/other"] = {}
+    bank, asked = {"multitask": start}, []
+    means = {"span": {"base": 0.5, "prompt": 0.6}}
+    monkeypatch.setattr("foreword.transferring.transfer.prove", lambda *args, surely: asked.append(surely) or means)
+    sources = {"toy/source": np.array([[1.0, 0.0]], np.float32), "toy/other": np.array([[0.0, 1.0]], np.float32)}
+    far = transfer(
+        encoder, target, bank, CONFIG, features={**sources, target.id: np.array([[-1.0, 0.0]], np.float32)}, quiet=True
+    )
+    assert (far.advice, far.prompt) == ("transfer", start.prompt)
+    assert "out of its reach, which ends at 0.5; multitask; on pseudo-queries of toy/target" in far.reason
+    near = transfer(
+        encoder, target, bank, CONFIG, features={**sources, target.id: np.array([[1.0, 0.0]], np.float32)}, quiet=True
+    )
+    assert near.advice == "transfer"
+    transfer(encoder, target, bank, CONFIG, quiet=True)  # nothing is known of the sources
+    transfer(encoder, target, bank, replace(CONFIG, reach=False), quiet=True)
+    assert asked == [True, False, True, False]

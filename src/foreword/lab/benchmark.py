@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from foreword.collections.supervision import Fold, FoldCollection
-from foreword.collections.views import Unlabelled
 from foreword.errors import ForewordError, NoGainError, PromptError, TooLittleTextError, UnknownNameError
 from foreword.evaluation.calibration import calibrate, calibrate_from_dev
 from foreword.files import json_digest, owns, read_json, write_json
@@ -31,8 +30,9 @@ from foreword.retrieval.runs import Run
 from foreword.tables import NOTHING, Table, TableCell
 from foreword.training.config import TrainingConfig
 from foreword.training.train import train_few
-from foreword.transferring.config import ProofConfig
-from foreword.transferring.proof import proof_pairs, prove
+from foreword.transferring.config import ProofConfig, TransferConfig
+from foreword.transferring.reach import Reach
+from foreword.transferring.transfer import proven
 from foreword.transferring.trial import Evidence
 
 
@@ -187,8 +187,8 @@ def transferred(stage: Stage, target: str, seed: int, *, anyway: bool = True) ->
         began = time.perf_counter()
         reach = stage.reach(target)
         found: dict[str, Any] = {"similarity": reach.nearness, "details": {"reach": reach.as_dict()}}
-        name = stage.carry("multitask", source()) if reach.within else None
-        proof = None if name is None else proven(stage, target, name, seed)
+        name = stage.carry("multitask", source())
+        proof = speaks_for(stage, target, name, reach, seed)
         seconds = time.perf_counter() - began
         if proof is None:
             return Findings(stage.hits(target, None, "base"), decision=BASE, seconds=seconds, **found)
@@ -204,15 +204,16 @@ def transferred(stage: Stage, target: str, seed: int, *, anyway: bool = True) ->
     if anyway or stage.reach(target).within:
         stage.cell(target, "multitask", seed, configuration, all_sources)
         stage.fused(target, "multitask", seed, configuration)
+    configuration += f", proof {json_digest(ProofConfig(**stage.common(seed)).as_dict())[:16]}"
     stage.cell(target, "transfer", seed, configuration, default)
     stage.fused(target, "transfer", seed, configuration)
 
 
-def proven(stage: Stage, target: str, route: str, seed: int) -> dict[str, dict[str, float]] | None:
-    """What the default transfer compares a prompt by, on a target's text; None: the base model stays."""
-    config = ProofConfig(**stage.common(seed))
+def speaks_for(stage: Stage, target: str, route: str, reach: Reach, seed: int) -> dict[str, dict[str, float]] | None:
+    """What the default transfer takes a prompt for, on a target's text; None: the base model stays."""
+    config = TransferConfig("multitask", proof=ProofConfig(**stage.common(seed)))
     try:
-        return prove(stage.encoder, route, proof_pairs(Unlabelled(stage.collection(target)), config), config)
+        return proven(stage.encoder, route, stage.collection(target), config, reach)
     except (NoGainError, TooLittleTextError) as error:
         stage.say(f"{target}: {error}")
         return None

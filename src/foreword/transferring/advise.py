@@ -14,9 +14,16 @@ from foreword.collections.collection import Collection
 from foreword.errors import PromptError
 from foreword.prompts.encoder import transformer_of
 from foreword.prompts.store import StoredPrompt
-from foreword.transferring.config import AdviceConfig, FeatureSettings
+from foreword.transferring.config import AdviceConfig, FeatureSettings, ProofConfig, TransferConfig
 from foreword.transferring.reach import Array, Reach, document_features, reach_of, source_domains
-from foreword.transferring.transfer import Transfer, check_unseen, made_name, shared_document_source
+from foreword.transferring.transfer import (
+    Transfer,
+    check_unseen,
+    made_name,
+    several_domains,
+    shared_document_source,
+    transfer,
+)
 from foreword.transferring.trial import (
     BASE,
     FITTED,
@@ -203,17 +210,27 @@ def advise(
     config = _within_budget(config, split, len(own) / (time.perf_counter() - began), began, notes)
     labelled = None if split is None else labelled_sample(target, split, config.queries, config.documents, config.seed)
     trial = Trial({}, {}, {}, {})
+    proven = None
+    if reach is not None and not reach.within and labelled is None and several_domains(bank) is not None:
+        lengths = {name: getattr(config.fit, name) for name in ("query_length", "document_length", "precision")}
+        how_proven = TransferConfig("multitask", proof=ProofConfig(**lengths, seed=config.seed))
+        there = {**known, target.id: own}
+        made = transfer(encoder, sample.collection, bank, how_proven, features=there, quiet=quiet)
+        proven = made if made.weights else None
     if reach is None or reach.within or labelled is not None:
         names = nearest_prompts(bank, own, features or {}, config.prompts, notes)
         trial = try_prompts(encoder, sample, labelled, bank, names, config, notes, quiet)
     candidates = compared_candidates(trial, config.seed)
     found = _found(target, reach, candidates, split, evidence)
+    if proven is not None:
+        changes, seconds = changes_for("transfer", found), time.perf_counter() - began
+        return Advice(target.id, "transfer", proven.reason, changes, None, (), proven, notes, seconds)
     notes += found.lacks()
     choice = choose(found)
     reason = reason_for(target.id, choice, found)
     seconds = time.perf_counter() - began
-    transfer = _transfer(encoder, target.id, bank, trial, found, reason, seconds)
-    return Advice(target.id, choice, reason, changes_for(choice, found), found, candidates, transfer, notes, seconds)
+    chosen = _transfer(encoder, target.id, bank, trial, found, reason, seconds)
+    return Advice(target.id, choice, reason, changes_for(choice, found), found, candidates, chosen, notes, seconds)
 
 
 def _within_budget(

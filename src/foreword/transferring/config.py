@@ -87,7 +87,7 @@ class ProofConfig(EmbeddingSettings):
         documents: of the target that pseudo-queries are made of, at most.
     """
 
-    documents: Count = 200
+    documents: Count = 400
 
 
 @dataclass(frozen=True)
@@ -142,11 +142,11 @@ class TransferConfig(Settings):
     """How sources are combined for a target.
 
     Attributes:
-        method: `adapted`, the bank's multitask prompt, trained half-way on the target's pseudo-queries (see
-            `foreword.transferring.adapt`); `fitted`, a mixture with weights fitted on them; `uniform`; `similarity`,
-            softmax over the similarity of documents; `best-single`, the source that is best on pseudo-queries;
-            `average`, the mean of the parameters (one start only), weighted by similarity; `auto`: adapted where the
-            bank has a prompt of several domains for both sides, else fitted.
+        method: `multitask`, the bank's prompt of several domains as it is; `fitted`, a mixture with weights fitted on
+            pseudo-queries; `uniform`; `similarity`, softmax over the similarity of documents; `best-single`, the
+            source that is best on pseudo-queries; `average`, the mean of the parameters (one start only), weighted
+            by similarity; `auto`: multitask where the bank has a prompt of several domains for both sides, else
+            fitted.
         similarity: see `foreword.transferring.reach.similarity`.
         top_k: sources that `similarity` and `average` weigh.
         temperature: of their softmax.
@@ -154,8 +154,10 @@ class TransferConfig(Settings):
         pseudo: how pseudo-queries are made, see `foreword.collections.pseudo`.
         fit: how weights are fitted and candidates compared.
         proof: how the multitask prompt is compared with the base model.
-        reach: a target that lies out of the bank's reach (see `foreword.transferring.reach`) is advised against,
-            where documents of the sources are known; None: for `multitask` and `fitted`, since the others are controls.
+        reach: whether the bank's reach (see `foreword.transferring.reach`) is looked at. Out of it, or where no
+            source's documents are known, the multitask prompt has to be surely better on pseudo-queries, and other
+            methods give the base model where they know; None: for `multitask` and `fitted`, since the others are
+            controls.
     """
 
     method: Combination = "auto"

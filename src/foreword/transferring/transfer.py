@@ -144,14 +144,14 @@ def transfer(
     known = work.features([*bank, *domains], sources or {}, features or {}) if domains or alike else {}
     of_sources = {name: known[name] for name in domains if name in known}
     reach = reach_of(known[target.id], of_sources) if of_sources else None
-    if reach is not None and not reach.within:
+    if reach is not None and not reach.within and config.method != "multitask":
         made = Transfer(target.id, config.method, {}, "don't transfer", reach.said(target.id))
     elif config.method == "uniform":
         made = work.made(uniform_weights(bank), "every source alike, unchecked")
     elif alike:
         made = work.by_similarity(known)
     elif config.method == "multitask":
-        made = work.by_multitask()
+        made = work.by_multitask(reach)
     else:
         made = work.by_pseudo_queries()
     if made.prompt is not None:
@@ -205,7 +205,7 @@ class _Work:
         prompt = average_prompts(self.bank, weights) if config.method == "average" else None
         return self.made(weights, reason, similarities=alike, prompt=prompt)
 
-    def by_multitask(self) -> Transfer:
+    def by_multitask(self, reach: Reach | None) -> Transfer:
         """The prompt of several domains, where pseudo-queries find their documents better with it."""
         name = several_domains(self.bank)
         if name is None:
@@ -214,13 +214,13 @@ class _Work:
                 "documents (foreword train --multitask makes one); this bank has none, so choose another method, e.g. "
                 "fitted"
             )
-        config = self.config.proof
+        near = "" if reach is None or reach.within else f"{reach.said(self.target.id)}; "
         try:
-            proof = prove(self.encoder, name, proof_pairs(self.target, config), config)
+            proof = proven(self.encoder, name, self.target, self.config, reach)
         except (TooLittleTextError, NoGainError) as error:
-            return replace(self.made({}, f"the base model stays: {error}"), advice="don't transfer")
+            return replace(self.made({}, f"{near}the base model stays: {error}"), advice="don't transfer")
         shown = ", ".join(f"{mean['prompt']:.3f} (base {mean['base']:.3f}, {kind})" for kind, mean in proof.items())
-        reason = f"{name}; on pseudo-queries of {self.target.id}, nDCG@10 is {shown}"
+        reason = f"{near}{name}; on pseudo-queries of {self.target.id}, nDCG@10 is {shown}"
         return self.made({name: 1.0}, reason, prompt=self.bank[name].prompt)
 
     def by_pseudo_queries(self) -> Transfer:
@@ -243,6 +243,16 @@ class _Work:
         if means[best] <= means["base"]:
             return replace(self.made({}, said, pseudo=means), advice="don't transfer")
         return self.made(candidates[best], said, pseudo=means)
+
+
+def proven(
+    encoder: SentenceTransformer, route: Route, target: Collection, config: TransferConfig, reach: Reach | None
+) -> dict[str, dict[str, float]]:
+    """What speaks for a prompt on a target's own text, see `foreword.transferring.proof.prove`, which says what it
+    raises. Where the bank does not reach the target, or that cannot be known, it has to be sure.
+    """
+    surely = config.checks_reach and (reach is None or not reach.within)
+    return prove(encoder, route, proof_pairs(Unlabelled(target), config.proof), config.proof, surely=surely)
 
 
 def several_domains(bank: Mapping[str, StoredPrompt]) -> str | None:
