@@ -134,10 +134,14 @@ def test_summary_and_rest_are_apart():
     assert rest == "It is quick. Args: x: numbers"
 
 
-def test_import_is_light():
-    code = (
-        "import sys, foreword.collections; "
-        "print([m for m in ('torch', 'numpy', 'transformers', 'subprocess', 'urllib.request') if m in sys.modules])"
-    )
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("collections", ("torch", "numpy", "transformers", "subprocess", "urllib.request")),
+        ("indexing", ("torch", "transformers", "pymilvus")),  # what needs no model answers at once
+    ],
+)
+def test_import_is_light(module, heavy):
+    code = f"import sys, foreword.{module}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from sentence_transformers import SentenceTransformer
 from shell import Shell
 from tiny import random_prompt
 
+from foreword.errors import ForewordError
+from foreword.prompts.backbone import Backbone, resolve_backbone
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import save_prompt
@@ -78,6 +81,32 @@ def test_commands(shell: Shell, here: Path, tiny_bert: Path, monkeypatch: pytest
     assert "1 removed, 2 left" in shell("index", "delete", "n.db", "keys.txt", "nothing")
     assert "1 of the ids were not there" in shell.printed.err
     assert shell.json("index", "delete", "n.db", "--all") == {"domain": "folder:notes", "removed": 2, "documents": 0}
+
+
+def test_where_nothing_has_changed_no_model_is_loaded(
+    shell: Shell, here: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(name: str, revision: str | None = None) -> Backbone:
+        return replace(resolve_backbone(str(tiny_bert)), name=name)
+
+    def load(*_: object, **__: object) -> None:
+        raise ForewordError("a model was loaded")
+
+    update = ("index", "update", "n.db", "notes")
+    monkeypatch.setattr("foreword.prompts.loading.resolve_backbone", resolve)
+    shell("index", "build", "n.db", "notes")
+    assert shell.json("index", "stats", "n.db")["domains"]["folder:notes"]["folder"] == str(here / "notes")
+    monkeypatch.setattr("foreword.cli.grammar.load_encoder", load)
+    assert shell(*update).startswith("folder:notes: 3 unchanged; 3 documents in n.db, ")
+    assert "3 unchanged" in shell("index", "build", "n.db", "notes")
+    for other in (("--max-length", 5), ("--backbone", "other"), ("--pooling", "cls"), ("--revision", "v2")):
+        assert "a model was loaded" in shell.fails(*update, *other)
+    assert "a model was loaded" in shell.fails("index", "build", "n.db", "notes", "--replace")
+    (here / "notes/ferns.md").rename(here / "ferns.md")  # gone, which concerns `update` alone
+    assert "2 unchanged" in shell("index", "build", "n.db", "notes")
+    assert "a model was loaded" in shell.fails(*update)
+    (here / "ferns.md").rename(here / "notes/other.md")
+    assert "a model was loaded" in shell.fails("index", "build", "n.db", "notes")
 
 
 def test_errors(shell: Shell, here: Path, tiny_bert: Path, encoder: SentenceTransformer) -> None:

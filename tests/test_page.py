@@ -54,6 +54,30 @@ def test_search_shows_the_systems_side_by_side_and_what_moved(page: Any, site: S
     assert lefts[0] < lefts[1] < lefts[2]
 
 
+def test_a_hit_leads_to_its_file_where_the_service_gives_it(page: Any, site: Site) -> None:
+    def with_files(request: Any) -> Any:
+        status, answer = found(request)
+        base = answer["results"][0]["systems"]["base"]
+        base[0]["metadata"]["file"] = "plants/a & b.md"
+        base[1] |= {"title": "", "metadata": {"file": EVIL}}
+        return status, answer
+
+    site.answers["/search"] = with_files
+    page.goto(site.url + SEARCH)
+    first, second = column(page, "base").nth(0), column(page, "base").nth(1)
+    assert first.locator(".file").inner_text() == "plants/a & b.md"
+    assert second.locator("h3").inner_text() == EVIL
+    assert page.locator(".file a").count() == 0
+    told = domains()
+    told["domains"][0]["files"] = True
+    site.answers["/domains"] = lambda _: (200, told)
+    page.reload()
+    link = first.locator(".file a")
+    assert link.get_attribute("href") == "file?domain=pydoc%2Ftorch&file=plants%2Fa+%26+b.md"
+    assert link.get_attribute("rel") == "noopener"
+    assert page.evaluate("window.broken") is None
+
+
 def test_the_lines_are_drawn_as_ranks_move(page: Any, site: Site) -> None:
     page.goto(site.url + SEARCH)
     lines = column(page, "prompt").locator("svg line")

@@ -7,6 +7,7 @@ What is costly to make is kept with what it was made from: settings, sizes and d
 from __future__ import annotations
 
 import codecs
+import difflib
 import errno
 import glob
 import gzip
@@ -314,6 +315,18 @@ _MARKS = {  # the longer first: UTF-32's begins as UTF-16's does
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _CHUNK = 2**16  # bytes
+
+
+def no_folder(path: Path | str) -> str:
+    """Why a path leads to no folder, and what may be meant, for messages; empty: it does."""
+    path = Path(path)
+    if path.is_dir():
+        return ""
+    if path.exists():
+        return f"this is a file; name the folder it lies in, {path.parent}"
+    beside = [other.name for other in path.parent.iterdir() if other.is_dir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    return f"no such folder; did you mean {path.with_name(near[0])}?" if near else "no such folder"
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from foreword.tables import byte_size
 
 if TYPE_CHECKING:
     from foreword.collections.collection import Query
-    from foreword.indexing import Index, Written
+    from foreword.indexing import DomainInfo, Index
 
 
 TOKEN = "FOREWORD_MILVUS_TOKEN"
@@ -87,6 +87,7 @@ def index_stats_options(parser: cli.Parser) -> None:
 
 def run_index_build(options: cli.Options) -> None:
     """Embed documents: `build`, `add` and `update`."""
+    from foreword.collections.folder import folder_of
     from foreword.indexing.store import shown
 
     collection = cli.load_collection(options, options.collection)
@@ -94,12 +95,19 @@ def run_index_build(options: cli.Options) -> None:
     with _open(options, create=options.command == "build") as index:
         if options.command != "build":
             index.info(domain)  # before a model is loaded
-        encoder = cli.load_encoder(options, prompt=cli.chosen_prompt(options))
-        how: dict[str, Any] = {"batch_size": options.batch_size, "quiet": options.json, "precision": options.precision}
-        if options.command == "build":
-            how["replace_all"] = options.replace
         begun = time.perf_counter()
-        written: Written = getattr(index, options.command)(encoder, domain, collection.documents(), **how)
+        before = index.domains().get(domain)
+        written = None
+        if before is not None and _is_usual(options, before):
+            written = index.unchanged(domain, collection.documents(), all_of_them=options.command == "update")
+        if written is None:
+            encoder = cli.load_encoder(options, prompt=cli.chosen_prompt(options))
+            how: dict[str, Any] = {"batch_size": options.batch_size, "quiet": options.json}
+            how |= {"precision": options.precision, "folder": folder_of(collection)}
+            if options.command == "build":
+                how["replace_all"] = options.replace
+            begun = time.perf_counter()
+            written = getattr(index, options.command)(encoder, domain, collection.documents(), **how)
         info = index.info(domain)
     seconds = time.perf_counter() - begun
     if options.json:
@@ -112,6 +120,14 @@ def run_index_build(options: cli.Options) -> None:
 
 
 run_index_add = run_index_update = run_index_build
+
+
+def _is_usual(options: cli.Options, info: DomainInfo) -> bool:
+    """Whether the options name what embedded a domain by the base model; a folder may hold another model by now."""
+    asked = (options.revision, options.pooling, options.normalize, options.max_length)
+    named = info.stamp.backbone["name"] == options.backbone and not Path(options.backbone).exists()
+    base = options.prompt == "none" and info.prompt == "base"
+    return named and base and all(value is None for value in asked) and not getattr(options, "replace", False)
 
 
 def run_index_delete(options: cli.Options) -> None:

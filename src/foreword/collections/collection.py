@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from foreword.errors import DataError, UnknownNameError
 
@@ -40,8 +40,14 @@ class Document:
 
     @property
     def name(self) -> str:
-        """What it is called on screen: its name where it has one, else its title, else its id."""
-        return self.metadata.get("name") or self.title or self.doc_id
+        """What it is called on screen, see `shown_name`."""
+        return shown_name(self.doc_id, self.title, self.metadata)
+
+
+def shown_name(doc_id: str, title: str, metadata: Mapping[str, Any]) -> str:
+    """A document's name where it has one, else its title, else its id; of a file also its path."""
+    name, file = str(metadata.get("name") or title), str(metadata.get("file", ""))
+    return f"{name} ({file})" if name and file else name or file or doc_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from foreword.collections.family import Family
 from foreword.collections.text_files import EXTRA, PLAIN, UnreadableError, find_files, read_file
 from foreword.collections.views import find_hard_negatives, read_hard_negatives
 from foreword.errors import DataError
-from foreword.files import json_lines, read_json, text_lines
+from foreword.files import json_lines, no_folder, read_json, text_lines
 
 GROUP = "folder"
 EVERY_QUERY = "all"
@@ -417,10 +417,8 @@ class Folder(Family):
                 or `quora`, and samples of such collections.
         """
         path = Path(data or "", name).expanduser()
-        if path.is_file():
-            raise DataError(f"this is a file; name the folder it lies in, {path.parent}", path=path)
-        if not path.is_dir():
-            raise DataError(f"no such folder{_near(path)}", path=path)
+        if fault := no_folder(path):
+            raise DataError(fault, path=path)
         if find_lines(path, "corpus") is not None:
             sample: Any = _subsample(path).get("subsample", {})
             usual = sample.get("exclude_self", path.name.casefold() in SELF_RETRIEVING)
@@ -437,16 +435,15 @@ class Folder(Family):
 FOLDER = Folder()
 
 
+def folder_of(collection: Collection) -> str:
+    """The absolute path of the folder that a collection is read from; empty: it is from no folder."""
+    path = collection.facts.get("path")
+    return str(Path(path).resolve()) if isinstance(path, str) else ""
+
+
 def find_lines(folder: Path, stem: str) -> Path | None:
     """`<stem>.jsonl` or `<stem>.jsonl.gz` in a folder; None: neither."""
     return next((p for p in (folder / f"{stem}.jsonl", folder / f"{stem}.jsonl.gz") if p.is_file()), None)
-
-
-def _near(path: Path) -> str:
-    """The folder that a path may have meant, for a message; empty: none is like it."""
-    there = [other.name for other in path.parent.iterdir() if other.is_dir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, there, n=1)
-    return f"; did you mean {path.with_name(near[0])}?" if near else ""
 
 
 # Judgements: BEIR's (`query-id corpus-id score` and a header), TREC's (`query 0 document score`), and plain labels.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
+import mimetypes
 import os
 import re
 from collections import Counter
@@ -83,6 +84,12 @@ def find_files(folder: Path, own: Iterable[str] = ()) -> Found:
             elif path.is_file():
                 files[path.relative_to(folder).as_posix()] = path
     return Found(dict(sorted(files.items())), passed)
+
+
+def media_type(path: Path) -> str:
+    """What a browser is told that a document of `find_files` is: text that is no page of its own, whatever it holds."""
+    ending = path.suffix.lower()
+    return "text/plain" if ending in PLAIN else mimetypes.types_map.get(ending, "application/octet-stream")
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, islice
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from foreword.collections.collection import DataWarning, Document
+from foreword.collections.collection import DataWarning, Document, shown_name
 from foreword.errors import IndexingError, UnknownNameError
-from foreword.indexing.store import DENSE, MOST_HITS, SPARSE, VARCHAR_BYTES, Store, check_domain, primary_key
+from foreword.indexing.store import DENSE, MOST_HITS, SPARSE, VARCHAR_BYTES, Store, check_domain, primary_key, row_of
 from foreword.indexing.write import (
+    BLOCK,
     DomainInfo,
     Embed,
     Facts,
@@ -24,12 +25,14 @@ from foreword.indexing.write import (
     stamp_of,
     write_documents,
 )
-from foreword.prompts.routes import OWN, Default, Route
+from foreword.prompts.spec import OWN, Default
 from foreword.retrieval.runs import Run, min_max, ranked, reciprocal_rank, top_k
 from foreword.terminal import track
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+    from foreword.prompts.routes import Route
 
 Mode = Literal["dense", "bm25", "hybrid"]
 """By vectors, by words, or by both."""
@@ -60,8 +63,8 @@ class IndexHit:
 
     @property
     def name(self) -> str:
-        """What it is called on screen: its name where it has one, else its title, else its id."""
-        return str(self.metadata.get("name") or self.title or self.doc_id)
+        """What it is called on screen, see `shown_name`."""
+        return shown_name(self.doc_id, self.title, self.metadata)
 
 
 class Index:
@@ -132,6 +135,7 @@ class Index:
         *,
         replace_all: bool = False,
         remove_missing: bool = False,
+        folder: str = "",
         **how: Any,
     ) -> Written:
         """Put documents into a domain, which is made where it is not there. Doing it again changes nothing.
@@ -145,6 +149,7 @@ class Index:
             route: the prompt or mixture; OWN: what the encoder is routed to; None: the base model.
             replace_all: empty the domain first; the only way to another prompt or backbone.
             remove_missing: remove those that are there and are not given.
+            folder: that their files lie in, its absolute path; empty: in none.
             how: `precision` and `max_length` of `foreword.encode`.
 
         Raises:
@@ -158,7 +163,7 @@ class Index:
 
         stamp = stamp_of(encoder, route, how.get("max_length"))
         flags = {"replace_all": replace_all, "remove_missing": remove_missing, "quiet": quiet}
-        return self.write(stamp, embed, domain, documents, **flags)
+        return self.write(stamp, embed, domain, documents, folder=folder, **flags)
 
     def add(
         self, encoder: SentenceTransformer, domain: str, documents: Iterable[Document], *args: Any, **how: Any
@@ -173,6 +178,21 @@ class Index:
         """`add`, and remove what is not among the documents: the domain then holds these and no others."""
         return self.add(encoder, domain, documents, *args, **how, remove_missing=True)
 
+    def unchanged(self, domain: str, documents: Iterable[Document], *, all_of_them: bool) -> Written | None:
+        """What `build` would say where it has nothing to do, which needs no encoder; None: it has.
+
+        `all_of_them`: as `update`, there is something to do where the domain holds others besides.
+        """
+        info, seen, rest = self._facts.find(domain), 0, iter(documents)
+        if info is None or not info.complete:
+            return None
+        while block := list(islice(rest, BLOCK)):
+            rows = [row_of(domain, document) for document in block]
+            if self._store.hashes([row["pk"] for row in rows]) != {row["pk"]: row["hash"] for row in rows}:
+                return None
+            seen += len(rows)
+        return None if not seen or (all_of_them and seen != info.documents) else Written(unchanged=seen)
+
     def write(
         self,
         stamp: Stamp,
@@ -182,6 +202,7 @@ class Index:
         *,
         replace_all: bool = False,
         remove_missing: bool = False,
+        folder: str = "",
         quiet: bool = True,
     ) -> Written:
         """`build` with an embedding function of your own: vectors that are there already, another machine's.
@@ -199,7 +220,9 @@ class Index:
         shown = track(chain([first], rest), f"documents of {domain}", total, quiet=quiet)
         with self._writing:
             before = self._prepare(stamp, domain, replace_all)
-            base = before or DomainInfo(domain, 0, False, stamp)
+            base = before or DomainInfo(domain, 0, False, stamp, folder=folder)
+            if base.folder != folder:  # others' files may lie elsewhere
+                base = replace(base, folder=folder if remove_missing else "")
             self._facts.put(replace(base, complete=False, removing=False))
             written, given = write_documents(self._store, domain, shown, embed, stamp.dimension, new=before is None)
             if remove_missing:

@@ -18,10 +18,12 @@ import numpy as np
 from foreword.collections.collection import Document
 from foreword.errors import IndexingError, OtherEncoderError, UnknownNameError
 from foreword.indexing.store import DENSE, VARCHAR_BYTES, Store, row_of
-from foreword.prompts.routes import OWN, Default, Route, route_as_json
+from foreword.prompts.spec import OWN, Default
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+    from foreword.prompts.routes import Route
 
 FORMAT = "foreword-index/1"
 
@@ -128,6 +130,7 @@ def stamp_of(encoder: SentenceTransformer, route: Route | Default = OWN, max_len
     """What `encode(encoder, texts, "document", route=route, max_length=max_length)` puts on documents."""
     from foreword.evaluation.candidates import side_fingerprint
     from foreword.prompts.encoder import transformer_of
+    from foreword.prompts.routes import route_as_json
     from foreword.prompts.store import describe_backbone
 
     transformer = transformer_of(encoder)
@@ -175,6 +178,7 @@ class DomainInfo:
         complete: False while documents are written, and after a cut until the same is done again.
         stamp: what embedded its documents.
         removing: True while documents are removed from a domain that is complete but for that.
+        folder: the absolute path of the one that all its documents' files lie in; empty: there is none, or several.
     """
 
     domain: str
@@ -182,6 +186,7 @@ class DomainInfo:
     complete: bool
     stamp: Stamp
     removing: bool = False
+    folder: str = ""
 
     @property
     def prompt(self) -> str:
@@ -205,6 +210,7 @@ class DomainInfo:
         """JSON values: the fields and what follows from them, without the backbone's description."""
         return {
             "documents": self.documents,
+            "folder": self.folder,
             "complete": self.complete,
             "prompt": self.prompt,
             "document_side": self.document_side,
@@ -322,5 +328,5 @@ class Facts:
 
 def _info(header: Mapping[str, Any], value: Mapping[str, Any]) -> DomainInfo:
     stamp = Stamp(backbone=header["backbone"], **value["stamp"])
-    removing = bool(value.get("removing", False))
-    return DomainInfo(str(value["domain"]), int(value["documents"]), bool(value["complete"]), stamp, removing)
+    rest = {name: value[name] for name in ("removing", "folder") if name in value}
+    return DomainInfo(str(value["domain"]), int(value["documents"]), bool(value["complete"]), stamp, **rest)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import torch
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 
 from foreword.errors import PromptError
 from foreword.prompts.prompt import Prompt
+from foreword.prompts.spec import OWN as OWN
+from foreword.prompts.spec import Default as Default
 from foreword.prompts.spec import PromptSpec
 from foreword.settings import Side
 
@@ -32,14 +33,6 @@ class Routes:
 Route = OneRoute | Routes
 """What encodes a text: a domain's prompt, a mixture of prompts by weight, or (None) the base model."""
 
-
-class Default(Enum):
-    """The default of functions that take a route; None already means the base model."""
-
-    OWN = "what the encoder is routed to"
-
-
-OWN = Default.OWN
 
 BASE = -1
 """The row index that stands for the base model."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from foreword.errors import PromptError
+from foreword.files import no_folder
 from foreword.settings import Count, Natural, OneOf, Settings, Side
 
 KINDS = {
@@ -27,6 +29,15 @@ Placement = Literal["after-cls", "before"]
 Start = Literal["words", "text", "noise", "first-ids"]
 StoredType = Literal["float32", "float16", "bfloat16"]
 """What the numbers of a prompt's file may be."""
+
+
+class Default(Enum):
+    """The default of functions that take a route; None already means the base model."""
+
+    OWN = "what the encoder is routed to"
+
+
+OWN = Default.OWN
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,8 @@ def loaded(kind: str) -> Any:
 
 def no_prompt(folder: Path | str) -> PromptError:
     """The error for a folder that holds no prompt; it names those of a bank, where it is one."""
+    if fault := no_folder(folder):
+        return PromptError(f"{folder} is no prompt: {fault}")
     found = bank_folders(folder)
     hint = f"; it is a bank, so give one of its prompts, e.g. {found[0]}" if found else ""
     cut = "" if found else " (a training that was cut leaves none)"
@@ -119,12 +132,14 @@ def no_prompt(folder: Path | str) -> PromptError:
 
 def no_bank(folder: Path | str) -> PromptError:
     """The error for a folder that holds no folders of prompts."""
-    return PromptError(f"{folder} is no bank: none of its folders holds a {CARD}")
+    why = no_folder(folder) or f"none of its folders holds a {CARD}"
+    return PromptError(f"{folder} is no bank: {why}")
 
 
 def no_contents(folder: Path | str) -> PromptError:
     """The error for a folder that holds nothing of a prompt's, in itself or in its folders."""
-    return PromptError(f"{folder} holds no prompt ({CARD}), no mixture ({MIXTURE_CARD}) and no folders of them")
+    what = f"no prompt ({CARD}), no mixture ({MIXTURE_CARD}) and no folders of them"
+    return PromptError(f"{folder}: {no_folder(folder) or f'it holds {what}'}")
 
 
 def holds_folders(folder: Path | str) -> bool:

@@ -14,11 +14,12 @@ from typing import Annotated, Any, Literal
 from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 from sentence_transformers import SentenceTransformer
 
+from foreword.collections.text_files import find_files, media_type
 from foreword.errors import DataError, RequestError
 from foreword.evaluation.group import FORMAT as GROUP_FORMAT
 from foreword.files import read_json
@@ -398,6 +399,24 @@ def search_router(service: Service) -> APIRouter:
         found = service.domains(request.state.key)
         return Reply({"backbone": backbone, "domains": list(found.values())})
 
+    @router.get("/file", response_class=FileResponse)
+    async def file(domain: str, file: str, request: Request) -> FileResponse:
+        """The file that a document was read from, by its path in the domain's folder (`file` of a hit's metadata).
+
+        Documents alone are given: neither what else lies in the folder, nor what a link leads to outside it. Scripts in
+        them do not run.
+        """
+        check_domain(request.state.key, domain)
+        found = service.state.domains().get(domain)
+        folder = Path(found.folder) if found is not None and found.folder else None
+        path = None if folder is None else (await service.in_thread(lambda: find_files(folder).files)).get(file)
+        if folder is None or path is None or not path.resolve().is_relative_to(folder):
+            raise RequestError(f"{domain!r} has no file {file!r} here", 404, "file_not_found", "file")
+        kind = media_type(path)
+        if kind != "application/pdf":  # browsers show none in a sandbox, and have one of their own for it
+            request.state.policy = SANDBOX
+        return FileResponse(path, media_type=kind, filename=path.name, content_disposition_type="inline")
+
     @router.get("/bank")
     async def bank(request: Request) -> Reply:
         """The prompts beside each other: similarity, transfer, figures and words, as far as the bank's files say."""
@@ -409,6 +428,17 @@ def search_router(service: Service) -> APIRouter:
         return Reply(of_key(view, request.state.key))
 
     return router
+
+
+SANDBOX = "; sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""Added to the policy of a file's answer: what it holds can neither run nor ask this service."""
+
+
+def check_domain(key: Key, domain: str) -> None:
+    """Raise `RequestError` (403), whether it is there or not, for a domain that a key may not use."""
+    if not key.may_use(domain):
+        message = f"the key {key.name!r} may not use {domain!r}; it may use: {', '.join(key.domains)}"
+        raise RequestError(message, 403, "domain_not_allowed", "domain")
 
 
 def _queries(body: SearchBody, most: int, characters: int) -> list[str]:
@@ -429,9 +459,7 @@ def _queries(body: SearchBody, most: int, characters: int) -> list[str]:
 
 def _chosen(state: State, key: Key, body: SearchBody) -> tuple[Searcher, list[str]]:
     """Who searches the domain, and by which systems."""
-    if not key.may_use(body.domain):
-        message = f"the key {key.name!r} may not use {body.domain!r}; it may use: {', '.join(key.domains)}"
-        raise RequestError(message, 403, "domain_not_allowed", "domain")
+    check_domain(key, body.domain)
     searcher = state.searcher(body.domain)
     if searcher is None:
         known = [name for each in state.searchers for name in each.domains() if key.may_use(name)]

@@ -394,7 +394,7 @@ def headers_of(scope: Scope) -> dict[str, str]:
         "x-request-id": scope["state"]["request_id"],
         "x-content-type-options": "nosniff",
         "x-frame-options": "DENY",
-        "content-security-policy": "frame-ancestors 'none'",
+        "content-security-policy": f"frame-ancestors 'none'{scope['state'].get('policy', '')}",
     }
 
 

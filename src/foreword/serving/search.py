@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from foreword.collections.collection import Collection, Document, Query
+from foreword.collections.folder import folder_of
 from foreword.errors import DataError, RequestError
 from foreword.indexing import DomainInfo, Index, OtherEncoderError
 from foreword.indexing.index import IndexHit
@@ -45,10 +46,14 @@ BLOCK = 256
 
 @dataclass(frozen=True)
 class Searchable:
-    """A domain that can be searched: how many documents it has (None: not known), and the systems that search it."""
+    """A domain that can be searched: how many documents it has (None: not known), and the systems that search it.
+
+    `folder` is the absolute path of the one that its documents' files lie in; empty: none.
+    """
 
     documents: int | None
     systems: tuple[str, ...]
+    folder: str = ""
 
 
 class Searcher(Protocol):
@@ -68,7 +73,7 @@ class Held:
 
     def __init__(self, collection: Collection) -> None:
         """Read the documents. Raises `DataError` when there are none."""
-        self.id = collection.id
+        self.id, self.folder = collection.id, folder_of(collection)
         self.documents: dict[str, Document] = {doc.doc_id: doc for doc in collection.documents()}
         if not self.documents:
             raise DataError(f"{collection.id} has no documents, so there is nothing to search")
@@ -117,7 +122,10 @@ class MemorySearcher:
 
     def domains(self) -> Mapping[str, Searchable]:
         """The collections; each by its dense systems and BM25."""
-        return {name: Searchable(len(h.documents), (*self.ways[name], "bm25")) for name, h in self.held.items()}
+        return {
+            name: Searchable(len(held.documents), (*self.ways[name], "bm25"), held.folder)
+            for name, held in self.held.items()
+        }
 
     def search(self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None) -> Hits:
         """The k best documents of each query."""
@@ -178,7 +186,7 @@ class IndexSearcher:
 
     @classmethod
     def of(
-        cls, index: Index, encoder: SentenceTransformer, systems: Callable[[str], Systems], embed: Embed
+        cls, index: Index, encoder: SentenceTransformer, systems: Callable[[str, str], Systems], embed: Embed
     ) -> IndexSearcher:
         """The searcher of a state of the prompts, while these are carried.
 
@@ -190,7 +198,7 @@ class IndexSearcher:
         for domain, info in infos.items():
             index.check_backbone(encoder)
             ways[domain] = {}
-            for name, (queries, documents) in systems(domain).items():
+            for name, (queries, documents) in systems(domain, info.folder).items():
                 with suppress(OtherEncoderError):
                     index.check(encoder, domain, documents.name or documents.route or None)
                     ways[domain][name] = queries, documents
@@ -201,7 +209,10 @@ class IndexSearcher:
 
     def domains(self) -> Mapping[str, Searchable]:
         """The index's domains."""
-        return {name: Searchable(info.documents, (*self.ways[name], "bm25")) for name, info in self.infos.items()}
+        return {
+            name: Searchable(info.documents, (*self.ways[name], "bm25"), info.folder)
+            for name, info in self.infos.items()
+        }
 
     def search(self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None) -> Hits:
         """See `Searcher`. `RequestError` (409): something else has embedded the documents since, in another process."""

@@ -45,6 +45,13 @@ class State:
     users: int = 0
     """Requests that keep to it."""
 
+    def domains(self) -> dict[str, Searchable]:
+        """What can be searched; as in `searcher`, by the first that has it."""
+        found: dict[str, Searchable] = {}
+        for searcher in self.searchers:
+            found = {**searcher.domains(), **found}
+        return found
+
     def searcher(self, domain: str) -> Searcher | None:
         """Who finds documents of a domain; None: nobody."""
         return next((searcher for searcher in self.searchers if domain in searcher.domains()), None)
@@ -252,7 +259,8 @@ class Service:
             if before.users:
                 self._kept.append(before)
             for name, held in self.held.items():
-                held.forget({way for _, way in self.systems(name, served).values()})
+                held.forget({way for _, way in self.systems(name, held.folder, served).values()})
+            self._say_unused()
             await self._release()
         old, new = before.served, served
         both = sorted(set(new) & set(old))
@@ -266,7 +274,7 @@ class Service:
     def _searchers(self, served: Mapping[str, Served]) -> tuple[Searcher, ...]:
         searchers: list[Searcher] = []
         if self.held:
-            ways = {name: self.systems(name, served) for name in self.held}
+            ways = {name: self.systems(name, held.folder, served) for name, held in self.held.items()}
             for name, held in self.held.items():
                 for _, way in ways[name].values():
                     held.embed(way, lambda texts, way: self.embed_in_thread(texts, way, limited=False))
@@ -277,22 +285,32 @@ class Service:
             searchers.append(IndexSearcher.of(self.index, self.encoder, systems, self.embed_in_thread))
         return tuple(searchers)
 
-    def systems(self, domain: str, served: Mapping[str, Served]) -> dict[str, tuple[Way, Way]]:
+    def systems(self, domain: str, folder: str, served: Mapping[str, Served]) -> dict[str, tuple[Way, Way]]:
         """The dense systems that search a domain: what encodes queries and documents by each."""
         systems = {"base": (self.base["query"], self.base["document"])}
-        prompt = self.prompt_of(domain, served)
+        prompt = self.prompt_of(domain, folder, served)
         if prompt is not None:
             systems["prompt"] = (prompt.ways["query"], prompt.ways["document"])
         return systems
 
-    def prompt_of(self, domain: str, served: Mapping[str, Served]) -> Served | None:
-        """The prompt that searches a domain: the one it is to use, else of its name, of a folder also by its path."""
+    def prompt_of(self, domain: str, folder: str, served: Mapping[str, Served]) -> Served | None:
+        """The prompt that searches a domain: the one it is to use, else of its name, else of its documents' folder."""
         name = self.config.use.get(domain, domain)
-        if name in served or not name.startswith("folder:"):
-            return served.get(name)
-        return next(
-            (one for other, one in served.items() if registry.canonical(other) == registry.canonical(name)), None
-        )
+        if name in served:
+            return served[name]
+        own = registry.canonical(f"folder:{folder}" if folder else name)
+        return next((one for other, one in served.items() if registry.canonical(other) == own), None)
+
+    def _say_unused(self) -> None:
+        """Say which prompts search nothing where a domain has none: they may have been meant for it."""
+        served, searchable = self.state.served, self.state.domains()
+        prompts = {name: self.prompt_of(name, facts.folder, served) for name, facts in searchable.items()}
+        used = [prompt.candidate.domain for prompt in prompts.values() if prompt is not None]
+        without, unused = [name for name, one in prompts.items() if one is None], sorted({*served} - {*used})
+        if without and unused:
+            said = "no prompt searches %s, and that of %s searches nothing; --use '%s=%s' lets it"
+            named = [", ".join(names[:3] + ["..."] * (len(names) > 3)) for names in (without, unused)]
+            logger.warning(said, *named, without[0], unused[0])
 
     async def _release(self) -> None:
         """Carry what the present state, and those that requests keep to, need alone; under the lock of reloading."""
@@ -365,16 +383,13 @@ class Service:
 
         A prompt of another name, and collections it was trained on, are named where they are the key's own.
         """
-        state = self.state
-        searchable: dict[str, Searchable] = {}
-        for searcher in state.searchers:  # as in `State.searcher`, the first that has a domain searches it
-            for name, facts in searcher.domains().items():
-                searchable.setdefault(name, facts)
+        state, searchable = self.state, self.state.domains()
         found: dict[str, dict[str, Any]] = {}
         for name in dict.fromkeys([*searchable, *state.served]):
             if not key.may_use(name):
                 continue
-            searched, prompt = searchable.get(name), self.prompt_of(name, state.served)
+            searched = searchable.get(name)
+            prompt = self.prompt_of(name, searched.folder if searched is not None else "", state.served)
             shown = None
             if prompt is not None:
                 own = prompt.candidate.domain
@@ -385,6 +400,7 @@ class Service:
                 "prompt": shown,
                 "searchable": searched is not None,
                 "documents": None if searched is None else searched.documents,
+                "files": searched is not None and bool(searched.folder) and not self.config.keys,
                 "systems": [] if searched is None else list(searched.systems),
             }
         return found

@@ -26,14 +26,15 @@ export class Columns {
    * @param {string[]} systems - those that answered, in order
    * @param {Object<string, Object[]>} hits - by system, best first
    * @param {number} count - hits asked for
+   * @param {?string} domain - whose files the service gives; null: it gives none
    */
-  build(systems, hits, count) {
+  build(systems, hits, count, domain = null) {
     this.#systems = systems;
     if (!systems.includes(this.#chosen)) this.#chosen = systems.includes(PREFERRED) ? PREFERRED : systems[0];
     const ranks = new Map(systems.map((system) => [system, ranksOf(hits[system])]));
     this.#tabs = systems.map((system) => this.#tab(system));
     this.#panels = systems.map((system) => {
-      const items = hits[system].map((hit, place) => hitItem(system, hit, place, ranks, count));
+      const items = hits[system].map((hit, place) => hitItem(system, hit, place, ranks, count, domain));
       const list = element("ol", { class: "hits" }, items);
       return element(
         "section",

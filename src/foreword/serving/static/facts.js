@@ -3,13 +3,17 @@
 import { element } from "./dom.js";
 import { count, several, size } from "./numbers.js";
 
-/** @param {Object} domain - one of `GET domains` */
-export function domainFacts(domain) {
+/**
+ * @param {Object} domain - one of `GET domains`
+ * @param {boolean} others - other domains have prompts
+ */
+export function domainFacts(domain, others) {
   const { prompt } = domain;
   const facts = [];
   if (typeof domain.documents === "number") facts.push(several(domain.documents, "document"));
   if (!prompt) facts.push("no prompt of its own: the frozen model and BM25 alone");
-  else {
+  if (!prompt && others) facts.push(`another's can search it: foreword serve --use '${domain.name}=NAME'`);
+  if (prompt) {
     if (prompt.name && prompt.name !== domain.name) facts.push(`searched with the prompt of ${prompt.name}`);
     const kind = prompt.mixture ? "mixture of prompts" : `${prompt.kind} prompt`;
     facts.push(typeof prompt.length === "number" ? `${kind}, ${several(prompt.length, "vector")}` : kind);

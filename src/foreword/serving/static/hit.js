@@ -12,12 +12,14 @@ const SHORT = 500; // characters shown at first, more than the lines that the st
  * @param {number} place - in the list, from 0
  * @param {Map<string, Map<string, number>>} ranks - system -> doc_id -> rank
  * @param {number} count - hits asked for
+ * @param {?string} domain - whose files the service gives; null: it gives none
  */
-export function hitItem(system, hit, place, ranks, count) {
+export function hitItem(system, hit, place, ranks, count, domain = null) {
   const id = String(hit.doc_id);
   const rank = hit.rank ?? place + 1;
   const text = String(hit.text ?? "");
-  const title = hit.title || id;
+  const file = typeof hit.metadata?.file === "string" ? hit.metadata.file : "";
+  const title = hit.title || file || id;
   const more = element("button", { type: "button", class: "more", "aria-expanded": "false", tabindex: -1 }, "more");
   more.setAttribute("aria-label", `more of ${title}`);
   const item = element(
@@ -38,14 +40,22 @@ export function hitItem(system, hit, place, ranks, count) {
         element("h3", { dir: "auto" }, breakable(title)),
         element("span", { class: "score" }, element("span", { class: "unseen" }, "score "), value(hit.score)),
       ),
+      file ? element("p", { class: "file", dir: "auto" }, path(file, domain, { tabindex: -1 })) : null,
       text ? element("p", { class: "text", dir: "auto" }, text.slice(0, SHORT)) : null,
       more,
       element("div", { class: "details", hidden: true }),
     ),
   );
   more.addEventListener("click", () => toggle(item));
-  opened.set(item, { text, fill: () => details(id, hit, ranks, count) });
+  opened.set(item, { text, fill: () => details(id, hit, ranks, count, domain) });
   return item;
+}
+
+/** The path of a file, leading to it where the service gives the domain's files. */
+function path(file, domain, attributes = {}) {
+  if (domain === null) return breakable(file);
+  const href = `file?${new URLSearchParams({ domain, file })}`;
+  return element("a", { href, target: "_blank", rel: "noopener", ...attributes }, breakable(file));
 }
 
 const opened = new WeakMap(); // item -> what its "more" shows
@@ -78,11 +88,11 @@ function moved(system, id, rank, ranks, count) {
 }
 
 /** The document's id, its rank in each system, and its metadata. */
-function details(id, hit, ranks, count) {
+function details(id, hit, ranks, count, domain) {
   const places = [...ranks].map(([system, own]) => `${systemName(system)} ${own.has(id) ? own.get(id) : `not in ${count}`}`);
   const metadata = Object.entries(hit.metadata ?? {}).map(([name, given]) => [
     name,
-    typeof given === "object" ? JSON.stringify(given) : given,
+    typeof given === "object" ? JSON.stringify(given) : name === "file" ? path(String(given), domain) : given,
   ]);
   const pairs = [["document", id], ["ranks", places.join(", ")], ["score", hit.score ?? "none"], ...metadata];
   return element(
