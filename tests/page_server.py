@@ -33,7 +33,12 @@ TITLES = {
     "d5": ("torch.Tensor.requires_grad_", "Changes if autograd should record operations on this tensor."),
     "d6": ("torch.autograd.gradcheck.GradcheckError", "Error raised by gradcheck when gradients differ."),
 }  # fmt: skip
-ORDERS = {"base": ["d1", "d2", "d3", "d4"], "prompt": ["d2", "d1", "d5", "d4"], "bm25": ["d4", "d3", "d6", "d1"]}
+ORDERS = {
+    "base": ["d1", "d2", "d3", "d4"],
+    "prompt": ["d2", "d1", "d5", "d4"],
+    "bm25": ["d4", "d3", "d6", "d1"],
+    "hybrid": ["d4", "d1"],
+}
 
 
 def hits(order: list[str], scale: float = 1.0) -> list[dict[str, Any]]:
@@ -80,11 +85,13 @@ def domains() -> dict[str, Any]:
         "supervision": "train",
     }
     three = ["base", "prompt", "bm25"]
+    notes = {"name": "folder:notes", "prompt": None, "searchable": True, "documents": 40}
+    weight = {"bm25": 0.3, "chosen_by": "dev queries", "queries": 120, "dense": 0.541, "hybrid": 0.609, "words": 0.5}
     return {
         "backbone": {"name": "all-MiniLM-L6-v2", "fingerprint": "53aa"},
         "domains": [
             {"name": "pydoc/torch", "prompt": prompt, "searchable": True, "documents": 1234, "systems": three},
-            {"name": "folder:notes", "prompt": None, "searchable": True, "documents": 40, "systems": ["base", "bm25"]},
+            {**notes, "systems": ["base", "bm25", "hybrid"], "hybrid": weight},
             {"name": "pydoc/numpy", "prompt": prompt, "searchable": False, "documents": None, "systems": []},
         ],
     }

@@ -22,7 +22,7 @@ from foreword.lab.stage import Stage
 from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import load_prompt, trained_on
-from foreword.retrieval.runs import read_run, scaled
+from foreword.retrieval.runs import hybrid, read_run
 from foreword.transferring.trial import read_evidence
 
 PLAN = """
@@ -126,7 +126,7 @@ def test_fusion_is_of_the_two_runs(place: Path, cells: list[BenchmarkCell]) -> N
     dense, words = (read_run(run_path(place / "out", target, system, 0)) for system in ("base", "bm25"))
     assert all(0 < score < 1 for hits in words.values() for score in hits.values())
     fused = read_run(run_path(place / "out", target, "base+bm25", 0))
-    expected = scaled(dense, words, k=100)
+    expected = hybrid(dense, words, k=100)
     assert {query: list(hits) for query, hits in fused.items()} == {
         query: list(hits) for query, hits in expected.items()
     }

@@ -215,7 +215,7 @@ def test_queries_that_a_run_or_its_baseline_lacks_are_counted(shell: Shell, beir
     assert told[2].startswith(f"{tmp_path / 'three'}: 9 of 12 judged queries have no hit and count 0; ")
 
 
-@pytest.mark.parametrize("system", ["dense", "scaled", "min-max", "reciprocal-rank"])
+@pytest.mark.parametrize("system", ["dense", "hybrid", "min-max", "reciprocal-rank"])
 def test_evaluate_other_systems(shell: Shell, beir: Path, tiny_bert: Path, system: str) -> None:
     got = shell.json(
         "evaluate", f"folder:{beir}", "--backbone", tiny_bert, "--system", system, "--k", 10, "--measures", "nDCG@10"

@@ -58,7 +58,7 @@ class TestBash:
                 {f"glasgow/{name}" for name in ("adi", "cacm", "cisi", "cranfield", "lisa", "medline", "npl", "time")},
             ),
             (("search", "fold"), set()),  # a form to be filled in is no id
-            (("search", "x", "--system", ""), {"dense", "bm25"}),
+            (("search", "x", "--system", ""), {"dense", "bm25", "hybrid"}),
             (("evaluate", "--gro"), {"--group"}),
             (("evaluate", "--group", "beir"), {"beir", "beir-full", "beir-expanded"}),
             (("download", "dpr/n"), {"dpr/nq"}),

@@ -103,7 +103,7 @@ def test_texts_wrap_to_the_terminal(
         (["train", "x", "--ouput", "p"], "for --ouput, did you mean --output"),  # though --output is missing too
         (["search", "x", "--sistem=bm25"], "for --sistem, did you mean --system?"),
         (["search", "x", "--system", "bm52"], "invalid choice: 'bm52'; did you mean bm25?"),
-        (["index", "search", "n.db", "--sytsem", "min-max"], "for --sytsem, did you mean --system?"),
+        (["index", "search", "n.db", "--sytsem", "hybrid"], "for --sytsem, did you mean --system?"),
     ],
 )
 def test_misspelt_words(shell: Shell, arguments: list[str], said: str) -> None:

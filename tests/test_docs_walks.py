@@ -195,7 +195,7 @@ def check_tenants(walk: Walk, tmp_path: Path) -> None:
     assert (own, reload) == (200, 200)
     assert 400 <= other < 500
     found, refused, changes = (json.loads(text) for text in list(walk.said.values())[-3:])
-    assert set(found["results"][0]["systems"]) == {"base", "prompt", "bm25"}
+    assert set(found["results"][0]["systems"]) == {"base", "prompt", "bm25", "hybrid"}
     assert "birch" in refused["error"]["message"]
     assert changes["unchanged"] == ["acme", "birch"]
     shown = next(text for line, text in walk.said.items() if line.endswith("--dry-run"))

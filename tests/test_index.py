@@ -14,6 +14,7 @@ from tiny import random_prompt, save_model, toy_collection
 
 from foreword.collections.collection import DataWarning, Document, MemoryCollection
 from foreword.errors import ForewordError, PromptError, UnknownNameError
+from foreword.evaluation.hybrid import HybridWeight
 from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
@@ -342,16 +343,30 @@ def test_hybrid_joins_both_sides(index: Index, encoder: SentenceTransformer, toy
     dense = ids(index.search(encoder, [query.text], "toy", k=100)[0])
     words = ids(index.search(None, [query.text], "toy", k=100, mode="bm25")[0])
     assert 0 < len(words) < len(dense) == 60
-    sums = {doc_id: 1 / (61 + place) for place, doc_id in enumerate(dense)}
-    for place, doc_id in enumerate(words):
-        sums[doc_id] += 1 / (61 + place)
-    hits = index.search(encoder, [query.text], "toy", k=5, mode="hybrid", fusion="reciprocal-rank")[0]
-    assert [hit.score for hit in hits] == pytest.approx(sorted(sums.values(), reverse=True)[:5])
-    assert all(hit.score == pytest.approx(sums[hit.doc_id]) for hit in hits)
+    for weight, alone in ((0, dense), (1, words)):
+        hits = index.search(encoder, [query.text], "toy", k=5, mode="hybrid", bm25_weight=weight)[0]
+        assert ids(hits) == alone[:5]
     best = index.search(encoder, [query.text], "toy", k=1, mode="hybrid")[0][0]
     assert {best.doc_id: 1} == toy.qrels()[query.query_id]  # its words are the query's
-    with pytest.raises(UnknownNameError, match="no fusion 'sum'"):
-        index.search(encoder, [query.text], "toy", mode="hybrid", fusion="sum")  # type: ignore[arg-type]
+
+
+def test_the_weight_is_chosen_on_labels_and_kept(
+    index: Index, encoder: SentenceTransformer, toy: MemoryCollection
+) -> None:
+    """Random vectors find nothing that words do not find better; queries of test are never asked."""
+    index.build(encoder, "toy", toy.documents(), quiet=True)
+    assert index.info("toy").weight == HybridWeight()
+    chosen = index.weigh(encoder, "toy", toy)
+    assert (chosen.chosen_by, chosen.queries) == ("train queries", 32)
+    assert chosen.hybrid > chosen.dense
+    index.build(encoder, "toy", toy.documents(), quiet=True)
+    assert index.info("toy").weight == chosen
+    assert index.stats()["domains"]["toy"]["hybrid"] == chosen.as_dict()
+    query = next(iter(toy.queries()))
+    ours, same = (
+        index.search(encoder, [query.text], "toy", mode="hybrid", **how) for how in ({}, {"bm25_weight": chosen.bm25})
+    )
+    assert ours == same
 
 
 def test_fusion_worked_by_hand() -> None:
@@ -360,15 +375,13 @@ def test_fusion_worked_by_hand() -> None:
 
     dense = [[hit("x", 0.9), hit("y", 0.8), hit("z", 0.5)]]
     words = [[hit("y", 7.0), hit("w", 3.0)]]
-    ((first, second, third),) = fused(dense, words, "min-max", 3)
+    ((first, second, third),) = fused(dense, words, 0.5, 3)
     # x: (1 + 0) / 2; y: (0.75 + 1) / 2; z and w: 0, of which the greater id comes first
     assert [(h.doc_id, round(h.score, 4), h.rank) for h in (first, second, third)] == [
         ("y", 0.875, 1),
         ("x", 0.5, 2),
         ("z", 0.0, 3),
     ]
-    ((first, *_),) = fused(dense, words, "reciprocal-rank", 2)
-    assert (first.doc_id, round(first.score, 6)) == ("y", round(1 / 62 + 1 / 61, 6))
 
 
 def test_conditions(index: Index) -> None:

@@ -71,8 +71,9 @@ def test_commands(shell: Shell, here: Path, tiny_bert: Path, monkeypatch: pytest
     }
     monkeypatch.setattr("sys.stdin", StringIO("ferns\n\nkeys\n"))
     assert [found["query"] for found in shell.json("index", "search", "n.db", *backbone)] == ["ferns", "keys"]
-    table = shell("index", "search", "n.db", "keys", "--system", "min-max", "--k", "1", *backbone)
-    assert "keys.txt" in table
+    table = shell("index", "search", "n.db", "keys", "--system", "hybrid", "--bm25-weight", "0.9", *backbone)
+    assert table.index("keys.txt") < table.index("Ferns")
+    assert "BM25 a weight of 0.2 (the default)" in shell("index", "build", "n.db", "folder:notes", *backbone)
 
     stats = shell.json("index", "stats", "n.db")
     assert stats["documents"] == 3

@@ -123,8 +123,11 @@ def test_another_domain_and_back(page: Any, site: Site) -> None:
     assert "trained on pydoc/torch" in page.get_by_role("list", name="About pydoc/torch").inner_text()
     page.get_by_role("combobox", name="Domain").select_option("folder:notes")
     page.locator("[data-system=prompt]").wait_for(state="detached")
-    assert site.searches()[-1]["systems"] == ["base", "bm25"]
-    assert "no prompt of its own" in page.get_by_role("list", name="About folder:notes").inner_text()
+    assert site.searches()[-1]["systems"] == ["base", "bm25", "hybrid"]
+    assert column(page, "hybrid").count() == 2
+    about = page.get_by_role("list", name="About folder:notes").inner_text()
+    assert "no prompt of its own" in about
+    assert "BM25 weighs .30, chosen on 120 dev queries (nDCG@10 .609; the model alone .541)" in about
     assert "domain=folder%3Anotes" in page.url
     page.get_by_role("link", name="Bank").click()
     page.get_by_role("heading", name="How near the domains are").wait_for()

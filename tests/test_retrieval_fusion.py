@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from foreword.errors import ForewordError
-from foreword.retrieval.runs import min_max, reciprocal_rank, scaled
+from foreword.retrieval.runs import hybrid, min_max, reciprocal_rank, top_k
 
 DENSE = {"q": {"a": 0.9, "b": 0.5, "c": 0.1}, "only dense": {"x": 0.3}}
 WORDS = {"q": {"b": 12.0, "d": 4.0}, "empty": {}}
@@ -38,23 +38,25 @@ def test_reciprocal_rank() -> None:
 
 def test_scores_as_they_are() -> None:
     shares = {"q": {"b": 0.5, "d": 0.25}, "empty": {}}
-    fused = scaled(DENSE, shares, 0.5)
+    fused = hybrid(DENSE, shares, 0.5)
     # a .9 / 2; b .5 / 2 + .5 / 2; c .1 / 2; d, which dense search did not return, .1 / 2 + .25 / 2.
     assert fused["q"] == pytest.approx({"b": 0.5, "a": 0.45, "d": 0.175, "c": 0.05})
     assert list(fused["q"]) == ["b", "a", "d", "c"]
     assert fused["only dense"] == pytest.approx({"x": 0.15})
     assert fused["empty"] == {}
-    assert list(scaled(DENSE, shares, 0.0)["q"]) == ["a", "b", "d", "c"]
-    assert scaled(DENSE, shares, 0.25, k=1)["q"] == {"a": pytest.approx(0.675)}
+    assert hybrid(DENSE, shares, 0.0) == {**top_k(DENSE, 9), "empty": {}}  # dense search alone
+    assert hybrid(DENSE, shares, 1.0, k=1) == {"q": {"b": 0.5}, "empty": {}, "only dense": {}}
+    assert hybrid(DENSE, WORDS, 0.25, shares=False) == min_max([DENSE, WORDS], [0.75, 0.25])
+    assert hybrid(DENSE, shares, 0.25, k=1)["q"] == {"a": pytest.approx(0.675)}
     with pytest.raises(ForewordError, match=r"1\.5; expected 0 to 1"):
-        scaled(DENSE, shares, 1.5)
+        hybrid(DENSE, shares, 1.5)
 
 
 def test_what_words_say_little_of_is_left_to_dense_search() -> None:
     """Of a sure answer and a chance match of one word among many, min-max makes equals; scores as they are do not."""
     dense = {"q": {"sure": 0.9, "other": 0.3, "chance": 0.2}}
     chance = {"q": {"chance": 0.05}}
-    assert list(scaled(dense, chance)["q"]) == ["sure", "other", "chance"]
+    assert list(hybrid(dense, chance)["q"]) == ["sure", "other", "chance"]
     assert min_max([dense, chance])["q"]["chance"] == min_max([dense, chance])["q"]["sure"]
 
 

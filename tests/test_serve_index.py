@@ -17,10 +17,12 @@ from starlette.testclient import TestClient
 from tiny import save_model, words
 
 from foreword.collections import load as folder_collection
+from foreword.evaluation.hybrid import HybridWeight
 from foreword.indexing import Index, OtherEncoderError
 from foreword.prompts.encoder import routed
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import PromptSpec
+from foreword.retrieval.runs import min_max
 from foreword.retrieval.search import search
 from foreword.serving.app import create_app
 from foreword.serving.config import key_of_value
@@ -55,10 +57,16 @@ def test_an_index_is_searched_with_the_prompts_that_fit(tiny_bert: Path, bank: P
             index.build(offline, domain, with_metadata(domain).documents(), route=route, quiet=True)
     with client(config(tiny_bert, bank, index=uri, index_collection="toy", collections=("toy/alone",))) as asked:
         domains = {entry["name"]: entry for entry in asked.get("/domains").json()["domains"]}
-        assert domains["toy/untied"]["systems"] == ["prompt", "bm25"]  # its documents are the prompt's
-        assert domains["toy/query"]["systems"] == ["base", "prompt", "bm25"]  # a query-side prompt works on base's
-        assert domains["toy/shared"]["systems"] == ["base", "bm25"]
-        assert domains["toy/alone"]["systems"] == ["base", "bm25"]
+        assert domains["toy/untied"]["systems"] == ["prompt", "bm25", "hybrid"]  # its documents are the prompt's
+        assert domains["toy/query"]["systems"] == [
+            "base",
+            "prompt",
+            "bm25",
+            "hybrid",
+        ]  # a query-side prompt works on base's
+        assert domains["toy/shared"]["systems"] == ["base", "bm25", "hybrid"]
+        assert domains["toy/alone"]["systems"] == ["base", "bm25", "hybrid"]
+        assert domains["toy/shared"]["hybrid"] == HybridWeight().as_dict()  # `weigh` was not asked
         assert domains["toy/untied"]["documents"] == 60
         query = words()[2]
         for domain, system, route in (("toy/untied", "prompt", "toy/untied"), ("toy/query", "base", None)):
@@ -68,6 +76,14 @@ def test_an_index_is_searched_with_the_prompts_that_fit(tiny_bert: Path, bank: P
             assert [hit["doc_id"] for hit in found] == [hit.doc_id for hit in own]
             np.testing.assert_allclose([hit["score"] for hit in found], [hit.score for hit in own], atol=1e-4)
             assert [hit["rank"] for hit in found] == list(range(1, 11))
+        (found,) = ask(asked, "toy/query", query=query, systems=["hybrid"], k=60)["results"]
+        dense, lexical = (
+            ask(asked, "toy/query", query=query, systems=[name], k=60)["results"][0]["systems"][name]
+            for name in ("prompt", "bm25")
+        )
+        runs = [{"q": {hit["doc_id"]: hit["score"] for hit in hits}} for hits in (dense, lexical)]
+        expected = min_max(runs, [0.8, 0.2])["q"]
+        assert {hit["doc_id"]: hit["score"] for hit in found["systems"]["hybrid"]} == pytest.approx(expected, abs=1e-5)
         odd = ask(asked, "toy/query", query=query, systems=["base"], k=60, where={"kind": "odd"})
         assert len(odd["results"][0]["systems"]["base"]) == 20
         both = ask(asked, "toy/query", query=query, systems=["base"], k=60, where={"kind": ['"', "odd", "even"]})

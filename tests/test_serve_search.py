@@ -20,6 +20,8 @@ from serve_bank import SPECS, ask, client, config, load, save, save_bank, with_m
 from starlette.testclient import TestClient
 from tiny import words
 
+from foreword.collections.collection import Query
+from foreword.evaluation.hybrid import HybridSearch
 from foreword.prompts.encoder import routed
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.store import load_bank
@@ -56,9 +58,16 @@ def test_hits_are_those_of_offline_search(service: TestClient, tiny_bert: Path, 
         base = search(offline, collection, queries, k=7)
     with routed(offline, domain):
         prompt = search(offline, collection, queries, k=7)
+        both = HybridSearch(offline, collection)
+        asked = [Query(str(number), text) for number, text in enumerate(queries)]
+        joined = [both.run(asked, 7)[query.query_id] for query in asked]
     expected = {"base": base, "prompt": prompt, "bm25": search(None, collection, queries, k=7)}
+    of_domain = next(one for one in service.get("/domains").json()["domains"] if one["name"] == domain)
+    assert of_domain["hybrid"] == both.weight.as_dict()
     for number, result in enumerate(answer["results"]):
-        assert list(result["systems"]) == ["base", "prompt", "bm25"]
+        assert list(result["systems"]) == ["base", "prompt", "bm25", "hybrid"]
+        hybrid = result["systems"].pop("hybrid")  # of the prompt and BM25
+        assert {hit["doc_id"]: hit["score"] for hit in hybrid} == pytest.approx(joined[number], abs=1e-4)
         for system, hits in result["systems"].items():
             own = expected[system][number]
             assert [hit["doc_id"] for hit in hits] == [hit.doc_id for hit in own]
@@ -93,6 +102,8 @@ def test_a_filter_by_metadata(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) 
         only = ask(asked, "toy/kinds", query=text, systems=["bm25"], k=60, where={"kind": "odd"})
         kept = [h["doc_id"] for h in everything["results"][0]["systems"]["bm25"] if h["metadata"].get("kind") == "odd"]
         assert [hit["doc_id"] for hit in only["results"][0]["systems"]["bm25"]] == kept
+        both = ask(asked, "toy/kinds", query=text, systems=["hybrid"], k=60, where={"kind": "odd"})
+        assert len(both["results"][0]["systems"]["hybrid"]) == 20
         for bad in ({"kind": {"$gt": 1}}, {"kind": []}):
             assert ask(asked, "toy/kinds", 422, query="a", where=bad)["error"]["param"] == "where"
 
@@ -120,7 +131,7 @@ def test_refusals_name_the_field(service: TestClient, body: dict[str, Any], stat
 
 
 def test_an_answer_has_so_many_hits_at_most(service: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("foreword.serving.api.MOST_HITS", 3 * 2 * 10)
+    monkeypatch.setattr("foreword.serving.api.MOST_HITS", 4 * 2 * 10)
     ask(service, "toy/untied", queries=["a", "b"], k=10)
     assert ask(service, "toy/untied", 422, queries=["a", "b"], k=11)["error"]["code"] == "too_many_hits"
 
@@ -134,10 +145,10 @@ def test_domains_say_what_they_have(service: TestClient, bank: Path) -> None:
     domains = {entry["name"]: entry for entry in answer["domains"]}
     assert list(domains)[:3] == list(COLLECTIONS)
     assert domains["toy/alone"]["prompt"] is None
-    assert domains["toy/alone"]["systems"] == ["base", "bm25"]
+    assert domains["toy/alone"]["systems"] == ["base", "bm25", "hybrid"]
     assert (domains["toy/alone"]["documents"], domains["toy/alone"]["searchable"]) == (60, True)
     untied = domains["toy/untied"]
-    assert untied["systems"] == ["base", "prompt", "bm25"]
+    assert untied["systems"] == ["base", "prompt", "bm25", "hybrid"]
     card = json.loads((bank / "toy-untied" / "prompt.json").read_text())
     shown = {key: untied["prompt"][key] for key in ("kind", "length", "sides", "parameters", "bytes", "fingerprint")}
     assert shown == {

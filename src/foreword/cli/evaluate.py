@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from foreword.collections.collection import Collection
     from foreword.evaluation.evaluate import Result
     from foreword.evaluation.group import System
+    from foreword.evaluation.hybrid import HybridWeight
     from foreword.retrieval.passages import Coverage
+    from foreword.retrieval.runs import Run
 
 
 def evaluate_options(parser: cli.Parser) -> None:
@@ -45,10 +47,11 @@ def evaluate_options(parser: cli.Parser) -> None:
     one = parser.add_argument_group("one collection")
     one.add_argument(
         "--system",
-        choices=["dense", "bm25", "scaled", "min-max", "reciprocal-rank"],
+        choices=["dense", "bm25", "hybrid", "min-max", "reciprocal-rank"],
         default="dense",
-        help="the last three fuse dense and bm25 (default: %(default)s)",
+        help="the last three join dense and bm25 (default: %(default)s)",
     )
+    cli.weight_option(one)
     one.add_argument("--run", dest="run_file", type=Path, metavar="FILE", help="evaluate this TREC run instead")
     one.add_argument("--write-run", type=Path, metavar="FILE", help="write the hits as a TREC run")
     one.add_argument("--baseline", type=Path, metavar="FILE", help="a TREC run to test the difference against")
@@ -96,7 +99,7 @@ def run_evaluate(options: cli.Options) -> None:
     run(options)
 
 
-_ONE = "system run_file write_run baseline"
+_ONE = "system bm25_weight run_file write_run baseline"
 _GROUP = "bank systems folds seed format no_published"
 _NOT_MTEB = "measures k data document_template query_template passages"
 
@@ -215,6 +218,7 @@ def _one(options: cli.Options) -> None:
             f"--k {options.k} is fewer hits than the measures look at ({largest_cutoff(measures)}); name others"
         )
     options.k = needed if options.k is None else options.k
+    cli.needs(options, "bm25_weight", options.system == "hybrid", "is for --system hybrid")
     if options.system == "bm25" and cli.chosen_prompt(options):
         raise ForewordError("--prompt is for dense retrieval; --system bm25 has none")
     options.split = options.split or HEADLINE_SPLITS.get(options.collection, "test")
@@ -233,8 +237,11 @@ def _one(options: cli.Options) -> None:
     dense = options.run_file is None and options.system != "bm25"
     supervision = _supervision(options, collection) if dense else "none"
     began = time.perf_counter()
-    coverage = Coverage()
-    system = read_run(options.run_file) if options.run_file else _run_of(options, collection, coverage)
+    coverage, weight = Coverage(), None
+    if options.run_file:
+        system = read_run(options.run_file)
+    else:
+        system, weight = _run_of(options, collection, coverage)
     seconds = time.perf_counter() - began
     result = score(collection, system, split=options.split, measures=measures, k=options.k)
     summary = {
@@ -252,6 +259,8 @@ def _one(options: cli.Options) -> None:
         "seen_by_backbone": seen(options.backbone, collection.id) if dense else None,
         "text": coverage.as_dict() if dense else None,
     }
+    if weight is not None:
+        summary["hybrid"] = weight.as_dict()
     if "subsample" in collection.facts:
         summary["subsample"] = collection.facts["subsample"]
     baseline = None
@@ -271,6 +280,8 @@ def _one(options: cli.Options) -> None:
     if dense:
         print(f"supervision: {supervision}; {_SEEN[summary['seen_by_backbone']]}")
         print(f"text: {coverage}")
+    if weight is not None:
+        print(weight)
     rows = [[name, f"{value:.4f}"] for name, value in result.measures.items()]
     if options.baseline is not None:
         for row, test in zip(rows, summary["against"].values(), strict=True):
@@ -301,37 +312,28 @@ def _supervision(options: cli.Options, collection: Collection) -> str:
     return candidate.supervision or "unknown"
 
 
-def _run_of(options: cli.Options, collection: Collection, coverage: Coverage) -> Any:
+def _run_of(options: cli.Options, collection: Collection, coverage: Coverage) -> tuple[Run, HybridWeight | None]:
+    """The hits, and of a hybrid search how much words count."""
     from foreword.collections.collection import judged_queries
-    from foreword.prompts.encoder import transformer_of
-    from foreword.retrieval.runs import min_max, reciprocal_rank, scaled, top_k
+    from foreword.evaluation.hybrid import HybridSearch
+    from foreword.retrieval.runs import min_max, reciprocal_rank, top_k
     from foreword.retrieval.search import bm25_run, dense_run
 
     queries = judged_queries(collection, options.split)
     if options.system == "bm25":
-        return bm25_run(collection, queries, k=options.k)
+        return bm25_run(collection, queries, k=options.k), None
     encoder = cli.load_encoder(options, prompt=cli.chosen_prompt(options))
-    route = transformer_of(encoder).route
-    dense = dense_run(
-        encoder,
-        collection,
-        queries,
-        route=route,
-        k=options.k,
-        query_length=options.query_length,
-        document_length=options.document_length,
-        passages=options.passages,
-        coverage=coverage,
-        precision=options.precision,
-        quiet=options.json,
-    )
+    how = {name: getattr(options, name) for name in ("query_length", "document_length", "passages", "precision")}
+    how |= {"coverage": coverage, "quiet": options.json}
+    if options.system == "hybrid":
+        search = HybridSearch(encoder, collection, options.bm25_weight, reported=options.split, **how)
+        return search.run(queries, options.k), search.weight
+    dense = dense_run(encoder, collection, queries, k=options.k, **how)
     if options.system == "dense":
-        return dense
-    words = bm25_run(collection, queries, k=options.k, shares=True)
-    if options.system == "scaled":
-        return scaled(dense, words, k=options.k)
-    runs = [dense, words]
-    return min_max(runs, k=options.k) if options.system == "min-max" else top_k(reciprocal_rank(runs), options.k)
+        return dense, None
+    runs = [dense, bm25_run(collection, queries, k=options.k)]
+    fused = min_max(runs, k=options.k) if options.system == "min-max" else top_k(reciprocal_rank(runs), options.k)
+    return fused, None
 
 
 def _compare(result: Result, baseline: Result) -> dict[str, Any]:

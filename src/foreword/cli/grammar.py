@@ -354,6 +354,18 @@ def passages_option(parser: Parser, default: str = "passages") -> None:
     )
 
 
+def weight_option(parser: argparse._ActionsContainer) -> None:
+    """How much BM25 counts in a hybrid search."""
+    help = "of BM25 in --system hybrid, 0 to 1 (default: chosen on train or dev labels, else on the texts)"
+
+    def share(text: str) -> float:
+        if not 0 <= (value := float(text)) <= 1:
+            raise argparse.ArgumentTypeError(f"{text}; expected 0 (dense search alone) to 1 (BM25 alone)")
+        return value
+
+    parser.add_argument("--bm25-weight", type=share, metavar="W", help=help)
+
+
 def dry_run_option(parser: Parser) -> None:
     """Print the configuration and stop."""
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")

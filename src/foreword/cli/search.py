@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from foreword.collections.collection import Collection, Query
+    from foreword.evaluation.hybrid import HybridSearch, HybridWeight
     from foreword.retrieval.search import Hit
 
     Search = Callable[[Sequence[Query]], list[list[Hit]]]
@@ -175,21 +176,22 @@ def tag_of(options: cli.Options, system: str) -> str:
     return re.sub(r"\s+", "-", name) or system
 
 
-def answer(options: cli.Options, questions: Asked, find: Find, system: str) -> None:
-    """Search batch by batch, and write each batch's answers before the next is read."""
+def answer(options: cli.Options, questions: Asked, find: Find, system: str, weight: HybridWeight | None = None) -> None:
+    """Search batch by batch, and write each batch's answers before the next is read; `weight`: of a hybrid search."""
     from foreword.files import atomic_write
 
     tag = tag_of(options, system)
+    about = {} if weight is None else {"hybrid": weight.as_dict()}
     if options.output is None:
-        _write(form_of(options), sys.stdout, questions, find, tag)
+        _write(form_of(options), sys.stdout, questions, find, tag, about)
         return
     with atomic_write(options.output) as file:
-        count = _write(form_of(options), file, questions, find, tag)
+        count = _write(form_of(options), file, questions, find, tag, about)
     print(f"{options.output}: {count:,} queries, {hits_of(options)} hits each at most")
 
 
-def _write(form: str, file: IO[str], questions: Asked, find: Find, tag: str) -> int:
-    """Write the answers; returns how many queries there were."""
+def _write(form: str, file: IO[str], questions: Asked, find: Find, tag: str, about: Mapping[str, Any]) -> int:
+    """Write the answers, as objects with what they are `about`; returns how many queries there were."""
     from foreword.retrieval.runs import run_lines
 
     count = 0
@@ -197,11 +199,11 @@ def _write(form: str, file: IO[str], questions: Asked, find: Find, tag: str) -> 
     for queries in questions.batches:
         for query, hits in zip(queries, find(queries), strict=True):
             if form == "json":
-                kept.append(_record(query, hits))
+                kept.append({**_record(query, hits), **about})
             elif form == "trec":
                 file.writelines(run_lines(query.query_id, {hit.doc_id: hit.score for hit in hits}, tag))
             elif form == "jsonl":
-                file.write(json.dumps(_record(query, hits), ensure_ascii=False, default=str) + "\n")
+                file.write(json.dumps({**_record(query, hits), **about}, ensure_ascii=False, default=str) + "\n")
             else:
                 rows = [(f"{hit.score:.3f}", hit.name, shorten(hit.text)) for hit in hits]
                 cli.print_table(query.text, ("score", "document", "text"), rows)
@@ -227,7 +229,13 @@ def search_options(parser: cli.Parser) -> None:
     parser.add_argument("collection", metavar=cli.COLLECTION, help="e.g. pydoc/torch, or a folder")
     query_options(parser)
     cli.data_options(parser)
-    parser.add_argument("--system", choices=["dense", "bm25"], default="dense", help="(default: %(default)s)")
+    parser.add_argument(
+        "--system",
+        choices=["dense", "bm25", "hybrid"],
+        default="dense",
+        help="hybrid: both, added (default: %(default)s)",
+    )
+    cli.weight_option(parser)
     cli.passages_option(parser)
     cli.encoder_options(parser)
 
@@ -238,9 +246,10 @@ def run_search(options: cli.Options) -> None:
     from foreword.retrieval.search import search as once
 
     form_of(options)  # before anything is read
+    cli.needs(options, "bm25_weight", options.system == "hybrid", "is for --system hybrid")
     questions = asked(options)
     collection = cli.load_collection(options, options.collection)
-    encoder = cli.load_encoder(options, prompt=cli.chosen_prompt(options)) if options.system == "dense" else None
+    encoder = cli.load_encoder(options, prompt=cli.chosen_prompt(options)) if options.system != "bm25" else None
     coverage, how = Coverage(), {}
     if encoder is not None:
         how = {
@@ -250,18 +259,30 @@ def run_search(options: cli.Options) -> None:
             "quiet": options.json,
         }
     k = hits_of(options)
-    held = _held(encoder, collection, k, how) if questions.more else None
+    both = None
+    if encoder is not None and options.system == "hybrid":
+        from foreword.evaluation.hybrid import HybridSearch
+
+        both = HybridSearch(encoder, collection, options.bm25_weight, **how)
+        cli.say(str(both.weight))
+    held = _held(encoder, collection, k, how, both) if both or questions.more else None
 
     def find(queries: Sequence[Query]) -> list[list[Answer]]:
         found = held(queries) if held else once(encoder, collection, queries, k=k, **how)
         return [[Answer.of(hit) for hit in hits] for hits in found]
 
-    answer(options, questions, find, options.system)
+    answer(options, questions, find, options.system, None if both is None else both.weight)
     if coverage.whole < coverage.documents:
         cli.say(f"{collection.id}: {coverage}")
 
 
-def _held(encoder: SentenceTransformer | None, collection: Collection, k: int, how: dict[str, Any]) -> Search:
+def _held(
+    encoder: SentenceTransformer | None,
+    collection: Collection,
+    k: int,
+    how: dict[str, Any],
+    both: HybridSearch | None = None,
+) -> Search:
     """Searches a collection again and again: its texts, and their vectors or BM25's index, are made once and held."""
     import numpy as np
 
@@ -273,12 +294,12 @@ def _held(encoder: SentenceTransformer | None, collection: Collection, k: int, h
     if encoder is None:
         index = BM25(documents.values())
     else:
+        cut = Cutter(encoder, passages=how["passages"])
+    if encoder is not None and both is None:
         blocks = list(document_blocks(encoder, collection, **how))
         if not blocks:
             raise DataError(f"{collection.id} has no documents, so there is nothing to search")
         vectors = [doc_id for ids, _ in blocks for doc_id in ids], np.concatenate([rows for _, rows in blocks])
-
-        cut = Cutter(encoder, passages=how["passages"])
 
     def find(queries: Sequence[Query]) -> list[list[Hit]]:
         best: BestRows = {}
@@ -286,7 +307,10 @@ def _held(encoder: SentenceTransformer | None, collection: Collection, k: int, h
         if encoder is None:
             run = index.search(queries, k, exclude_self=collection.exclude_self)
         else:
-            run = dense_run(encoder, collection, queries, vectors=vectors, k=k, best_rows=best, **how)
+            if both is not None:
+                run = both.run(queries, k, best_rows=best)
+            else:
+                run = dense_run(encoder, collection, queries, vectors=vectors, k=k, best_rows=best, **how)
             found = {doc_id: documents[doc_id] for hits in run.values() for doc_id in hits}
             pieces = dict(zip(found, cut(list(found.values())), strict=True))
         return as_hits(queries, run, documents, best, pieces)

@@ -67,10 +67,11 @@ def index_search_options(parser: cli.Parser) -> None:
     parser.add_argument("--domain", metavar="NAME", help="(default: the only one)")
     parser.add_argument(
         "--system",
-        choices=["dense", "bm25", "min-max", "reciprocal-rank"],
+        choices=["dense", "bm25", "hybrid"],
         default="dense",
-        help="the last two fuse dense and bm25 (default: %(default)s)",
+        help="hybrid: both, added (default: %(default)s)",
     )
+    cli.weight_option(parser)
     parser.add_argument("--where", metavar="EXPR", help="""in Milvus's language, e.g. 'metadata["year"] == "2021"'""")
     cli.encoder_options(parser)
 
@@ -98,7 +99,7 @@ def run_index_build(options: cli.Options) -> None:
         begun = time.perf_counter()
         before = index.domains().get(domain)
         written = None
-        if before is not None and _is_usual(options, before):
+        if before is not None and before.hybrid is not None and _is_usual(options, before):
             written = index.unchanged(domain, collection.documents(), all_of_them=options.command == "update")
         if written is None:
             encoder = cli.load_encoder(options, prompt=cli.chosen_prompt(options))
@@ -108,15 +109,25 @@ def run_index_build(options: cli.Options) -> None:
                 how["replace_all"] = options.replace
             begun = time.perf_counter()
             written = getattr(index, options.command)(encoder, domain, collection.documents(), **how)
+            other = written.added + written.changed + written.removed and options.command != "add"
+            if other or index.info(domain).hybrid is None:
+                index.weigh(encoder, domain, collection, precision=options.precision)
         info = index.info(domain)
     seconds = time.perf_counter() - begun
     if options.json:
         cli.print_json(
-            {"domain": domain, **written.as_dict(), "documents": info.documents, "seconds": round(seconds, 3)}
+            {
+                "domain": domain,
+                **written.as_dict(),
+                "documents": info.documents,
+                "hybrid": info.weight.as_dict(),
+                "seconds": round(seconds, 3),
+            }
         )
         return
     counts = ", ".join(f"{count:,} {name}" for name, count in written.as_dict().items() if count) or "nothing to do"
     print(f"{domain}: {counts}; {info.documents:,} documents in {shown(options.uri)}, {seconds:.1f} s")
+    print(info.weight)
 
 
 run_index_add = run_index_update = run_index_build
@@ -151,15 +162,20 @@ _SHOWN = ("doc_id", "domain", "rank", "score", "title", "text", "metadata")
 def run_index_search(options: cli.Options) -> None:
     """Search a domain."""
     form_of(options)  # before anything is read
+    cli.needs(options, "bm25_weight", options.system == "hybrid", "is for --system hybrid")
     questions = asked(options)
     with _open(options) as index:
         domain = _domain(index, options.domain)
         if not index.info(domain).complete:
             cli.say(f"{domain}: its documents were not all written; the command that was cut goes on where it was")
         encoder = cli.load_encoder(options, prompt=cli.chosen_prompt(options)) if options.system != "bm25" else None
-        how = {"mode": options.system}
-        if options.system in ("min-max", "reciprocal-rank"):
-            how = {"mode": "hybrid", "fusion": options.system}
+        weight = None
+        if options.system == "hybrid":
+            from foreword.evaluation.hybrid import HybridWeight
+
+            given = options.bm25_weight
+            weight = index.info(domain).weight if given is None else HybridWeight(given, "you")
+            cli.say(str(weight))
 
         def find(queries: Sequence[Query]) -> list[list[Answer]]:
             found = index.search(
@@ -168,8 +184,9 @@ def run_index_search(options: cli.Options) -> None:
                 domain,
                 k=hits_of(options),
                 where=options.where,
+                mode=options.system,
+                bm25_weight=options.bm25_weight,
                 precision=options.precision,
-                **how,
             )
             return [
                 [
@@ -179,7 +196,7 @@ def run_index_search(options: cli.Options) -> None:
                 for hits in found
             ]
 
-        answer(options, questions, find, how["mode"])
+        answer(options, questions, find, options.system, weight)
 
 
 def run_index_stats(options: cli.Options) -> None:

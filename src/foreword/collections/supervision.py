@@ -394,6 +394,30 @@ class PseudoQueries(View):
                 yield position(pair.doc_id, "sample", self.seed), pair.doc_id, position(pair.query, "dev", self.seed)
 
 
+def sampled_pairs(
+    collection: Collection, kinds: Iterable[str], *, documents: int, seed: int = 0, fewest: int = 10
+) -> dict[str, list[TrainingPair]]:
+    """Pseudo-queries by kind, where a kind gives `fewest` or more: of the documents first in a seeded order.
+
+    Args:
+        collection: only its documents are looked at.
+        kinds: methods of `foreword.collections.pseudo`.
+        documents: that queries are made of, at most.
+        seed: of the order, and of the pseudo-queries.
+        fewest: pairs that a kind needs.
+    """
+    places = {doc.doc_id: position(doc.doc_id, "proof", seed) for doc in collection.documents()}
+    chosen = set(heapq.nsmallest(documents, places, key=lambda doc_id: (places[doc_id], doc_id)))
+    sample = [doc for doc in collection.documents() if doc.doc_id in chosen]
+    found: dict[str, list[TrainingPair]] = {}
+    for kind in kinds:
+        counted = frequencies_for(kind, collection.documents())
+        pairs = list(pseudo_pairs(sample, kind, seed, frequencies=counted))
+        if len(pairs) >= fewest:
+            found[kind] = pairs
+    return found
+
+
 METHODS = ("auto", "train", "dev", PSEUDO_METHOD, FOLD_METHOD)
 DEV_SHARE = 0.1
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from foreword.collections.collection import DataWarning, Document, shown_name
+from foreword.collections.collection import Collection, DataWarning, Document, Query, shown_name
 from foreword.errors import IndexingError, UnknownNameError
 from foreword.indexing.store import DENSE, MOST_HITS, SPARSE, VARCHAR_BYTES, Store, check_domain, primary_key, row_of
 from foreword.indexing.write import (
@@ -26,20 +26,18 @@ from foreword.indexing.write import (
     write_documents,
 )
 from foreword.prompts.spec import OWN, Default
-from foreword.retrieval.runs import Run, min_max, ranked, reciprocal_rank, top_k
+from foreword.retrieval.runs import DEPTH, Run, drop_self, hybrid, ranked
+from foreword.settings import Side
 from foreword.terminal import track
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from foreword.evaluation.hybrid import HybridWeight
     from foreword.prompts.routes import Route
 
 Mode = Literal["dense", "bm25", "hybrid"]
 """By vectors, by words, or by both."""
-Fusion = Literal["min-max", "reciprocal-rank"]
-
-FUSION_DEPTH = 100
-"""Hits of each of the two searches that a hybrid one joins, at least."""
 
 
 @dataclass(frozen=True)
@@ -298,7 +296,7 @@ class Index:
         mode: Mode = "dense",
         where: str | None = None,
         *,
-        fusion: Fusion = "min-max",
+        bm25_weight: float | None = None,
         **how: Any,
     ) -> list[list[IndexHit]]:
         """The best k documents of a domain for each query, best first.
@@ -310,7 +308,7 @@ class Index:
             mode: by vectors, by words, or both.
             where: a condition in Milvus's language, e.g. `metadata["year"] == "2021"`,
                 `TEXT_MATCH(text, "gradient")`.
-            fusion: how `hybrid` joins the two.
+            bm25_weight: how much words count in `hybrid`, 0 to 1; None: what `weigh` chose, or the default.
             how: `precision`, `max_length` and `batch_size` of `foreword.encode`.
 
         Raises:
@@ -325,11 +323,46 @@ class Index:
             return self.search_words(queries, domain, k, where)
         if encoder is None:
             raise IndexingError(f"a search by {mode} needs an encoder; only bm25 does without")
-        self.check(encoder, domain, route)
-        depth = max(k, FUSION_DEPTH) if mode == "hybrid" else k
+        weight = self.check(encoder, domain, route).weight.bm25 if bm25_weight is None else bm25_weight
+        depth = max(k, DEPTH) if mode == "hybrid" else k
         vectors = encode(encoder, queries, "query", route=route, quiet=True, **how)
         dense = self.search_vectors(vectors, domain, depth, where)
-        return dense if mode == "dense" else fused(dense, self.search_words(queries, domain, depth, where), fusion, k)
+        return dense if mode == "dense" else fused(dense, self.search_words(queries, domain, depth, where), weight, k)
+
+    def weigh(
+        self,
+        encoder: SentenceTransformer,
+        domain: str,
+        collection: Collection,
+        route: Route | Default = OWN,
+        **how: Any,
+    ) -> HybridWeight:
+        """Choose how much words count in hybrid searches of a domain, and keep it; see `foreword.evaluation.hybrid`.
+
+        Args:
+            collection: the domain's documents, and its train or dev labels where it has some.
+            route: see `build`.
+            how: `precision`, `max_length` and `batch_size` of `foreword.encode`.
+        """
+        from foreword.evaluation.hybrid import weigh
+        from foreword.prompts.encoder import encode
+
+        self.check(encoder, domain, route)
+
+        def embed(texts: Sequence[str], side: Side) -> np.ndarray[Any, Any]:
+            return encode(encoder, texts, side, route=route, quiet=True, **how)
+
+        def both(queries: Sequence[Query]) -> tuple[Run, Run]:
+            texts = [query.text for query in queries]
+            sides = self.search_vectors(embed(texts, "query"), domain, DEPTH), self.search_words(texts, domain, DEPTH)
+            runs = [run_of(side, [query.query_id for query in queries]) for side in sides]
+            dense, words = map(drop_self, runs) if collection.exclude_self else runs
+            return dense, words
+
+        weight = weigh(collection, embed, both, shares=False)
+        with self._writing:
+            self._facts.put(replace(self.info(domain), hybrid=weight.as_dict()))
+        return weight
 
     def search_vectors(self, vectors: Any, domain: str, k: int = 10, where: str | None = None) -> list[list[IndexHit]]:
         """The k documents nearest to each of `vectors` (B, d'); that these are of the right prompt, you `check`."""
@@ -405,22 +438,19 @@ class Index:
         }
 
 
+def run_of(hits: Sequence[list[IndexHit]], query_ids: Sequence[str]) -> Run:
+    """The hits of some queries as a run."""
+    return {name: {hit.doc_id: hit.score for hit in own} for name, own in zip(query_ids, hits, strict=True)}
+
+
 def fused(
-    dense: Sequence[list[IndexHit]], words: Sequence[list[IndexHit]], fusion: Fusion, k: int
+    dense: Sequence[list[IndexHit]], words: Sequence[list[IndexHit]], weight: float, k: int
 ) -> list[list[IndexHit]]:
-    """The best k of two searches of the same queries, see `foreword.retrieval.runs`."""
-    runs: list[Run] = [
-        {str(number): {hit.doc_id: hit.score for hit in hits} for number, hits in enumerate(side)}
-        for side in (dense, words)
-    ]
-    if fusion == "min-max":
-        merged = min_max(runs, k=k)
-    elif fusion == "reciprocal-rank":
-        merged = top_k(reciprocal_rank(runs), k)
-    else:
-        raise UnknownNameError(f"no fusion {fusion!r}; there are: min-max, reciprocal-rank")
+    """The best k of two searches of the same queries, see `foreword.retrieval.runs.hybrid`."""
+    names = [str(number) for number in range(len(dense))]
+    merged = hybrid(run_of(dense, names), run_of(words, names), weight, k, shares=False)
     found = [{hit.doc_id: hit for hit in (*b, *a)} for a, b in zip(dense, words, strict=True)]
-    return [_in_order(merged.get(str(number), {}), by_id) for number, by_id in enumerate(found)]
+    return [_in_order(merged[name], by_id) for name, by_id in zip(names, found, strict=True)]
 
 
 def _in_order(scores: Mapping[str, float], found: Mapping[str, IndexHit]) -> list[IndexHit]:

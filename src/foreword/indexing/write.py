@@ -23,6 +23,7 @@ from foreword.prompts.spec import OWN, Default
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from foreword.evaluation.hybrid import HybridWeight
     from foreword.prompts.routes import Route
 
 FORMAT = "foreword-index/1"
@@ -179,6 +180,7 @@ class DomainInfo:
         stamp: what embedded its documents.
         removing: True while documents are removed from a domain that is complete but for that.
         folder: the absolute path of the one that all its documents' files lie in; empty: there is none, or several.
+        hybrid: how much words count in a hybrid search, as `HybridWeight` has it; None: nothing was chosen yet.
     """
 
     domain: str
@@ -187,6 +189,14 @@ class DomainInfo:
     stamp: Stamp
     removing: bool = False
     folder: str = ""
+    hybrid: Mapping[str, Any] | None = None
+
+    @property
+    def weight(self) -> HybridWeight:
+        """How much words count in a hybrid search: what was chosen, or the default."""
+        from foreword.evaluation.hybrid import HybridWeight
+
+        return HybridWeight(**(self.hybrid or {}))
 
     @property
     def prompt(self) -> str:
@@ -218,6 +228,7 @@ class DomainInfo:
             "backbone": str(self.stamp.backbone["fingerprint"]),
             "dimension": self.stamp.dimension,
             "max_length": self.stamp.max_length,
+            "hybrid": self.weight.as_dict(),
         }
 
 
@@ -328,5 +339,5 @@ class Facts:
 
 def _info(header: Mapping[str, Any], value: Mapping[str, Any]) -> DomainInfo:
     stamp = Stamp(backbone=header["backbone"], **value["stamp"])
-    rest = {name: value[name] for name in ("removing", "folder") if name in value}
+    rest = {name: value[name] for name in ("removing", "folder", "hybrid") if name in value}
     return DomainInfo(str(value["domain"]), int(value["documents"]), bool(value["complete"]), stamp, **rest)

@@ -21,7 +21,7 @@ from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, folder_name, library_versions
 from foreword.report import markdown_table, write_plots, write_report
 from foreword.report.plots import FOLDER
-from foreword.retrieval.runs import Run, read_run, scaled, trec_name, write_qrels
+from foreword.retrieval.runs import Run, hybrid, read_run, trec_name, write_qrels
 from foreword.settings import DEFAULT_BACKBONE, Count, Natural, Positive, Settings, Tokens
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.vectors import DocumentVectors
@@ -206,7 +206,7 @@ class Demo(Experiment):
         bm25 = self.bm25(collection)
         bm25_seconds = time.perf_counter() - began
         self.row("bm25", collection, bm25, bm25_seconds)
-        self.row("base+bm25", collection, scaled(base, bm25, k=100), base_seconds + bm25_seconds)
+        self.row("base+bm25", collection, hybrid(base, bm25, k=100), base_seconds + bm25_seconds)
 
     def train_sources(self) -> float:
         """The multitask prompt, and each source's own query-side prompt over the documents that it embeds."""

@@ -30,7 +30,7 @@ from foreword.prompts.encoder import state_digest, transformer_of
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.routes import Route
 from foreword.prompts.store import CARD, RUN, StoredPrompt, library_versions
-from foreword.retrieval.runs import Run, read_run, scaled, write_run
+from foreword.retrieval.runs import Run, hybrid, read_run, write_run
 from foreword.retrieval.search import bm25_run, dense_run
 from foreword.settings import DEFAULT_BACKBONE, Precision
 from foreword.training.config import StartConfig, TrainingConfig
@@ -262,7 +262,7 @@ class Benchmark(Experiment):
                 read_run(run_path(self.output, target, name, number)) for name, number in ((system, seed), ("bm25", 0))
             )
             kept = ("labels", "trained_parameters", "stored_bytes", "seconds", "decision", "similarity")
-            return Findings(scaled(dense, words, k=HITS), **{name: getattr(other, name) for name in kept})
+            return Findings(hybrid(dense, words, k=HITS), **{name: getattr(other, name) for name in kept})
 
         return self.cell(target, f"{system}+bm25", seed, configuration, make)
 

@@ -35,9 +35,9 @@ def ranked(hits: Mapping[str, float], k: int | None = None) -> list[tuple[str, f
     return [(doc_id, score) for score, doc_id in pairs[:k]]
 
 
-def top_k(run: Run, k: int) -> Run:
-    """A new run with the best `k` hits of every query, in rank order."""
-    if k < 0:
+def top_k(run: Run, k: int | None) -> Run:
+    """A new run with the best `k` hits of every query (None: all), in rank order."""
+    if k is not None and k < 0:
         raise ForewordError(f"k is {k}; expected 0 or more hits to keep.")
     return {query_id: dict(ranked(hits, k)) for query_id, hits in run.items()}
 
@@ -165,7 +165,13 @@ def min_max(runs: Sequence[Run], weights: Sequence[float] | None = None, k: int 
     return _fuse(runs, weights, k, normalised)
 
 
-def scaled(dense: Run, words: Run, weight: float = 0.4, k: int | None = None) -> Run:
+DEPTH = 100
+"""Hits of each of the two searches that a hybrid one joins, at least."""
+HYBRID_WEIGHT, RANGE_WEIGHT = 0.4, 0.3
+"""Of BM25 in `hybrid`, right for most collections: of shares, and of other scores."""
+
+
+def hybrid(dense: Run, words: Run, weight: float = HYBRID_WEIGHT, k: int | None = None, *, shares: bool = True) -> Run:
     """`(1 - weight) * cosine + weight * share`: scores that mean the same for every query are added as they are.
 
     Where dense search is sure of a document it stays so, and where few of a query's words are in any document, BM25
@@ -178,21 +184,27 @@ def scaled(dense: Run, words: Run, weight: float = 0.4, k: int | None = None) ->
         dense: cosines; a document that it did not return gets its lowest of the query.
         words: BM25's scores as shares of what the query could score, see `BM25.search`; a document that it did not
             return gets 0.
-        weight: of the shares, 0 to 1.
+        weight: of the words, 0 to 1; at 0 the hits are those of dense search alone, at 1 those of BM25 alone.
         k: hits kept per query; all when None.
+        shares: False: the words' scores are BM25's as they are, and both sides are brought to 0..1 by `min_max`.
 
     Raises:
         ForewordError: a weight out of range.
     """
     if not 0 <= weight <= 1:
         raise ForewordError(f"The weight of BM25 is {weight}; expected 0 to 1.")
+    if weight in (0, 1):
+        alone, other = (words, dense) if weight else (dense, words)
+        return top_k({query_id: alone.get(query_id, {}) for query_id in (*alone, *other)}, k)
+    if not shares:
+        return min_max([dense, words], [1 - weight, weight], k)
     fused: Run = {}
     for query_id in dict.fromkeys((*dense, *words)):
-        cosines, shares = dense.get(query_id, {}), words.get(query_id, {})
+        cosines, of_words = dense.get(query_id, {}), words.get(query_id, {})
         least = min(cosines.values(), default=0.0)
         sums = {
-            doc_id: (1 - weight) * cosines.get(doc_id, least) + weight * shares.get(doc_id, 0.0)
-            for doc_id in (*cosines, *shares)
+            doc_id: (1 - weight) * cosines.get(doc_id, least) + weight * of_words.get(doc_id, 0.0)
+            for doc_id in (*cosines, *of_words)
         }
         fused[query_id] = dict(ranked(sums, k))
     return fused

@@ -424,7 +424,7 @@ def as_hits(
     """
 
     def hit(query_id: str, doc_id: str, score: float) -> Hit:
-        own, row = pieces.get(doc_id, ()), best_rows.get(query_id, {}).get(doc_id, 0)
-        return Hit(doc_id, score, documents[doc_id], own[row] if len(own) > 1 else None)
+        own, row = pieces.get(doc_id, ()), best_rows.get(query_id, {}).get(doc_id)  # none that its words alone found
+        return Hit(doc_id, score, documents[doc_id], None if row is None or len(own) < 2 else own[row])
 
     return [[hit(query.query_id, *found) for found in run.get(query.query_id, {}).items()] for query in queries]

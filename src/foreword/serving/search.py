@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,13 +14,16 @@ import numpy as np
 from foreword.collections.collection import Collection, Document, Query
 from foreword.collections.folder import folder_of
 from foreword.errors import DataError, RequestError
+from foreword.evaluation.hybrid import HybridWeight, weigh
 from foreword.indexing import DomainInfo, Index, OtherEncoderError
-from foreword.indexing.index import IndexHit
+from foreword.indexing.index import IndexHit, fused
 from foreword.indexing.store import quoted
 from foreword.retrieval.bm25 import BM25
+from foreword.retrieval.runs import DEPTH, Run, hybrid
 from foreword.retrieval.search import exact_search
 from foreword.serving.batcher import Array
 from foreword.serving.prompts import Way
+from foreword.settings import SIDES
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -46,14 +49,30 @@ BLOCK = 256
 
 @dataclass(frozen=True)
 class Searchable:
-    """A domain that can be searched: how many documents it has (None: not known), and the systems that search it.
+    """A domain that can be searched.
 
-    `folder` is the absolute path of the one that its documents' files lie in; empty: none.
+    Attributes:
+        documents: how many there are; None: not known.
+        systems: that search it.
+        folder: the absolute path of the one that its documents' files lie in; empty: none.
+        weight: how much words count in `hybrid`; None: it is not among the systems.
     """
 
     documents: int | None
     systems: tuple[str, ...]
     folder: str = ""
+    weight: HybridWeight | None = None
+
+    @classmethod
+    def by(cls, documents: int | None, dense: Iterable[str], folder: str, weight: HybridWeight) -> Searchable:
+        """What some dense systems search, and BM25; and both, where there are both."""
+        names = list(dense)
+        return cls(documents, (*names, "bm25", *(["hybrid"] if names else [])), folder, weight if names else None)
+
+
+def half(dense: Iterable[str]) -> str:
+    """The dense system that is one half of `hybrid`: the prompt where there is one."""
+    return "prompt" if "prompt" in dense else "base"
 
 
 class Searcher(Protocol):
@@ -64,7 +83,7 @@ class Searcher(Protocol):
         ...
 
     def search(self, queries: Sequence[str], domain: str, system: str, k: int, where: Where | None) -> Hits:
-        """The k best documents of each query by one of the domain's systems: `base`, `prompt` or `bm25`."""
+        """The k best documents of each query by one of the domain's systems: `base`, `prompt`, `bm25` or `hybrid`."""
         ...
 
 
@@ -73,13 +92,14 @@ class Held:
 
     def __init__(self, collection: Collection) -> None:
         """Read the documents. Raises `DataError` when there are none."""
-        self.id, self.folder = collection.id, folder_of(collection)
+        self.collection, self.id, self.folder = collection, collection.id, folder_of(collection)
         self.documents: dict[str, Document] = {doc.doc_id: doc for doc in collection.documents()}
         if not self.documents:
             raise DataError(f"{collection.id} has no documents, so there is nothing to search")
         self.ids = list(self.documents)
         self.bm25 = BM25(self.documents.values())
         self.vectors: dict[Way, Array] = {}
+        self.weights: dict[tuple[Way, Way], HybridWeight] = {}
 
     def embed(self, way: Way, embed: Embed) -> None:
         """Have the vectors of a way, unless they are there."""
@@ -88,6 +108,25 @@ class Held:
             texts = [document.content for document in self.documents.values()]
             blocks = [embed(texts[i : i + BLOCK], way) for i in range(0, len(texts), BLOCK)]
             self.vectors[way] = np.concatenate(blocks)
+
+    def weigh(self, ways: tuple[Way, Way], embed: Embed, *, shares: bool) -> None:
+        """Have the weight of BM25 beside what encodes queries and documents, unless it is there.
+
+        For `shares` see `foreword.retrieval.runs.hybrid`; they are for cosines.
+        """
+        if ways not in self.weights:
+            sides = dict(zip(SIDES, ways, strict=True))
+
+            def both(queries: Sequence[Query]) -> tuple[Run, Run]:
+                vectors = embed([query.text for query in queries], sides["query"])
+                how: dict[str, Any] = {"document_ids": self.ids, "exclude_self": self.collection.exclude_self}
+                ids, documents = [query.query_id for query in queries], self.vectors[sides["document"]]
+                dense = exact_search(vectors, ids, documents, DEPTH, **how)
+                return dense, self.bm25.search(queries, DEPTH, self.collection.exclude_self, shares=shares)
+
+            chosen = weigh(self.collection, lambda texts, side: embed(texts, sides[side]), both, shares=shares)
+            logger.info("%s: %s", self.id, chosen)
+            self.weights[ways] = chosen
 
     def forget(self, ways: set[Way]) -> None:
         """Keep the vectors of these ways alone."""
@@ -118,12 +157,14 @@ class MemorySearcher:
     held: Mapping[str, Held]
     vectors: Mapping[str, Mapping[Way, Array]]
     ways: Mapping[str, Systems]
+    weights: Mapping[str, HybridWeight]
     embed: Embed
+    shares: bool
 
     def domains(self) -> Mapping[str, Searchable]:
-        """The collections; each by its dense systems and BM25."""
+        """The collections; each by its dense systems, BM25, and both."""
         return {
-            name: Searchable(len(held.documents), (*self.ways[name], "bm25"), held.folder)
+            name: Searchable.by(len(held.documents), self.ways[name], held.folder, self.weights[name])
             for name, held in self.held.items()
         }
 
@@ -133,21 +174,36 @@ class MemorySearcher:
         places = held.matching(where)
         if not places:
             return [[] for _ in queries]
-        ids = [held.ids[place] for place in places]
         asked = [Query(str(number), text) for number, text in enumerate(queries)]
+        if system == "hybrid":
+            depth, weight = max(k, DEPTH), self.weights[domain].bm25
+            dense = self._run(asked, domain, half(self.ways[domain]), depth, places)
+            words = self._run(asked, domain, "bm25", depth, places, shares=self.shares)
+            run = hybrid(dense, words, weight, k, shares=self.shares)
+        else:
+            run = self._run(asked, domain, system, k, places)
+        return [[held.hit(*pair, rank) for rank, pair in enumerate(run[q.query_id].items(), start=1)] for q in asked]
+
+    def _run(
+        self, asked: Sequence[Query], domain: str, system: str, k: int, places: Sequence[int], shares: bool = False
+    ) -> Run:
+        """The k best of the documents at some places for each query, by vectors or by words."""
+        held = self.held[domain]
+        every = len(places) == len(held.ids)
+        ids = [held.ids[place] for place in places]
         if system != "bm25":
             query_way, document_way = self.ways[domain][system]
             vectors = self.vectors[domain][document_way]
-            chosen = vectors if len(ids) == len(vectors) else vectors[places]
-            run = exact_search(self.embed(queries, query_way), [q.query_id for q in asked], chosen, k, document_ids=ids)
-        elif where is None:
-            run = held.bm25.search(asked, k)
-        else:  # a query at a time, since all of its hits are looked at
-            allowed, run = set(ids), {}
-            for query in asked:
-                hits = held.bm25.search([query], len(held.ids))[query.query_id]
-                run[query.query_id] = dict([hit for hit in hits.items() if hit[0] in allowed][:k])
-        return [[held.hit(*pair, rank) for rank, pair in enumerate(run[q.query_id].items(), start=1)] for q in asked]
+            encoded = self.embed([query.text for query in asked], query_way)
+            chosen = vectors if every else vectors[places]
+            return exact_search(encoded, [query.query_id for query in asked], chosen, k, document_ids=ids)
+        if every:
+            return held.bm25.search(asked, k, shares=shares)
+        allowed, run = set(ids), {}
+        for query in asked:  # one at a time, since all of its hits are looked at
+            hits = held.bm25.search([query], len(held.ids), shares=shares)[query.query_id]
+            run[query.query_id] = dict([hit for hit in hits.items() if hit[0] in allowed][:k])
+        return run
 
 
 MOST_VALUES = 1000
@@ -210,7 +266,7 @@ class IndexSearcher:
     def domains(self) -> Mapping[str, Searchable]:
         """The index's domains."""
         return {
-            name: Searchable(info.documents, (*self.ways[name], "bm25"), info.folder)
+            name: Searchable.by(info.documents, self.ways[name], info.folder, info.weight)
             for name, info in self.infos.items()
         }
 
@@ -219,6 +275,11 @@ class IndexSearcher:
         condition = None if where is None else expression(where)
         if system == "bm25":
             return self.index.search_words(queries, domain, k, condition)
+        if system == "hybrid":
+            dense, words = (
+                self.search(queries, domain, name, max(k, DEPTH), where) for name in (half(self.ways[domain]), "bm25")
+            )
+            return fused(dense, words, self.infos[domain].weight.bm25, k)
         if self.index.info(domain).stamp != self.infos[domain].stamp:  # on a server; a file is this process's
             message = f"the documents of {domain!r} were embedded anew; have the prompts read again (/admin/reload)"
             raise RequestError(message, 409, "index_changed", "domain")

@@ -26,7 +26,7 @@ from foreword.prompts.store import describe_backbone
 from foreword.serving.batcher import Array, Batcher, Row, Tokens
 from foreword.serving.config import Key, ServeConfig
 from foreword.serving.prompts import BASE_MODEL, Served, Way, base_ways, candidates, read_prompts, release
-from foreword.serving.search import Held, IndexSearcher, MemorySearcher, Searchable, Searcher
+from foreword.serving.search import Held, IndexSearcher, MemorySearcher, Searchable, Searcher, half
 
 logger = logging.getLogger(__name__)
 
@@ -275,11 +275,16 @@ class Service:
         searchers: list[Searcher] = []
         if self.held:
             ways = {name: self.systems(name, held.folder, served) for name, held in self.held.items()}
+            shares, weights = self.encoder.similarity_fn_name == "cosine", {}
+            embed = partial(self.embed_in_thread, limited=False)
             for name, held in self.held.items():
                 for _, way in ways[name].values():
-                    held.embed(way, lambda texts, way: self.embed_in_thread(texts, way, limited=False))
+                    held.embed(way, embed)
+                both = ways[name][half(ways[name])]
+                held.weigh(both, embed, shares=shares)
+                weights[name] = held.weights[both]
             vectors = {name: dict(held.vectors) for name, held in self.held.items()}
-            searchers.append(MemorySearcher(self.held, vectors, ways, self.embed_in_thread))
+            searchers.append(MemorySearcher(self.held, vectors, ways, weights, self.embed_in_thread, shares))
         if self.index is not None:
             systems = partial(self.systems, served=served)
             searchers.append(IndexSearcher.of(self.index, self.encoder, systems, self.embed_in_thread))
@@ -402,5 +407,6 @@ class Service:
                 "documents": None if searched is None else searched.documents,
                 "files": searched is not None and bool(searched.folder) and not self.config.keys,
                 "systems": [] if searched is None else list(searched.systems),
+                "hybrid": None if searched is None or searched.weight is None else searched.weight.as_dict(),
             }
         return found

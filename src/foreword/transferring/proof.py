@@ -12,8 +12,8 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from foreword.collections.collection import Collection, TrainingPair
-from foreword.collections.pseudo import MIXED, frequencies_for, pseudo_pairs
-from foreword.collections.supervision import position
+from foreword.collections.pseudo import MIXED
+from foreword.collections.supervision import sampled_pairs
 from foreword.errors import NoGainError, TooLittleTextError
 from foreword.evaluation.measures import bootstrap_interval
 from foreword.files import rounded
@@ -26,17 +26,8 @@ FEWEST = 10
 
 
 def proof_pairs(target: Collection, config: ProofConfig) -> dict[str, list[TrainingPair]]:
-    """Pseudo-queries of a target, by kind, where there are enough: of the documents first in a seeded order."""
-    places = {doc.doc_id: position(doc.doc_id, "proof", config.seed) for doc in target.documents()}
-    chosen = set(sorted(places, key=lambda doc_id: (places[doc_id], doc_id))[: config.documents])
-    documents = [doc for doc in target.documents() if doc.doc_id in chosen]
-    found: dict[str, list[TrainingPair]] = {}
-    for kind in MIXED:
-        counted = frequencies_for(kind, target.documents())
-        pairs = list(pseudo_pairs(documents, kind, config.seed, frequencies=counted))
-        if len(pairs) >= FEWEST:
-            found[kind] = pairs
-    return found
+    """Pseudo-queries of a target, by kind, where there are enough."""
+    return sampled_pairs(target, MIXED, documents=config.documents, seed=config.seed, fewest=FEWEST)
 
 
 def prove(

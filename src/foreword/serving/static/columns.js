@@ -45,7 +45,7 @@ export class Columns {
     });
     const tabs = element("div", { role: "tablist", "aria-label": "Systems" }, this.#tabs);
     tabs.addEventListener("keydown", (event) => this.#tabKey(event));
-    const columns = element("div", { class: "columns", style: { "--columns": systems.length } }, this.#panels);
+    const columns = element("div", { class: "columns" }, this.#panels);
     this.#watch(columns);
     return element("div", { class: "answer" }, tabs, columns, systems.includes(BASE) ? legend() : null);
   }

@@ -1,7 +1,7 @@
 /** What is known about a domain and its prompt, in a line. */
 
 import { element } from "./dom.js";
-import { count, several, size } from "./numbers.js";
+import { count, several, size, value } from "./numbers.js";
 
 /**
  * @param {Object} domain - one of `GET domains`
@@ -23,7 +23,15 @@ export function domainFacts(domain, others) {
     if (prompt.trained_on?.length) facts.push(`trained on ${words(prompt.trained_on)}`);
     if (prompt.supervision) facts.push(`labels: ${supervision(prompt.supervision)}`);
   }
+  if (domain.hybrid) facts.push(hybrid(domain.hybrid));
   return element("ul", { class: "facts", "aria-label": `About ${domain.name}` }, facts.map((fact) => element("li", {}, fact)));
+}
+
+/** How much BM25 counts in the column of both, and what said so. */
+function hybrid({ bm25, chosen_by: by, queries, dense, hybrid: joined }) {
+  const share = bm25 === 0 ? "the model alone" : bm25 === 1 ? "BM25 alone" : `BM25 weighs ${value(bm25, 2)}`;
+  if (!queries) return `hybrid: ${share}, the default`;
+  return `hybrid: ${share}, chosen on ${count(queries)} ${by} (nDCG@10 ${value(joined)}; the model alone ${value(dense)})`;
 }
 
 function words(names) {

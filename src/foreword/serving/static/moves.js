@@ -4,8 +4,13 @@ import { svg } from "./dom.js";
 
 export const BASE = "base";
 
-const NAMES = { base: "Base", prompt: "Prompt", bm25: "BM25" };
-const WHAT = { base: "the frozen model alone", prompt: "with the domain's prompt", bm25: "shared words, no model" };
+const NAMES = { base: "Base", prompt: "Prompt", bm25: "BM25", hybrid: "Hybrid" };
+const WHAT = {
+  base: "the frozen model alone",
+  prompt: "with the domain's prompt",
+  bm25: "shared words, no model",
+  hybrid: "the model and BM25 together",
+};
 
 /** A system's name for people. */
 export function systemName(system) {
