@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import warnings
@@ -30,6 +31,13 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imports_are_not_searched_for_garbage() -> None:
+    """Each training begins with a full collection, and in this process most of the objects are imported packages'."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
