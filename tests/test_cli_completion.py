@@ -63,7 +63,7 @@ class TestBash:
             (("evaluate", "--group", "beir"), {"beir", "beir-full", "beir-expanded"}),
             (("download", "dpr/n"), {"dpr/nq"}),
             (("download", "cqa"), {"cqadupstack", *members("cqadupstack")}),
-            (("benchmark", ""), {"transfer", *recipe_names()}),
+            (("benchmark", ""), {"transfer", "in-domain", *recipe_names()}),
             (("ex",), {"explain", "export"}),
             (("completion", ""), {"bash", "zsh", "fish"}),
         ],

@@ -21,9 +21,9 @@ import yaml
 from pages import DOCS, ROOT, Command, blocks, commands, page, written
 
 import foreword
+from foreword.cli.lab import benchmark_names
 from foreword.cli.main import build_parser
 from foreword.collections.registry import group_names
-from foreword.lab.recipe import recipe_names
 
 WALKED = (
     "README.md",
@@ -93,7 +93,7 @@ def test_every_command_parses(name: str, capsys: pytest.CaptureFixture[str]) -> 
         except SystemExit:
             pytest.fail(f"{command.line}\n{capsys.readouterr().err}")
         if arguments[0] == "benchmark" and arguments[1:] and not options.name.endswith(".toml"):
-            assert options.name in ("transfer", "in-domain", "in-domain", *recipe_names()), command.line
+            assert options.name in benchmark_names(), command.line
         assert getattr(options, "group", None) in (None, *group_names()), command.line
 
 

@@ -46,6 +46,13 @@ def run_demo(options: cli.Options) -> None:
 TRANSFER, IN_DOMAIN = "transfer", "in-domain"
 
 
+def benchmark_names() -> list[str]:
+    """The benchmarks that are there by name: of transfer, in a domain, and the recipes of earlier systems."""
+    from foreword.lab.recipe import recipe_names
+
+    return [TRANSFER, IN_DOMAIN, *recipe_names()]
+
+
 def benchmark_options(parser: cli.Parser) -> None:
     """Which one, and how much of it."""
     parser.add_argument(

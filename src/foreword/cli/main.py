@@ -214,8 +214,8 @@ def script(parser: cli.Parser, shell: str) -> str:
         import shtab
     except ModuleNotFoundError as error:
         raise ForewordError("foreword completion needs shtab: pip install 'foreword[completion]'") from error
+    from foreword.cli.lab import benchmark_names
     from foreword.collections.registry import catalogue, group_names
-    from foreword.lab.recipe import recipe_names
 
     ids = [name for entry in catalogue() if _PLAIN.fullmatch(name := entry.id)]
     groups = group_names()
@@ -223,7 +223,7 @@ def script(parser: cli.Parser, shell: str) -> str:
         **dict.fromkeys((cli.COLLECTION, f"{cli.COLLECTION}|RESULTS.json"), _words("_foreword_collections", ids)),
         "GROUP": _words("_foreword_groups", groups),
         "download NAME": _words("_foreword_downloads", [*groups, *ids]),
-        "benchmark NAME": _words("_foreword_benchmarks", ["transfer", *recipe_names()]),
+        "benchmark NAME": _words("_foreword_benchmarks", benchmark_names()),
         **dict.fromkeys(_FOLDERS, shtab.DIRECTORY),
         **dict.fromkeys(_FILES, shtab.FILE),
     }

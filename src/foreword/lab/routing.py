@@ -183,8 +183,8 @@ def _best_experts(
 # How alike two domains are, by the prompts trained for them.
 #
 # SPoT takes a task's prompt as the task's embedding. Its prompts are n vectors before the text; those here lie in every
-# layer, so token i is what vector i is to all layers together: its key, and its value times the gate of each head, by
-# layer, side by side. (A value never acts without its gate: -g * -v is g * v, and behind a gate of 0 it says nothing.)
+# layer, so token i is what vector i is to all layers together: its key and its value by layer, side by side. Of `gated`
+# prompts it is the value times the gate of each head, since it never acts without: -g * -v is g * v.
 # Prompts trained from one start share nearly all of it, which makes all of them alike. Given the start, what is
 # compared is how each of them moved away from it.
 
@@ -196,6 +196,8 @@ def prompt_tokens(prompt: AnyPrompt, *, start: AnyPrompt | None = None) -> Array
     """The n tokens of a prompt's query part, (n, w), less those of `start` where it is given.
 
     w is d for `input` prompts, 2 L G h for `prefix` and L (G + H) h for `gated` ones (see `foreword.prompts.prompt`).
+    `memory` prompts have n + m, those beside feed-forward parts after the others; w is 2 L G h + 2 L d, columns of
+    either place apart, with 0 in the other's.
 
     Args:
         prompt: of any kind.
