@@ -1,10 +1,11 @@
-"""Run by `test_training_group.py`: train nine small domains, slowly enough to be killed among them."""
+"""Nine small domains, trained in `test_training_group.py`; run as a program, slowly enough to be killed among them."""
 
 from __future__ import annotations
 
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +14,22 @@ from tiny import toy_collection
 from foreword.collections.supervision import supervise
 from foreword.prompts.loading import load_encoder
 from foreword.training.config import TrainingConfig
-from foreword.training.train import train_group
+from foreword.training.train import Outcome, train_group
 from foreword.training.trainer import PromptTrainer
+
+
+def train_nine(backbone: Path | str, output: Path | str) -> list[Outcome]:
+    config = replace(
+        TrainingConfig.default("query"), steps=6, evaluate_every=2, batch_size=8, precision="float32", dev_folds=0
+    )
+    return train_group(
+        load_encoder(str(backbone), device="cpu"),
+        [f"toy/{number}" for number in range(9)],
+        output,
+        load=lambda name: supervise(toy_collection(name, seed=int(name[-1]))),
+        config=config,
+        quiet=True,
+    )
 
 
 def main(backbone: str, output: str, pause: str) -> None:
@@ -26,18 +41,7 @@ def main(backbone: str, output: str, pause: str) -> None:
         return step(trainer, *arguments)
 
     PromptTrainer.training_step = slow  # type: ignore[method-assign]
-    config = replace(
-        TrainingConfig.default("query"), steps=6, evaluate_every=2, batch_size=8, precision="float32", dev_folds=0
-    )
-    train_group(
-        load_encoder(backbone, device="cpu"),
-        [f"toy/{number}" for number in range(9)],
-        output,
-        load=lambda name: supervise(toy_collection(name, seed=int(name[-1]))),
-        config=config,
-        quiet=True,
-        on_trained=lambda result: print(result.collection, result.status, flush=True),
-    )
+    train_nine(backbone, output)
 
 
 if __name__ == "__main__":

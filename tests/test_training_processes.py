@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from two_processes import train_once
 
 HERE = Path(__file__).parent
 
@@ -23,26 +24,23 @@ TRAININGS: tuple[dict[str, Any], ...] = (
 APART = {"sides": "shared", "gather_negatives": False, **COMMON}
 
 
-def run(backbone: Path, output: Path, processes: int, trainings: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """What each process recorded in each training."""
-    launcher = (
-        [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    )
-    command = [sys.executable, *launcher, str(HERE / "two_processes.py"), str(backbone), str(output)]
-    environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, json.dumps(trainings)], capture_output=True, text=True, env=environment, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return [json.loads(Path(f"{output}-rank{rank}.json").read_text()) for rank in range(processes)]
-
-
 @pytest.fixture(scope="module")
 def recorded(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
-    """Both processes' records, then the single one's, of the trainings."""
+    """Both processes' records, then a single one's, this one's, of the trainings."""
     folder = tmp_path_factory.mktemp("processes")
-    first, second = run(tiny_bert, folder / "two", 2, [{**t, "batch_size": 4} for t in (*TRAININGS, APART)])
-    (one,) = run(tiny_bert, folder / "one", 1, [{**t, "batch_size": 8} for t in (*TRAININGS, APART)])
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    half = json.dumps([{**training, "batch_size": 4} for training in (*TRAININGS, APART)])
+    done = subprocess.run(
+        [*launcher, str(HERE / "two_processes.py"), str(tiny_bert), str(folder / "two"), half],
+        env={**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    first, second = (json.loads((folder / f"two-rank{rank}.json").read_text()) for rank in range(2))
+    one = [
+        train_once(str(tiny_bert), str(folder / f"one-{number}"), {**training, "batch_size": 8})
+        for number, training in enumerate((*TRAININGS, APART))
+    ]
     return first, second, one
 
 

@@ -278,7 +278,7 @@ def test_prompts_of_different_starts_are_not_averaged(
 def test_trained_prompts_know_their_start(tiny_bert: Path, toy: MemoryCollection, tmp_path: Path) -> None:
     encoder = load_encoder(str(tiny_bert), device="cpu")
     other = toy_collection("toy/two")
-    config = TrainingConfig(steps=2, batch_size=8, precision="float32")
+    config = TrainingConfig(steps=2, batch_size=8, precision="float32", dev_folds=0)
     for start, same in (("words", True), ("text", False)):  # text is each domain's own
         made = {
             c.id: train(

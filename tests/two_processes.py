@@ -1,4 +1,4 @@
-"""Run by torchrun in `test_training_processes.py`: one training, each process saying what it saw and got."""
+"""Trainings for `test_training_processes.py`, which torchrun runs in two processes: what each saw and got."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from foreword.training.trainer import PromptTrainer
 def main(backbone: str, output: str, settings: str) -> None:
     """Train once for each of the settings; write what this process saw to `<output>-rank<n>.json`."""
     torch.set_num_threads(1)
-    results = [one(backbone, f"{output}-{number}", given) for number, given in enumerate(json.loads(settings))]
+    results = [train_once(backbone, f"{output}-{number}", given) for number, given in enumerate(json.loads(settings))]
     Path(f"{output}-rank{0 if is_main() else 1}.json").write_text(json.dumps(results))
 
 
-def one(backbone: str, output: str, given: dict[str, Any]) -> dict[str, Any]:
+def train_once(backbone: str, output: str, given: dict[str, Any]) -> dict[str, Any]:
     encoder = load_encoder(backbone, device="cpu")
     sides = given.pop("sides")
     config = replace(TrainingConfig.default("both", several=True), precision="float32", dtype="float32", **given)
