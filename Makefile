@@ -11,7 +11,7 @@ demo: $(STAMP)
 	$(VENV)/bin/foreword demo $(DEMO)
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check src benchmarks tests

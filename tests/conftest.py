@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from foreword.collections.collection import MemoryCollection
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is marked `slow`, minutes a test, runs with FOREWORD_SLOW=1."""
+    if os.environ.get("FOREWORD_SLOW") != "1":
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow; set FOREWORD_SLOW=1"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Tiny models are slower on several threads, and results then do not depend on the machine's cores."""

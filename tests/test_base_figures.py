@@ -16,7 +16,7 @@ from foreword.evaluation.evaluate import evaluate
 DATA = Path(os.environ.get("FOREWORD_DATA", Path(__file__).parents[2] / "shared" / "data" / "glasgow"))
 
 
-@pytest.mark.skipif(os.environ.get("FOREWORD_SLOW") != "1", reason="slow; set FOREWORD_SLOW=1")
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"no files in {DATA}; set FOREWORD_DATA")
 @pytest.mark.parametrize(("name", "ndcg"), [("cranfield", 0.374), ("cisi", 0.421), ("medline", 0.788), ("cacm", 0.410)])
 def test_base_figures(minilm, name, ndcg):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +36,7 @@ def test_filtered_recall(tmp_path: Path) -> None:
     assert figures["recall, domain"] == figures["recall, domain and metadata"] == 1.0
 
 
-@pytest.mark.skipif(os.environ.get("FOREWORD_SLOW") != "1", reason="100,000 documents, minutes; set FOREWORD_SLOW=1")
+@pytest.mark.slow  # 100,000 documents
 def test_filtered_recall_of_100_000_documents() -> None:
     """As a user runs it; the figures are printed with -s."""
     done = subprocess.run([sys.executable, "benchmarks/index.py"], cwd=ROOT, capture_output=True, text=True, check=True)
