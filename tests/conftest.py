@@ -41,6 +41,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """No test cuts the power, and each training would wait for the disk some fifty times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _imports_are_not_searched_for_garbage() -> None:
     """Each training begins with a full collection, and in this process most of the objects are imported packages'."""
@@ -88,6 +96,20 @@ def beir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny import toy_collection, write_beir
 
     return write_beir(tmp_path_factory.mktemp("beir") / "toy", toy_collection())
+
+
+@pytest.fixture(scope="module")
+def few_trials() -> Iterator[None]:
+    """A benchmark's statistics by 200 resamples instead of 10,000, seconds a report; their tests have their own."""
+    from functools import partial
+
+    from foreword.lab import statistics
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("benchmark", "in_domain"):
+            for name in ("summarise", "judge_hypotheses"):
+                patch.setattr(f"foreword.lab.{module}.{name}", partial(getattr(statistics, name), trials=200))
+        yield
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import ir_measures
 import numpy as np
 import pytest
-from tiny import random_prompt, toy_collection, write_beir
+from tiny import random_prompt, short_trainings, toy_collection, write_beir
 
 from foreword.cli import main
 from foreword.collections.registry import load
@@ -70,7 +70,7 @@ baseline = "nothing"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+def place(few_trials: None, tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     """A benchmark that has been run; `plan.toml` and `out` lie in it."""
     folder = tmp_path_factory.mktemp("benchmark")
     names = [folder / f"domain{number}" for number in range(4)]
@@ -84,7 +84,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
         file.write(json.dumps(record) + "\n")
     domains = ", ".join(f'"folder:{path}"' for path in names)
     (folder / "plan.toml").write_text(PLAN.format(domains=domains, far=folder / "far"))
-    run_benchmark(plan_of(folder), folder / "out", backbone=str(tiny_bert), quiet=True)
+    with short_trainings(4):
+        run_benchmark(plan_of(folder), folder / "out", backbone=str(tiny_bert), quiet=True)
     return folder
 
 

@@ -7,6 +7,7 @@ import re
 
 import pytest
 import pytrec_eval
+from tiny import short_trainings
 
 from foreword.lab.demo import DemoConfig, run_demo
 from foreword.retrieval.runs import read_qrels, read_run
@@ -31,7 +32,8 @@ def demo(tiny_bert, tmp_path_factory):
         both_steps=4,
         searches=2,
     )
-    return run_demo(config, output, quiet=True), output, config
+    with short_trainings():
+        return run_demo(config, output, quiet=True), output, config
 
 
 def test_every_system_has_its_rows(demo):

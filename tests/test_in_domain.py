@@ -48,7 +48,7 @@ margin = 0.5
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+def place(few_trials: None, tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     folder = tmp_path_factory.mktemp("in-domain")
     for number, name in enumerate(("dev", "a", "b")):
         write_beir(folder / name, toy_collection(f"toy/{name}", seed=number))

@@ -1,13 +1,16 @@
-"""Tiny random models and a toy collection, made by the tests themselves: nothing is downloaded."""
+"""Tiny random models, a toy collection and trainings of few steps, made by the tests themselves: nothing is downloaded."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
@@ -21,6 +24,8 @@ from foreword.prompts.encoder import transformer_of
 from foreword.prompts.kinds.kind import kind_of
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
+from foreword.training.config import TrainingConfig
+from foreword.training.folds import run_course
 
 POSITIONS = 48
 """Positions that every tiny backbone has."""
@@ -195,3 +200,17 @@ def write_beir(folder: Path, collection: Collection) -> Path:
         lines = [f"{q}\t{d}\t{r}\n" for q, docs in collection.qrels(split).items() for d, r in docs.items()]
         (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
     return folder
+
+
+@contextmanager
+def short_trainings(steps: int | None = None) -> Iterator[None]:
+    """Whoever trains meanwhile, does with two folds where there are more, and with at most so many steps."""
+
+    def short(encoder: Any, data: Any, trainee: Any, work: Path, config: TrainingConfig, **how: Any) -> Any:
+        if steps is not None and config.steps > steps:
+            config = replace(config, steps=steps, evaluate_every=-(-steps // 2))
+        return run_course(encoder, data, trainee, work, replace(config, dev_folds=min(config.dev_folds, 2)), **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("foreword.training.train.run_course", short)
+        yield
