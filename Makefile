@@ -25,7 +25,8 @@ format: $(STAMP)
 
 docs: $(STAMP)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
-	$(VENV)/bin/python -m mkdocs build --strict
+	mkdir -p build && $(VENV)/bin/python docs/commands.py > build/commands.md
+	$(VENV)/bin/zensical build --strict
 
 tables: $(STAMP)
 	$(VENV)/bin/foreword benchmark --tables README.md docs/findings.md docs/performance.md
@@ -38,4 +39,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist .cache src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -200,16 +201,25 @@ def test_figures_stand_alone_in_light_and_dark(path: Path) -> None:
 
 def test_the_site_builds(tmp_path: Path) -> None:
     """Strictly: a link, an anchor, a page or a name of the reference that is missing stops it."""
-    for package in ("mkdocs", "material", "mkdocstrings_handlers.python"):
+    for package in ("zensical", "mkdocstrings_handlers.python"):
         pytest.importorskip(package, reason="the extra docs is not installed")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    shutil.copytree(DOCS, tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)  # what it is a link to would be taken for the site's place
+    for name in ("src", "CHANGELOG.md", "CONTRIBUTING.md", "LOG.md"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "build").mkdir()
+    commands = subprocess.run(
+        [sys.executable, "docs/commands.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    (tmp_path / "build" / "commands.md").write_text(commands.stdout, encoding="utf-8")
+    done = subprocess.run([sys.executable, "-m", "zensical", "build", "--strict"], cwd=tmp_path, capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    pages = {path: path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.html")}
+    site = tmp_path / "build" / "site"
+    pages = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
     loaded = re.compile(r'<(?:script|img|link rel="(?:stylesheet|preconnect|icon)")[^>]*(?:src|href)="(?:https?:)?//')
     assert [str(path) for path, text in pages.items() if loaded.search(text)] == []
-    commands_page = pages[tmp_path / "site" / "reference" / "commands.html"]
-    assert "foreword index build" in commands_page
+    assert "foreword index build" in pages[site / "reference" / "commands.html"]
+    assert "Combine the prompts of" in pages[site / "reference" / "transferring.html"]
 
 
 # -- what the pages say of the code ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the documentation takes from the program itself: the command line's help, as argparse prints it."""
+"""Print what the documentation takes from the program itself: the command line's help, as argparse prints it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,8 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-MARK = "<!-- commands -->"
-"""Where the commands' help is put."""
 
 WIDTH = "100"
-
-
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the help of every command in place of the mark."""
-    return markdown.replace(MARK, "\n\n".join(helps())) if MARK in markdown else markdown
 
 
 def helps() -> Iterator[str]:
@@ -39,3 +30,7 @@ def parsers_of(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]
 
 def _section(parser: argparse.ArgumentParser) -> str:
     return f"## {parser.prog}\n\n```text\n{parser.format_all().strip()}\n```"
+
+
+if __name__ == "__main__":
+    print("\n\n".join(helps()))
