@@ -68,6 +68,7 @@ def test_commands(shell: Shell, here: Path, tiny_bert: Path, monkeypatch: pytest
         "title": "Ferns",
         "text": "Water them on Tuesdays.",
         "metadata": {"file": "ferns.md"},
+        "passage": None,
     }
     monkeypatch.setattr("sys.stdin", StringIO("ferns\n\nkeys\n"))
     assert [found["query"] for found in shell.json("index", "search", "n.db", *backbone)] == ["ferns", "keys"]

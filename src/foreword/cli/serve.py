@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foreword.cli import grammar as cli
-from foreword.cli.search import Answer, answer, asked, form_of, hits_of, query_options
+from foreword.cli.search import Answer, answer, asked, form_of, hits_of, named, query_options
 from foreword.errors import ForewordError, UnknownNameError
 from foreword.tables import byte_size
 
@@ -46,6 +46,7 @@ def index_add_options(parser: cli.Parser) -> None:
     cli.data_options(parser)
     parser.add_argument("--document-template", metavar="T", help="(default: '{title} {text}')")
     parser.add_argument("--batch-size", type=int, default=64, help="texts in one pass (default: %(default)s)")
+    cli.passages_option(parser, "as the domain's are; in a new one passages")
     cli.encoder_options(parser)
 
 
@@ -90,6 +91,7 @@ def run_index_build(options: cli.Options) -> None:
     """Embed documents: `build`, `add` and `update`."""
     from foreword.collections.folder import folder_of
     from foreword.indexing.store import shown
+    from foreword.retrieval.passages import Coverage
 
     collection = cli.load_collection(options, options.collection)
     domain = options.domain or collection.id
@@ -97,7 +99,7 @@ def run_index_build(options: cli.Options) -> None:
         if options.command != "build":
             index.info(domain)  # before a model is loaded
         begun = time.perf_counter()
-        before = index.domains().get(domain)
+        before, coverage = index.domains().get(domain), Coverage()
         written = None
         if before is not None and before.hybrid is not None and _is_usual(options, before):
             written = index.unchanged(domain, collection.documents(), all_of_them=options.command == "update")
@@ -105,6 +107,7 @@ def run_index_build(options: cli.Options) -> None:
             encoder = cli.load_encoder(options, prompt=cli.chosen_prompt(options))
             how: dict[str, Any] = {"batch_size": options.batch_size, "quiet": options.json}
             how |= {"precision": options.precision, "folder": folder_of(collection)}
+            how |= {"passages": options.passages, "coverage": coverage}
             if options.command == "build":
                 how["replace_all"] = options.replace
             begun = time.perf_counter()
@@ -115,18 +118,14 @@ def run_index_build(options: cli.Options) -> None:
         info = index.info(domain)
     seconds = time.perf_counter() - begun
     if options.json:
-        cli.print_json(
-            {
-                "domain": domain,
-                **written.as_dict(),
-                "documents": info.documents,
-                "hybrid": info.weight.as_dict(),
-                "seconds": round(seconds, 3),
-            }
-        )
+        found = {"domain": domain, **written.as_dict(), "documents": info.documents, "hybrid": info.weight.as_dict()}
+        cli.print_json({**found, "text": coverage.as_dict(), "seconds": round(seconds, 3)})
         return
     counts = ", ".join(f"{count:,} {name}" for name, count in written.as_dict().items() if count) or "nothing to do"
     print(f"{domain}: {counts}; {info.documents:,} documents in {shown(options.uri)}, {seconds:.1f} s")
+    if coverage.whole < coverage.documents:
+        unasked = options.passages is None and not info.stamp.passages
+        print(f"text: {coverage}{' (as before; --replace makes passages)' if unasked else ''}")
     print(info.weight)
 
 
@@ -137,7 +136,7 @@ def _is_usual(options: cli.Options, info: DomainInfo) -> bool:
     """Whether the options name what embedded a domain by the base model; a folder may hold another model by now."""
     asked = (options.revision, options.pooling, options.normalize, options.max_length)
     named = info.stamp.backbone["name"] == options.backbone and not Path(options.backbone).exists()
-    base = options.prompt == "none" and info.prompt == "base"
+    base = options.prompt == "none" and info.prompt == "base" and options.passages in (None, info.stamp.passages)
     return named and base and all(value is None for value in asked) and not getattr(options, "replace", False)
 
 
@@ -156,7 +155,7 @@ def run_index_delete(options: cli.Options) -> None:
         cli.say(f"{len(set(options.doc_ids)) - removed} of the ids were not there")
 
 
-_SHOWN = ("doc_id", "domain", "rank", "score", "title", "text", "metadata")
+_SHOWN = ("doc_id", "domain", "rank", "score", "title", "text", "metadata", "passage")
 
 
 def run_index_search(options: cli.Options) -> None:
@@ -190,7 +189,13 @@ def run_index_search(options: cli.Options) -> None:
             )
             return [
                 [
-                    Answer(hit.doc_id, hit.score, hit.name, hit.text, {name: getattr(hit, name) for name in _SHOWN})
+                    Answer(
+                        hit.doc_id,
+                        hit.score,
+                        named(hit.name, hit.passage),
+                        hit.text,
+                        {name: getattr(hit, name) for name in _SHOWN},
+                    )
                     for hit in hits
                 ]
                 for hits in found
@@ -212,7 +217,12 @@ def run_index_stats(options: cli.Options) -> None:
         f"index {found['index_type']}"
     )
     rows = [
-        (name, f"{info['documents']:,}", info["embedded_by"], "complete" if info["complete"] else "unfinished")
+        (
+            name,
+            f"{info['documents']:,}",
+            f"{info['embedded_by']}{', in passages' if info['passages'] else ''}",
+            "complete" if info["complete"] else "unfinished",
+        )
         for name, info in found["domains"].items()
     ]
     cli.print_table("", ("domain", "documents", "embedded by", "state"), rows)

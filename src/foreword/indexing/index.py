@@ -13,9 +13,20 @@ import numpy as np
 
 from foreword.collections.collection import Collection, DataWarning, Document, Query, shown_name
 from foreword.errors import IndexingError, UnknownNameError
-from foreword.indexing.store import DENSE, MOST_HITS, SPARSE, VARCHAR_BYTES, Store, check_domain, primary_key, row_of
+from foreword.indexing.store import (
+    DENSE,
+    MOST_HITS,
+    PLACE,
+    SPARSE,
+    VARCHAR_BYTES,
+    Store,
+    check_domain,
+    primary_key,
+    row_of,
+)
 from foreword.indexing.write import (
     BLOCK,
+    Cut,
     DomainInfo,
     Embed,
     Facts,
@@ -23,6 +34,7 @@ from foreword.indexing.write import (
     Written,
     check_document_side,
     stamp_of,
+    uncut,
     write_documents,
 )
 from foreword.prompts.spec import OWN, Default
@@ -35,6 +47,7 @@ if TYPE_CHECKING:
 
     from foreword.evaluation.hybrid import HybridWeight
     from foreword.prompts.routes import Route
+    from foreword.retrieval.passages import Coverage
 
 Mode = Literal["dense", "bm25", "hybrid"]
 """By vectors, by words, or by both."""
@@ -47,8 +60,10 @@ class IndexHit:
     Attributes:
         doc_id: as it was given.
         score: higher is better: the inner product or the cosine, BM25's score, or the fused one.
-        text: of the document, without its title; the beginning, where it is longer than Milvus holds.
+        text: of the document, or of the passage that was found, without the title; the beginning, where it is longer
+            than Milvus holds.
         rank: from 1.
+        passage: `number` (from 1), `of`, `start` and `end`, in characters of the document's text; None: all of it.
     """
 
     doc_id: str
@@ -58,6 +73,7 @@ class IndexHit:
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     rank: int = 1
+    passage: Mapping[str, int] | None = None
 
     @property
     def name(self) -> str:
@@ -134,6 +150,8 @@ class Index:
         replace_all: bool = False,
         remove_missing: bool = False,
         folder: str = "",
+        passages: bool | None = None,
+        coverage: Coverage | None = None,
         **how: Any,
     ) -> Written:
         """Put documents into a domain, which is made where it is not there. Doing it again changes nothing.
@@ -148,20 +166,30 @@ class Index:
             replace_all: empty the domain first; the only way to another prompt or backbone.
             remove_missing: remove those that are there and are not given.
             folder: that their files lie in, its absolute path; empty: in none.
+            passages: documents longer than the model takes are in passages, and found by their best one; False: by
+                their beginnings; None: as the domain's are, and in a new one unless `max_length` is given.
+            coverage: counts what of the documents that are embedded is in the index.
             how: `precision` and `max_length` of `foreword.encode`.
 
         Raises:
             OtherEncoderError: the index was built by another backbone, or the domain through another prompt.
-            IndexingError: no documents, or one that cannot be stored.
+            IndexingError: no documents, or one that cannot be stored; the domain's are cut otherwise.
         """
         from foreword.prompts.encoder import encode
+        from foreword.retrieval.passages import Cutter, wanted
 
         def embed(texts: Sequence[str]) -> np.ndarray[Any, Any]:
             return encode(encoder, texts, "document", route=route, batch_size=batch_size, quiet=True, **how)
 
-        stamp = stamp_of(encoder, route, how.get("max_length"))
+        length = how.get("max_length")
+        if passages is None and not replace_all and (info := self._facts.find(domain)) is not None:
+            passages = info.stamp.passages
+        elif passages is None:
+            passages = wanted(None, length) and self._takes_passages(domain, replace_all)
+        cut = Cutter(encoder, length, passages=passages, coverage=coverage)
+        stamp = stamp_of(encoder, route, length, passages)
         flags = {"replace_all": replace_all, "remove_missing": remove_missing, "quiet": quiet}
-        return self.write(stamp, embed, domain, documents, folder=folder, **flags)
+        return self.write(stamp, embed, domain, documents, cut=cut, folder=folder, **flags)
 
     def add(
         self, encoder: SentenceTransformer, domain: str, documents: Iterable[Document], *args: Any, **how: Any
@@ -186,7 +214,8 @@ class Index:
             return None
         while block := list(islice(rest, BLOCK)):
             rows = [row_of(domain, document) for document in block]
-            if self._store.hashes([row["pk"] for row in rows]) != {row["pk"]: row["hash"] for row in rows}:
+            known = self._store.written([row["pk"] for row in rows])
+            if {key: one[0] for key, one in known.items()} != {row["pk"]: row["hash"] for row in rows}:
                 return None
             seen += len(rows)
         return None if not seen or (all_of_them and seen != info.documents) else Written(unchanged=seen)
@@ -198,6 +227,7 @@ class Index:
         domain: str,
         documents: Iterable[Document],
         *,
+        cut: Cut = uncut,
         replace_all: bool = False,
         remove_missing: bool = False,
         folder: str = "",
@@ -208,6 +238,7 @@ class Index:
         Args:
             stamp: what it puts on documents, see `foreword.indexing.write.stamp_of`.
             embed: vectors (N, d') of N texts.
+            cut: makes passages of documents, where the stamp has them, e.g. `foreword.retrieval.passages.Cutter`.
         """
         check_domain(domain)
         total = len(documents) if isinstance(documents, Sequence) else None
@@ -222,10 +253,11 @@ class Index:
             if base.folder != folder:  # others' files may lie elsewhere
                 base = replace(base, folder=folder if remove_missing else "")
             self._facts.put(replace(base, complete=False, removing=False))
-            written, given = write_documents(self._store, domain, shown, embed, stamp.dimension, new=before is None)
+            how: dict[str, Any] = {"new": before is None, "cut": cut}
+            written, given = write_documents(self._store, domain, shown, embed, stamp.dimension, **how)
             if remove_missing:
-                missing = sorted(self._store.keys(domain) - given)
-                self._store.delete(missing)
+                missing = [known for key, known in self._store.keys(domain).items() if key not in given]
+                self._store.delete_documents(domain, missing)
                 written = replace(written, removed=len(missing))
             self._store.settle()
             if base.complete or before is None:
@@ -247,6 +279,11 @@ class Index:
         if replace_all and set(self.domains()) == {domain}:  # the only one: another backbone may come
             self.delete(domain)
         self._facts.begin(stamp, self._index_type, self._analyzer)
+        if stamp.passages and not self._store.in_passages:
+            raise IndexingError(
+                f"{self._facts.name} holds one vector a document: it was made before there were passages; make another "
+                "for documents in passages (or --replace its only domain), or say --no-passages"
+            )
         if replace_all:
             self.delete(domain)
         info = self._facts.find(domain)
@@ -258,7 +295,17 @@ class Index:
                 f"the documents of {domain!r} were cut to {info.stamp.max_length} tokens, these would be to "
                 f"{stamp.max_length}; give the same --max-length, or embed all again (--replace)"
             )
+        if info.stamp.passages != stamp.passages:
+            raise IndexingError(
+                f"the documents of {domain!r} are {'' if info.stamp.passages else 'not '}in passages, and these would "
+                f"{'not ' if info.stamp.passages else ''}be; embed all again (--replace), or leave that option out"
+            )
         return info
+
+    def _takes_passages(self, domain: str, replace_all: bool) -> bool:
+        """Whether documents can be in passages: not in an index that was made before there were any."""
+        made_anew = self._facts.empty or (replace_all and set(self.domains()) == {domain})
+        return made_anew or self._store.in_passages
 
     def delete(self, domain: str, doc_ids: Iterable[str] | None = None) -> int:
         """Remove documents, or (None) a whole domain; with the last domain the collections go too.
@@ -279,8 +326,9 @@ class Index:
                 self._store.settle()
                 self._facts.remove(domain)
                 return info.documents
-            found = sorted(self._store.hashes([primary_key(domain, doc_id) for doc_id in dict.fromkeys(doc_ids)]))
-            self._store.delete(found)
+            keys = {primary_key(domain, doc_id): doc_id for doc_id in doc_ids}
+            found = {keys[key]: known[1] for key, known in self._store.written(list(keys)).items()}
+            self._store.delete_documents(domain, found.items())
             self._store.settle()
             count = info.documents - len(found) if info.complete else self._store.count(domain)
             self._facts.put(replace(info, documents=count, complete=whole, removing=False))
@@ -366,11 +414,12 @@ class Index:
 
     def search_vectors(self, vectors: Any, domain: str, k: int = 10, where: str | None = None) -> list[list[IndexHit]]:
         """The k documents nearest to each of `vectors` (B, d'); that these are of the right prompt, you `check`."""
-        width = self.info(domain).stamp.dimension
+        stamp = self.info(domain).stamp
+        width = stamp.dimension
         found = np.asarray(vectors, dtype=np.float32)
         if found.ndim != 2 or found.shape[1] != width:
             raise IndexingError(f"the queries' vectors have the shape {found.shape}; expected (B, {width})")
-        return self._search(list(found), domain, k, where, DENSE, str(self._facts.header["metric"]))
+        return self._search(list(found), stamp, domain, k, where, DENSE, str(self._facts.header["metric"]))
 
     def search_words(
         self, queries: Sequence[str], domain: str, k: int = 10, where: str | None = None
@@ -379,26 +428,29 @@ class Index:
 
         Milvus computes them, with k1 and b of its own; Milvus Lite weighs words by each of its segments apart.
         """
-        self.info(domain)
-        return self._search(list(queries), domain, k, where, SPARSE, "BM25")
+        return self._search(list(queries), self.info(domain).stamp, domain, k, where, SPARSE, "BM25")
 
     def _search(
-        self, data: list[Any], domain: str, k: int, where: str | None, field: str, metric: str
+        self, data: list[Any], stamp: Stamp, domain: str, k: int, where: str | None, field: str, metric: str
     ) -> list[list[IndexHit]]:
+        """The k best documents for each of `data`; of a document's passages, the best one counts."""
         if not 1 <= k <= MOST_HITS:
             raise IndexingError(f"k is {k}; expected 1 to {MOST_HITS:,}")
-        if not data:
-            return []
-        hits = []
-        for rows in self._store.search(data, field, metric, domain, where, k):
-            found: dict[str, IndexHit] = {}
-            for row, score in rows:
-                doc_id, title, of = row["doc_id"], str(row["title"]), row["domain"]
-                if of != domain:  # a fault of the filter
-                    raise IndexingError(f"a search of {domain!r} found a document of {of!r}; nothing is shown")
-                text = str(row["text"]).removeprefix(title).lstrip()
-                found[doc_id] = IndexHit(doc_id, domain, score, title, text, dict(row["metadata"] or {}))
-            hits.append(_in_order({doc_id: hit.score for doc_id, hit in found.items()}, found))
+        hits: list[list[IndexHit]] = [[] for _ in data]
+        waiting = list(range(len(data)))
+        limit = min(MOST_HITS, 4 * k) if stamp.passages else k
+        while waiting:  # rows come best first: k documents among them are the best k
+            answers = self._store.search([data[place] for place in waiting], field, metric, domain, where, limit)
+            short = []
+            for place, rows in zip(waiting, answers, strict=True):
+                found: dict[str, IndexHit] = {}
+                for row, score in rows:
+                    if len(found) < k and row["doc_id"] not in found:
+                        found[row["doc_id"]] = _hit(row, score, domain)
+                hits[place] = _in_order({doc_id: hit.score for doc_id, hit in found.items()}, found)
+                if len(found) < k and len(rows) == limit < MOST_HITS:
+                    short.append(place)
+            waiting, limit = short, min(MOST_HITS, 4 * limit)
         return hits
 
     def check(self, encoder: SentenceTransformer, domain: str, route: Route | Default = OWN) -> DomainInfo:
@@ -441,6 +493,17 @@ class Index:
 def run_of(hits: Sequence[list[IndexHit]], query_ids: Sequence[str]) -> Run:
     """The hits of some queries as a run."""
     return {name: {hit.doc_id: hit.score for hit in own} for name, own in zip(query_ids, hits, strict=True)}
+
+
+def _hit(row: Mapping[str, Any], score: float, domain: str) -> IndexHit:
+    """A row as a hit. Raises `IndexingError` for one of another domain, a fault of the filter."""
+    title, of = str(row["title"]), row["domain"]
+    if of != domain:
+        raise IndexingError(f"a search of {domain!r} found a document of {of!r}; nothing is shown")
+    text, passage = str(row["text"]).removeprefix(title).lstrip(), None
+    if row.get("passages", 1) > 1:
+        passage = dict(zip(("number", "of", "start", "end"), (int(row[name]) for name in PLACE), strict=True))
+    return IndexHit(row["doc_id"], domain, score, title, text, dict(row["metadata"] or {}), passage=passage)
 
 
 def fused(

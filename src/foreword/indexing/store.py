@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from foreword.collections.collection import Document
 from foreword.errors import IndexBusyError, IndexingError
 from foreword.files import said_process, this_process, write_json
+from foreword.retrieval.passages import Passage
 
 VARCHAR_BYTES = 65_535
 """The most that Milvus stores in one text field, and (but for one byte) in one JSON field."""
@@ -31,6 +32,8 @@ ID_BYTES, DOMAIN_BYTES, TITLE_BYTES = 1024, 256, 4096
 DENSE, SPARSE = "vector", "sparse"  # like `pk` and `text`, the names that LangChain's Milvus store looks for
 SHOWN = ["doc_id", "domain", "title", "text", "metadata"]
 """The fields that a hit is made of."""
+PLACE = ["passage", "passages", "start", "end"]
+"""Of a row, which passage of its document it is (from 1), of how many, and where it stands in the text."""
 
 CONNECT_SECONDS = 10.0
 REQUEST_SECONDS = 120.0
@@ -47,6 +50,8 @@ class Store:
     def __init__(self, client: Any, uri: str, name: str, owned: Owned | None) -> None:
         self._client, self.uri, self.name, self._owned = client, uri, name, owned
         self.facts = f"{name}_facts"
+        self.in_passages = False
+        """Whether a document may have several rows; indexes of format 1 hold one for each."""
         self._places: dict[str, list[str]] = {}
 
     @classmethod
@@ -151,6 +156,8 @@ class Store:
         with self._asking("the collections cannot be loaded") as client:
             for name in (self.facts, self.name):
                 client.load_collection(name)
+            fields = client.describe_collection(self.name)["fields"]
+            self.in_passages = any(field["name"] == PLACE[0] for field in fields)
 
     def drop(self) -> None:
         """Remove both collections, the facts last."""
@@ -197,26 +204,38 @@ class Store:
                     client.upsert(self.name, part, timeout=REQUEST_SECONDS)
                 part, size = [], 0
 
-    def hashes(self, keys: Sequence[str]) -> dict[str, str]:
-        """`pk -> hash` of those keys that there are."""
+    def written(self, keys: Sequence[str]) -> dict[str, tuple[str, int]]:
+        """`pk -> (hash, passages)` of those documents that there are, by the keys of their first passages."""
+        fields = ["pk", "hash", *(["passages"] if self.in_passages else [])]
         with self._asking("documents cannot be read") as client:
-            how = {"output_fields": ["pk", "hash"], "timeout": REQUEST_SECONDS}
+            how = {"output_fields": fields, "timeout": REQUEST_SECONDS}
             rows = client.get(self.name, ids=list(keys), **how) if keys else []
-        return {row["pk"]: row["hash"] for row in rows}
+        return {row["pk"]: (row["hash"], int(row.get("passages", 1))) for row in rows}
 
-    def keys(self, domain: str) -> set[str]:
-        """The keys of a domain's documents."""
-        return {row["pk"] for row in self._rows(self.name, of_domain(domain), ["pk"])}
+    def keys(self, domain: str) -> dict[str, tuple[str, int]]:
+        """`pk -> (doc_id, passages)` of a domain's documents."""
+        counts: dict[str, int] = {}
+        fields = ["doc_id", *(["passages"] if self.in_passages else [])]
+        for row in self._rows(self.name, of_domain(domain), fields):  # all of them: a cut may have left no first one
+            counts[row["doc_id"]] = max(counts.get(row["doc_id"], 1), int(row.get("passages", 1)))
+        return {primary_key(domain, doc_id): (doc_id, passages) for doc_id, passages in counts.items()}
 
     def count(self, domain: str) -> int:
         """How many documents a domain has; Milvus Lite goes through them all."""
         with self._asking("documents cannot be counted") as client:
             how = {"output_fields": ["count(*)"], "consistency_level": "Strong", "timeout": REQUEST_SECONDS}
-            answer = client.query(self.name, filter=of_domain(domain), **how)
+            first = "passage == 1" if self.in_passages else None
+            answer = client.query(self.name, filter=of_domain(domain, first), **how)
         return int(answer[0]["count(*)"])
 
+    def delete_documents(self, domain: str, documents: Iterable[tuple[str, int]]) -> None:
+        """Remove documents, given as `(doc_id, passages)`; the first passages last, by which the others are known."""
+        there = list(documents)
+        self.delete([primary_key(domain, name, n) for name, last in there for n in range(2, last + 1)])
+        self.delete([primary_key(domain, name) for name, _ in there])
+
     def delete(self, keys: Sequence[str]) -> None:
-        """Remove documents."""
+        """Remove rows."""
         for first in range(0, len(keys), MOST_HITS):
             with self._asking("documents cannot be removed") as client:
                 client.delete(self.name, ids=list(keys[first : first + MOST_HITS]), timeout=REQUEST_SECONDS)
@@ -247,7 +266,7 @@ class Store:
                 anns_field=field,
                 filter=expression,
                 limit=k,
-                output_fields=SHOWN,
+                output_fields=[*SHOWN, *(PLACE if self.in_passages else [])],
                 search_params={"metric_type": metric},
                 partition_names=places,
                 timeout=REQUEST_SECONDS,
@@ -339,6 +358,8 @@ def _documents_schema(client: Any, dimension: int, analyzer: Mapping[str, Any] |
     )
     schema.add_field("metadata", DataType.JSON)
     schema.add_field("hash", DataType.VARCHAR, max_length=32)
+    for name in PLACE:
+        schema.add_field(name, DataType.INT64)
     schema.add_field(DENSE, DataType.FLOAT_VECTOR, dim=dimension)
     schema.add_field(SPARSE, DataType.SPARSE_FLOAT_VECTOR)
     schema.add_function(Function("bm25", FunctionType.BM25, input_field_names=["text"], output_field_names=[SPARSE]))
@@ -356,9 +377,9 @@ def check_domain(domain: str) -> None:
 def row_of(domain: str, document: Document) -> dict[str, Any]:
     """A document as a row, without its vector.
 
-    `text` is what is embedded and found by words, title and text together; it is cut to what Milvus can hold. `hash`
-    is of all that is stored: a document of the same hash need not be embedded again. Raises `IndexingError` where id
-    or metadata are too long, or metadata is not JSON.
+    `text` is what is embedded and found by words, title and text together. `hash` is of all that is stored: a document
+    of the same hash need not be embedded again. Raises `IndexingError` where id or metadata are too long, or metadata
+    is not JSON.
     """
     doc_id, metadata = document.doc_id, dict(document.metadata)
     try:
@@ -378,15 +399,26 @@ def row_of(domain: str, document: Document) -> dict[str, Any]:
         "domain": domain,
         "doc_id": doc_id,
         "title": _cut(title, TITLE_BYTES),
-        "text": _cut(f"{title} {document.text.strip()}".strip(), VARCHAR_BYTES),
+        "text": f"{title} {document.text.strip()}".strip(),
         "metadata": metadata,
         "hash": _digest(document.title, document.text, json.dumps(metadata, sort_keys=True, default=str)),
     }
 
 
-def primary_key(domain: str, doc_id: str) -> str:
-    """32 hexadecimal digits of domain and doc_id, so that writing a document again replaces it."""
-    return _digest(domain, doc_id)
+def rows_of(row: Mapping[str, Any], document: Document, pieces: Sequence[Passage]) -> list[dict[str, Any]]:
+    """The rows of a document's passages, from `row_of`; texts are cut to what Milvus can hold."""
+    rows = []
+    for piece in pieces:
+        text = row["text"] if piece.of == 1 else f"{document.title.strip()} {document.text[piece.start : piece.end]}"
+        place = dict(zip(PLACE, (piece.number, piece.of, piece.start, piece.end), strict=True))
+        key = primary_key(row["domain"], document.doc_id, piece.number)
+        rows.append({**row, **place, "pk": key, "text": _cut(text.strip(), VARCHAR_BYTES)})
+    return rows
+
+
+def primary_key(domain: str, doc_id: str, passage: int = 1) -> str:
+    """32 hexadecimal digits of domain, doc_id and passage, so that writing a document again replaces it."""
+    return _digest(domain, doc_id, *([str(passage)] if passage > 1 else []))
 
 
 def _digest(*texts: str) -> str:

@@ -8,7 +8,7 @@ documents as the base model does. The facts of the index and of each domain are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,9 @@ import numpy as np
 
 from foreword.collections.collection import Document
 from foreword.errors import IndexingError, OtherEncoderError, UnknownNameError
-from foreword.indexing.store import DENSE, VARCHAR_BYTES, Store, row_of
+from foreword.indexing.store import DENSE, PLACE, VARCHAR_BYTES, Store, primary_key, row_of, rows_of
 from foreword.prompts.spec import OWN, Default
+from foreword.retrieval.passages import Passage
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -26,13 +27,23 @@ if TYPE_CHECKING:
     from foreword.evaluation.hybrid import HybridWeight
     from foreword.prompts.routes import Route
 
-FORMAT = "foreword-index/1"
+FORMAT = "foreword-index/2"
+FORMATS = ("foreword-index/1", FORMAT)
+"""That can be read and written; the first holds a row for each document, and no passages."""
 
 BLOCK = 1024
-"""Documents that are embedded, then written: what a cut loses."""
+"""Documents, or passages, that are embedded, then written: what a cut loses."""
 
 Embed = Callable[[Sequence[str]], "np.ndarray[Any, Any]"]
 """Vectors (N, d') of N texts."""
+
+Cut = Callable[[Sequence[Document]], Sequence[Sequence[Passage]]]
+"""Each document's passages, one at least."""
+
+
+def uncut(documents: Sequence[Document]) -> list[list[Passage]]:
+    """Each document as one passage."""
+    return [[Passage(one.doc_id, 1, 1, 0, len(one.text), one.content)] for one in documents]
 
 
 @dataclass(frozen=True)
@@ -66,11 +77,13 @@ def write_documents(
     dimension: int,
     *,
     new: bool,
+    cut: Cut = uncut,
 ) -> tuple[Written, set[str]]:
     """Write documents whose content is not there yet; gives what became of them, and the keys of all that were given.
 
-    In a domain that is new nothing is looked up. Raises `IndexingError` where two documents have one id, or the vectors
-    are not finite ones of the shape (N, dimension).
+    The passages of a document are replaced together, the first one last: its row says that the others are there, and
+    how many, so that what was cut on the way is done again. In a domain that is new nothing is looked up. Raises
+    `IndexingError` where two documents have one id, or the vectors are not finite ones of the shape (N, dimension).
     """
     added = changed = unchanged = shortened = 0
     seen: set[str] = set()
@@ -81,21 +94,47 @@ def write_documents(
             if row["pk"] in seen:
                 raise IndexingError(f"two documents of {domain!r} have the doc_id {row['doc_id']!r}; ids must differ")
             seen.add(row["pk"])
-        known = {} if new else store.hashes([row["pk"] for row in rows])
-        chosen = [number for number, row in enumerate(rows) if known.get(row["pk"]) != row["hash"]]
-        if chosen:
-            texts = [block[number].content for number in chosen]
+        known = {} if new else store.written([row["pk"] for row in rows])
+        chosen = [number for number, row in enumerate(rows) if known.get(row["pk"], ("", 0))[0] != row["hash"]]
+        pieces = cut([block[number] for number in chosen])
+        for part in _parts(list(zip(chosen, pieces, strict=True))):
+            texts = [piece.content for _, own in part for piece in own]
             vectors = np.ascontiguousarray(embed(texts), dtype=np.float32)
             if vectors.shape != (len(texts), dimension):
                 expected = (len(texts), dimension)
                 raise IndexingError(f"{len(texts)} texts have vectors of shape {vectors.shape}; expected {expected}")
             if not np.isfinite(vectors).all():
                 raise IndexingError("a vector holds NaN or infinity; embed the documents in float32")
-            store.upsert([rows[number] | {DENSE: vector} for number, vector in zip(chosen, vectors, strict=True)])
-            shortened += sum(len(text.encode("utf-8", "replace")) > VARCHAR_BYTES for text in texts)
+            made: list[dict[str, Any]] = []
+            gone: list[str] = []
+            for number, own in part:
+                passages = rows_of(rows[number], block[number], own)
+                shortened += any(len(piece.content.encode("utf-8", "replace")) > VARCHAR_BYTES for piece in own)
+                made += [row | {DENSE: vector} for row, vector in zip(passages, vectors[len(made) :], strict=False)]
+                before = known.get(rows[number]["pk"], ("", 0))[1]
+                gone += [primary_key(domain, own[0].doc_id, n) for n in range(len(own) + 1, before + 1)]
+            store.delete(gone)
+            made.sort(key=lambda row: row["passage"] == 1)
+            if not store.in_passages:
+                made = [{name: value for name, value in row.items() if name not in PLACE} for row in made]
+            store.upsert(made)
         there = sum(rows[number]["pk"] in known for number in chosen)
         added, changed, unchanged = added + len(chosen) - there, changed + there, unchanged + len(rows) - len(chosen)
     return Written(added=added, changed=changed, unchanged=unchanged, shortened=shortened), seen
+
+
+def _parts(documents: Sequence[tuple[int, Sequence[Passage]]]) -> Iterator[list[tuple[int, Sequence[Passage]]]]:
+    """Documents, each with its passages, in parts of `BLOCK` passages or one document."""
+    part: list[tuple[int, Sequence[Passage]]] = []
+    size = 0
+    for number, own in documents:
+        if part and size + len(own) > BLOCK:
+            yield part
+            part, size = [], 0
+        part.append((number, own))
+        size += len(own)
+    if part:
+        yield part
 
 
 BASE = "base"
@@ -111,7 +150,8 @@ class Stamp:
         document_side: `base`, or the 64 hexadecimal digits of `foreword.evaluation.candidates.side_fingerprint`.
         route: what encodes both sides, as JSON; the names in it are for people.
         dimension: d', of the vectors.
-        max_length: tokens that a document is cut to; None: no limit.
+        max_length: tokens that a document, or a passage, is cut to; None: no limit.
+        passages: longer documents are in passages.
     """
 
     backbone: Mapping[str, Any]
@@ -119,6 +159,7 @@ class Stamp:
     route: Any
     dimension: int
     max_length: int | None
+    passages: bool = False
 
     @property
     def document_route(self) -> Any:
@@ -127,8 +168,10 @@ class Stamp:
         return self.route["sides"]["document"] if two_sided else self.route
 
 
-def stamp_of(encoder: SentenceTransformer, route: Route | Default = OWN, max_length: int | None = None) -> Stamp:
-    """What `encode(encoder, texts, "document", route=route, max_length=max_length)` puts on documents."""
+def stamp_of(
+    encoder: SentenceTransformer, route: Route | Default = OWN, max_length: int | None = None, passages: bool = False
+) -> Stamp:
+    """What `encode(encoder, texts, "document", route=route, max_length=max_length)` puts on documents or passages."""
     from foreword.evaluation.candidates import side_fingerprint
     from foreword.prompts.encoder import transformer_of
     from foreword.prompts.routes import route_as_json
@@ -144,6 +187,7 @@ def stamp_of(encoder: SentenceTransformer, route: Route | Default = OWN, max_len
         route_as_json(chosen),
         encoder.get_embedding_dimension() or 0,
         min(given, default=None),
+        passages,
     )
 
 
@@ -229,6 +273,7 @@ class DomainInfo:
             "dimension": self.stamp.dimension,
             "max_length": self.stamp.max_length,
             "hybrid": self.weight.as_dict(),
+            "passages": self.stamp.passages,
         }
 
 
@@ -244,9 +289,9 @@ class Facts:
         if there == {store.name, store.facts}:  # a build that was cut at once may have left one of them
             store.load()
             self._header = store.some_facts(_HEADER).get(_HEADER)
-        if self._header is not None and self._header.get("format") != FORMAT:
+        if self._header is not None and self._header.get("format") not in FORMATS:
             raise IndexingError(
-                f"{self.name} has the format {self._header.get('format')!r}; this Foreword reads {FORMAT!r}"
+                f"{self.name} has the format {self._header.get('format')!r}; this Foreword reads {', '.join(FORMATS)}"
             )
 
     @property

@@ -20,7 +20,6 @@ import numpy as np
 
 from foreword.collections.collection import Document
 from foreword.errors import ForewordError
-from foreword.prompts.encoder import text_prompt, transformer_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -129,6 +128,8 @@ class Cutter:
         Raises:
             ForewordError: passages are asked for, and the tokenizer does not say where in a text its tokens are.
         """
+        from foreword.prompts.encoder import text_prompt, transformer_of
+
         transformer = transformer_of(encoder)
         tokenizer: Any = transformer.tokenizer
         self.passages, self._coverage = wanted(passages, length), coverage
