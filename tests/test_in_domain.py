@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import ir_measures
 import pytest
+from shell import Shell
 from tiny import toy_collection, write_beir
 
 from foreword.errors import ForewordError, UnknownNameError
@@ -128,6 +130,22 @@ def test_the_margin_of_a_claim_counts(place: Path) -> None:
     assert claim["outcome"] == "supported"
 
 
+def test_collections_of_ones_own_take_the_rates_chosen_before(place: Path, tmp_path: Path, tiny_bert: Path) -> None:
+    plan = plan_of(place)
+    methods = {name: replace(one, rates=(1e-5, 1.0), chosen=2e-4) for name, one in plan.methods.items()}
+    own = replace(plan, methods=methods, seeds=(0,), budgets=(2,)).on(["a"])
+    assert (own.query_length, own.document_length) == (64, 128)
+    paces = {f"{name} {own.digest(name)}": {"method": name, "seconds": [0.1] * 3} for name in own.methods}
+    write_json(tmp_path / "pace.json", paces)
+    run_in_domain(own, tmp_path, parts=["own"], data=place, backbone=str(tiny_bert), quiet=True)
+    cells = load_cells(tmp_path)
+    assert {(cell.target, cell.genre) for cell in cells} == {("a", "own")}
+    assert {cell.details["learning_rate"] for cell in cells if "@" in cell.system} == {2e-4}
+    assert not (tmp_path / "tuning").exists()
+    latex = (tmp_path / "results.tex").read_text()
+    assert latex.count("\\begin{tabular}") == latex.count("\\toprule") >= 2
+
+
 def test_refusals(place: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="no part far"):
         run_in_domain(plan_of(place), tmp_path, parts=["far"])
@@ -137,3 +155,11 @@ def test_refusals(place: Path, tmp_path: Path) -> None:
         load_in_domain(place / "wrong.toml")
     with pytest.raises(ForewordError, match="something"):
         load_in_domain(tmp_path / "plan.toml")
+
+
+def test_targets_of_the_command_line(shell: Shell) -> None:
+    named = ("benchmark", "in-domain", "--targets", "folder:mine", "beir/fiqa")
+    told = shell.json(*named, "--dry-run")
+    assert (told["parts"], told["plan"]["targets"]) == (["own"], {"own": ["folder:mine", "beir/fiqa"]})
+    assert list(told["plan"]["methods"]) == ["prompt", "lora", "full"]
+    assert "--targets is for the benchmark in-domain" in shell.fails("benchmark", "transfer", *named[2:])

@@ -66,8 +66,16 @@ def benchmark_options(parser: cli.Parser) -> None:
     parser.add_argument("--output", type=Path, metavar="DIR", help="(default: runs/benchmark-transfer, runs/NAME)")
     cli.data_options(parser)
     cli.dry_run_option(parser)
-    group = parser.add_argument_group("transfer")
-    group.add_argument("--group", metavar="GROUP", help="sources and targets: a group, or one of the plan's banks")
+    group = parser.add_argument_group("transfer and in-domain")
+    group.add_argument(
+        "--targets",
+        nargs="+",
+        metavar=cli.COLLECTION,
+        help="in-domain: collections of yours instead of the plan's, at the rates that were chosen before",
+    )
+    group.add_argument(
+        "--group", metavar="GROUP", help="transfer: sources and targets, a group or one of the plan's banks"
+    )
     group.add_argument("--seeds", nargs="+", type=int, metavar="N", help="instead of the plan's")
     group.add_argument("--backbone", default=DEFAULT_BACKBONE, metavar="NAME", help="(default: %(default)s)")
     group.add_argument(
@@ -120,6 +128,7 @@ def run_benchmark(options: cli.Options) -> None:
     recipe = isinstance(chosen, Recipe)
     cli.needs(options, "seeds backbone report_only", not recipe, "is for the benchmarks transfer and in-domain")
     cli.needs(options, "group", isinstance(chosen, Plan), "is for the benchmark of transfer")
+    cli.needs(options, "targets", not recipe and not isinstance(chosen, Plan), "is for the benchmark in-domain")
     cli.needs(options, "miniature values start bank mirror offline", recipe, "is for recipes")
     if isinstance(chosen, Recipe):
         _run_recipe(options, chosen)
@@ -185,9 +194,13 @@ def _run_in_domain(options: cli.Options, plan: InDomainPlan) -> None:
     """Run the benchmark in a domain, or what is missing of it, and say where its results are."""
     if options.seeds is not None:
         plan = replace(plan, seeds=tuple(options.seeds))
+    parts = options.parts
+    if options.targets is not None:
+        plan = plan.on(options.targets)
+        parts = parts or list(plan.targets)
     output = options.output or Path("runs") / "benchmark-in-domain"
     if options.dry_run:
-        cli.print_json({"plan": plan.as_dict(), "parts": options.parts, "output": str(output)})
+        cli.print_json({"plan": plan.as_dict(), "parts": parts, "output": str(output)})
         return
     from foreword.lab.in_domain import run_in_domain, write_in_domain
 
@@ -195,7 +208,7 @@ def _run_in_domain(options: cli.Options, plan: InDomainPlan) -> None:
         page = write_in_domain(plan, output)
     else:
         how = {"data": options.data, "backbone": options.backbone, "quiet": options.json}
-        page = run_in_domain(plan, output, parts=options.parts, **how)
+        page = run_in_domain(plan, output, parts=parts, **how)
     _show(options, output, page)
 
 

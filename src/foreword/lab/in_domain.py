@@ -46,6 +46,7 @@ class Method(Settings):
         baseline: or arguments of `train_baseline`.
         start: where a prompt starts.
         training: settings of the training that differ from the plan's.
+        chosen: the rate, where a run has no tuning of its own.
     """
 
     rates: tuple[float, ...]
@@ -53,6 +54,7 @@ class Method(Settings):
     baseline: Mapping[str, Any] | None = None
     start: str = "words"
     training: Mapping[str, Any] = field(default_factory=dict)
+    chosen: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,10 +102,17 @@ class InDomainPlan(Settings):
         """Target -> genre."""
         return {target: genre for genre, names in self.targets.items() for target in names}
 
+    def on(self, targets: Sequence[str]) -> InDomainPlan:
+        """The plan for collections of somebody's own: its final methods alone, and lengths as trainings have them."""
+        lengths = {name: getattr(TrainingConfig, name) for name in ("query_length", "document_length")}
+        methods = {name: self.methods[name] for name in self.final}
+        return replace(self, targets={"own": tuple(targets)}, methods=methods, **lengths)
+
     def digest(self, method: str) -> str:
         """16 hexadecimal digits of the settings that a method's trainings depend on."""
         own = self.methods[method].as_dict()
-        own.pop("rates")
+        for name in ("rates", "chosen"):
+            own.pop(name)
         shared = {name: getattr(self, name) for name in ("batch_size", "query_length", "document_length", "folds")}
         return json_digest([own, shared, dict(self.training)])[:16]
 
@@ -221,6 +230,8 @@ class InDomain(Benchmark):
         if len(rates) == 1:
             return rates[0]
         path = self.output / "tuning" / f"{name}.json"
+        if not path.exists() and (chosen := self.plan.methods[name].chosen) is not None:
+            return chosen
         if not path.exists():
             raise ForewordError(f"{name} is not tuned yet; run the part 'tuning' first, or give it one rate")
         ends: Mapping[str, Any] = read_json(path)

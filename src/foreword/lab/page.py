@@ -202,7 +202,7 @@ def _valued(value: float | None, best: str) -> TableCell:
 
 
 FORMAT = "foreword-benchmark/1"
-PAGE, RESULTS, TEXT = "report.html", "results.json", "results.md"
+PAGE, RESULTS, TEXT, LATEX = "report.html", "results.json", "results.md", "results.tex"
 
 
 def write_page(
@@ -213,7 +213,9 @@ def write_page(
     hypotheses: Sequence[Verdict],
     plots: Sequence[Plot],
 ) -> Path:
-    """Write `report.html`, which needs no other file, `results.json` and `results.md`; equal results give equal bytes.
+    """Write `report.html`, which needs no other file, and `results.json`, `.md` and `.tex` (LaTeX, with booktabs).
+
+    Equal results give equal bytes.
 
     `intro` is text over the results, paragraphs parted by blank lines. The hypotheses come first, with their verdicts;
     the plots go into the page. Gives its path.
@@ -233,8 +235,10 @@ def write_page(
     paragraphs = [text for text in intro.split("\n\n") if text.strip()]
     page = document(title, fill("header.html", title=title, paragraphs=paragraphs), sections)
     write_json(folder / RESULTS, results)
-    texts = [f"# {title}", intro, *(table.markdown() for table in (hypothesis_table(hypotheses), *tables))]
-    for name, written in ((PAGE, page), (TEXT, "\n\n".join(text.strip() for text in texts) + "\n")):
+    whole = [hypothesis_table(hypotheses), *tables]
+    texts = [f"# {title}", intro, *(table.markdown() for table in whole)]
+    latex = "\n".join(table.latex() for table in whole if table.lines)
+    for name, written in ((PAGE, page), (TEXT, "\n\n".join(text.strip() for text in texts) + "\n"), (LATEX, latex)):
         with atomic_write(folder / name) as file:
             file.write(written)
     return folder / PAGE
