@@ -100,7 +100,7 @@ def test_dry_runs_print_the_resolved_configuration(shell: Shell, tmp_path: Path)
     moved = dry("transfer", "pydoc/torch", "--bank", "b", "--method", "similarity", "--top-k", 2)
     assert moved["transfer"]["top_k"] == 2
     assert moved["transfer"]["fit"]["steps"] == 30
-    assert dry("demo", "--quick") != dry("demo")
+    assert dry("demo", "--full") != dry("demo")
     assert dry("demo", "--seed", 4)["seed"] == 4
     assert not (tmp_path / "x").exists()
 

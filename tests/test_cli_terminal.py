@@ -89,7 +89,22 @@ def test_bars_where_a_line_can_be_drawn_again(
     asked = {}
     monkeypatch.setattr("tqdm.tqdm", lambda items, **settings: asked.update(settings) or items)
     assert list(track([1, 2], "counting")) == [1, 2]
-    assert asked["disable"] is not shown
+    assert bool(asked) is shown
+    asked.clear()
+    assert list(track([1, 2], "counting", quiet=True)) == [1, 2]
+    assert asked["disable"] is True
+
+
+def test_a_log_has_a_line_of_progress_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    err, clock = Stream(False), iter([0.0, 4.0, 11.0, 15.0, 22.0])
+    monkeypatch.setattr("sys.stderr", err)
+    monkeypatch.setattr("foreword.terminal.time.monotonic", lambda: next(clock))
+    assert list(track("abcd", "letters")) == list("abcd")
+    assert err.getvalue() == "letters: 25 %\nletters: 75 %\n"
+    clock = iter([0.0, 11.0])
+    assert list(track(iter("a"), "letters")) == ["a"]  # nobody knows how many
+    assert err.getvalue().endswith("letters: 0\n")
+    assert list(track("abcd", "letters", quiet=True)) == list("abcd")  # does not look at the clock
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,15 @@ import pytest
 import pytrec_eval
 from tiny import short_trainings
 
-from foreword.lab.demo import DemoConfig, run_demo
+from foreword.collections.registry import load
+from foreword.lab.demo import DemoConfig, part_of, run_demo
 from foreword.retrieval.runs import read_qrels, read_run
 
-SYSTEMS = {
-    "bm25", "base", "base+bm25", "multitask", "transfer-uniform", "transfer-similarity", "transfer-fitted",
-    "best-single", "transfer", "supervised-query", "supervised-both",
-}  # fmt: skip
+DENSE = (
+    "base", "multitask", "transfer-uniform", "transfer-similarity", "transfer-fitted", "best-single", "transfer",
+    "supervised-query", "supervised-both",
+)  # fmt: skip
+SYSTEMS = {"bm25", *DENSE, *(f"{system}+bm25" for system in DENSE)}
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +27,13 @@ def demo(tiny_bert, tmp_path_factory):
         backbone=str(tiny_bert),
         sources=("pydoc/jinja2", "pydoc/rich"),
         target="pydoc/filelock",
+        target_documents=25,
         others=("pydoc/tqdm",),
         multitask_steps=4,
         source_steps=4,
         query_steps=4,
         both_steps=4,
+        dev_queries=5,
         searches=2,
     )
     with short_trainings():
@@ -68,9 +72,28 @@ def test_files_are_written_and_agree(demo):
     assert not [path for path in output.rglob("*") if path.suffix in (".pt", ".bin", ".pkl")]
 
 
-def test_a_second_run_reuses_what_is_trained_and_gives_the_same_rows(demo):
+def test_a_part_has_every_test_query_and_no_query_without_its_documents():
+    whole = load("pydoc/filelock")
+    part, other = part_of(whole, 25, 0), part_of(whole, 25, 1)
+    documents = {document.doc_id for document in part.documents()}
+    assert len(documents) == 25 < len(list(whole.documents()))
+    assert list(part.queries("test")) == list(whole.queries("test"))
+    assert part.qrels("test") == whole.qrels("test")
+    for split in part.splits:
+        assert part.qrels(split) == {q: docs for q, docs in whole.qrels(split).items() if docs.keys() <= documents}
+        assert {query.query_id for query in part.queries(split)} == set(part.qrels(split))
+    assert {document.doc_id for document in other.documents()} != documents
+    few = {document.doc_id for document in part_of(whole, 1, 0).documents()}
+    assert few == {doc_id for docs in whole.qrels("test").values() for doc_id in docs}
+
+
+def test_a_second_run_reuses_what_is_trained_and_gives_the_same_rows(demo, capsys):
     results, output, config = demo
-    again = run_demo(config, output, quiet=True)
+    again = run_demo(config, output)
+    told = capsys.readouterr().err
+    first = [told.index(part) for part in ("tokens a second", "foreword demo --full, about", "base finds for", "base:")]
+    assert first == sorted(first)
+    assert "training bank" not in told  # found again
 
     def figures(rows):
         return [(row["system"], row["collection"], row["measure"], row["value"]) for row in rows]

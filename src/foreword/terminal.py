@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -61,22 +62,48 @@ def harmless(text: str) -> str:
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-# Progress for anything over two seconds: a bar on a terminal, nothing where output is read by a program.
+# Progress for anything over two seconds: a bar on a terminal; in a file or a pipe, a line now and then.
 
+
+EVERY = 10.0
+"""Seconds between two lines of progress."""
 
 Item = TypeVar("Item")
 
 
+class ProgressLines:
+    """Progress where a line cannot be drawn again: `documents: 40 %`, at most every `EVERY` seconds."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.said = what, time.monotonic()
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """Say on standard error that so many are done, of so many where that is known, unless it is too soon."""
+        now = time.monotonic()
+        if now - self.said >= EVERY:
+            self.said = now
+            far = f"{100 * done // total} %" if total else f"{done:,}"
+            print(f"{self.what}: {far}", file=sys.stderr, flush=True)
+
+
 def track(items: Iterable[Item], what: str, total: int | None = None, *, quiet: bool = False) -> Iterator[Item]:
-    """Yield `items`, with a bar on standard error once two seconds have gone by.
+    """Yield `items`, with progress on standard error.
+
+    A bar once two seconds have gone by; where that is no terminal, or a dumb one, a line every ten.
 
     Args:
         items: what to go through.
-        what: the bar's label.
+        what: the label.
         total: the number of items, when `items` has no length.
-        quiet: no bar at all; also so when standard error is no terminal, or a dumb one.
+        quiet: no progress at all.
     """
     from tqdm import tqdm
 
-    disable = quiet or not moves_cursor()
-    yield from tqdm(items, desc=what, total=total, delay=2.0, leave=False, disable=disable, file=sys.stderr)
+    if moves_cursor() or quiet:
+        yield from tqdm(items, desc=what, total=total, delay=2.0, leave=False, disable=quiet, file=sys.stderr)
+        return
+    said = ProgressLines(what)
+    total = len(items) if total is None and isinstance(items, Sized) else total
+    for done, item in enumerate(items):
+        said(done, total)
+        yield item

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 def demo_options(parser: cli.Parser) -> None:
     """How much, and where to."""
-    parser.add_argument("--quick", action="store_true", help="fewer sources and steps: under 4 minutes on two cores")
+    parser.add_argument(
+        "--full", action="store_true", help="all documents, longer texts, more steps, sources, systems and targets"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), metavar="DIR", help="(default: %(default)s)")
     cli.data_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="of every random choice (default: %(default)s)")
@@ -31,7 +33,7 @@ def run_demo(options: cli.Options) -> None:
     """Run the demo."""
     from foreword.lab.demo import DemoConfig
 
-    config = DemoConfig.quick() if options.quick else DemoConfig()
+    config = DemoConfig.full() if options.full else DemoConfig()
     config = replace(config, seed=options.seed)
     if options.dry_run:
         cli.print_json(config.as_dict())

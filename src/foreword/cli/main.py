@@ -72,7 +72,7 @@ def build_parser() -> Program:
         prog="foreword",
         usage="foreword COMMAND ...",
         description="Dense retrieval with one frozen encoder and one small learned prompt per domain.",
-        epilog="foreword COMMAND --help shows a command's options. Start with: foreword demo --quick",
+        epilog="foreword COMMAND --help shows a command's options. Start with: foreword demo",
     )
     program.add_argument("--version", action=ShowVersion, nargs=0, help="show program's version number and exit")
     cli.help_all_option(program, "exit codes and the environment's variables too")

@@ -79,13 +79,13 @@ class Experiment:
         if not self.quiet:
             print(f"[{self.seconds:5.0f} s] {text}", file=sys.stderr, flush=True)
 
-    def note_machine(self) -> None:
-        """Add what this runs on to `machine.json`, a list of those that the folder's results are from."""
+    def machine(self) -> dict[str, Any]:
+        """What this runs on: processor, cores, threads, device, precision, versions."""
         try:
             processor = re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
         except OSError:
             processor = None
-        this = {
+        return {
             "processor": processor[1] if processor else platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
@@ -93,6 +93,10 @@ class Experiment:
             "precision": self.precision,
             "versions": library_versions(),
         }
+
+    def note_machine(self) -> None:
+        """Add what this runs on to `machine.json`, a list of those that the folder's results are from."""
+        this = self.machine()
         path = self.output / "machine.json"
         if this not in (noted := kept_json(path) or []):
             write_json(path, [*noted, this])

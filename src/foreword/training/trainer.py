@@ -50,7 +50,7 @@ from foreword.errors import DataError, ForewordError
 from foreword.files import atomic_write, kept_json, settle, sha256_file, write_json
 from foreword.prompts.encoder import resolve_precision, text_prompt
 from foreword.prompts.routes import Route
-from foreword.terminal import moves_cursor
+from foreword.terminal import ProgressLines, moves_cursor
 from foreword.training.config import TrainingConfig
 from foreword.training.dev import BEST, HISTORY, DevEvaluator, DevSet, Scores
 from foreword.training.trainee import Trainee, is_main, on_main, world_size
@@ -356,6 +356,8 @@ def build_trainer(
     trainer.remove_callback(PrinterCallback)
     if quiet or not moves_cursor():
         trainer.remove_callback(ProgressCallback)
+    if not quiet and not moves_cursor():
+        trainer.add_callback(StepLines())
     return trainer
 
 
@@ -509,6 +511,19 @@ class StopWhenStale(TrainerCallback):
         """Called after each evaluation."""
         if self.evaluator.stale(self.patience):
             control.should_training_stop = True
+
+
+class StepLines(TrainerCallback):
+    """Progress in a file or a pipe, on the main process."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Called once."""
+        self.said = ProgressLines("steps of training")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Called after each step."""
+        if state.is_world_process_zero:
+            self.said(state.global_step, state.max_steps)
 
 
 class StopAfter(TrainerCallback):
