@@ -137,6 +137,16 @@ def test_without_dev_queries_the_last_prompt_is_kept(tiny_bert: Path, tmp_path: 
     assert all(stored.prompt.tensors()[name].any() for name in stored.prompt.linear)
 
 
+def test_a_log_says_how_far_a_training_is(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("foreword.terminal.EVERY", 0.0)
+    config = replace(QUICK, steps=4, dev_queries=0)
+    train(load(tiny_bert), toy_collection(), tmp_path / "it", config=config)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("steps of training")]
+    assert said == [f"steps of training: {share} %" for share in (25, 50, 75, 100)]
+
+
 def test_the_last_step_is_a_candidate_between_evaluations_too(
     tiny_bert: Path, toy: MemoryCollection, tmp_path: Path
 ) -> None:

@@ -90,7 +90,7 @@ class DemoConfig(Settings):
     proof_documents: Count = 30
     measures: tuple[str, ...] = ("nDCG@10", "R@100")
     searches: Natural = 3
-    tokens: Positive = 0.6
+    tokens: Positive = 0.62
     seed: int = 0
 
     @classmethod
