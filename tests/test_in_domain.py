@@ -162,4 +162,4 @@ def test_targets_of_the_command_line(shell: Shell) -> None:
     told = shell.json(*named, "--dry-run")
     assert (told["parts"], told["plan"]["targets"]) == (["own"], {"own": ["folder:mine", "beir/fiqa"]})
     assert list(told["plan"]["methods"]) == ["prompt", "lora", "full"]
-    assert "--targets is for the benchmark in-domain" in shell.fails("benchmark", "transfer", *named[2:])
+    assert "--targets is for the benchmark in-domain" in shell.fails("benchmark", "transfer", *named[2:], "--dry-run")
