@@ -191,7 +191,10 @@ class HybridSearch:
             collection: what is searched.
             weight: of BM25, 0 to 1; None: it is chosen, see `weigh`.
             reported: see `weigh`.
-            document_length, query_length, passages, coverage: see `foreword.retrieval.search.dense_run`.
+            document_length: see `foreword.retrieval.search.dense_run`, as for the next three.
+            query_length: tokens a query is cut to.
+            passages: whether longer documents are searched in passages.
+            coverage: counts what of the documents is embedded.
             how: `precision`, `batch_size` and `quiet` of `foreword.encode`.
 
         Raises:
