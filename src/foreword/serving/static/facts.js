@@ -11,7 +11,7 @@ export function domainFacts(domain, others) {
   const { prompt } = domain;
   const facts = [];
   if (typeof domain.documents === "number") facts.push(several(domain.documents, "document"));
-  if (!prompt) facts.push("no prompt of its own: the frozen model and BM25 alone");
+  if (!prompt) facts.push("no prompt of its own");
   if (!prompt && others) facts.push(`another's can search it: foreword serve --use '${domain.name}=NAME'`);
   if (prompt) {
     if (prompt.name && prompt.name !== domain.name) facts.push(`searched with the prompt of ${prompt.name}`);
