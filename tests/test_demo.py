@@ -68,6 +68,7 @@ def test_files_are_written_and_agree(demo):
     assert written["configuration"]["target"] == "pydoc/filelock"
     page = (output / "report.html").read_text()
     assert "transfer-fitted" in page
+    assert "supervised-both and bm25, fused" in page
     assert not re.findall(r'(?:src|href)="https?:', page)
     assert not [path for path in output.rglob("*") if path.suffix in (".pt", ".bin", ".pkl")]
 

@@ -27,10 +27,9 @@ from foreword.tables import NOTHING, top, value
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-DESCRIPTIONS: Mapping[str, str] = {
+_SYSTEMS = {
     "bm25": "words only",
     "base": "the frozen encoder, no prompt",
-    "base+bm25": "the two above, fused",
     "multitask": "one prompt for all sources",
     "transfer-uniform": "source prompts, equal weights",
     "transfer-similarity": "weights from domain similarity",
@@ -40,6 +39,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "supervised-query": "target's labels, query side",
     "supervised-both": "target's labels, both sides",
 }
+DESCRIPTIONS: Mapping[str, str] = _SYSTEMS | {f"{name}+bm25": f"{name} and bm25, fused" for name in _SYSTEMS}
 """What a system is, in a few words, for the names that Foreword's own commands use."""
 
 
