@@ -1,11 +1,13 @@
-"""The recipes' files say what the original's settings were, and their miniatures run, learn, and go on after a cut."""
+"""The recipes' files say what the original's settings were, and their miniatures run, learn, and go on after a cut.
+
+The miniatures are made smaller still; as they are they run with FOREWORD_SLOW=1.
+"""
 
 from __future__ import annotations
 
 import html
 import importlib.util
 import json
-import os
 import re
 import shutil
 import time
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import short_trainings
 
 from foreword.collections.beir import BEIR
 from foreword.collections.registry import catalogue, load
@@ -290,12 +293,13 @@ def smaller(name: str, **settings: Any) -> Recipe:
     """A miniature of the miniature: fewer documents and steps, shorter texts."""
     recipe = load_recipe(name)
     changes = {"steps": 4, "evaluate_every": 4, "document_length": 32, "query_length": 24, "dev_documents": 40}
-    changes |= {"batch_size": 12, "dev_share": 0.4} | settings
+    changes |= {"batch_size": 8, "dev_share": 0.4} | settings
     small = {
         table: values if isinstance(values, TransferValues) else replace(values, **changes)
         for table, values in recipe.small.items()
     }
-    start = {"steps": 1, "evaluate_every": 1, **{k: v for k, v in changes.items() if k.endswith("length")}}
+    same = ("document_length", "query_length", "length", "batch_size")
+    start = {"steps": 1, "evaluate_every": 1, **{name: changes[name] for name in same if name in changes}}
     earlier = {"dpr-multitask": start, "beir-domains": changes}
     evaluation = replace(recipe.miniature.evaluation, query_length=24, document_length=32)
     miniature = replace(recipe.miniature, documents=DOCUMENTS, evaluation=evaluation)
@@ -311,7 +315,8 @@ def run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         folder = output or tmp_path_factory.mktemp(recipe.name)
         if not (folder / "miniature-data").exists():
             shutil.copytree(small_data, folder / "miniature-data", ignore=shutil.ignore_patterns(".locks"))
-        return run_recipe(recipe, folder, miniature=True, quiet=True, **how), folder
+        with short_trainings():
+            return run_recipe(recipe, folder, miniature=True, quiet=True, **how), folder
 
     return one
 
@@ -408,7 +413,7 @@ def test_oag_qa_domains(run: Any) -> None:
     assert {table["headline"] for table in results["tables"].values()} == {"Success@20"}
     card = load_prompt(output / "prompts" / "oag-qa-graph_theory").card
     assert card["start"]["from"] == "first-ids"
-    assert (card["training"]["learning_rate"], card["training"]["batch_size"]) == (3e-3, 12)
+    assert (card["training"]["learning_rate"], card["training"]["batch_size"]) == (3e-3, 8)
 
 
 @needs_weights
@@ -422,9 +427,9 @@ def test_pt_retrieval(run: Any) -> None:
     assert set(results["tables"]) == {"beir", "oag-qa"}
 
 
-@needs_weights
-def test_a_cut_run_goes_on(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = smaller("oag-qa-domains")
+def test_a_cut_run_goes_on(run: Any, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = smaller("oag-qa-domains", backbone=str(tiny_bert))
+    monkeypatch.setattr(steps_module, "require", lambda *checks: None)  # a random backbone may learn nothing
     ids = ("oag-qa/graph_theory", "oag-qa/algorithm")
     recipe = replace(recipe, miniature=replace(recipe.miniature, collections=ids))
     calls: list[str] = []
@@ -472,11 +477,10 @@ def test_what_fails_is_said_at_the_end_and_the_rest_is_done(
 # -- checks --------------------------------------------------------------------------------------------------------
 
 
-@needs_weights
-def test_a_training_that_learns_nothing_is_reported_with_its_figures(run: Any, tmp_path: Path) -> None:
+def test_a_training_that_learns_nothing_is_reported_with_its_figures(run: Any, tiny_bert: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     output.mkdir()
-    recipe = smaller("pt-retrieval", learning_rate=1e-12, steps=2, evaluate_every=2)
+    recipe = smaller("pt-retrieval", backbone=str(tiny_bert), learning_rate=1e-12, steps=2, evaluate_every=2)
     with pytest.raises(ForewordError) as caught:
         run(recipe, output, steps=["download", "pretrain"])
     message = str(caught.value)
@@ -536,7 +540,7 @@ def test_a_machine_s_rate_is_measured_and_leaves_the_encoder_alone(tiny_bert: Pa
 
 
 @needs_weights
-@pytest.mark.skipif(os.environ.get("FOREWORD_SLOW") != "1", reason="minutes on one thread; set FOREWORD_SLOW=1")
+@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_miniature_as_it_is(name: str, table: str, tmp_path: Path) -> None:

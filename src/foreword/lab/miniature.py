@@ -141,12 +141,10 @@ def _items(name: str, documents: int) -> list[_Item]:
     if name not in PACKAGES:
         raise UnknownNameError(f"there is no miniature of {name}; there are: {', '.join(PACKAGES)}")
     collection = load(f"pydoc/{PACKAGES[name]}")
-    answers = {
-        query.query_id: next(iter(collection.qrels(split)[query.query_id]))
-        for split in collection.splits
-        for query in collection.queries(split)
-    }
-    asked = {answers[q.query_id]: q.text for split in collection.splits for q in collection.queries(split)}
+    asked: dict[str, str] = {}
+    for split in collection.splits:
+        qrels = collection.qrels(split)
+        asked |= {next(iter(qrels[query.query_id])): query.text for query in collection.queries(split)}
     found = [_Item(asked[doc.doc_id], doc.doc_id, doc.text) for doc in collection.documents() if doc.doc_id in asked]
     return sorted(found, key=lambda item: hashlib.sha256(item.doc_id.encode()).digest())[:documents]
 
