@@ -56,7 +56,7 @@ def test_groups() -> None:
 
 def test_a_group_is_trained_and_evaluated(shell: Shell, data: Path, tiny_bert: Path, tmp_path: Path) -> None:
     common = ("--data", data, "--backbone", tiny_bert, "--device", "cpu", "--precision", "float32")
-    quick = ("--steps", 2, "--evaluate-every", 2, "--batch-size", 8, "--dtype", "float32")
+    quick = ("--steps", 2, "--evaluate-every", 2, "--batch-size", 8, "--dev-folds", 0, "--dtype", "float32")
     train = ("train", "--group", "cqadupstack", "--output", tmp_path / "bank", *common, *quick)
     trained = shell.json(*train)
     assert [entry["status"] for entry in trained["collections"]] == ["trained"] * 12
@@ -117,7 +117,7 @@ def test_a_missing_collection_is_said_at_the_end(shell: Shell, data: Path, tiny_
     assert "beir/nfcorpus" in said
     assert "foreword download beir/scifact" in said
     assert "not scored by every system: beir/msmarco" in shell.printed.err
-    quick = ("--steps", 2, "--backbone", tiny_bert, "--device", "cpu", "--output", tmp_path / "bank")
+    quick = ("--steps", 2, "--dev-folds", 0, "--backbone", tiny_bert, "--device", "cpu", "--output", tmp_path / "bank")
     shell("train", "beir/nfcorpus", "beir/scifact", "--data", data, *quick, code=1)
     assert "failed: beir/scifact" in shell.printed.err
     assert read_card(tmp_path / "bank" / "beir-nfcorpus")["supervision"]["method"] == "train"
@@ -126,7 +126,7 @@ def test_a_missing_collection_is_said_at_the_end(shell: Shell, data: Path, tiny_
 def test_folds_of_a_group_are_one_row(shell: Shell, data: Path, tiny_bert: Path, tmp_path: Path) -> None:
     name = "cqadupstack/android"
     common = ("--data", data, "--backbone", tiny_bert, "--device", "cpu", "--precision", "float32")
-    quick = ("--steps", 2, "--evaluate-every", 2, "--batch-size", 4)
+    quick = ("--steps", 2, "--evaluate-every", 2, "--batch-size", 4, "--dev-folds", 0)
     trained = shell.json("train", name, "--folds", 2, "--output", tmp_path / "bank", *common, *quick)
     ids = [entry["collection"] for entry in trained["collections"]]
     assert ids == [f"{name}#fold1of2", f"{name}#fold2of2"]
@@ -246,7 +246,7 @@ def test_labels_are_followed_through_what_a_prompt_started_from(
 ) -> None:
     name = "cqadupstack/gis"
     common = ("--data", data, "--backbone", tiny_bert, "--device", "cpu", "--precision", "float32")
-    quick = ("--steps", 2, "--evaluate-every", 2, "--batch-size", 4)
+    quick = ("--steps", 2, "--evaluate-every", 2, "--batch-size", 4, "--dev-folds", 0)
     first = tmp_path / "first"
     shell("train", f"{name}#fold1of2", "--output", first, *common, *quick)
     refused = ("train", f"{name}#fold2of2", "--start", first, "--output", tmp_path / "no", *common, *quick)
@@ -264,7 +264,7 @@ def test_a_folder_by_another_path_is_the_same(
 ) -> None:
     monkeypatch.chdir(write_beir(tmp_path / "mine", toy_collection(splits=("test",))).parent)
     common = ("--backbone", tiny_bert, "--device", "cpu", "--precision", "float32")
-    quick = ("--steps", 2, "--evaluate-every", 2, "--batch-size", 4)
+    quick = ("--steps", 2, "--evaluate-every", 2, "--batch-size", 4, "--dev-folds", 0)
     shell("train", "folder:mine#fold1of2", "--output", "p", *common, *quick)
     shell("download", "folder:mine", "--sample", 5, "--output", "sample")
     for other in ("folder:mine", "folder:./mine/", f"folder:{tmp_path}/mine", "folder:sample"):

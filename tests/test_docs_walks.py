@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,8 +34,6 @@ SLOW = os.environ.get("FOREWORD_SLOW") == "1"
 SLOW_LINES = ("benchmarks/serve.py", "benchmarks/index.py", "--miniature")
 """Lines that take a minute whatever the backbone: run with FOREWORD_SLOW=1."""
 
-QUICK = {"train": ["--steps", "4", "--evaluate-every", "2"]}
-
 NOTES = {
     "receipts.txt": "Receipts are kept for ten years, letters of the tax office too.",
     "plants/ferns.md": "# Ferns\nWater them on Mondays.",
@@ -58,7 +56,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def walk(
     tmp_path: Path, small: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> Walk:
+) -> Iterator[Walk]:
     """In an empty folder, with the tiny BERT under MiniLM's name, and toy documents under names of packages."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_PROXY", "*")
@@ -72,7 +70,8 @@ def walk(
     monkeypatch.setattr(registry, "load", toy)
     if SLOW:
         request.getfixturevalue("minilm")  # or skip
-        return Walk(shell, monkeypatch, lambda command: [])
+        yield Walk(shell, monkeypatch)
+        return
 
     def resolve(name: str = "all-MiniLM-L6-v2", revision: str | None = None) -> Any:
         return (
@@ -81,7 +80,8 @@ def walk(
 
     for module in ("loading", "backbone"):
         monkeypatch.setattr(f"foreword.prompts.{module}.resolve_backbone", resolve)
-    return Walk(shell, monkeypatch, lambda command: QUICK.get(command, []))
+    with tiny.short_trainings(4):
+        yield Walk(shell, monkeypatch)
 
 
 def notes(folder: str = "my-notes") -> None:
@@ -114,7 +114,7 @@ def multitask(walk: Walk) -> None:
     """The bank of no-labels.md."""
     labelled("support", "manuals", "wiki")
     walk.shell("train", "folder:support", "folder:manuals", "folder:wiki", "--multitask", "--untied",
-               "--output", "bank/multitask", *QUICK["train"])  # fmt: skip
+               "--output", "bank/multitask", "--steps", "4", "--evaluate-every", "2")  # fmt: skip
 
 
 def for_readme(walk: Walk) -> None:

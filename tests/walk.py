@@ -31,9 +31,8 @@ class Walk:
         made: the names of the Python blocks, which share one scope.
     """
 
-    def __init__(self, shell: Shell, monkeypatch: pytest.MonkeyPatch, more: Callable[[str], list[str]]) -> None:
-        """`more` gives further arguments of a command, by its name."""
-        self.shell, self.monkeypatch, self.more = shell, monkeypatch, more
+    def __init__(self, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.shell, self.monkeypatch = shell, monkeypatch
         self.said: dict[str, str] = {}
         self.statuses: list[int] = []
         self.made: dict[str, Any] = {"__name__": "page"}
@@ -73,7 +72,7 @@ class Walk:
         assert command.arguments is not None, command.line
         with open(command.source or os.devnull, encoding="utf-8") as given:
             self.monkeypatch.setattr("sys.stdin", given)
-            out = self.said[command.line] = self.shell(*command.arguments, *self.more(command.arguments[0]))
+            out = self.said[command.line] = self.shell(*command.arguments)
         if command.target:
             Path(command.target).write_text(out, encoding="utf-8")
 
