@@ -195,6 +195,24 @@ def test_by_keyboard_alone(page: Any, site: Site) -> None:
     assert page.evaluate("document.activeElement.id") == "query"
 
 
+def test_a_passage_says_which_it_is_and_where_it_stands(page: Any, site: Site) -> None:
+    place = {"number": 3, "of": 12, "start": 1200, "end": 2300}
+    site.answers["/search"] = lambda body: found(
+        body,
+        {
+            "base": [{**hits(["d1"])[0], "passage": place}, {**hits(["d2"])[0], "passage": None}],
+            "prompt": [],
+            "bm25": [],
+        },
+    )
+    page.goto(site.url + SEARCH)
+    items = page.locator("#column-base .hits > li")
+    items.first.wait_for()
+    assert items.locator(".passage").all_inner_texts() == ["Passage 3 of 12"]
+    items.first.locator(".more").click()
+    assert "3 of 12, characters 1200 to 2300" in items.first.locator(".details").inner_text()
+
+
 def test_a_narrow_window_has_tabs_and_no_sideways_scroll(browser: Any, site: Site) -> None:
     long = {
         **hits(["d1"])[0],

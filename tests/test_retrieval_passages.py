@@ -222,6 +222,9 @@ def test_the_commands_say_which_passage_and_what_is_left_out(
     assert cut["text"]["share_left_out"] > 0.3
     shown = shell("evaluate", folder, "--backbone", tiny_bert, "--measures", "AP", "--no-passages")
     assert f"2 of 4 documents whole; {100 * cut['text']['share_left_out']:.0f} % of the text is left out" in shown
+    record = shell.json("encode", folder, "--backbone", tiny_bert, "--output", tmp_path / "v.npy")  # one a document
+    assert record["rows"] == 4
+    assert "2 of 4 documents whole; " in shell.printed.err
     whole = shell.json("evaluate", folder, "--backbone", tiny_bert, "--measures", "AP")
     assert whole["text"]["share_left_out"] == 0
     rank = [hit.doc_id for hit in expected].index("n0") + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from serve_bank import SPECS, ask, client, config, load, save, save_bank, with_m
 from starlette.testclient import TestClient
 from tiny import words
 
-from foreword.collections.collection import Query
+from foreword.collections.collection import MemoryCollection, Query
 from foreword.evaluation.hybrid import HybridSearch
 from foreword.prompts.encoder import routed
 from foreword.prompts.loading import load_encoder
@@ -106,6 +107,50 @@ def test_a_filter_by_metadata(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) 
         assert len(both["results"][0]["systems"]["hybrid"]) == 20
         for bad in ({"kind": {"$gt": 1}}, {"kind": []}):
             assert ask(asked, "toy/kinds", 422, query="a", where=bad)["error"]["param"] == "where"
+
+
+def test_long_documents_are_answered_by_the_passage_that_was_found(
+    tiny_bert: Path, bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def long(name: str) -> MemoryCollection:
+        plain = with_metadata(name)
+        return replace(
+            plain, corpus=tuple(replace(d, text=" ".join([d.text] * (1 + n % 5))) for n, d in enumerate(plain.corpus))
+        )
+
+    monkeypatch.setattr(serve_bank, "load", long)
+    collection, domain = long("toy/untied"), "toy/untied"
+    texts = {document.doc_id: document.text for document in collection.documents()}
+    queries = [query.text for query in collection.queries("test")][:3]
+    offline = load_encoder(str(tiny_bert), bank=bank, device="cpu")
+    with client(config(tiny_bert, bank, collections=(domain,))) as asked:
+        answer = ask(asked, domain, queries=queries, k=60)
+        odd = ask(asked, domain, queries=queries, k=60, systems=["base"], where={"kind": "odd"})
+    for system, route in (("base", None), ("prompt", domain)):
+        with routed(offline, route):
+            wanted = search(offline, collection, queries, k=60)
+        for result, own in zip(answer["results"], wanted, strict=True):
+            hits = result["systems"][system]
+            assert [hit["doc_id"] for hit in hits] == [hit.doc_id for hit in own]
+            assert [hit["passage"] for hit in hits] == [hit.passage and hit.passage.place for hit in own]
+            assert len({hit["passage"] is None for hit in hits}) == 2
+            for hit in hits:
+                start, end = (
+                    (hit["passage"] or {"start": 0, "end": None}).get("start"),
+                    (hit["passage"] or {}).get("end"),
+                )
+                assert hit["text"] == texts[hit["doc_id"]][start:end]
+    for result, filtered in zip(answer["results"], odd["results"], strict=True):
+        kept = [hit for hit in result["systems"]["base"] if hit["metadata"].get("kind") == "odd"]
+        assert [(h["doc_id"], h["passage"]) for h in filtered["systems"]["base"]] == [
+            (h["doc_id"], h["passage"]) for h in kept
+        ]
+        passages = {hit["doc_id"]: hit["passage"] for hit in result["systems"]["prompt"]}
+        assert all(hit["passage"] in (None, passages[hit["doc_id"]]) for hit in result["systems"]["hybrid"])
+        assert all(hit["passage"] is None and hit["text"] == texts[hit["doc_id"]] for hit in result["systems"]["bm25"])
+    with client(config(tiny_bert, collections=(domain,), passages=False)) as asked:
+        whole = ask(asked, domain, queries=queries, k=60, systems=["base"])
+    assert all(hit["passage"] is None for result in whole["results"] for hit in result["systems"]["base"])
 
 
 @pytest.mark.parametrize(

@@ -339,13 +339,17 @@ def _blocks(
     """Ids and vectors, a block at a time."""
     from foreword.prompts.encoder import encode as embed
     from foreword.prompts.encoder import transformer_of
+    from foreword.retrieval.passages import Coverage
     from foreword.retrieval.search import document_blocks
 
     how: dict[str, Any] = {"precision": options.precision, "batch_size": options.batch_size, "quiet": options.json}
     if side == "document":
         assert collection is not None
         route: Route = transformer_of(encoder).route
-        yield from document_blocks(encoder, collection, route=route, **how)
+        coverage = Coverage()
+        yield from document_blocks(encoder, collection, route=route, passages=False, coverage=coverage, **how)
+        if coverage.left_out:
+            cli.say(f"{collection.id}: {coverage}")
         return
     queries = list(read_queries(options.queries) if collection is None else collection.queries(options.split or "test"))
     yield [query.query_id for query in queries], embed(encoder, [q.text for q in queries], "query", **how)

@@ -277,7 +277,7 @@ def serve_options(parser: cli.Parser) -> None:
         help="search a collection with another's prompt (again for others)",
     )
     cli.settings_options(group, ServeConfig, ("index", "index_collection=milvus-collection", "data"))
-    backbone = ("backbone", "revision", "device", "precision", "max_length")
+    backbone = ("backbone", "revision", "device", "precision", "max_length", "passages")
     cli.settings_options(parser.add_argument_group("backbone"), ServeConfig, backbone)
     cli.settings_options(parser.add_argument_group("where"), ServeConfig, ("host", "port", "root_path"))
     limits = ("wait_ms", "batch_tokens", "batch_texts", "queue_texts", "max_texts", "max_tokens", "max_body_bytes")

@@ -175,8 +175,11 @@ class HitAnswer(BaseModel):
     rank: int
     doc_id: str
     title: str
-    text: str
+    text: str = Field(description="of the document; where it is in passages, of the one that was found")
     score: float
+    passage: dict[str, int] | None = Field(
+        description="which one: number (from 1), of, and start and end in the document's text, in code points"
+    )
     metadata: dict[str, Any]
 
 
@@ -356,7 +359,7 @@ def search_router(service: Service) -> APIRouter:
     viewing = asyncio.Lock()
 
     def answer(hit: IndexHit) -> dict[str, Any]:
-        plain = {name: getattr(hit, name) for name in ("rank", "doc_id", "text", "score")}
+        plain = {name: getattr(hit, name) for name in ("rank", "doc_id", "text", "score", "passage")}
         return {**plain, "title": hit.title or str(hit.metadata.get("name", "")), "metadata": dict(hit.metadata)}
 
     @router.post("/search", response_model=SearchAnswer)

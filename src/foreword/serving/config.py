@@ -87,6 +87,7 @@ class ServeConfig(Settings):
         device: as torch names it; None: an accelerator where there is one.
         precision: of forward passes.
         max_length: tokens a text is cut to; None: the backbone's limit.
+        passages: documents of collections that are longer are embedded in passages, the best of which scores.
         bank: folder of prompts and mixtures; read again on demand.
         prompts: further folders, of one prompt or mixture each.
         collections: ids of collections that are embedded and searched in memory.
@@ -125,6 +126,7 @@ class ServeConfig(Settings):
     device: str | None = None
     precision: Precision = "float32"
     max_length: int | None = None
+    passages: bool = True
     bank: Path | None = None
     prompts: tuple[Path, ...] = ()
     collections: tuple[str, ...] = ()

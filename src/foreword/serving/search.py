@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection as AnyCollection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -19,8 +20,9 @@ from foreword.indexing import DomainInfo, Index, OtherEncoderError
 from foreword.indexing.index import IndexHit, fused
 from foreword.indexing.store import quoted
 from foreword.retrieval.bm25 import BM25
+from foreword.retrieval.passages import Coverage, Cutter, Passage
 from foreword.retrieval.runs import DEPTH, Run, hybrid
-from foreword.retrieval.search import exact_search
+from foreword.retrieval.search import BestRows, exact_search
 from foreword.serving.batcher import Array
 from foreword.serving.prompts import Way
 from foreword.settings import SIDES
@@ -44,7 +46,7 @@ Embed = Callable[[Sequence[str], Way], Array]
 """Embeds texts, waiting for it; not to be called in the event loop."""
 
 BLOCK = 256
-"""Documents that are embedded in one request to the batcher, so that requests of users take turns with them."""
+"""Passages that are embedded in one request to the batcher, so that requests of users take turns with them."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,26 @@ class Searcher(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """A collection's documents, as one way embedded them.
+
+    Attributes:
+        ids: the document of each vector; a document's own follow one another.
+        vectors: (N, d').
+        passages: of the documents that have several, by id, without their texts.
+    """
+
+    ids: Sequence[str]
+    vectors: Array
+    passages: Mapping[str, Sequence[Passage]]
+
+    def of(self, doc_ids: AnyCollection[str]) -> tuple[Sequence[str], Array]:
+        """The ids and vectors of some documents."""
+        rows = [row for row, doc_id in enumerate(self.ids) if doc_id in doc_ids]
+        return [self.ids[row] for row in rows], self.vectors[rows]
+
+
 class Held:
     """A collection in memory: its documents, its BM25 index, and its vectors by the ways that embedded them."""
 
@@ -98,16 +120,29 @@ class Held:
             raise DataError(f"{collection.id} has no documents, so there is nothing to search")
         self.ids = list(self.documents)
         self.bm25 = BM25(self.documents.values())
-        self.vectors: dict[Way, Array] = {}
+        self.vectors: dict[Way, Embedded] = {}
         self.weights: dict[tuple[Way, Way], HybridWeight] = {}
 
-    def embed(self, way: Way, embed: Embed) -> None:
-        """Have the vectors of a way, unless they are there."""
+    def embed(self, way: Way, embed: Embed, encoder: SentenceTransformer, *, passages: bool) -> None:
+        """Have the vectors of a way, unless they are there; of long documents in passages, cut as `encoder` now is."""
         if way not in self.vectors:
             logger.info("embedding the %d documents of %s", len(self.documents), self.id)
-            texts = [document.content for document in self.documents.values()]
-            blocks = [embed(texts[i : i + BLOCK], way) for i in range(0, len(texts), BLOCK)]
-            self.vectors[way] = np.concatenate(blocks)
+            coverage = Coverage()
+            ids: list[str] = []
+            vectors: list[Array] = []
+            several: dict[str, list[Passage]] = {}
+            cut = Cutter(encoder, passages=passages, coverage=coverage)
+            for block in cut.blocks(self.documents.values(), BLOCK):
+                vectors += [
+                    embed([one.content for one in block[i : i + BLOCK]], way) for i in range(0, len(block), BLOCK)
+                ]
+                ids += [one.doc_id for one in block]
+                for one in block:
+                    if one.of > 1:
+                        several.setdefault(one.doc_id, []).append(replace(one, content=""))
+            self.vectors[way] = Embedded(ids, np.concatenate(vectors), several)
+            if coverage.whole < coverage.documents:
+                logger.info("%s: %s", self.id, coverage)
 
     def weigh(self, ways: tuple[Way, Way], embed: Embed, *, shares: bool) -> None:
         """Have the weight of BM25 beside what encodes queries and documents, unless it is there.
@@ -119,9 +154,10 @@ class Held:
 
             def both(queries: Sequence[Query]) -> tuple[Run, Run]:
                 vectors = embed([query.text for query in queries], sides["query"])
-                how: dict[str, Any] = {"document_ids": self.ids, "exclude_self": self.collection.exclude_self}
-                ids, documents = [query.query_id for query in queries], self.vectors[sides["document"]]
-                dense = exact_search(vectors, ids, documents, DEPTH, **how)
+                ids, embedded = [query.query_id for query in queries], self.vectors[sides["document"]]
+                how: dict[str, Any] = {"document_ids": embedded.ids, "best_rows": {}}
+                how["exclude_self"] = self.collection.exclude_self
+                dense = exact_search(vectors, ids, embedded.vectors, DEPTH, **how)
                 return dense, self.bm25.search(queries, DEPTH, self.collection.exclude_self, shares=shares)
 
             chosen = weigh(self.collection, lambda texts, side: embed(texts, sides[side]), both, shares=shares)
@@ -141,10 +177,13 @@ class Held:
             if all(name in document.metadata and document.metadata[name] in values for name, values in wanted.items())
         ]
 
-    def hit(self, doc_id: str, score: float, rank: int) -> IndexHit:
-        """A document as it is answered."""
+    def hit(self, doc_id: str, score: float, rank: int, passage: Passage | None) -> IndexHit:
+        """A document as it is answered, or the passage of it that was found."""
         document = self.documents[doc_id]
-        return IndexHit(doc_id, self.id, score, document.title, document.text, dict(document.metadata), rank)
+        text, place = document.text, None
+        if passage is not None:
+            text, place = text[passage.start : passage.end], passage.place
+        return IndexHit(doc_id, self.id, score, document.title, text, dict(document.metadata), rank, place)
 
 
 @dataclass(frozen=True)
@@ -155,7 +194,7 @@ class MemorySearcher:
     """
 
     held: Mapping[str, Held]
-    vectors: Mapping[str, Mapping[Way, Array]]
+    vectors: Mapping[str, Mapping[Way, Embedded]]
     ways: Mapping[str, Systems]
     weights: Mapping[str, HybridWeight]
     embed: Embed
@@ -175,28 +214,52 @@ class MemorySearcher:
         if not places:
             return [[] for _ in queries]
         asked = [Query(str(number), text) for number, text in enumerate(queries)]
+        best: BestRows = {}
+        dense_system = half(self.ways[domain]) if system == "hybrid" else system
         if system == "hybrid":
             depth, weight = max(k, DEPTH), self.weights[domain].bm25
-            dense = self._run(asked, domain, half(self.ways[domain]), depth, places)
-            words = self._run(asked, domain, "bm25", depth, places, shares=self.shares)
+            dense = self._run(asked, domain, dense_system, depth, places, best)
+            words = self._run(asked, domain, "bm25", depth, places, best, shares=self.shares)
             run = hybrid(dense, words, weight, k, shares=self.shares)
         else:
-            run = self._run(asked, domain, system, k, places)
-        return [[held.hit(*pair, rank) for rank, pair in enumerate(run[q.query_id].items(), start=1)] for q in asked]
+            run = self._run(asked, domain, system, k, places, best)
+        passages: Mapping[str, Sequence[Passage]] = {}
+        if dense_system != "bm25":
+            passages = self.vectors[domain][self.ways[domain][dense_system][1]].passages
+
+        def hit(query_id: str, doc_id: str, score: float, rank: int) -> IndexHit:
+            row = best.get(query_id, {}).get(doc_id)  # none that its words alone found
+            own = None if row is None or doc_id not in passages else passages[doc_id][row]
+            return held.hit(doc_id, score, rank, own)
+
+        return [
+            [hit(q.query_id, *pair, rank) for rank, pair in enumerate(run[q.query_id].items(), start=1)] for q in asked
+        ]
 
     def _run(
-        self, asked: Sequence[Query], domain: str, system: str, k: int, places: Sequence[int], shares: bool = False
+        self,
+        asked: Sequence[Query],
+        domain: str,
+        system: str,
+        k: int,
+        places: Sequence[int],
+        best_rows: BestRows,
+        shares: bool = False,
     ) -> Run:
-        """The k best of the documents at some places for each query, by vectors or by words."""
+        """The k best of the documents at some places for each query, by vectors or by words.
+
+        For `best_rows` see `exact_search`; a search by words has none.
+        """
         held = self.held[domain]
         every = len(places) == len(held.ids)
         ids = [held.ids[place] for place in places]
         if system != "bm25":
             query_way, document_way = self.ways[domain][system]
-            vectors = self.vectors[domain][document_way]
+            embedded = self.vectors[domain][document_way]
             encoded = self.embed([query.text for query in asked], query_way)
-            chosen = vectors if every else vectors[places]
-            return exact_search(encoded, [query.query_id for query in asked], chosen, k, document_ids=ids)
+            owners, vectors = (embedded.ids, embedded.vectors) if every else embedded.of(set(ids))
+            names = [query.query_id for query in asked]
+            return exact_search(encoded, names, vectors, k, document_ids=owners, best_rows=best_rows)
         if every:
             return held.bm25.search(asked, k, shares=shares)
         allowed, run = set(ids), {}

@@ -279,7 +279,7 @@ class Service:
             embed = partial(self.embed_in_thread, limited=False)
             for name, held in self.held.items():
                 for _, way in ways[name].values():
-                    held.embed(way, embed)
+                    held.embed(way, embed, self.encoder, passages=self.config.passages)
                 both = ways[name][half(ways[name])]
                 held.weigh(both, embed, shares=shares)
                 weights[name] = held.weights[both]

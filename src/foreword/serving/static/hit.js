@@ -8,7 +8,7 @@ const SHORT = 500; // characters shown at first, more than the lines that the st
 
 /**
  * @param {string} system - whose hit
- * @param {{doc_id: string, title?: string, text?: string, score?: number, rank?: number, metadata?: Object}} hit
+ * @param {{doc_id: string, title?: string, text?: string, score?: number, rank?: number, metadata?: Object, passage?: ?Object}} hit
  * @param {number} place - in the list, from 0
  * @param {Map<string, Map<string, number>>} ranks - system -> doc_id -> rank
  * @param {number} count - hits asked for
@@ -41,6 +41,7 @@ export function hitItem(system, hit, place, ranks, count, domain = null) {
         element("span", { class: "score" }, element("span", { class: "unseen" }, "score "), value(hit.score)),
       ),
       file ? element("p", { class: "file", dir: "auto" }, path(file, domain, { tabindex: -1 })) : null,
+      hit.passage ? element("p", { class: "passage" }, `Passage ${hit.passage.number} of ${hit.passage.of}`) : null,
       text ? element("p", { class: "text", dir: "auto" }, text.slice(0, SHORT)) : null,
       more,
       element("div", { class: "details", hidden: true }),
@@ -94,7 +95,9 @@ function details(id, hit, ranks, count, domain) {
     name,
     typeof given === "object" ? JSON.stringify(given) : name === "file" ? path(String(given), domain) : given,
   ]);
-  const pairs = [["document", id], ["ranks", places.join(", ")], ["score", hit.score ?? "none"], ...metadata];
+  const { passage } = hit;
+  const place = passage ? [["passage", `${passage.number} of ${passage.of}, characters ${passage.start} to ${passage.end}`]] : [];
+  const pairs = [["document", id], ...place, ["ranks", places.join(", ")], ["score", hit.score ?? "none"], ...metadata];
   return element(
     "dl",
     {},
