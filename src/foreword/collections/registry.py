@@ -104,7 +104,7 @@ def family_of(collection_id: str) -> Family:
         hint = f"did you mean {' or '.join(near)}?" if near else "`foreword collections` lists what there is."
         if collection_id.startswith("pydoc/"):
             hint += " Any installed package can follow pydoc/."
-        raise UnknownNameError(f"unknown collection {collection_id!r}, and no folder here; {hint}")
+        raise UnknownNameError(f"unknown collection {collection_id!r}, and no folder of that name here; {hint}")
     return found
 
 

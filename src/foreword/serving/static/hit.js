@@ -37,10 +37,10 @@ export function hitItem(system, hit, place, ranks, count, domain = null) {
       element(
         "div",
         { class: "line" },
-        element("h3", { dir: "auto" }, breakable(title)),
+        element("h3", { dir: "auto" }, hit.title || !file ? breakable(title) : path(file, domain, { tabindex: -1 })),
         element("span", { class: "score" }, element("span", { class: "unseen" }, "score "), value(hit.score)),
       ),
-      file ? element("p", { class: "file", dir: "auto" }, path(file, domain, { tabindex: -1 })) : null,
+      file && hit.title ? element("p", { class: "file", dir: "auto" }, path(file, domain, { tabindex: -1 })) : null,
       hit.passage ? element("p", { class: "passage" }, `Passage ${hit.passage.number} of ${hit.passage.of}`) : null,
       text ? element("p", { class: "text", dir: "auto" }, text.slice(0, SHORT)) : null,
       more,
