@@ -84,6 +84,13 @@ def test_split_sentences_loses_no_word():
     assert split_sentences(text) == ["One is here.", "Two, i.e. the second, too!", "Three"]
 
 
+def test_a_book_is_split_in_one_go():
+    """Minutes, where each sentence copied the rest of the book."""
+    text = "A dog ran, e.g. to Mr. Smith. It\n. barked? Yes.\n\nno end here\n\n" * 50_000
+    expected = ["A dog ran, e.g. to Mr. Smith.", "It\n. barked?", "Yes.", "no end here"]
+    assert split_sentences(text) == expected * 50_000
+
+
 @pytest.mark.parametrize(
     ("doc", "name", "signature", "rest"),
     [

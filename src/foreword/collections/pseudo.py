@@ -192,8 +192,8 @@ _BEFORE_NUMBER = frozenset({"no", "nos", "p", "art"})
 
 _PARAGRAPH = re.compile(r"\n[ \t\r\f\v]*\n")
 _END = re.compile(r"(?P<mark>[.!?]+)(?P<close>[\"'”’)\]`*]*)(?=\s|$)|(?P<wide>[。！？])")
-_WORD_BEFORE = re.compile(r"[\w.]*$")
-_OPENERS = "\"'“‘([{`*:"
+_SPACES = re.compile(r"\s*")
+_OPENERS = re.compile(r"\s*[\"'“‘(\[{`*:]*")  # what may stand between a sentence's end and the next word
 
 
 def split_first_sentence(text: str) -> tuple[str, str]:
@@ -204,14 +204,8 @@ def split_first_sentence(text: str) -> tuple[str, str]:
     >>> split_first_sentence("Use torch.nn, e.g. for layers. Then train.")
     ('Use torch.nn, e.g. for layers.', 'Then train.')
     """
-    text = text.strip()
-    blank = _PARAGRAPH.search(text)
-    paragraph = text if blank is None else text[: blank.start()]
-    cased = any(character.isupper() for character in paragraph)
-    for match in _END.finditer(paragraph):
-        if match["wide"] or _ends_sentence(paragraph, match, cased):
-            return paragraph[: match.end()].strip(), text[match.end() :].strip()
-    return paragraph.strip(), text[len(paragraph) :].strip()
+    start, end = next(_sentences(text), (0, 0))
+    return text[start:end].strip(), text[end:].strip()
 
 
 def first_sentence(text: str) -> str:
@@ -221,24 +215,41 @@ def first_sentence(text: str) -> str:
 
 def split_sentences(text: str) -> list[str]:
     """All sentences of a text, in order."""
-    sentences = []
-    while text:
-        first, text = split_first_sentence(text)
-        if first:
-            sentences.append(first)
-    return sentences
+    return [text[start:end].strip() for start, end in _sentences(text)]
 
 
-def _ends_sentence(text: str, match: re.Match[str], cased: bool) -> bool:
-    """Whether the mark found is the end of a sentence, by the word before it and the one after it."""
-    following = text[match.end() :].lstrip().lstrip(_OPENERS)[:1]
+def _sentences(text: str) -> Iterator[tuple[int, int]]:
+    """Where each sentence begins and ends. A book is gone through once, and no part of it copied."""
+    start, last = _SPACES.match(text).end(), len(text.rstrip())  # type: ignore[union-attr]  # matches everywhere
+    while start < last:
+        blank = _PARAGRAPH.search(text, start, last)
+        stop = last if blank is None else blank.start()
+        capital = next((place for place in range(stop - 1, start - 1, -1) if text[place].isupper()), -1)
+        while start < stop:
+            cased, first = capital >= start, start
+            marks = _END.finditer(text, start, stop)
+            ends = (m.end() for m in marks if m["wide"] or _ends_sentence(text, m, first, stop, cased))
+            end = next(ends, stop)
+            yield start, end
+            start = _SPACES.match(text, end).end()  # type: ignore[union-attr]
+
+
+def _ends_sentence(text: str, match: re.Match[str], start: int, stop: int, cased: bool) -> bool:
+    """Whether the mark found is the end of the sentence that begins at `start`, by the words before and after it.
+
+    The paragraph ends at `stop`; `cased`: the rest of it, from `start`, has capitals.
+    """
+    at = _OPENERS.match(text, match.end(), stop).end()  # type: ignore[union-attr]
+    following = text[at : at + 1] if at < stop else ""
     if not following:
         return True
     if match["mark"] != ".":
         # "..." and "?!" inside a sentence go on in lower case.
         return not (cased and following.islower())
-    found = _WORD_BEFORE.search(text, 0, match.start())
-    word = found[0].lstrip(".").casefold() if found else ""
+    at = before = match.start() - text.endswith("\n", start, match.start())
+    while at > start and (text[at - 1] in "._" or text[at - 1].isalnum()):
+        at -= 1
+    word = text[at:before].lstrip(".").casefold()
     if not word:  # a dot set apart (" . "), as in the oldest collections
         return True
     if word in _ABBREVIATIONS:
@@ -249,7 +260,7 @@ def _ends_sentence(text: str, match: re.Match[str], cased: bool) -> bool:
         return False
     if len(word) == 1 and word.isalpha() and cased and text[match.start() - 1].isupper():
         return not following.isupper()  # an initial: "J. Smith"
-    if word.isdigit() and match.start() == len(word):  # a list's number: "1. First"
+    if word.isdigit() and match.start() - start == len(word):  # a list's number: "1. First"
         return False
     # Lower case after a dot is an abbreviation not listed above, unless all of the text is lower case.
     return not (cased and following.islower())
