@@ -71,7 +71,7 @@ def test_a_proven_prompt_is_the_transfer(
     assert (result.advice, result.method, dict(result.weights)) == ("transfer", "multitask", {"multitask": 1.0})
     assert result.prompt is start.prompt
     assert result.route == "made for toy/target"
-    assert result.reason == "multitask; on pseudo-queries of toy/target, nDCG@10 is 0.600 (base 0.500, span)"
+    assert result.reason == "multitask is better on pseudo-queries of toy/target: nDCG@10 is 0.600 (base 0.500, span)"
 
 
 def test_a_bank_without_a_prompt_of_several_domains_says_so(
@@ -180,7 +180,9 @@ def test_out_of_reach_a_prompt_has_to_be_surely_better(
         encoder, target, bank, CONFIG, features={**sources, target.id: np.array([[-1.0, 0.0]], np.float32)}, quiet=True
     )
     assert (far.advice, far.prompt) == ("transfer", start.prompt)
-    assert "out of its reach, which ends at 0.5; multitask; on pseudo-queries of toy/target" in far.reason
+    assert (
+        "out of its reach, which ends at 0.5; multitask is surely better on pseudo-queries of toy/target" in far.reason
+    )
     near = transfer(
         encoder, target, bank, CONFIG, features={**sources, target.id: np.array([[1.0, 0.0]], np.float32)}, quiet=True
     )

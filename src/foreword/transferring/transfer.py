@@ -214,13 +214,14 @@ class _Work:
                 "documents (foreword train --multitask makes one); this bank has none, so choose another method, e.g. "
                 "fitted"
             )
-        near = "" if reach is None or reach.within else f"{reach.said(self.target.id)}; "
+        far = "" if reach is None or reach.within else f"{reach.said(self.target.id)}; "
         try:
             proof = proven(self.encoder, name, self.target, self.config, reach)
         except (TooLittleTextError, NoGainError) as error:
-            return replace(self.made({}, f"{near}the base model stays: {error}"), advice="don't transfer")
+            return replace(self.made({}, f"{far}the base model stays: {error}"), advice="don't transfer")
         shown = ", ".join(f"{mean['prompt']:.3f} (base {mean['base']:.3f}, {kind})" for kind, mean in proof.items())
-        reason = f"{near}{name}; on pseudo-queries of {self.target.id}, nDCG@10 is {shown}"
+        better = f"{name} is {'surely better' if far else 'better'} on pseudo-queries"
+        reason = f"{far}{better} of {self.target.id}: nDCG@10 is {shown}"
         return self.made({name: 1.0}, reason, prompt=self.bank[name].prompt)
 
     def by_pseudo_queries(self) -> Transfer:
