@@ -146,6 +146,7 @@ def test_summary_and_rest_are_apart():
     [
         ("collections", ("torch", "numpy", "transformers", "subprocess", "urllib.request")),
         ("indexing", ("torch", "transformers", "pymilvus")),  # what needs no model answers at once
+        ("evaluation.hybrid", ("torch", "transformers")),
     ],
 )
 def test_import_is_light(module, heavy):

@@ -101,7 +101,13 @@ def test_where_nothing_has_changed_no_model_is_loaded(
     monkeypatch.setattr("foreword.cli.grammar.load_encoder", load)
     assert shell(*update).startswith("folder:notes: 3 unchanged; 3 documents in n.db, ")
     assert "3 unchanged" in shell("index", "build", "n.db", "notes")
-    for other in (("--max-length", 5), ("--backbone", "other"), ("--pooling", "cls"), ("--revision", "v2")):
+    for other in (
+        ("--max-length", 5),
+        ("--backbone", "other"),
+        ("--pooling", "cls"),
+        ("--revision", "v2"),
+        ("--no-passages",),
+    ):
         assert "a model was loaded" in shell.fails(*update, *other)
     assert "a model was loaded" in shell.fails("index", "build", "n.db", "notes", "--replace")
     (here / "notes/ferns.md").rename(here / "ferns.md")  # gone, which concerns `update` alone

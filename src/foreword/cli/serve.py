@@ -134,7 +134,7 @@ run_index_add = run_index_update = run_index_build
 
 def _is_usual(options: cli.Options, info: DomainInfo) -> bool:
     """Whether the options name what embedded a domain by the base model; a folder may hold another model by now."""
-    asked = (options.revision, options.pooling, options.normalize, options.max_length)
+    asked = (options.revision, options.pooling, options.normalize, options.max_length, options.passages)
     named = info.stamp.backbone["name"] == options.backbone and not Path(options.backbone).exists()
     base = options.prompt == "none" and info.prompt == "base" and options.passages in (None, info.stamp.passages)
     return named and base and all(value is None for value in asked) and not getattr(options, "replace", False)

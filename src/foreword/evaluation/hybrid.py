@@ -19,15 +19,15 @@ from foreword.collections.collection import Collection, Document, Qrels, Query
 from foreword.collections.supervision import PSEUDO_METHOD, position, sampled_pairs, supervise
 from foreword.errors import DataError
 from foreword.evaluation.measures import evaluate_run
-from foreword.prompts.encoder import encode
 from foreword.retrieval.bm25 import BM25
 from foreword.retrieval.passages import Coverage
 from foreword.retrieval.runs import DEPTH, HYBRID_WEIGHT, RANGE_WEIGHT, Run, hybrid
-from foreword.retrieval.search import BestRows, dense_run, document_blocks, exact_search
 from foreword.settings import Side
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+    from foreword.retrieval.search import BestRows
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, RANGE_WEIGHT, HYBRID_WEIGHT, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """What is chosen from."""
@@ -150,6 +150,8 @@ def _of_text(collection: Collection, embed: Embed) -> tuple[Run, Run, Qrels]:
 
     Other documents would have an advantage over these: they have their titles.
     """
+    from foreword.retrieval.search import exact_search
+
     dense: Run = {}
     words: Run = {}
     qrels: Qrels = {}
@@ -200,6 +202,9 @@ class HybridSearch:
         Raises:
             DataError: there are no documents.
         """
+        from foreword.prompts.encoder import encode
+        from foreword.retrieval.search import dense_run, document_blocks
+
         cutting: dict[str, Any] = {"max_length": document_length, "passages": passages, "coverage": coverage}
         blocks = list(document_blocks(encoder, collection, **cutting, **how))
         if not blocks:
