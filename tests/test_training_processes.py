@@ -25,20 +25,31 @@ APART = {"sides": "shared", "gather_negatives": False, **COMMON}
 
 
 @pytest.fixture(scope="module")
-def recorded(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
-    """Both processes' records, then a single one's, this one's, of the trainings."""
+def two(tiny_bert: Path, beir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Where two processes left their records, `rank0.json` and `rank1.json`, and a command its prompt `it`; and what
+    was printed.
+    """
     folder = tmp_path_factory.mktemp("processes")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     half = json.dumps([{**training, "batch_size": 4} for training in (*TRAININGS, APART)])
+    command = ["train", f"folder:{beir}", "--side", "both", "--steps", "2", "--batch-size", "4", "--dev-folds", "2"]
+    command += ["--json", "--backbone", str(tiny_bert), "--device", "cpu", "--output", str(folder / "it")]
     done = subprocess.run(
-        [*launcher, str(HERE / "two_processes.py"), str(tiny_bert), str(folder / "two"), half],
+        [*launcher, str(HERE / "two_processes.py"), str(tiny_bert), str(folder), half, *command],
         env={**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
-    first, second = (json.loads((folder / f"two-rank{rank}.json").read_text()) for rank in range(2))
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def recorded(tiny_bert: Path, two: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
+    """Both processes' records, then a single one's, this one's, of the trainings."""
+    first, second = (json.loads((two[0] / f"rank{rank}.json").read_text()) for rank in range(2))
+    folder = tmp_path_factory.mktemp("one-process")
     one = [
-        train_once(str(tiny_bert), str(folder / f"one-{number}"), {**training, "batch_size": 8})
+        train_once(str(tiny_bert), str(folder / str(number)), {**training, "batch_size": 8})
         for number, training in enumerate((*TRAININGS, APART))
     ]
     return first, second, one
@@ -81,19 +92,12 @@ def test_without_gathering_the_gradient_is_another(recorded: tuple[Any, Any, Any
     assert all(distance(apart[name], joined[name]) > 0.05 for name in joined)
 
 
-def test_the_command_line_trains_on_several_processes(tiny_bert: Path, beir: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "foreword"]
-    arguments = ["train", f"folder:{beir}", "--side", "both", "--steps", "2", "--batch-size", "4", "--json"]
-    backbone = ["--backbone", str(tiny_bert), "--device", "cpu", "--output", str(tmp_path / "it")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *arguments, *backbone], capture_output=True, text=True, env=environment, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert json.loads(done.stdout)["steps"] == 2  # said once
-    card = json.loads((tmp_path / "it" / "prompt.json").read_text())
+def test_the_command_line_trains_on_several_processes(two: tuple[Path, str]) -> None:
+    folder, printed = two
+    assert json.loads(printed)["steps"] == 2  # said once
+    card = json.loads((folder / "it" / "prompt.json").read_text())
     assert card["training"]["processes"] == 2
-    assert sorted(path.name for path in (tmp_path / "it").iterdir()) == [
+    assert sorted(path.name for path in (folder / "it").iterdir()) == [
         "prompt.json",
         "prompt.safetensors",
         "run.json",

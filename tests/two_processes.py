@@ -1,4 +1,4 @@
-"""Trainings for `test_training_processes.py`, which torchrun runs in two processes: what each saw and got."""
+"""A command and trainings for `test_training_processes.py`, which torchrun runs in two processes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from tiny import toy_collection
 
+from foreword.cli import main as command_line
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import PromptSpec
 from foreword.training.config import StartConfig, TrainingConfig
@@ -19,11 +20,12 @@ from foreword.training.trainee import is_main, world_size
 from foreword.training.trainer import PromptTrainer
 
 
-def main(backbone: str, output: str, settings: str) -> None:
-    """Train once for each of the settings; write what this process saw to `<output>-rank<n>.json`."""
+def main(backbone: str, output: str, settings: str, *command: str) -> None:
+    """Run Foreword's command, then train once for each of the settings; what is seen goes to `rank<n>.json`."""
     torch.set_num_threads(1)
-    results = [train_once(backbone, f"{output}-{number}", given) for number, given in enumerate(json.loads(settings))]
-    Path(f"{output}-rank{0 if is_main() else 1}.json").write_text(json.dumps(results))
+    assert command_line(command) == 0  # first, so that it is what joins the processes
+    results = [train_once(backbone, f"{output}/{number}", given) for number, given in enumerate(json.loads(settings))]
+    Path(output, f"rank{0 if is_main() else 1}.json").write_text(json.dumps(results))
 
 
 def train_once(backbone: str, output: str, given: dict[str, Any]) -> dict[str, Any]:
