@@ -204,7 +204,7 @@ def split_first_sentence(text: str) -> tuple[str, str]:
     >>> split_first_sentence("Use torch.nn, e.g. for layers. Then train.")
     ('Use torch.nn, e.g. for layers.', 'Then train.')
     """
-    start, end = next(_sentences(text), (0, 0))
+    start, end = next(sentence_spans(text), (0, 0))
     return text[start:end].strip(), text[end:].strip()
 
 
@@ -215,10 +215,10 @@ def first_sentence(text: str) -> str:
 
 def split_sentences(text: str) -> list[str]:
     """All sentences of a text, in order."""
-    return [text[start:end].strip() for start, end in _sentences(text)]
+    return [text[start:end].strip() for start, end in sentence_spans(text)]
 
 
-def _sentences(text: str) -> Iterator[tuple[int, int]]:
+def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
     """Where each sentence begins and ends. A book is gone through once, and no part of it copied."""
     start, last = _SPACES.match(text).end(), len(text.rstrip())  # type: ignore[union-attr]  # matches everywhere
     while start < last:

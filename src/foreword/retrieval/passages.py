@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foreword.collections.collection import Document
+from foreword.collections.pseudo import sentence_spans
 from foreword.errors import ForewordError
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ _HALVES = re.compile("[\ud800-\udfff]")
 """Halves of surrogate pairs, which no tokenizer reads; whoever encodes them is told."""
 
 _WORDS = re.compile(r"(?<=\s)\S")
-_SENTENCES = re.compile(r"""(?<=[.!?…])["'”’)\]]*\s+|(?<=[。！？｡])|\n[ \t]*\n|\n(?=[ \t]*[-*+•]\s)""")
+_ITEMS = re.compile(r"^[ \t]*[-*+•]\s", re.MULTILINE)
 _HEADINGS = re.compile(r"^(?:#{1,6}\s|[^\n]+\n(?:=+|-+|~+)[ \t]*$)", re.MULTILINE)
 _TOKEN, _WORD, _SENTENCE, _HEADING = range(4)
 
@@ -226,8 +227,9 @@ def cut(text: str, places: np.ndarray[Any, Any], room: int) -> list[tuple[int, i
     """
     n, overlap = len(places), room // OVERLAP
     starts = np.zeros(n + 1, dtype=np.uint8)  # what begins with a token
-    for kind, found in ((_WORD, _WORDS), (_SENTENCE, _SENTENCES), (_HEADING, _HEADINGS)):
-        where = [match.start() if kind == _HEADING else match.end() - (kind == _WORD) for match in found.finditer(text)]
+    words, items, headings = ([m.start() for m in found.finditer(text)] for found in (_WORDS, _ITEMS, _HEADINGS))
+    sentences = [start for start, _ in sentence_spans(text)]
+    for kind, where in ((_WORD, words), (_SENTENCE, sentences), (_SENTENCE, items), (_HEADING, headings)):
         starts[np.searchsorted(places[:, 1], where, side="right")] = kind
     starts[0] = _TOKEN
     spans, begin = [], 0
