@@ -418,7 +418,7 @@ def test_oag_qa_domains(run: Any) -> None:
 
 @needs_weights
 def test_pt_retrieval(run: Any) -> None:
-    results, output = run(smaller("pt-retrieval", steps=8))
+    results, output = run(smaller("pt-retrieval"))
     check_record(results, output)
     card = load_prompt(output / "multitask").card
     assert card["prompt"]["kind"] == "prefix"
