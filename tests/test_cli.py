@@ -47,7 +47,7 @@ def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str])
         main([command, "--help"])
     assert stopped.value.code == 0
     said = capsys.readouterr().out
-    assert f"example:\n  foreword {command} " in said
+    assert said.partition("example:\n  foreword ")[2].split()[0] == command
     assert "--json" in said
 
 
