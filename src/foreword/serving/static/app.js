@@ -93,7 +93,11 @@ async function start() {
     showProblem(place, error, start);
     return;
   }
-  if (address.read().view === "search") follow(true);
+  if (address.read().view !== "search") return;
+  follow(true);
+  // Where there is a keyboard, typing can begin at once; on a touch screen it would come up over the page.
+  const idle = document.activeElement === document.body && !address.read().query;
+  if (idle && matchMedia("(pointer: fine)").matches) find("query").focus({ preventScroll: true });
 }
 
 watchKey(() => location.reload());
