@@ -1,6 +1,7 @@
 /** The systems' hits side by side; in a narrow window one at a time, chosen by tabs. */
 
 import { element } from "./dom.js";
+import { wordsOf } from "./excerpt.js";
 import { hitItem, toggle } from "./hit.js";
 import { BASE, ranksOf, systemName, systemNote } from "./moves.js";
 
@@ -26,15 +27,18 @@ export class Columns {
    * @param {string[]} systems - those that answered, in order
    * @param {Object<string, Object[]>} hits - by system, best first
    * @param {number} count - hits asked for
+   * @param {string} query - whose words are marked
    * @param {?string} domain - whose files the service gives; null: it gives none
    */
-  build(systems, hits, count, domain = null) {
+  build(systems, hits, count, query, domain) {
     this.#systems = systems;
     if (!systems.includes(this.#chosen)) this.#chosen = systems.includes(PREFERRED) ? PREFERRED : systems[0];
+    const words = wordsOf(query);
     const ranks = new Map(systems.map((system) => [system, ranksOf(hits[system])]));
     this.#tabs = systems.map((system) => this.#tab(system));
     this.#panels = systems.map((system) => {
-      const items = hits[system].map((hit, place) => hitItem(system, hit, place, ranks, count, domain));
+      const digits = hits[system].some(({ score }) => Math.abs(score) >= 10) ? 1 : 3; // one kind of number in a column
+      const items = hits[system].map((hit, place) => hitItem(system, hit, place, ranks, count, digits, words, domain));
       const list = element("ol", { class: "hits" }, items);
       return element(
         "section",

@@ -1,10 +1,9 @@
 /** One hit: rank, title, how it moved, score, text, and what opens behind "more". */
 
 import { breakable, element } from "./dom.js";
+import { excerpt, marked } from "./excerpt.js";
 import { BASE, move, slope, systemName } from "./moves.js";
 import { value } from "./numbers.js";
-
-const SHORT = 500; // characters shown at first, more than the lines that the style sheet leaves
 
 /**
  * @param {string} system - whose hit
@@ -12,9 +11,11 @@ const SHORT = 500; // characters shown at first, more than the lines that the st
  * @param {number} place - in the list, from 0
  * @param {Map<string, Map<string, number>>} ranks - system -> doc_id -> rank
  * @param {number} count - hits asked for
+ * @param {number} digits - of its score
+ * @param {?RegExp} words - the query's, from `wordsOf`
  * @param {?string} domain - whose files the service gives; null: it gives none
  */
-export function hitItem(system, hit, place, ranks, count, domain = null) {
+export function hitItem(system, hit, place, ranks, count, digits, words, domain) {
   const id = String(hit.doc_id);
   const rank = hit.rank ?? place + 1;
   const text = String(hit.text ?? "");
@@ -38,17 +39,17 @@ export function hitItem(system, hit, place, ranks, count, domain = null) {
         "div",
         { class: "line" },
         element("h3", { dir: "auto" }, hit.title || !file ? breakable(title) : path(file, domain, { tabindex: -1 })),
-        element("span", { class: "score" }, element("span", { class: "unseen" }, "score "), value(hit.score)),
+        element("span", { class: "score" }, element("span", { class: "unseen" }, "score "), value(hit.score, digits)),
       ),
       file && hit.title ? element("p", { class: "file", dir: "auto" }, path(file, domain, { tabindex: -1 })) : null,
       hit.passage ? element("p", { class: "passage" }, `Passage ${hit.passage.number} of ${hit.passage.of}`) : null,
-      text ? element("p", { class: "text", dir: "auto" }, text.slice(0, SHORT)) : null,
+      text ? element("p", { class: "text", dir: "auto" }, marked(excerpt(text, words), words)) : null,
       more,
       element("div", { class: "details", hidden: true }),
     ),
   );
   more.addEventListener("click", () => toggle(item));
-  opened.set(item, { text, fill: () => details(id, hit, ranks, count, domain) });
+  opened.set(item, { text, words, fill: () => details(id, hit, ranks, count, domain) });
   return item;
 }
 
@@ -64,10 +65,10 @@ const opened = new WeakMap(); // item -> what its "more" shows
 /** Open a hit, or close it. */
 export function toggle(item) {
   const open = item.classList.toggle("open");
-  const { text, fill } = opened.get(item);
+  const { text, words, fill } = opened.get(item);
   const more = item.querySelector(".more");
   const shown = item.querySelector(".text");
-  if (shown) shown.textContent = open ? text : text.slice(0, SHORT);
+  shown?.replaceChildren(...marked(open ? text : excerpt(text, words), words));
   more.textContent = open ? "less" : "more";
   more.setAttribute("aria-expanded", String(open));
   more.setAttribute("aria-label", `${more.textContent} of ${item.querySelector("h3").textContent}`);

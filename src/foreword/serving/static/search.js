@@ -96,7 +96,7 @@ export class Search {
       const body = { domain: domain.name, query, systems, k: count, where: null };
       const answer = await call("search", { body, signal: running.signal });
       if (running.signal.aborted) return;
-      this.#answered(domain, answer, count);
+      this.#answered(domain, answer, query, count);
     } catch (error) {
       if (running.signal.aborted) return; // another search has taken its place
       find("status").textContent = "";
@@ -107,7 +107,7 @@ export class Search {
     }
   }
 
-  #answered({ name, systems, files }, answer, count) {
+  #answered({ name, systems, files }, answer, query, count) {
     const hits = answer.results?.[0]?.systems ?? {};
     const present = systems.filter((system) => Array.isArray(hits[system]));
     const most = Math.max(0, ...present.map((system) => hits[system].length));
@@ -116,7 +116,7 @@ export class Search {
       find("status").textContent = "No hits.";
       return;
     }
-    find("results").replaceChildren(this.#columns.build(present, hits, answer.k ?? count, files ? name : null));
+    find("results").replaceChildren(this.#columns.build(present, hits, answer.k ?? count, query, files ? name : null));
     this.#columns.settle();
     const missing = systems.filter((system) => !present.includes(system)).map(systemName);
     find("status").textContent = [
