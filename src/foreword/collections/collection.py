@@ -45,9 +45,11 @@ class Document:
 
 
 def shown_name(doc_id: str, title: str, metadata: Mapping[str, Any]) -> str:
-    """A document's name where it has one, else its title, else its id; of a file also its path."""
-    name, file = str(metadata.get("name") or title), str(metadata.get("file", ""))
-    return f"{name} ({file})" if name and file else name or file or doc_id
+    """A document's name where it has one, else its title, of a file with its path, else its id."""
+    if name := metadata.get("name"):
+        return str(name)
+    file = str(metadata.get("file", ""))
+    return f"{title} ({file})" if title and file else title or file or doc_id
 
 
 @dataclass(frozen=True, slots=True)
