@@ -31,7 +31,7 @@ for package in ("fastapi", "prometheus_client", "pymilvus", "milvus_lite"):
     pytest.importorskip(package, reason="the extras index and serve are not installed")
 
 SLOW = os.environ.get("FOREWORD_SLOW") == "1"
-SLOW_LINES = ("benchmarks/serve.py", "benchmarks/index.py", "--miniature")
+SLOW_LINES = ("benchmarks/serve.py", "benchmarks/index.py", "--miniature", "benchmark in-domain --targets")
 """Lines that take a minute whatever the backbone: run with FOREWORD_SLOW=1."""
 
 NOTES = {
@@ -153,7 +153,7 @@ PRESUMED: dict[str, Callable[[Walk], None]] = {
     "README.md": for_readme,
     "docs/start.md": lambda walk: notes(),
     "docs/how-it-works.md": lambda walk: prompts("multitask"),
-    "docs/researchers.md": lambda walk: labelled("my-collection"),
+    "docs/researchers.md": lambda walk: labelled("my-collection", "another"),
     "docs/tenants.md": lambda walk: labelled("acme", "birch", "cedar"),
     "docs/no-labels.md": for_no_labels,
     "docs/few-labels.md": for_few_labels,
@@ -207,6 +207,7 @@ def check_researchers(walk: Walk, tmp_path: Path) -> None:
     ours, theirs = walk.made["ours"].measures["nDCG@10"], walk.made["theirs"]
     assert list(theirs.values()) == [pytest.approx(ours)]
     assert (tmp_path / "runs/explain/report.html").is_file()
+    assert not SLOW or "prompt@40" in (tmp_path / "runs/mine/results.tex").read_text()
 
 
 def check_no_labels(walk: Walk, tmp_path: Path) -> None:
