@@ -31,7 +31,13 @@ for package in ("fastapi", "prometheus_client", "pymilvus", "milvus_lite"):
     pytest.importorskip(package, reason="the extras index and serve are not installed")
 
 SLOW = os.environ.get("FOREWORD_SLOW") == "1"
-SLOW_LINES = ("benchmarks/serve.py", "benchmarks/index.py", "--miniature", "benchmark in-domain --targets")
+SLOW_LINES = (
+    "benchmarks/serve.py",
+    "benchmarks/index.py",
+    "benchmarks/encode.py",
+    "--miniature",
+    "benchmark in-domain --targets",
+)
 """Lines that take a minute whatever the backbone: run with FOREWORD_SLOW=1."""
 
 NOTES = {
