@@ -13,7 +13,7 @@ demo: $(DEMO_STAMP)
 	$(VENV)/bin/foreword demo $(DEMO)
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check src benchmarks tests

@@ -26,20 +26,8 @@ if TYPE_CHECKING:
     from foreword.collections.collection import MemoryCollection
 
 
-LONGEST = (
-    "test_recipes",
-    "test_benchmark_run",
-    "test_training",
-    "test_training_processes",
-    "test_docs_walks",
-    "test_page",
-)
-"""Modules of half a minute and more: processes that share the modules out begin with them, so that none waits at the end."""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is marked `slow`, minutes a test, runs with FOREWORD_SLOW=1; long modules come first."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    """What is marked `slow`, minutes a test, runs with FOREWORD_SLOW=1."""
     if os.environ.get("FOREWORD_SLOW") != "1":
         for item in items:
             if item.get_closest_marker("slow"):
