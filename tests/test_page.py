@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from typing import Any
 
 from page_server import EVIL, STATIC, Site, bank, domains, found, hits, open_page, refused
@@ -54,6 +55,22 @@ def test_search_shows_the_systems_side_by_side_and_what_moved(page: Any, site: S
     lefts = [page.locator(f"[data-system={name}]").bounding_box()["x"] for name in ("base", "prompt", "bm25")]
     assert lefts == sorted(lefts)
     assert lefts[0] < lefts[1] < lefts[2]
+
+
+def test_what_is_asked_before_the_domains_are_known_is_searched(page: Any, site: Site) -> None:
+    def slow(_: Any) -> Any:
+        time.sleep(1.0)
+        return 200, domains()
+
+    site.answers["/domains"] = slow
+    page.goto(site.url)
+    page.keyboard.press("/")
+    page.keyboard.type("stop gradients")
+    page.keyboard.press("Enter")
+    assert site.searches() == []
+    column(page, "base").first.wait_for()
+    assert page.get_by_label("Query").input_value() == "stop gradients"
+    assert [asked["query"] for asked in site.searches()] == ["stop gradients"]
 
 
 def test_a_hit_leads_to_its_file_where_the_service_gives_it(page: Any, site: Site) -> None:

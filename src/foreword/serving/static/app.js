@@ -94,7 +94,10 @@ async function start() {
     return;
   }
   if (address.read().view !== "search") return;
+  const typed = find("query").value; // while the domains were awaited
   follow(true);
+  if (typed && !address.read().query) find("query").value = typed;
+  if (search.early) find("search-form").requestSubmit();
   // Where there is a keyboard, typing can begin at once; on a touch screen it would come up over the page.
   const idle = document.activeElement === document.body && !address.read().query;
   if (idle && matchMedia("(pointer: fine)").matches) find("query").focus({ preventScroll: true });

@@ -16,6 +16,7 @@ export class Search {
   #running = null; // AbortController of the search under way
   #columns = new Columns(() => find("query").focus());
   #ask;
+  early = false; // whether the reader asked before the domains were known
 
   /** @param {(asked: {domain: string, query: string, count: number}) => void} ask - takes what the reader asks for */
   constructor(ask) {
@@ -30,6 +31,7 @@ export class Search {
       event.preventDefault();
       clearTimeout(timer);
       if (this.#domains) now();
+      else this.early = true;
     });
     find("domain").addEventListener("change", soon);
     find("count").addEventListener("change", () => find("query").value.trim() && soon());
