@@ -16,7 +16,7 @@ from webserver import serve
 from foreword.collections import dpr, load
 from foreword.collections import dpr as dpr_convert
 from foreword.collections.collection import DataWarning
-from foreword.collections.dpr import DPR, DigestTable, Passage, convert, examples
+from foreword.collections.dpr import DPR, Context, DigestTable, convert, examples
 from foreword.collections.views import WithNegatives, find_hard_negatives, read_hard_negatives, write_hard_negatives
 from foreword.downloads import Transport
 from foreword.errors import DataError, UnknownNameError
@@ -498,7 +498,7 @@ def test_a_view_with_negatives(tmp_path: Path) -> None:
 
 
 def test_passages_are_records() -> None:
-    assert Passage("1", "t", "x") == Passage("1", "t", "x")
+    assert Context("1", "t", "x") == Context("1", "t", "x")
     assert dpr_convert.NEGATIVES == 8
 
 

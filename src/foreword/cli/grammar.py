@@ -354,6 +354,13 @@ def passages_option(parser: Parser, default: str = "passages") -> None:
     )
 
 
+def system_option(parser: Parser) -> None:
+    """What searches: vectors, words or both, and how much words count then."""
+    help = "hybrid: both, added (default: %(default)s)"
+    parser.add_argument("--system", choices=["dense", "bm25", "hybrid"], default="dense", help=help)
+    weight_option(parser)
+
+
 def weight_option(parser: argparse._ActionsContainer) -> None:
     """How much BM25 counts in a hybrid search."""
     help = "of BM25 in --system hybrid, 0 to 1 (default: chosen on train or dev labels, else on the texts)"

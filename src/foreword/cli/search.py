@@ -229,13 +229,7 @@ def search_options(parser: cli.Parser) -> None:
     parser.add_argument("collection", metavar=cli.COLLECTION, help="e.g. pydoc/torch, or a folder")
     query_options(parser)
     cli.data_options(parser)
-    parser.add_argument(
-        "--system",
-        choices=["dense", "bm25", "hybrid"],
-        default="dense",
-        help="hybrid: both, added (default: %(default)s)",
-    )
-    cli.weight_option(parser)
+    cli.system_option(parser)
     cli.passages_option(parser)
     cli.encoder_options(parser)
 

@@ -66,13 +66,7 @@ def index_search_options(parser: cli.Parser) -> None:
     index_stats_options(parser)
     query_options(parser)
     parser.add_argument("--domain", metavar="NAME", help="(default: the only one)")
-    parser.add_argument(
-        "--system",
-        choices=["dense", "bm25", "hybrid"],
-        default="dense",
-        help="hybrid: both, added (default: %(default)s)",
-    )
-    cli.weight_option(parser)
+    cli.system_option(parser)
     parser.add_argument("--where", metavar="EXPR", help="""in Milvus's language, e.g. 'metadata["year"] == "2021"'""")
     cli.encoder_options(parser)
 

@@ -39,7 +39,7 @@ _SIGNED = 1 << 63  # what is taken from a digest: SQLite's numbers have a sign
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class Context:
     """One context of an example; `doc_id` is its `passage_id` or `psg_id`, or empty when it has neither."""
 
     doc_id: str
@@ -53,8 +53,8 @@ class Example:
 
     number: int
     question: str
-    positives: tuple[Passage, ...]
-    hard_negatives: tuple[Passage, ...]
+    positives: tuple[Context, ...]
+    hard_negatives: tuple[Context, ...]
 
 
 def examples(path: Path) -> Iterator[Example]:
@@ -113,7 +113,7 @@ def _example(record: Any, number: int, path: Path) -> Example:
     )
 
 
-def _passages(record: Mapping[str, Any], name: str, where: str, path: Path) -> Iterator[Passage]:
+def _passages(record: Mapping[str, Any], name: str, where: str, path: Path) -> Iterator[Context]:
     listed = record.get(name)
     if not isinstance(listed, list):
         got = _kind(listed) if name in record else f"the fields {', '.join(sorted(record))}"
@@ -123,7 +123,7 @@ def _passages(record: Mapping[str, Any], name: str, where: str, path: Path) -> I
         if not isinstance(context, dict):
             raise DataError(f"{here}: expected an object, got {_kind(context)}", path=path)
         title = "" if context.get("title") is None else _text(context, "title", here, path)
-        yield Passage(_doc_id(context, here, path), title, _text(context, "text", here, path))
+        yield Context(_doc_id(context, here, path), title, _text(context, "text", here, path))
 
 
 def _doc_id(context: Mapping[str, Any], where: str, path: Path) -> str:
@@ -357,7 +357,7 @@ class _Passages:
         self.count = 0
         self.clashes = 0
 
-    def add(self, passage: Passage) -> str:
+    def add(self, passage: Context) -> str:
         """The passage's doc_id: its own id, or `<id>~<digest>` when that is taken by another text."""
         text = _digest(passage.title, passage.text)
         doc_id = passage.doc_id or f"text-{text:016x}"

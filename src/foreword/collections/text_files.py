@@ -42,7 +42,7 @@ _ADORNMENT = re.compile(r"([^\w\s])\1{2,}\s*")
 
 
 @dataclass(frozen=True)
-class Found:
+class FolderFiles:
     """The files below a folder.
 
     Attributes:
@@ -60,7 +60,7 @@ class Found:
         return f"passed over: {', '.join(counts)}{cure}" if counts else ""
 
 
-def find_files(folder: Path, own: Iterable[str] = ()) -> Found:
+def find_files(folder: Path, own: Iterable[str] = ()) -> FolderFiles:
     """The documents below a folder, by their endings in any case.
 
     Hidden files and folders are left out, and folders that programs fill: virtual environments, `node_modules`.
@@ -83,7 +83,7 @@ def find_files(folder: Path, own: Iterable[str] = ()) -> Found:
                 passed[ending or "without ending"] += 1
             elif path.is_file():
                 files[path.relative_to(folder).as_posix()] = path
-    return Found(dict(sorted(files.items())), passed)
+    return FolderFiles(dict(sorted(files.items())), passed)
 
 
 def media_type(path: Path) -> str:
@@ -93,7 +93,7 @@ def media_type(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Contents:
+class FileText:
     """What a file says; `broken`: its front matter is no YAML, and is a part of the text."""
 
     title: str = ""
@@ -106,7 +106,7 @@ class UnreadableError(DataError):
     """A file of a known ending that its converter cannot read."""
 
 
-def read_file(path: Path) -> Contents:
+def read_file(path: Path) -> FileText:
     """What a file says.
 
     The title is that of Markdown's YAML front matter, else the heading that it begins with, else HTML's `<title>`.
@@ -124,7 +124,7 @@ def read_file(path: Path) -> Contents:
     heading, rest = _heading(text, ending)
     if heading and title in ("", heading):
         title, text = heading, rest
-    return Contents(title, text.strip(), metadata, broken)
+    return FileText(title, text.strip(), metadata, broken)
 
 
 def _front_matter(text: str) -> tuple[str, dict[str, str], bool]:
@@ -165,14 +165,14 @@ def _heading(text: str, ending: str) -> tuple[str, str]:
     return "", text
 
 
-def _kept(path: Path, package: str) -> Contents:
+def _kept(path: Path, package: str) -> FileText:
     """What a converter makes of a file, from the cache where the file has not changed."""
     status, folder = path.stat(), cache_folder("files")
     of = [_FORM, version(package), status.st_size, status.st_mtime_ns]
     place = None if folder is None else folder / f"{json_digest(str(path.absolute()))[:32]}.json"
     kept = None if place is None else kept_json(place)
     if isinstance(kept, dict) and kept.get("of") == of:
-        return Contents(**kept["contents"])
+        return FileText(**kept["contents"])
     try:
         contents = _CONVERT[package](path.read_bytes())
     except Exception as error:  # of a broken file, these libraries raise whatever they come upon
@@ -186,16 +186,16 @@ def _kept(path: Path, package: str) -> Contents:
     return contents
 
 
-def _from_pdf(data: bytes) -> Contents:
+def _from_pdf(data: bytes) -> FileText:
     """The text of its pages; what PDF files give as their title is seldom one."""
     from pypdf import PdfReader
 
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it tells of every oddity of a file that it can read
     pages = PdfReader(io.BytesIO(data)).pages
-    return Contents(text=_clean("\n\n".join(page.extract_text() for page in pages)))
+    return FileText(text=_clean("\n\n".join(page.extract_text() for page in pages)))
 
 
-def _from_html(data: bytes | str) -> Contents:
+def _from_html(data: bytes | str) -> FileText:
     from bs4 import BeautifulSoup
     from markdownify import ATX, MarkdownConverter
 
@@ -206,17 +206,17 @@ def _from_html(data: bytes | str) -> Contents:
     as_it_is: dict[str, Any] = {f"escape_{what}": False for what in ("asterisks", "underscores", "misc")}
     text = MarkdownConverter(heading_style=ATX, strip=_PLAIN, **as_it_is).convert_soup(page)
     heading, rest = _heading(_clean(text), ".md")
-    return Contents(heading or _clean(title).replace("\n", " "), rest.strip())
+    return FileText(heading or _clean(title).replace("\n", " "), rest.strip())
 
 
-def _from_word(data: bytes) -> Contents:
+def _from_word(data: bytes) -> FileText:
     import mammoth
 
     without_pictures = mammoth.images.img_element(lambda _: {})
     return _from_html(mammoth.convert_to_html(io.BytesIO(data), convert_image=without_pictures).value)
 
 
-_CONVERT: Mapping[str, Callable[[bytes], Contents]] = {
+_CONVERT: Mapping[str, Callable[[bytes], FileText]] = {
     "mammoth": _from_word,
     "markdownify": _from_html,
     "pypdf": _from_pdf,

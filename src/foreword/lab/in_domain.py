@@ -230,10 +230,10 @@ class InDomain(Benchmark):
         if len(rates) == 1:
             return rates[0]
         path = self.output / "tuning" / f"{name}.json"
-        if not path.exists() and (chosen := self.plan.methods[name].chosen) is not None:
-            return chosen
         if not path.exists():
-            raise ForewordError(f"{name} is not tuned yet; run the part 'tuning' first, or give it one rate")
+            if (chosen := self.plan.methods[name].chosen) is None:
+                raise ForewordError(f"{name} is not tuned yet; run the part 'tuning' first, or give it one rate")
+            return chosen
         ends: Mapping[str, Any] = read_json(path)
         losses = {rate: sum(end["after"]["loss"] for end in ends[f"{rate:g}"]) for rate in rates}
         best = min(losses, key=lambda rate: losses[rate])

@@ -209,22 +209,21 @@ def advise(
         notes.append("no source's documents are known, so whether the target is within the bank's reach is not known")
     config = _within_budget(config, split, len(own) / (time.perf_counter() - began), began, notes)
     labelled = None if split is None else labelled_sample(target, split, config.queries, config.documents, config.seed)
-    trial = Trial({}, {}, {}, {})
-    proven = None
     if reach is not None and not reach.within and labelled is None and several_domains(bank) is not None:
         lengths = {name: getattr(config.fit, name) for name in ("query_length", "document_length", "precision")}
         how_proven = TransferConfig("multitask", proof=ProofConfig(**lengths, seed=config.seed))
         there = {**known, target.id: own}
-        made = transfer(encoder, sample.collection, bank, how_proven, features=there, quiet=quiet)
-        proven = made if made.weights else None
+        proven = transfer(encoder, sample.collection, bank, how_proven, features=there, quiet=quiet)
+        if proven.weights:
+            changes = changes_for("transfer", _found(target, reach, (), split, evidence))
+            seconds = time.perf_counter() - began
+            return Advice(target.id, "transfer", proven.reason, changes, None, (), proven, notes, seconds)
+    trial = Trial({}, {}, {}, {})
     if reach is None or reach.within or labelled is not None:
         names = nearest_prompts(bank, own, features or {}, config.prompts, notes)
         trial = try_prompts(encoder, sample, labelled, bank, names, config, notes, quiet)
     candidates = compared_candidates(trial, config.seed)
     found = _found(target, reach, candidates, split, evidence)
-    if proven is not None:
-        changes, seconds = changes_for("transfer", found), time.perf_counter() - began
-        return Advice(target.id, "transfer", proven.reason, changes, None, (), proven, notes, seconds)
     notes += found.lacks()
     choice = choose(found)
     reason = reason_for(target.id, choice, found)
