@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from sentence_transformers import SentenceTransformer
 from shell import Shell
 from tiny import random_prompt, sentences, toy_collection, write_beir
 
-from foreword.collections.collection import Document, MemoryCollection
+from foreword.collections.collection import Document, MemoryCollection, Query
 from foreword.collections.pseudo import pseudo_pairs
 from foreword.errors import DataError, ForewordError, PromptError, UnknownNameError
+from foreword.evaluation.evaluate import evaluate
 from foreword.prompts.encoder import encode
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
@@ -191,7 +193,7 @@ def test_the_words_of_an_advice() -> None:
     assert "--no-reach" in changes_for("stay", far)
     trained = found(pairs=250, training=0.2)
     assert reason_for("t", "train", trained).startswith("with 250 labelled training pairs, training promises +0.200")
-    assert "100 labelled training pairs to weigh training by (there are 0)" in changes_for("transfer", found())
+    assert "100 labelled training pairs (there are 0)" in changes_for("transfer", found())
     assert "no evidence weighs" in changes_for("transfer", found(pairs=120))
     assert "over 9 pseudo-queries, which overstate" in Gain(0.1, 0, 0.2, "pseudo-queries", 9).said()
 
@@ -271,7 +273,10 @@ def test_a_useful_prompt_is_transferred(
     assert (said["advice"], said["labels"], said["training_pairs"]) == ("transfer", "dev", 32)
     json.dumps(said, allow_nan=False)
     again = advise(encoder, target, bank, CONFIG, evidence=[], quiet=True).as_dict()
-    timeless = [{**one, "seconds": 0, "transfer": {**one["transfer"], "seconds": 0}} for one in (said, again)]
+    timeless = [
+        {**one, "seconds": 0, "training_seconds": 0, "transfer": {**one["transfer"], "seconds": 0}}
+        for one in (said, again)
+    ]
     assert timeless[0] == timeless[1]
 
 
@@ -364,9 +369,34 @@ def test_a_time_budget_looks_at_less(encoder: SentenceTransformer, toy: MemoryCo
     assert got.candidates
 
 
+def test_without_a_bank(encoder: SentenceTransformer, toy: MemoryCollection) -> None:
+    target = WithoutTest(toy.id, toy.group, toy.corpus, toy.query_texts, toy.judgements)
+    got = advise(encoder, target, config=replace(CONFIG, labels="train"), quiet=True)
+    assert (got.advice, got.candidates, dict(got.transfer.weights)) == ("stay", [], {})
+    assert "32 labelled training pairs, and fewer than 100 seldom show a gain" in got.reason
+    assert "--bank" in got.changes
+    how: dict[str, Any] = {"split": "train", "measures": ["nDCG@10"]}
+    dense = evaluate(toy, encoder, query_length=64, document_length=128, precision="float32", **how)
+    assert got.words.dense == pytest.approx(dense.measures["nDCG@10"], abs=1e-4)
+    assert got.words.words == pytest.approx(evaluate(toy, "bm25", **how).measures["nDCG@10"], abs=1e-4)
+    assert (got.words.chosen_by, got.words.queries) == ("train queries", 32)
+    assert got.training_seconds is not None
+    by_text = advise(encoder, target, config=CONFIG, quiet=True)  # 12 dev queries are too few to weigh by
+    assert by_text.words.chosen_by == "pseudo-queries"
+    unlabelled = advise(encoder, replace(toy, query_texts={}, judgements={}), config=CONFIG, quiet=True)
+    assert unlabelled.words == by_text.words
+    assert "no label" in unlabelled.reason
+    assert unlabelled.training_seconds is None
+    json.dumps(unlabelled.as_dict(), allow_nan=False)
+    asked = tuple(Query(f"q{i}", document.text) for i, document in enumerate(toy.corpus[:50]))
+    many = {f"q{i}": {f"d{i}": 1, f"d{i + 1}": 1} for i in range(50)}
+    labelled = replace(toy, query_texts={"train": asked}, judgements={"train": many})
+    told = advise(encoder, labelled, config=replace(CONFIG, seconds=1e-3), quiet=True)
+    assert (told.advice, told.expected, told.words.chosen_by) == ("train", None, "pseudo-queries")
+    assert any("of the usual samples" in note for note in told.notes)
+
+
 def test_what_advice_refuses(encoder: SentenceTransformer, toy: MemoryCollection, useful: StoredPrompt) -> None:
-    with pytest.raises(PromptError, match="no source prompts"):
-        advise(encoder, toy, {}, CONFIG)
     with pytest.raises(PromptError, match="trained on toy/source itself"):
         advise(encoder, replace(toy, id="toy/source"), {"useful": useful}, CONFIG)
     with pytest.raises(PromptError, match="rename it"):
@@ -411,6 +441,20 @@ def test_advise_on_a_folder(shell: Shell, beir: Path, tiny_bert: Path, bank: Pat
     assert "invalid choice: 'test'" in shell.usage(*command, "--labels", "test")
 
 
+def test_advise_without_a_bank(shell: Shell, beir: Path, tiny_bert: Path) -> None:
+    command = ("advise", beir, "--backbone", tiny_bert, "--precision", "float32")
+    told = shell(*command)
+    assert told.startswith(f"folder:{beir}: stay")
+    assert "hybrid " in told
+    assert "to train takes about" in told
+    got = shell.json(*command)
+    words = shlex.split(got["command"])
+    assert words[:4] == ["foreword", "search", f"folder:{beir}", "your question"]
+    assert ("hybrid" in words) == (got["hybrid"]["bm25"] > 0)
+    assert shell(*words[1:])
+    assert "--output is for the prompts of a --bank" in shell.fails(*command, "--output", "out")
+
+
 def test_advise_on_text_files(shell: Shell, tiny_bert: Path, bank: Path, tmp_path: Path) -> None:
     texts = tmp_path / "my texts"
     texts.mkdir()
@@ -418,9 +462,9 @@ def test_advise_on_text_files(shell: Shell, tiny_bert: Path, bank: Path, tmp_pat
         (texts / f"{number}.txt").write_text("babe bale. " + "dade dale " * 9)
     command = ("advise", texts, "--bank", bank, "--backbone", tiny_bert, "--precision", "float32")
     told = shell(*command)
-    assert told.startswith(f"folder:{texts}: stay\n")
+    assert told.startswith(f"folder:{texts}: stay, with BM25 beside it\n")
     assert "has 5 documents with text" in told
-    assert f"next: foreword search 'folder:{texts}' 'your question' --backbone {tiny_bert}\n" in told
+    assert f"next: foreword search 'folder:{texts}' 'your question' --system hybrid --backbone {tiny_bert}\n" in told
     for document in toy_collection().corpus:
         (texts / f"{document.doc_id}.md").write_text(f"# About {document.doc_id}\n{document.text}")
     got = shell.json(*command)

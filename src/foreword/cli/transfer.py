@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from foreword.cli import grammar as cli
 from foreword.errors import ForewordError
 from foreword.settings import DEFAULT_BACKBONE
+from foreword.tables import duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,9 +46,15 @@ def transfer_options(parser: cli.Parser) -> None:
     cli.encoder_options(parser, prompt=False, precision="auto")
 
 
-def bank_options(parser: cli.Parser) -> None:
+def bank_options(parser: cli.Parser, *, required: bool = True) -> None:
     """The prompts to choose from, and where the result goes."""
-    parser.add_argument("--bank", type=Path, required=True, metavar=cli.BANK, help="folder of prompts")
+    parser.add_argument(
+        "--bank",
+        type=Path,
+        required=required,
+        metavar=cli.BANK,
+        help="folder of prompts" + ("" if required else ", to be tried, too"),
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="store the result here, for --prompt")
     parser.add_argument("--only", nargs="+", metavar="DOMAIN", help="use only these prompts of the bank")
     parser.add_argument(
@@ -217,9 +224,9 @@ def advise_options(parser: cli.Parser) -> None:
     parser.add_argument(
         "collection",
         metavar=cli.COLLECTION,
-        help="a folder of .txt or .md files or in BEIR's layout, or any collection, e.g. pydoc/torch",
+        help="a folder of text files or in BEIR's layout, or any collection, e.g. pydoc/torch",
     )
-    bank_options(parser)
+    bank_options(parser, required=False)
     parser.add_argument(
         "--labels",
         choices=["dev", "train", "none"],
@@ -239,12 +246,17 @@ def run_advise(options: cli.Options) -> None:
     fit = FitConfig(precision=options.precision, seed=options.seed or 0)
     config = AdviceConfig(**cli.given(options, AdviceConfig), fit=fit)
     if options.dry_run:
-        cli.print_json({"target": options.collection, "bank": str(options.bank), "advice": config.as_dict()})
+        bank = None if options.bank is None else str(options.bank)
+        cli.print_json({"target": options.collection, "bank": bank, "advice": config.as_dict()})
         return
+    cli.needs(options, "output only exclude", options.bank is not None, "is for the prompts of a --bank")
     target = cli.load_collection(options, options.collection)
     encoder = cli.load_encoder(options)
-    used = usable(options, load_bank(options.bank, encoder), target.id)
-    features = reach_features(options, encoder, used)
+    used: dict[str, StoredPrompt] = {}
+    features: dict[str, Any] = {}
+    if options.bank is not None:
+        used = usable(options, load_bank(options.bank, encoder), target.id)
+        features = reach_features(options, encoder, used)
     found = run(encoder, target, used, config, features=features, quiet=options.json)
     if options.output is not None:
         store_transfer(options.output, found.transfer, used, encoder)
@@ -274,11 +286,14 @@ def next_command(options: cli.Options, found: Advice, used: Mapping[str, StoredP
         if prompt is None:  # one prompt alone is in the bank already
             prompt = next((used[name].path for name in found.transfer.weights), None)
         words += ["--prompt", str(prompt)] if found.advice == "transfer" else []
+        words += ["--system", "hybrid"] if found.words.bm25 > 0 else []
     return shlex.join(["foreword", *words, *_same(options, words[0])])
 
 
 def _start(found: Advice, used: Mapping[str, StoredPrompt]) -> list[str]:
-    """Both sides, from the bank's prompt of the most domains where the target is within its reach."""
+    """Both sides, from the bank's prompt of the most domains where that reaches the target; else what is usual."""
+    if not used:
+        return []
     many = {name: len(stored.card.get("data") or {}) for name, stored in used.items()}
     best = max(sorted(many), key=lambda name: many[name])
     path, sides = used[best].path, used[best].prompt.spec.sides
@@ -315,12 +330,15 @@ def show(found: Advice) -> None:
     """Print an advice."""
     best = found.found.best if found.found is not None else None
     chosen = f" ({best.name})" if found.advice == "transfer" and best is not None else ""
-    print(f"{found.target}: {found.advice}{chosen}")
+    print(f"{found.target}: {found.advice}{chosen}{', with BM25 beside it' if found.words.bm25 else ''}")
     if found.found is not None:
         for name, gain in found.found.expected.items():
             if gain is not None:
                 print(f"expected gain in nDCG@10 of {'training' if name == 'train' else name}: {gain.said()}")
     print(f"reason: {found.reason}")
+    print(found.words)
+    if found.training_seconds is not None:
+        print(f"time: to train takes about {duration(found.training_seconds)} here")
     print(f"would change it: {found.changes}")
     if found.candidates:
         split = found.found.split if found.found is not None else None

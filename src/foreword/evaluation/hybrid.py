@@ -105,19 +105,19 @@ def choose_weight(dense: Run, words: Run, qrels: Qrels, chosen_by: str, *, share
 
 
 def weigh(
-    collection: Collection, embed: Embed, both: Both, *, reported: str = "test", shares: bool = True
+    collection: Collection, embed: Embed, both: Both | None, *, reported: str = "test", shares: bool = True
 ) -> HybridWeight:
     """The weight of BM25 for a collection, chosen on its labels, else on pseudo-queries.
 
     Args:
         collection: its documents, and its train or dev labels where it has some.
         embed: for pseudo-queries and a sample of the documents.
-        both: searches all documents, for judged queries.
+        both: searches all documents, for judged queries; None: the text alone decides.
         reported: the split that is to be measured: its labels, like those of test, are not looked at.
         shares: whether words' scores of `both` are; see `foreword.retrieval.runs.hybrid`.
     """
-    found = _judged(collection, reported)
-    if found is not None:
+    found = _judged(collection, reported) if both is not None else None
+    if both is not None and found is not None:
         queries, qrels, split = found
         return choose_weight(*both(queries), qrels, f"{split} queries", shares=shares)
     dense, words, qrels = _of_text(collection, embed)

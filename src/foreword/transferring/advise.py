@@ -1,19 +1,27 @@
-"""Train, transfer or stay at the base model: what is expected to be best for a user's own texts."""
+"""Train, transfer or stay at the base model: what is expected to be best for a user's own texts, and whether with BM25.
+
+Without a bank there is nothing to transfer, and the answer follows from the labels and the text alone.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from foreword.collections.collection import Collection
+from foreword.collections.supervision import DEV_SHARE
 from foreword.errors import PromptError
-from foreword.prompts.encoder import transformer_of
+from foreword.evaluation.hybrid import HybridWeight
+from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.store import StoredPrompt
+from foreword.training.config import TrainingConfig
+from foreword.training.dev import FEW
 from foreword.transferring.config import AdviceConfig, FeatureSettings, ProofConfig, TransferConfig
 from foreword.transferring.reach import Array, Reach, document_features, reach_of, source_domains
 from foreword.transferring.transfer import (
@@ -39,7 +47,9 @@ from foreword.transferring.trial import (
     read_evidence,
     text_sample,
     training_pairs,
+    training_split,
     try_prompts,
+    words_beside,
 )
 
 LEAST_DOCUMENTS = 30
@@ -63,6 +73,7 @@ class Found:
         split: the labels that candidates were compared on.
         evidence: domains in the evidence, whatever their side of the reach.
         expected: `transfer` and `train` -> the gain to expect; None: not known.
+        sources: prompts that could be transferred.
     """
 
     reach: Reach | None
@@ -72,6 +83,7 @@ class Found:
     split: str | None
     evidence: int
     expected: Mapping[str, Gain | None]
+    sources: int = 1
 
     @property
     def within(self) -> bool:
@@ -98,6 +110,8 @@ class Found:
     def lacks(self) -> list[str]:
         """What cannot be said for lack of evidence."""
         transfer = self.expected["transfer"]
+        if not self.sources:
+            return []
         lack = "too little evidence on this side of the reach" if self.evidence else "no evidence installed"
         if transfer is not None and transfer.basis == "pseudo-queries":
             return [f"{lack}: interval from the pseudo-queries alone, which overstate"]
@@ -117,6 +131,8 @@ class Advice:
         found: what it follows from; None: there is too little text.
         candidates: all that were compared, the base model first.
         transfer: the best transfer, stored with `save_mixture` or `save_prompt`; without weights: the base model.
+        words: how much BM25 beside the base model should count, and what it is worth there.
+        training_seconds: what `foreword train` takes here, roughly; None: there are no labels, or nothing was timed.
         notes: what was sampled, left out or not known.
     """
 
@@ -127,6 +143,8 @@ class Advice:
     found: Found | None
     candidates: Sequence[Compared]
     transfer: Transfer
+    words: HybridWeight
+    training_seconds: float | None = None
     notes: Sequence[str] = ()
     seconds: float = 0.0
 
@@ -151,6 +169,8 @@ class Advice:
             "labels": None if found is None else found.split,
             "training_pairs": None if found is None else found.pairs,
             "transfer": self.transfer.as_dict(),
+            "hybrid": self.words.as_dict(),
+            "training_seconds": self.training_seconds,
             "notes": list(self.notes),
             "seconds": round(self.seconds, 2),
         }
@@ -159,7 +179,7 @@ class Advice:
 def advise(
     encoder: SentenceTransformer,
     target: Collection,
-    bank: Mapping[str, StoredPrompt],
+    bank: Mapping[str, StoredPrompt] | None = None,
     config: AdviceConfig | None = None,
     *,
     features: Mapping[str, Array] | None = None,
@@ -171,18 +191,16 @@ def advise(
     Args:
         encoder: from `foreword.load_encoder`; the bank's prompts are added to it under their names.
         target: the user's texts; their labels, where there are some, are looked at, but those of test never.
-        bank: source prompts by name, none of which was trained on the target.
+        bank: source prompts by name, none of which was trained on the target; None or empty: there are none.
         features: document features of the bank's domains, see `foreword.transferring.reach.bank_features`; without
             them the reach is not known.
         evidence: domains on which gains were measured; None: those that came with the package.
 
     Raises:
-        PromptError: an empty bank, or a prompt trained on the target, or called `base` or `fitted`.
+        PromptError: a prompt trained on the target, or called `base` or `fitted`.
         DataError, UnknownNameError: labels asked for that are not there, or that are for scoring alone.
     """
-    config, began = config or AdviceConfig(), time.perf_counter()
-    if not bank:
-        raise PromptError("no source prompts to advise on; name a bank with one that was not trained on these texts")
+    config, bank, began = config or AdviceConfig(), bank or {}, time.perf_counter()
     check_unseen(bank, target.id)
     if {BASE, FITTED} & set(bank):
         raise PromptError(f"a source is called {BASE!r} or {FITTED!r}, which other candidates are here; rename it")
@@ -195,51 +213,82 @@ def advise(
         )
         none = Transfer(target.id, "best-single", {}, "don't transfer", reason, seconds=time.perf_counter() - began)
         changes = f"{LEAST_DOCUMENTS} documents or more"
-        return Advice(target.id, "stay", reason, changes, None, (), none, (), none.seconds)
+        return Advice(target.id, "stay", reason, changes, None, (), none, HybridWeight(), seconds=none.seconds)
     for name, stored in bank.items():
         transformer_of(encoder).add(name, stored.prompt)
-    how = FeatureSettings(seed=config.seed).sampling(config.fit.precision)
+    features_of = FeatureSettings(seed=config.seed) if bank else FeatureSettings(64, config.seed)  # to time it, alone
+    how = features_of.sampling(config.fit.precision)
+    started = time.perf_counter()
     own = document_features(encoder, sample.collection, quiet=quiet, **how)
+    rate = len(own) / (time.perf_counter() - started)
     known = {name: features[name] for name in source_domains(bank) if name in features} if features else {}
     reach = reach_of(own, known) if known else None
     notes = []
     if sample.documents < sample.of:
         notes.append(f"a seeded sample of {sample.documents} of {sample.of} documents is looked at")
-    if reach is None:
+    if reach is None and bank:
         notes.append("no source's documents are known, so whether the target is within the bank's reach is not known")
-    config = _within_budget(config, split, len(own) / (time.perf_counter() - began), began, notes)
+    config = _within_budget(config, split, rate, began, notes, len(bank))
     labelled = None if split is None else labelled_sample(target, split, config.queries, config.documents, config.seed)
+    words = words_beside(encoder, sample, labelled, config)
+    rest: dict[str, Any] = {
+        "words": words,
+        "training_seconds": _training_seconds(encoder, target, sample.of / rate),
+        "notes": notes,
+    }
     if reach is not None and not reach.within and labelled is None and several_domains(bank) is not None:
         lengths = {name: getattr(config.fit, name) for name in ("query_length", "document_length", "precision")}
         how_proven = TransferConfig("multitask", proof=ProofConfig(**lengths, seed=config.seed))
         there = {**known, target.id: own}
         proven = transfer(encoder, sample.collection, bank, how_proven, features=there, quiet=quiet)
         if proven.weights:
-            changes = changes_for("transfer", _found(target, reach, (), split, evidence))
-            seconds = time.perf_counter() - began
-            return Advice(target.id, "transfer", proven.reason, changes, None, (), proven, notes, seconds)
+            changes = changes_for("transfer", _found(target, reach, (), split, evidence, len(bank)))
+            rest["seconds"] = time.perf_counter() - began
+            return Advice(target.id, "transfer", proven.reason, changes, None, (), proven, **rest)
     trial = Trial({}, {}, {}, {})
-    if reach is None or reach.within or labelled is not None:
+    if bank and (reach is None or reach.within or labelled is not None):
         names = nearest_prompts(bank, own, features or {}, config.prompts, notes)
         trial = try_prompts(encoder, sample, labelled, bank, names, config, notes, quiet)
     candidates = compared_candidates(trial, config.seed)
-    found = _found(target, reach, candidates, split, evidence)
+    found = _found(target, reach, candidates, split, evidence, len(bank))
     notes += found.lacks()
     choice = choose(found)
     reason = reason_for(target.id, choice, found)
-    seconds = time.perf_counter() - began
-    chosen = _transfer(encoder, target.id, bank, trial, found, reason, seconds)
-    return Advice(target.id, choice, reason, changes_for(choice, found), found, candidates, chosen, notes, seconds)
+    rest["seconds"] = time.perf_counter() - began
+    chosen = _transfer(encoder, target.id, bank, trial, found, reason, rest["seconds"])
+    return Advice(target.id, choice, reason, changes_for(choice, found), found, candidates, chosen, **rest)
+
+
+def _training_seconds(encoder: SentenceTransformer, target: Collection, documents: float) -> float | None:
+    """Roughly what `foreword train` takes for the query side, where embedding the documents takes so long.
+
+    A step costs about twice the forward pass over its queries, which is timed on some; where labels are few, it is done
+    for each fold and for all.
+    """
+    split, config = training_split(target), TrainingConfig.default()
+    if split is None:
+        return None
+    queries = [query.text for query in islice(target.queries(split), 128)]
+    for _ in range(2):  # the first time is slower
+        began = time.perf_counter()
+        encode(encoder, queries, "query", route=None, max_length=config.query_length, precision=config.precision)
+    pass_seconds = (time.perf_counter() - began) / len(queries)
+    held_out = (
+        len(target.qrels("dev")) if {"train", "dev"} <= set(target.splits) else DEV_SHARE * training_pairs(target)
+    )
+    times = 1 + config.dev_folds if held_out < FEW else 1
+    return round(documents + 2 * times * config.steps * config.batch_size * pass_seconds, 1)
 
 
 def _within_budget(
-    config: AdviceConfig, split: str | None, rate: float, began: float, notes: list[str]
+    config: AdviceConfig, split: str | None, rate: float, began: float, notes: list[str], sources: int
 ) -> AdviceConfig:
     """The settings with smaller samples where the time would not do, at `rate` documents a second."""
-    if config.seconds is None:
+    if config.seconds is None or not (sources or split):  # the text alone is looked at in some seconds
         return config
-    fit, tried = config.fit, config.prompts + 2  # the base model and the mixture
-    texts = 6 * fit.steps * fit.batch_size + tried * 1.5 * (fit.most * fit.held_out + fit.spans)
+    fit, tried = config.fit, config.prompts + 2 if sources else 0  # the base model and the mixture
+    texts = (6 * fit.steps * fit.batch_size if sources else 0) + tried * 1.5 * (fit.most * fit.held_out + fit.spans)
+    tried += 1  # the base model beside BM25
     texts += 0 if split is None else tried * (config.documents + config.queries)
     share = (config.seconds - (time.perf_counter() - began)) * rate / texts
     if share >= 1:
@@ -258,18 +307,21 @@ def _found(
     candidates: Sequence[Compared],
     split: str | None,
     evidence: Sequence[Evidence],
+    sources: int,
 ) -> Found:
-    """The best candidate, by labels where there are some, and the gains to expect."""
+    """The best candidate, by labels where there are some, and the gains to expect; without a bank, none is known."""
     base = candidates[0] if candidates else None
     order = sorted(candidates[1:], key=lambda one: (-(one.labels or 0.0), -(one.pseudo or 0.0)))
     best = order[0] if order else None
     within, pairs = reach is None or reach.within, training_pairs(target)
+    if not sources:
+        return Found(None, None, None, pairs, split, 0, {"transfer": None, "train": None}, 0)
     transfer = best.labels_gain if best is not None else None
     transfer = transfer or expected_gain(evidence, target.id, within=within, kind="transfer")
     transfer = transfer or (best.pseudo_gain if best is not None else None)
     enough = pairs >= ENOUGH_PAIRS
     train = expected_gain(evidence, target.id, within=within, kind="train") if enough else None
-    return Found(reach, base, best, pairs, split, len(evidence), {"transfer": transfer, "train": train})
+    return Found(reach, base, best, pairs, split, len(evidence), {"transfer": transfer, "train": train}, sources)
 
 
 def _transfer(
@@ -297,7 +349,12 @@ def _transfer(
 
 
 def choose(found: Found) -> Choice:
-    """Train where that promises more than transfer, or than nothing; else transfer where it is better; else stay."""
+    """Train where that promises more than transfer, or than nothing; else transfer where it is better; else stay.
+
+    Without a bank: train where the labels are enough to see a gain by.
+    """
+    if not found.sources:
+        return "train" if found.pairs >= ENOUGH_PAIRS else "stay"
     transfer, train = found.expected["transfer"], found.expected["train"]
     rival = transfer.value if found.transferable and transfer is not None else 0.0
     if found.pairs >= ENOUGH_PAIRS and train is not None and train.value > rival:
@@ -307,6 +364,12 @@ def choose(found: Found) -> Choice:
 
 def reason_for(target: str, choice: Choice, found: Found) -> str:
     """Why, in one or two sentences."""
+    if not found.sources:
+        there = f"there are {found.pairs} labelled training pairs" if found.pairs else "there is no label to train on"
+        if choice == "train":
+            return f"{there}, and training keeps a gain only where it is more than chance"
+        few = f", and fewer than {ENOUGH_PAIRS} seldom show a gain" if found.pairs else ""
+        return f"{there}{few}; and there is no prompt to transfer"
     if choice == "train":
         train, transfer = found.expected["train"], found.expected["transfer"]
         assert train is not None  # the choice needs it
@@ -325,7 +388,9 @@ def changes_for(choice: Choice, found: Found) -> str:
     said = {
         "train": "a trained prompt that is not above the base model on queries that it was not trained on",
         "transfer": "labelled queries on which it is significantly below the base model",
-        "stay": "labelled queries on which a candidate is above the base model"
+        "stay": "prompts that were trained on domains like this one (--bank)"
+        if not found.sources
+        else "labelled queries on which a candidate is above the base model"
         if found.within
         else "a bank with sources nearer to these texts",
     }[choice]
@@ -338,7 +403,7 @@ def changes_for(choice: Choice, found: Found) -> str:
     if choice == "train":
         return said
     if found.pairs < ENOUGH_PAIRS:
-        return f"{said}; or {ENOUGH_PAIRS} labelled training pairs to weigh training by (there are {found.pairs})"
+        return f"{said}; or {ENOUGH_PAIRS} labelled training pairs (there are {found.pairs})"
     if found.expected["train"] is None:
         return f"{said}; or training on the {found.pairs} labelled pairs, which no evidence weighs here: try it"
     return f"{said}; or more labelled training pairs than the {found.pairs} that there are"

@@ -21,11 +21,16 @@ from foreword.collections.registry import overlap
 from foreword.collections.supervision import headline_split, position
 from foreword.errors import DataError, PromptError
 from foreword.evaluation.candidates import document_key
+from foreword.evaluation.hybrid import FEWEST, HybridWeight, choose_weight, weigh
 from foreword.evaluation.measures import bootstrap_interval, evaluate_run
 from foreword.files import rounded
+from foreword.prompts.encoder import encode
 from foreword.prompts.routes import Route, Weight
 from foreword.prompts.store import StoredPrompt
+from foreword.retrieval.bm25 import BM25
+from foreword.retrieval.runs import DEPTH
 from foreword.retrieval.search import dense_run
+from foreword.settings import Side
 from foreword.training.vectors import embed_documents
 from foreword.transferring.config import AdviceConfig, FitConfig
 from foreword.transferring.reach import Array, nearness, source_domains
@@ -254,10 +259,15 @@ def label_split(target: Collection, asked: str | None = None) -> str | None:
     return next((split for split in ("dev", "train") if split in target.splits and split not in reported), None)
 
 
-def training_pairs(target: Collection) -> int:
-    """How many labelled pairs `foreword train` has: of the train split, else of a dev split that is not reported."""
+def training_split(target: Collection) -> str | None:
+    """The split that `foreword train` learns from: train, else a dev split that is not reported; None: neither."""
     reported = {"test", headline_split(target)}
-    split = next((s for s in ("train", "dev") if s in target.splits and s not in reported), None)
+    return next((split for split in ("train", "dev") if split in target.splits and split not in reported), None)
+
+
+def training_pairs(target: Collection) -> int:
+    """How many labelled pairs `foreword train` has."""
+    split = training_split(target)
     if split is None:
         return 0
     return sum(grade > 0 for judged in target.qrels(split).values() for grade in judged.values())
@@ -362,6 +372,28 @@ def on_labels(
         run = dense_run(encoder, target, queries, route=route, **at)
         scores[name] = evaluate_run(run, qrels, [MEASURE]).per_query[MEASURE]
     return scores
+
+
+def words_beside(
+    encoder: SentenceTransformer, sample: Sample, labelled: Sample | None, config: AdviceConfig
+) -> HybridWeight:
+    """The weight of BM25 beside the base model: by the labelled queries, or by the text where they are too few."""
+    fit = config.fit
+    how: dict[str, Any] = {"precision": fit.precision, "quiet": True}
+    shares = encoder.similarity_fn_name == "cosine"
+
+    def embed(texts: Sequence[str], side: Side) -> Array:
+        return np.asarray(encode(encoder, texts, side, route=None, max_length=fit.length(side), **how))
+
+    if labelled is None or len(labelled.collection.qrels(labelled.collection.splits[0])) < FEWEST:
+        return weigh(sample.collection, embed, None, shares=shares)
+    target = labelled.collection
+    [split] = target.splits
+    queries = list(target.queries(split))
+    how |= {"query_length": fit.query_length, "document_length": fit.document_length}
+    dense = dense_run(encoder, target, queries, route=None, k=DEPTH, **how)
+    words = BM25(target.corpus).search(queries, DEPTH, exclude_self=target.exclude_self, shares=True)
+    return choose_weight(dense, words, target.qrels(split), f"{split} queries", shares=shares)
 
 
 def compared_candidates(trial: Trial, seed: int) -> list[Compared]:
