@@ -97,6 +97,9 @@ def test_every_prompt_of_a_bank_on_every_collection(shell: Shell, data: Path, ti
     common = ("--data", data, "--backbone", tiny_bert, "--device", "cpu", "--measures", "nDCG@10")
     evaluate = ("evaluate", "--group", "cqadupstack", *common, "--output", tmp_path / "bank" / "evaluation")
     assert "--systems each needs --bank" in shell.fails(*evaluate, "--systems", "each")
+    assert "--systems bank+bm25 needs --bank" in shell.fails(*evaluate, "--systems", "bank+bm25")
+    both = shell.json(*evaluate, "--systems", "base+bm25", "--measures", "nDCG@10")
+    assert {row["system"] for row in both["rows"]} == {"base+bm25"}
     result = shell.json(*evaluate, "--systems", "base", "each", "--bank", tmp_path / "bank")
     systems = ["base", "cqadupstack-android", "cqadupstack-english"]
     assert [row["system"] for row in result["rows"]] == systems * 12

@@ -22,6 +22,7 @@ from foreword.evaluation import group as score
 from foreword.evaluation import published as seen
 from foreword.evaluation.evaluate import evaluate
 from foreword.evaluation.group import GroupConfig, GroupResult, System, evaluate_group, headline_measure, plan
+from foreword.evaluation.hybrid import HybridSearch
 from foreword.evaluation.measures import evaluate_run
 from foreword.evaluation.published import means_of, published, sources, to_compare
 from foreword.evaluation.table import FORMATS, format_group
@@ -318,6 +319,35 @@ def test_the_librarys_own_folds(toys: dict[str, MemoryCollection], tmp_path: Pat
     row = row_of(group(collections, tmp_path, ids=ids), "toy/one", "bm25")
     assert row["measures"]["nDCG@10"] == pytest.approx(evaluate(toys["toy/one"]).measures["nDCG@10"])
     assert (row["queries"], row["folds"]) == (12, 2)
+
+
+def test_words_beside_vectors_are_what_hybrid_search_finds_alone(
+    toys: dict[str, MemoryCollection], encoder: SentenceTransformer, tiny_bert: Path, bank: Path, tmp_path: Path
+) -> None:
+    toys = {"toy/one": toys["toy/one"], "toy/two": toy_collection("toy/two", seed=1, splits=("test",))}
+    systems = [BASE, System("base+bm25", "base", words=True), System("bank+bm25", "bank", bank, words=True), BM25]
+    result = group(toys, tmp_path / "out", encoder, systems, ids=list(toys))
+    assert result.failures == ()
+    for name, collection in toys.items():
+        alone = {"base+bm25": encoder, "bank+bm25": load_encoder(str(tiny_bert), prompt=bank / folder_name(name))}
+        for system, own in alone.items():
+            search = HybridSearch(own, collection, precision="float32", quiet=True)
+            expected = evaluate(collection, search.run(list(collection.queries("test")), 100))
+            row = row_of(result, name, system)
+            assert row["measures"]["nDCG@10"] == pytest.approx(expected.measures["nDCG@10"], abs=1e-6)
+            assert row["hybrid"] == [search.weight.as_dict()]
+            by = "32 train queries" if name == "toy/one" else "pseudo-queries"
+            assert by in str(search.weight)
+            assert f"{name}, {system}: {search.weight}" in format_group(result.as_dict())
+        dense = evaluate(collection, encoder, route=None, quiet=True)
+        assert row_of(result, name, "base")["measures"]["nDCG@10"] == pytest.approx(dense.measures["nDCG@10"])
+    again = group(toys, tmp_path / "out", encoder, systems, ids=list(toys))
+    assert again.rows == result.rows  # taken, not computed
+    folds = folds_of(toys["toy/one"], 2)
+    row = row_of(group(folds, tmp_path / "folds", encoder, systems[:2], ids=list(folds)), "toy/one", "base+bm25")
+    assert (row["queries"], len(row["hybrid"])) == (12, 2)
+    with pytest.raises(ForewordError, match="is BM25 already"):
+        System("bm25+bm25", "bm25", words=True)
 
 
 # -- resuming and failures ---------------------------------------------------------------------------------------

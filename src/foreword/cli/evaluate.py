@@ -63,8 +63,10 @@ def evaluate_options(parser: cli.Parser) -> None:
     group.add_argument(
         "--systems",
         nargs="+",
-        choices=["base", "bm25", "bank", "prompt", "each"],
-        help="each: every prompt of the bank on every collection (default: base, and what is given)",
+        choices=["base", "bm25", "bank", "prompt", "each", "base+bm25", "bank+bm25", "prompt+bm25"],
+        metavar="SYSTEM",
+        help="base, bm25, prompt, bank; base+bm25, prompt+bm25, bank+bm25: hybrid search, its weight chosen on each "
+        "collection; each: every prompt of the bank on every collection (default: base, and what is given)",
     )
     group.add_argument("--folds", type=int, metavar="K", help="as in foreword train --folds")
     group.add_argument("--seed", type=int, default=0, help="of the folds (default: %(default)s)")
@@ -188,10 +190,11 @@ def _systems(options: cli.Options) -> list[System]:
     given = [name for name, path in (("prompt", prompt), ("bank", options.bank)) if path is not None]
     wanted = options.systems or ["base", *given]
     paths = {"prompt": prompt, "bank": options.bank, "each": options.bank}
-    for name in wanted:
-        if name in paths and paths[name] is None:
-            raise ForewordError(f"--systems {name} needs --{'bank' if name == 'each' else name}")
-    systems = [System(name, name, paths.get(name)) for name in wanted if name != "each"]
+    kinds = {name: name.removesuffix("+bm25") for name in wanted}
+    for name, kind in kinds.items():
+        if kind in paths and paths[kind] is None:
+            raise ForewordError(f"--systems {name} needs --{'bank' if kind == 'each' else kind}")
+    systems = [System(name, kind, paths.get(kind), name != kind) for name, kind in kinds.items() if name != "each"]
     if "each" in wanted:
         from foreword.evaluation.candidates import read_bank
 

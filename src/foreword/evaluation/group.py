@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,16 +26,18 @@ from foreword.collections.registry import group_names, members
 from foreword.collections.supervision import Fold, split_fold
 from foreword.errors import DataError, ForewordError, PromptError
 from foreword.evaluation.candidates import Candidate, bare, carrying, document_key, read_bank, read_candidate
+from foreword.evaluation.hybrid import FEWEST, MOST, WEIGHTS, HybridWeight, Judged, choose_weight, judged_sample, weigh
 from foreword.evaluation.measures import depth, evaluate_run, largest_cutoff, parse_measures
 from foreword.evaluation.published import means_of, row_of_means, seen
 from foreword.files import as_json, kept_json, owns, read_json, write_json
 from foreword.prompts.encoder import encode, resolve_precision
+from foreword.prompts.routes import Route
 from foreword.prompts.store import describe_backbone
 from foreword.retrieval.bm25 import BM25
 from foreword.retrieval.passages import wanted
-from foreword.retrieval.runs import Run, write_run
+from foreword.retrieval.runs import DEPTH, Run, hybrid, top_k, write_run
 from foreword.retrieval.search import document_blocks, exact_search
-from foreword.settings import Count, Precision, Settings, Tokens
+from foreword.settings import Count, Precision, Settings, Side, Tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -57,11 +60,14 @@ class System:
         kind: `base`, the backbone without prompts; `bm25`; `prompt`, one prompt or mixture for every collection;
             `bank`, a folder with a prompt or mixture for each.
         path: of the prompt or the bank.
+        words: searches by BM25, too, at the weight that each collection's own labels or text choose, see
+            `foreword.evaluation.hybrid`.
     """
 
     name: str
     kind: Literal["base", "bm25", "prompt", "bank"]
     path: Path | None = None
+    words: bool = False
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -70,6 +76,8 @@ class System:
             raise ForewordError(f"system {self.name} is of kind {self.kind!r}; expected base, bm25, prompt or bank")
         if (self.path is None) != (self.kind in ("base", "bm25")):
             raise ForewordError(f"system {self.name} of kind {self.kind} has the path {self.path}")
+        if self.words and self.kind == "bm25":
+            raise ForewordError(f"system {self.name} is BM25 already; words are put beside a dense system")
 
 
 @dataclass(frozen=True)
@@ -282,8 +290,10 @@ def union_of(name: str) -> str | None:
 class Subject:
     """The judged queries of a collection by fold (one, when it is whole), over one corpus."""
 
-    def __init__(self, leaf: Leaf, parts: Iterable[Collection]) -> None:
+    def __init__(self, leaf: Leaf, parts: Iterable[Collection], *, words: bool = False) -> None:
         """Read the queries and judgements of each part, and keep the first for its documents, which are all alike.
+
+        With `words` also those that the weight of BM25 may be chosen on.
 
         `UnknownNameError`: a part has no such split. `DataError`: it has no judgements, or a query is in two folds.
         """
@@ -291,16 +301,25 @@ class Subject:
         self.leaf = leaf
         self.queries: list[list[Query]] = []
         self.qrels: Qrels = {}
+        self.weighing: list[Judged | None] = []
         for number, part in enumerate(parts):
             if number == 0:
                 self.first = part
             self.queries.append(judged_queries(part, leaf.split))
+            self.weighing.append(judged_sample(part, leaf.split) if words else None)
             qrels = part.qrels(leaf.split)
             if twice := sorted(set(qrels) & set(self.qrels)):
                 raise DataError(f"{part.id}: query {twice[0]!r} is in another fold, too; folds must not overlap")
             self.qrels |= qrels
         self.documents_seen = 0
         self._sha256: str | None = None
+        self._words: BM25 | None = None
+
+    def by_words(self, queries: Iterable[Query], k: int, *, shares: bool = False) -> Run:
+        """The best k documents by BM25, whose index is made once."""
+        if self._words is None:
+            self._words = BM25(self.documents())
+        return self._words.search(queries, k, self.first.exclude_self, shares=shares)
 
     def every_query(self) -> list[Query]:
         """The queries of all folds."""
@@ -352,12 +371,21 @@ class _Search:
 
     candidate: Candidate | None
     queries: Sequence[Query]
+    words: bool = False
+    weighing: Judged | None = None
+    """What the weight of words is chosen on; None: the text."""
+    weight: HybridWeight | None = None
     vectors: Any = None
     seconds: float = 0.0
     """For its queries."""
     shared: tuple[int, float] = (0, 0.0)
     """The number of its pass over the documents, and the seconds of that; other jobs may have the same."""
     outcome: Run | Exception | None = None
+
+    @property
+    def asked(self) -> list[Query]:
+        """All that is searched for."""
+        return [*self.queries, *(self.weighing[0] if self.weighing is not None else ())]
 
 
 class _Evaluation:
@@ -387,12 +415,13 @@ class _Evaluation:
         try:
             if leaf.missing:
                 raise ForewordError(f"{', '.join(leaf.missing)} not given: a mean over fewer folds is no score")
-            subject = Subject(leaf, (self.load(name) for name in leaf.ids))
+            words = any(system.words for system in self.systems)
+            subject = Subject(leaf, (self.load(name) for name in leaf.ids), words=words)
         except (ForewordError, OSError) as error:
             self._fail(leaf, [system.name for system in self.systems], error)
             return
         collection = subject.identity()
-        wanted: dict[str, Sequence[Candidate | None]] = {}  # for each fold, or one alone
+        wanted: dict[str, list[Candidate | None]] = {}  # for each fold, or one alone
         identities: dict[str, dict[str, Any]] = {}
         about: dict[str, dict[str, Any]] = {}
         for system in self.systems:
@@ -406,11 +435,12 @@ class _Evaluation:
             identities[name] = as_json({"collection": collection, **self._identity(system, found)})
             if not self._take(subject, name, identities[name], about[name]):
                 wanted[name] = found
-        for name, run, seconds in self._runs(subject, wanted):
+        for name, run, seconds, weights in self._runs(subject, wanted):
             try:
                 if isinstance(run, Exception):
                     raise run
                 row = about[name] | self._score(subject, run, seconds)
+                row |= {"hybrid": [weight.as_dict() for weight in weights]} if weights else {}
                 path = self.output / leaf.folder / f"{name}.json"
                 path.unlink(missing_ok=True)  # of another configuration; the run below is not its own
                 write_run(path.with_name(f"{name}.trec"), run, name)
@@ -461,7 +491,7 @@ class _Evaluation:
                 "max_length": self.encoder.max_seq_length,
                 "precision": resolve_precision(self.config.precision, self.encoder.device),
                 "prompts": [found and found.digest for found in candidates],
-            }
+            } | ({"words": [WEIGHTS, DEPTH, FEWEST, MOST]} if system.words else {})
         return identity
 
     def _take(self, subject: Subject, name: str, identity: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
@@ -476,9 +506,7 @@ class _Evaluation:
         self._keep(subject.leaf, name, {**row, "measures": measures, **about})
         return True
 
-    def _runs(
-        self, subject: Subject, wanted: Mapping[str, Sequence[Candidate | None]]
-    ) -> Iterator[tuple[str, Run | Exception, float]]:
+    def _runs(self, subject: Subject, wanted: Mapping[str, list[Candidate | None]]) -> Iterator[_Ended]:
         """Each system's run, or the error that it met, and its seconds: BM25 first, others as their passes end.
 
         Jobs that agree on the documents' vectors share a pass over them: the base model and every prompt of the query
@@ -492,16 +520,19 @@ class _Evaluation:
                 began = time.perf_counter()
                 run: Run | Exception
                 try:
-                    index = BM25(subject.documents())
-                    asked, exclude_self = subject.every_query(), subject.first.exclude_self
-                    run = index.search(asked, self.config.k or 0, exclude_self=exclude_self)
+                    run = subject.by_words(subject.every_query(), self.config.k or 0)
                 except (ForewordError, OSError) as error:
                     run = error
-                yield system.name, run, time.perf_counter() - began
+                yield system.name, run, time.perf_counter() - began, []
+            elif found and (system.words or len(found) > 1):
+                each = zip(found * (len(subject.queries) // len(found)), subject.queries, subject.weighing, strict=True)
+                jobs[system.name] = [
+                    _Search(candidate, queries, system.words, weighing if system.words else None)
+                    for candidate, queries, weighing in each
+                ]
             elif found:
-                by_fold = subject.queries if len(found) > 1 else [subject.every_query()]
-                jobs[system.name] = [_Search(*pair) for pair in zip(found, by_fold, strict=True)]
-        passes = self._passes([job for own in jobs.values() for job in own], subject.first.id)
+                jobs[system.name] = [_Search(found[0], subject.every_query())]
+        passes = self._passes([job for own in jobs.values() for job in own], subject.first)
         yield from _ended(jobs)
         for number, sharing in enumerate(passes):
             began = time.perf_counter()
@@ -514,17 +545,19 @@ class _Evaluation:
                 job.shared = number, time.perf_counter() - began
             yield from _ended(jobs)
 
-    def _passes(self, jobs: Sequence[_Search], collection: str) -> list[list[_Search]]:
+    def _passes(self, jobs: Sequence[_Search], collection: Collection) -> list[list[_Search]]:
         """The jobs by what their prompts make of documents, their queries encoded; one that fails is in none."""
+        lengths = {"query": self.config.query_length, "document": self.config.document_length}
         passes: dict[str, list[_Search]] = {}
         for job in jobs:
             assert self.encoder is not None
             began = time.perf_counter()
             try:
                 with carrying(self.encoder, job.candidate) as route:
-                    texts, length = [query.text for query in job.queries], self.config.query_length
-                    how = {"route": route, "max_length": length, "what": f"queries of {collection}", **self.how}
-                    job.vectors = encode(self.encoder, texts, "query", **how)
+                    embed = partial(self._embed, route, lengths, f"texts of {collection.id}")
+                    job.vectors = embed([query.text for query in job.asked], "query")
+                    if job.words and job.weighing is None:
+                        job.weight = weigh(collection, embed, None, shares=self._shares)
                     passes.setdefault(document_key(self.encoder, route), []).append(job)
             except (ForewordError, OSError) as error:
                 job.outcome = error
@@ -534,8 +567,10 @@ class _Evaluation:
     def _pass(self, subject: Subject, sharing: Sequence[_Search]) -> None:
         """Search for the queries of some jobs at once."""
         assert self.encoder is not None
-        asked = [(place, query.query_id) for place, job in enumerate(sharing) for query in job.queries]
-        names = [f"{place}{_BETWEEN}{query_id}" for place, query_id in asked]
+        asked = [(place, query.query_id) for place, job in enumerate(sharing) for query in job.asked]
+        names = [f"{number}{_BETWEEN}{query_id}" for number, (_, query_id) in enumerate(asked)]
+        k = self.config.k or 0
+        reached = max(k, DEPTH) if any(job.words for job in sharing) else k
         exclude = None
         if subject.first.exclude_self:
             exclude = {name: (query_id,) for name, (_, query_id) in zip(names, asked, strict=True)}
@@ -545,14 +580,30 @@ class _Evaluation:
             how = {"route": route, **lengths, **self.how}
             blocks = document_blocks(self.encoder, subject.first, subject.documents(), **how)
             device = str(self.encoder.device)
-            found = exact_search(
-                vectors, names, blocks, self.config.k or 0, exclude=exclude, best_rows={}, device=device
-            )
-        runs: list[Run] = [{} for _ in sharing]
-        for name, (place, query_id) in zip(names, asked, strict=True):
-            runs[place][query_id] = found[name]
-        for job, run in zip(sharing, runs, strict=True):
-            job.outcome = run
+            found = exact_search(vectors, names, blocks, reached, exclude=exclude, best_rows={}, device=device)
+        hits = iter(found[name] for name in names)
+        for job in sharing:
+            run = {query.query_id: next(hits) for query in job.queries}
+            if not job.words:
+                job.outcome = top_k(run, k)
+                continue
+            if job.weighing is not None:
+                queries, qrels, split = job.weighing
+                dense, words = {q.query_id: next(hits) for q in queries}, subject.by_words(queries, DEPTH, shares=True)
+                job.weight = choose_weight(dense, words, qrels, f"{split} queries", shares=self._shares)
+            assert job.weight is not None
+            words = subject.by_words(job.queries, reached, shares=True)
+            job.outcome = hybrid(run, words, job.weight.bm25, k, shares=self._shares)
+
+    @property
+    def _shares(self) -> bool:
+        return self.encoder is not None and self.encoder.similarity_fn_name == "cosine"
+
+    def _embed(
+        self, route: Route, lengths: Mapping[str, int | None], what: str, texts: Sequence[str], side: Side
+    ) -> Any:
+        assert self.encoder is not None
+        return encode(self.encoder, texts, side, route=route, max_length=lengths[side], what=what, **self.how)
 
     def _score(self, subject: Subject, run: Run, seconds: float) -> dict[str, Any]:
         """The part of a row that follows from a run."""
@@ -606,7 +657,11 @@ class _Evaluation:
         )
 
 
-def _ended(jobs: dict[str, list[_Search]]) -> Iterator[tuple[str, Run | Exception, float]]:
+_Ended = tuple[str, Run | Exception, float, list[HybridWeight]]
+"""A system's name, what came of it, its seconds, and where it searches by words, too, their weight, by fold."""
+
+
+def _ended(jobs: dict[str, list[_Search]]) -> Iterator[_Ended]:
     """Take the systems from `jobs` whose jobs are all done, put together; a pass that several share counts once."""
     for name in [name for name, own in jobs.items() if all(job.outcome is not None for job in own)]:
         done = jobs.pop(name)
@@ -618,4 +673,5 @@ def _ended(jobs: dict[str, list[_Search]]) -> Iterator[tuple[str, Run | Exceptio
             elif job.outcome is not None:
                 errors.append(job.outcome)
         seconds = sum(job.seconds for job in done) + sum(dict(job.shared for job in done).values())
-        yield name, errors[0] if errors else run, seconds
+        weights = [job.weight for job in done if job.weight is not None]
+        yield name, errors[0] if errors else run, seconds, weights

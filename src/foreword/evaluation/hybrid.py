@@ -40,6 +40,9 @@ MEASURE = "nDCG@10"
 Both = Callable[[Sequence[Query]], tuple[Run, Run]]
 """The best `DEPTH` documents of a collection for each query, by vectors and by words."""
 
+Judged = tuple[Sequence[Query], Qrels, str]
+"""Queries that a weight may be chosen on, what is relevant to them, and their split."""
+
 Embed = Callable[[Sequence[str], Side], "np.ndarray[Any, Any]"]
 """Vectors (N, d') of N texts of one side."""
 
@@ -116,7 +119,7 @@ def weigh(
         reported: the split that is to be measured: its labels, like those of test, are not looked at.
         shares: whether words' scores of `both` are; see `foreword.retrieval.runs.hybrid`.
     """
-    found = _judged(collection, reported) if both is not None else None
+    found = judged_sample(collection, reported) if both is not None else None
     if both is not None and found is not None:
         queries, qrels, split = found
         return choose_weight(*both(queries), qrels, f"{split} queries", shares=shares)
@@ -124,10 +127,10 @@ def weigh(
     return choose_weight(dense, words, qrels, PSEUDO_METHOD, shares=shares) if len(qrels) >= FEWEST else HybridWeight()
 
 
-def _judged(collection: Collection, reported: str) -> tuple[list[Query], Qrels, str] | None:
+def judged_sample(collection: Collection, reported: str) -> Judged | None:
     """Queries of dev, or else of train, with their judgements; None: there are too few that may be looked at.
 
-    None is a copy of a query that is reported.
+    No query is a copy of one that is reported.
     """
     try:
         view = supervise(collection)

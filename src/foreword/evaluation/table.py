@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from foreword.errors import UnknownNameError
+from foreword.evaluation.hybrid import HybridWeight
 from foreword.evaluation.published import Published, mean, sources, subset, to_compare
 from foreword.tables import NOTHING, Table, TableCell
 
@@ -134,6 +135,7 @@ def _notes(result: Mapping[str, Any], marks: Mapping[str, str]) -> list[str]:
             notes.append(f"{one['system']}: the mean is over {over}; missing: {', '.join(one['missing'])}.")
     for row in result["rows"]:
         about_row = [*row["notes"], *(["a subsample of its documents"] if row["subsample"] else [])]
+        about_row += dict.fromkeys(str(HybridWeight(**weight)) for weight in row.get("hybrid") or ())
         notes += [f"{row['collection']}, {row['system']}: {note}." for note in about_row]
     failed: dict[tuple[str, str], list[str]] = {}
     for failure in result["failures"]:
