@@ -108,6 +108,15 @@ def test_mteb_scores_as_our_evaluation(encoder: SentenceTransformer, tmp_path: P
     assert 0 < result["main_score"] < 1
 
 
+@pytest.mark.slow
+def test_mtebs_own_checks_of_a_model(encoder: SentenceTransformer) -> None:
+    """Its mock tasks of every kind of text task."""
+    checked = mteb.mock_run(as_mteb(prompted(encoder, "untied")))
+    errors = {name: status.exception for name, status in checked.items() if hasattr(status, "exception")}
+    assert errors == {}
+    assert sum(status is not None for _, status in checked.items()) >= 20
+
+
 def test_results_are_kept_by_what_encodes(encoder: SentenceTransformer, tmp_path: Path) -> None:
     base = as_mteb(encoder).mteb_model_meta
     model = as_mteb(prompted(encoder, "query"))

@@ -129,6 +129,44 @@ def test_a_langchain_vector_store_with_two_sides(
     assert [found.page_content for found in scope["found"]] == expected[:4]
 
 
+try:
+    from langchain_tests.integration_tests import EmbeddingsIntegrationTests, VectorStoreIntegrationTests
+except ImportError:  # then they have no tests
+    EmbeddingsIntegrationTests = VectorStoreIntegrationTests = object
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def page_store(address: str, monkeypatch: pytest.MonkeyPatch, kind: str, domain: str) -> Any:
+    """The vector store that the page makes."""
+    given = {"texts": ["foo"], "question": "foo", "domain": domain}
+    return run_block(f"LangChain, {kind}", address, monkeypatch, **given)["store"]
+
+
+@pytest.mark.anyio
+class TestEmbeddingsByLangChainsOwnTests(EmbeddingsIntegrationTests):  # type: ignore[misc]
+    """`langchain-tests`, on what the page builds."""
+
+    embeddings_class = None
+
+    @pytest.fixture(params=[("one side", "toy/shared"), ("two sides", "toy/untied")], ids=["one", "two"])
+    def model(self, request: pytest.FixtureRequest, address: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+        return page_store(address, monkeypatch, *request.param).embeddings
+
+
+@pytest.mark.anyio
+class TestAVectorStoreByLangChainsOwnTests(VectorStoreIntegrationTests):  # type: ignore[misc]
+    """The same, of LangChain's store filled by the service; they take it that a text is nearest to itself: one side."""
+
+    @pytest.fixture
+    def vectorstore(self, address: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+        made = page_store(address, monkeypatch, "one side", "toy/shared")
+        return type(made)(made.embeddings)
+
+
 def test_langchain_as_it_comes_where_token_arrays_are_read(
     tiny_bert: Path, bank: Path, offline: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
