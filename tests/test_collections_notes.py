@@ -11,7 +11,7 @@ import pytest
 
 from foreword.collections import DataWarning, load, text_files
 from foreword.collections.collection import Document
-from foreword.collections.text_files import find_files, read_file
+from foreword.collections.text_files import find_file, find_files, read_file
 from foreword.errors import DataError, UnknownNameError
 
 
@@ -92,6 +92,34 @@ def test_which_files_are_documents(tmp_path):
     found = find_files(tmp_path)
     assert list(found.files) == ["a.md", "b.MARKDOWN", "c.rst", "d.TXT", "e.Text", "sub/f.Md"]
     assert found.passed_over == {".png": 2, ".org": 1, "without ending": 1}
+    (tmp_path / "linked").symlink_to(tmp_path / "sub", target_is_directory=True)
+    (tmp_path / "gone.md").symlink_to(tmp_path / "nothing.md")
+    for path in tmp_path.rglob("*"):
+        name = path.relative_to(tmp_path).as_posix()
+        assert find_file(tmp_path, name) == found.files.get(name)
+    wrong = (
+        "",
+        "/",
+        "..",
+        "sub",
+        "sub/",
+        "sub//f.Md",
+        "./a.md",
+        "sub/../a.md",
+        f"../{tmp_path.name}/a.md",
+        "/etc/passwd",
+    )
+    for name in (
+        *wrong,
+        str(tmp_path / "a.md"),
+        "linked/f.Md",
+        "a.md/",
+        "a.md/b.md",
+        "a.md\0",
+        f"{'x' * 300}.md",
+        "a\ud800.md",
+    ):
+        assert find_file(tmp_path, name) is None
     collection = load(f"folder:{tmp_path}")
     with pytest.warns(DataWarning, match=r"passed over: 1 \.org, 2 \.png, 1 without ending$"):
         assert [document.doc_id for document in collection.documents()] == list(found.files)

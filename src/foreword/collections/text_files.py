@@ -69,14 +69,13 @@ def find_files(folder: Path, own: Iterable[str] = ()) -> FolderFiles:
         folder: that is searched.
         own: files and folders at its top that are no documents, by name.
     """
-    known = {*PLAIN, *(ending for ending, package in CONVERTERS.items() if find_spec(package) is not None)}
+    known = _known_endings()
     files: dict[str, Path] = {}
     passed: Counter[str] = Counter()
     for place, folders, names in os.walk(folder):
         here = Path(place)
         top = set(own) if here == folder else set()
-        left_out = {*_TOOLS, *top, *(name for name in folders if (here / name / "pyvenv.cfg").is_file())}
-        folders[:] = [name for name in folders if name not in left_out and not name.startswith(".")]
+        folders[:] = [name for name in folders if name not in top and not _left_out(here / name)]
         for path in (here / name for name in names if name not in top and not name.startswith(".")):
             ending = path.suffix.lower()
             if ending not in known:
@@ -84,6 +83,30 @@ def find_files(folder: Path, own: Iterable[str] = ()) -> FolderFiles:
             elif path.is_file():
                 files[path.relative_to(folder).as_posix()] = path
     return FolderFiles(dict(sorted(files.items())), passed)
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """What `find_files(folder).files.get(name)` gives, without going through the folder."""
+    *places, last = name.split("/")
+    path = folder
+    with suppress(OSError):  # a name that is too long, a folder that may not be read
+        for place in places:
+            path /= place
+            if place in ("", ".", "..") or _left_out(path) or path.is_symlink():
+                return None
+        path /= last
+        if last and not last.startswith(".") and path.suffix.lower() in _known_endings() and path.is_file():
+            return path
+    return None
+
+
+def _known_endings() -> set[str]:
+    return {*PLAIN, *(ending for ending, package in CONVERTERS.items() if find_spec(package) is not None)}
+
+
+def _left_out(folder: Path) -> bool:
+    """Whether no document is looked for in a folder: hidden ones, and what programs fill."""
+    return folder.name.startswith(".") or folder.name in _TOOLS or (folder / "pyvenv.cfg").is_file()
 
 
 def media_type(path: Path) -> str:

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, St
 from pydantic_core import PydanticCustomError
 from sentence_transformers import SentenceTransformer
 
-from foreword.collections.text_files import find_files, media_type
+from foreword.collections.text_files import find_file, media_type
 from foreword.errors import DataError, RequestError
 from foreword.evaluation.group import FORMAT as GROUP_FORMAT
 from foreword.files import read_json
@@ -412,7 +412,7 @@ def search_router(service: Service) -> APIRouter:
         check_domain(request.state.key, domain)
         found = service.state.domains().get(domain)
         folder = Path(found.folder) if found is not None and found.folder else None
-        path = None if folder is None else (await service.in_thread(lambda: find_files(folder).files)).get(file)
+        path = None if folder is None else await service.in_thread(lambda: find_file(folder, file))
         if folder is None or path is None or not path.resolve().is_relative_to(folder):
             raise RequestError(f"{domain!r} has no file {file!r} here", 404, "file_not_found", "file")
         kind = media_type(path)
