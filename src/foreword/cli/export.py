@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import glob
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import platform
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foreword.cli import grammar as cli
+from foreword.cli.engine import documents_of, engine_options, settings_of, shared_out
 from foreword.cli.search import named_queries
 from foreword.errors import DataError, ForewordError, PromptError
-from foreword.files import VECTORS, atomic_write, ids_file, owned, read_json
+from foreword.files import (
+    VECTORS,
+    as_json,
+    atomic_write,
+    ids_file,
+    kept_json,
+    owned,
+    read_json,
+    sha256_file,
+    write_json,
+)
 from foreword.settings import Side, choices
 from foreword.tables import byte_size
 
@@ -20,6 +34,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from foreword.collections.collection import Collection, Query
+    from foreword.collections.registry import Part
     from foreword.prompts.routes import Route
 
     Block = tuple[Sequence[str], np.ndarray[Any, Any]]
@@ -240,6 +255,7 @@ def encode_options(parser: cli.Parser) -> None:
     cli.data_options(parser)
     cli.template_options(parser)
     cli.dry_run_option(parser)
+    engine_options(parser)
     cli.encoder_options(parser)
 
 
@@ -252,6 +268,8 @@ def run_encode(options: cli.Options) -> None:
     side: Side = "query" if options.queries is not None or options.side == "query" else "document"
     if options.split is not None and (side == "document" or options.collection is None):
         raise ForewordError("--split is for the queries of a collection (--side query)")
+    cli.needs(options, "engine", side == "document", "shares out documents; queries are few")
+    cli.needs(options, "workers", options.engine is not None, "is of an --engine")
     check_target(options.output)
     _check_beside(options)
     about: dict[str, Any] = {
@@ -268,11 +286,13 @@ def run_encode(options: cli.Options) -> None:
         )
         return
     with owned(options.output, file=True):
-        record = _write(options, side, about)
+        record = (_write if options.engine is None else _write_parts)(options, side, about)
     if cli.printed_json(options, record):
         return
     length = "of unit length" if record["unit_length"] else "of any length"
-    print(f"{options.output}: {record['rows']:,} vectors of {record['width']} numbers ({options.dtype}, {length})")
+    files = f" in {len(record['files'])} files" if "files" in record else ""
+    vectors = f"{record['rows']:,} vectors of {record['width']} numbers ({options.dtype}, {length})"
+    print(f"{options.output}: {vectors}{files}")
 
 
 def _check_beside(options: cli.Options) -> None:
@@ -292,45 +312,132 @@ def _check_beside(options: cli.Options) -> None:
 
 def _write(options: cli.Options, side: Side, about: dict[str, Any]) -> dict[str, Any]:
     """Write the vectors, then the record beside them; returns the record."""
-    from foreword.evaluation.candidates import side_fingerprint
-    from foreword.files import sha256_file, write_json
-    from foreword.prompts.encoder import head_of, resolve_precision, transformer_of
-    from foreword.prompts.store import describe_backbone, library_versions
-
     collection = cli.load_collection(options, options.collection) if options.collection is not None else None
     encoder = cli.load_encoder(options, prompt=cli.chosen_prompt(options))
-    width = encoder.get_embedding_dimension() or 0
-    record_path = options.output.with_suffix(".json")
-    write_json(record_path, {"format": VECTORS, "complete": False})  # until all of one write is there
-    blocks = _blocks(options, side, encoder, collection)
-    try:
-        rows = write_vectors(options.output, blocks, width, dtype=options.dtype, side=side)
-    except BaseException:
-        if not options.output.exists():
-            record_path.unlink()
-        raise
-    transformer = transformer_of(encoder)
-    record = {
-        "format": VECTORS,
-        "complete": True,
-        **about,
+    made = about | _made_by(options, encoder, side)
+    record = _write_one(options, options.output, encoder, side, collection, made)
+    _remove_parts(options.output.absolute())
+    return record
+
+
+def _made_by(options: cli.Options, encoder: SentenceTransformer, side: Side) -> dict[str, Any]:
+    """What the record says of how the vectors are made."""
+    from foreword.evaluation.candidates import side_fingerprint
+    from foreword.prompts.encoder import head_of, resolve_precision, transformer_of
+    from foreword.prompts.store import describe_backbone
+
+    return {
         "precision": resolve_precision(options.precision, encoder.device),
-        "rows": rows,
-        "width": width,
+        "width": encoder.get_embedding_dimension() or 0,
         "unit_length": head_of(encoder).similarity == "cosine",
-        "max_length": transformer.max_seq_length,
+        "max_length": transformer_of(encoder).max_seq_length,
         "backbone": describe_backbone(encoder),
         "prompt": {
             "path": None if options.prompt == "none" else str(options.prompt),
             "fingerprint": side_fingerprint(encoder, side),
         },
         "templates": {"query": options.query_template, "document": options.document_template},
-        "sha256": sha256_file(options.output),
-        **({"ids_sha256": sha256_file(ids_file(options.output))} if options.output.suffix == ".npy" else {}),
+    }
+
+
+def _write_one(
+    options: cli.Options,
+    output: Path,
+    encoder: SentenceTransformer,
+    side: Side,
+    collection: Collection | None,
+    made: dict[str, Any],
+) -> dict[str, Any]:
+    """Write a file of vectors, then its record: how they are `made`, and what the file holds."""
+    from foreword.prompts.store import library_versions
+
+    record_path = output.with_suffix(".json")
+    write_json(record_path, {"format": VECTORS, "complete": False})  # until all of one write is there
+    blocks = _blocks(options, side, encoder, collection)
+    try:
+        rows = write_vectors(output, blocks, made["width"], dtype=options.dtype, side=side)
+    except BaseException:
+        if not output.exists():
+            record_path.unlink()
+        raise
+    record = {
+        "format": VECTORS,
+        "complete": True,
+        **made,
+        "rows": rows,
+        "sha256": sha256_file(output),
+        **({"ids_sha256": sha256_file(ids_file(output))} if output.suffix == ".npy" else {}),
         "versions": library_versions(),
     }
     write_json(record_path, record)
     return record
+
+
+def _write_parts(options: cli.Options, side: Side, about: dict[str, Any]) -> dict[str, Any]:
+    """Write a file of vectors for each part of the collection, by many processes, and the record of all of them last.
+
+    The parts' files are `NAME-00000-of-00064.parquet`, each with a record of its own: of text and settings as they are,
+    it says that the file need not be made again.
+    """
+    given = cli.Options(**settings_of(options))
+    output: Path = given.output
+    encoder = cli.load_encoder(given, prompt=cli.chosen_prompt(given))
+    made = {**about, "collection": given.collection, **_made_by(given, encoder, side)}
+    settings = {"options": {**vars(given), "precision": made["precision"]}, "made": made}
+
+    def name(number: int, of: int) -> Path:
+        return output.with_name(f"{output.stem}-{number:05d}-of-{of:05d}{output.suffix}")
+
+    write_json(output.with_suffix(".json"), {"format": VECTORS, "complete": False})
+    parts = dict(shared_out(given, part_writer, settings, name))
+    files = sorted(parts)
+    for path in (output, ids_file(output)):  # one file of all parts
+        path.unlink(missing_ok=True)
+    _remove_parts(output, files)
+    if kept := sum(parts[path]["kept"] for path in files):
+        cli.say(f"{kept} of {len(files)} parts were there already")
+    rows = sum(parts[path]["rows"] for path in files)
+    record = {"format": VECTORS, "complete": True, **made, "rows": rows, "files": [path.name for path in files]}
+    write_json(output.with_suffix(".json"), record)
+    return record
+
+
+def _remove_parts(output: Path, but: Sequence[Path] = ()) -> None:
+    """Remove the files of parts that an earlier write to the same name left, so that each document is there once."""
+    for record in output.parent.glob(f"{glob.escape(output.stem)}-?????-of-?????.json"):
+        path = record.with_suffix(output.suffix)
+        if path not in but and (kept_json(record) or {}).get("format") == VECTORS:
+            for one in (path, ids_file(path), record):
+                one.unlink(missing_ok=True)
+
+
+def part_writer(options: dict[str, Any], made: dict[str, Any]) -> Callable[[tuple[Part, Path]], dict[str, Any]]:
+    """What writes the vectors of one part to its file, in a process of an engine; see `_write_parts`."""
+    from foreword.collections.collection import fingerprint
+
+    given = cli.Options(**options)
+    side: Side = made["side"]
+
+    @cache
+    def encoder() -> SentenceTransformer:
+        loaded = cli.load_encoder(given, prompt=cli.chosen_prompt(given))
+        here = as_json(_made_by(given, loaded, side))
+        if other := [key for key in here if here[key] != as_json(made[key])]:
+            raise ForewordError(f"the encoder on {platform.node()} has another {', '.join(other)} than the one here")
+        return loaded
+
+    def write(piece: tuple[Part, Path]) -> dict[str, Any]:
+        part, output = piece
+        collection, ids = documents_of(given, part)
+        mine = {**made, "part": part, "documents_sha256": fingerprint(collection, ())}
+        with owned(output, file=True):
+            record = kept_json(output.with_suffix(".json")) or {}
+            kept = output.is_file() and as_json({**record, **mine}) == record and record["complete"]
+            if not kept:
+                record = _write_one(given, output, encoder(), side, collection, mine)
+        return {"rows": record["rows"], "kept": kept, "ids": ids}
+
+    return write
 
 
 def _blocks(

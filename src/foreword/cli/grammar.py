@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from foreword.collections.collection import Collection
+    from foreword.collections.registry import Part
 
 Options = argparse.Namespace
 
@@ -412,8 +413,10 @@ def encoder_options(parser: Parser, *, prompt: bool = True, precision: str | Non
         )
 
 
-def load_collection(options: Options, name: str, *, exclude: Iterable[Collection] = ()) -> Collection:
-    """A collection by its id."""
+def load_collection(
+    options: Options, name: str, *, exclude: Iterable[Collection] = (), part: Part | None = None
+) -> Collection:
+    """A collection by its id, or a part of its documents."""
     from foreword.collections.registry import load
 
     return load(
@@ -422,6 +425,7 @@ def load_collection(options: Options, name: str, *, exclude: Iterable[Collection
         exclude=exclude,
         document_template=getattr(options, "document_template", None),
         query_template=getattr(options, "query_template", None),
+        part=part,
     )
 
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foreword.cli import grammar as cli
+from foreword.cli.engine import documents_of, engine_options, settings_of, shared_out
 from foreword.cli.search import Answer, answer, asked, form_of, hits_of, named, query_options
 from foreword.errors import ForewordError, UnknownNameError
 from foreword.tables import byte_size
 
 if TYPE_CHECKING:
     from foreword.collections.collection import Query
-    from foreword.indexing import DomainInfo, Index
+    from foreword.collections.registry import Part
+    from foreword.indexing import DomainInfo, Index, Written
+    from foreword.retrieval.passages import Coverage
 
 
 TOKEN = "FOREWORD_MILVUS_TOKEN"
@@ -36,6 +41,7 @@ def index_build_options(parser: cli.Parser) -> None:
         metavar="TYPE",
         help="of an index that is made, as Milvus names it: FLAT, HNSW, ... (default: exact in a file, AUTOINDEX else)",
     )
+    engine_options(parser)
 
 
 def index_add_options(parser: cli.Parser) -> None:
@@ -87,6 +93,9 @@ def run_index_build(options: cli.Options) -> None:
     from foreword.indexing.store import shown
     from foreword.retrieval.passages import Coverage
 
+    engine = getattr(options, "engine", None)
+    if options.command == "build":
+        cli.needs(options, "workers", engine is not None, "is of an --engine")
     collection = cli.load_collection(options, options.collection)
     domain = options.domain or collection.id
     with _open(options, create=options.command == "build") as index:
@@ -95,7 +104,7 @@ def run_index_build(options: cli.Options) -> None:
         begun = time.perf_counter()
         before, coverage = index.domains().get(domain), Coverage()
         written = None
-        if before is not None and before.hybrid is not None and _is_usual(options, before):
+        if engine is None and before is not None and before.hybrid is not None and _is_usual(options, before):
             written = index.unchanged(domain, collection.documents(), all_of_them=options.command == "update")
         if written is None:
             encoder = cli.load_encoder(options, prompt=cli.chosen_prompt(options))
@@ -104,6 +113,8 @@ def run_index_build(options: cli.Options) -> None:
             how |= {"passages": options.passages, "coverage": coverage}
             if options.command == "build":
                 how["replace_all"] = options.replace
+            if engine is not None:
+                how["parts"] = partial(_parts, options, domain, index.address, coverage)
             begun = time.perf_counter()
             written = getattr(index, options.command)(encoder, domain, collection.documents(), **how)
             other = written.added + written.changed + written.removed and options.command != "add"
@@ -124,6 +135,39 @@ def run_index_build(options: cli.Options) -> None:
 
 
 run_index_add = run_index_update = run_index_build
+
+
+def _parts(options: cli.Options, domain: str, address: str, coverage: Coverage) -> Written:
+    """Have each part of a collection embedded and written by many processes; what became of the documents."""
+    from foreword.indexing.write import Written
+
+    values = {**settings_of(options), "uri": address, "domain": domain, "token": _token(options)}
+    given, counts = cli.Options(**values), Counter[str]()
+    alone = address != options.uri
+    for _, said in shared_out(given, index_part, {"options": values}, lambda number, of: number, one_machine=alone):
+        counts.update(said["written"])
+        for name, count in said["text"].items():
+            setattr(coverage, name, getattr(coverage, name) + count)
+    return Written(**counts)
+
+
+def index_part(options: dict[str, Any]) -> Callable[[tuple[Part, int]], dict[str, Any]]:
+    """What embeds one part into the index of another process, or of a server, in a process of an engine."""
+    from foreword.indexing import Index
+    from foreword.retrieval.passages import Coverage
+
+    given = cli.Options(**options)
+    encoder = cli.load_encoder(given, prompt=cli.chosen_prompt(given))
+    index = Index.open(given.uri, given.milvus_collection, given.token)
+    how = {"batch_size": given.batch_size, "precision": given.precision, "passages": given.passages, "part": True}
+
+    def write(piece: tuple[Part, int]) -> dict[str, Any]:
+        collection, ids = documents_of(given, piece[0])
+        coverage = Coverage()
+        written = index.build(encoder, given.domain, collection.documents(), coverage=coverage, **how)
+        return {"written": written.as_dict(), "text": vars(coverage), "ids": ids}
+
+    return write
 
 
 def _is_usual(options: cli.Options, info: DomainInfo) -> bool:
@@ -224,11 +268,15 @@ def run_index_stats(options: cli.Options) -> None:
 
 def _open(options: cli.Options, *, create: bool = False) -> Index:
     from foreword.indexing import Index
+
+    made = {"index_type": options.index_type} if create else {}
+    return Index.open(options.uri, options.milvus_collection, _token(options), create, **made)
+
+
+def _token(options: cli.Options) -> str | None:
     from foreword.indexing.store import local_path
 
-    token = options.token or (os.environ.get(TOKEN) if local_path(options.uri) is None else None)
-    made = {"index_type": options.index_type} if create else {}
-    return Index.open(options.uri, options.milvus_collection, token, create, **made)
+    return options.token or (os.environ.get(TOKEN) if local_path(options.uri) is None else None)
 
 
 def _domain(index: Index, name: str | None) -> str:

@@ -292,7 +292,7 @@ class _Labelled(ReadCollection):
             text = text_of(record, "text", self._queries, line)
             if not text.strip():
                 raise DataError(f"query {query_id!r} has no text", path=self._queries, line=line)
-            yield Query(query_id, text, _metadata(record))
+            yield Query(query_id, text, metadata_of(record))
         for text in dict.fromkeys(query for split in self._labels for query, _, _ in self._lines(split)):
             yield Query(_query_id(text), text)
 
@@ -331,7 +331,7 @@ class FolderCollection(_Labelled):
             title = text_of(record, "title", self._corpus, line, optional=True)
             text = text_of(record, "text", self._corpus, line)
             empty += not (title.strip() or text.strip())
-            yield Document(doc_id, text, title, _metadata(record))
+            yield Document(doc_id, text, title, metadata_of(record))
         self._note("empty_documents", empty, f"{self._corpus}: {empty} documents have no text; they are kept")
 
     def _names(self) -> Mapping[str, str]:
@@ -615,7 +615,7 @@ def text_of(record: Mapping[str, Any], name: str, path: Path, line: int, *, opti
     return value
 
 
-def _metadata(record: Mapping[str, Any]) -> dict[str, str]:
+def metadata_of(record: Mapping[str, Any]) -> dict[str, str]:
     """The record's metadata as texts."""
     metadata = record.get("metadata")
-    return {str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, dict) else {}
+    return {str(k): str(v) for k, v in metadata.items() if v is not None} if isinstance(metadata, dict) else {}

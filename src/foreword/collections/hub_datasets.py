@@ -16,7 +16,16 @@ from typing import Any
 
 from foreword.collections.collection import Collection, DataWarning, Document, Entry, Query, in_order
 from foreword.collections.family import Family
-from foreword.collections.folder import SELF_RETRIEVING, SPLIT_NAMES, StreamedCollection, read_qrels, text_of, whole
+from foreword.collections.folder import (
+    SELF_RETRIEVING,
+    SPLIT_NAMES,
+    StreamedCollection,
+    find_lines,
+    metadata_of,
+    read_qrels,
+    text_of,
+    whole,
+)
 from foreword.downloads.places import DEFAULT, Transport, data_folder, locked
 from foreword.errors import DataError
 from foreword.files import json_lines, read_json, write_json
@@ -41,10 +50,28 @@ def table_files(folder: Path, role: str) -> list[Path]:
         beside = [path for path in sorted(folder.glob(f"{role}*{ending}")) if _stem(path) == role]
         if paths := below or beside:
             break
+    if not paths and role == "corpus":
+        paths = bare_shards(folder)
     if not paths:
         message = f"no {role} here: expected a configuration {role!r} in README.md, {role}.jsonl, {role}.jsonl.gz or "
         raise DataError(f"{message}{role}/*.parquet", path=folder)
     return paths
+
+
+def bare_shards(folder: Path) -> list[Path]:
+    """The parquet or JSON lines files of a folder that holds such files of documents alone; empty: it holds others."""
+    paths = sorted(path for path in folder.glob("*") if path.is_file() and not path.name.startswith("."))
+    paths = [path for path in paths if path.name != "README.md" and _stem(path) not in ("queries", *_JUDGEMENT_CONFIGS)]
+    kinds = {next((ending for ending in _ENDINGS[:3] if path.name.endswith(ending)), "") for path in paths}
+    return paths if len(kinds) == 1 and "" not in kinds else []
+
+
+def holds_tables(folder: Path) -> bool:
+    """Whether a folder's documents are in tables: `corpus/*.parquet`, `corpus-*.parquet` or shards and nothing else."""
+    if find_lines(folder, "corpus") is not None:
+        return False
+    named = (path for place in ("corpus/*", "corpus*") for path in folder.glob(place) if path.is_file())
+    return any(path.name.endswith(_ENDINGS[:3]) for path in named) or bool(bare_shards(folder))
 
 
 def judgement_files(folder: Path) -> dict[str, list[Path]]:
@@ -184,14 +211,13 @@ class HubDatasets(Family):
             folder = place
         if not folder.is_dir():
             raise DataError(f"{GROUP}:{name} is not there (looked for {place}); say `foreword download {GROUP}:{name}`")
-        source = _Tables(folder)
         tail = folder.name.partition("@")[0].casefold()
         own = tail in SELF_RETRIEVING if exclude_self is None else exclude_self
         origin = folder / _ORIGIN  # so that results name the commit
         facts = {"path": str(folder)}
         if origin.is_file():
             facts |= read_json(origin, "delete the folder and download it again")
-        return StreamedCollection(f"{GROUP}:{name}", GROUP, source, tuple(source.qrels), facts=facts, exclude_self=own)
+        return TableCollection(f"{GROUP}:{name}", folder, facts=facts, exclude_self=own)
 
     def download(self, name: str, data: Path, transport: Transport = DEFAULT, revision: str | None = None) -> Path:
         """Bring a repository's tables, and those of `<name>-qrels` where it has no judgements of its own.
@@ -218,19 +244,33 @@ class HubDatasets(Family):
 HUB_DATASETS = HubDatasets()
 
 
-class _Tables:
-    """The tables of a folder as a `Source`."""
+class TableCollection(StreamedCollection):
+    """A collection in tables; its documents may be in several files, the `shards`."""
 
-    def __init__(self, folder: Path) -> None:
-        self._corpus = table_files(folder, "corpus")
-        self.qrels = judgement_files(folder)
+    def __init__(self, collection_id: str, folder: Path, **about: Any) -> None:
+        """`about`: `facts` and `exclude_self`."""
+        tables = _Tables(folder)
+        self.shards = tables.corpus
+        super().__init__(collection_id, GROUP, tables, tuple(tables.qrels), **about)
+
+    def shard(self, path: Path) -> Collection:
+        """The documents of one file."""
+        return StreamedCollection(self.id, self.group, _Tables(path.parent, [path]), (), facts=self.facts)
+
+
+class _Tables:
+    """The tables of a folder as a `Source`; with `only` these files of documents and no queries."""
+
+    def __init__(self, folder: Path, only: list[Path] | None = None) -> None:
+        self.corpus = table_files(folder, "corpus") if only is None else only
+        self.qrels = judgement_files(folder) if only is None else {}
         self._queries = table_files(folder, "queries") if self.qrels else []
 
     def documents(self) -> Iterator[Document]:
-        for path in self._corpus:
+        for path in self.corpus:
             for number, row in rows(path):
-                title = text_of(row, "title", path, number, optional=True)
-                yield Document(identifier(row, "_id", path, number), text_of(row, "text", path, number), title)
+                title, text = text_of(row, "title", path, number, optional=True), text_of(row, "text", path, number)
+                yield Document(identifier(row, "_id", path, number), text, title, metadata_of(row))
 
     def queries(self) -> Iterator[Query]:
         for path in self._queries:

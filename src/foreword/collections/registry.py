@@ -13,8 +13,9 @@ from typing import Any
 
 from foreword.collections.collection import Collection, Entry
 from foreword.collections.family import Family
+from foreword.collections.hub_datasets import TableCollection, holds_tables
 from foreword.collections.supervision import FoldCollection, split_fold
-from foreword.collections.views import Templated
+from foreword.collections.views import Slice, Templated
 from foreword.errors import UnknownNameError
 from foreword.files import kept_json, read_json
 
@@ -45,6 +46,7 @@ def load(
     exclude: Iterable[Collection] = (),
     document_template: str | None = None,
     query_template: str | None = None,
+    part: Part | None = None,
     **options: Any,
 ) -> Collection:
     """A collection by its id.
@@ -58,6 +60,7 @@ def load(
         exclude: collections whose texts must not occur in this one: the target that it will be a source for.
         document_template: what is embedded of a document, e.g. `{title} {text}`, which is also the default.
         query_template: what is embedded of a query, e.g. `{text}`, which is also the default.
+        part: only these of its documents, and no queries; see `parts_of`.
         options: of the family; see `open` of its class.
 
     Raises:
@@ -73,6 +76,11 @@ def load(
             raise UnknownNameError(f"{family.name} has no option {option!r}; {have}")
     folder = None if data is None else Path(data)
     collection = family.load(split_id(base)[1], data=folder, exclude=tuple(exclude), **options)
+    if isinstance(part, str):
+        assert isinstance(collection, TableCollection)
+        collection = collection.shard(Path(part))
+    elif part is not None:
+        collection = Slice(collection, *part)
     if fold is not None:
         collection = FoldCollection(collection, fold)
     if document_template or query_template:
@@ -80,8 +88,30 @@ def load(
     return collection
 
 
+Part = str | tuple[int, int]
+"""Some of a collection's documents: one file's, by its path, or those from a number (from 0) to before another."""
+
+LEAST_PART, MOST_PARTS = 1000, 64
+
+
+def parts_of(name: str, data: Path | None = None) -> list[Part]:
+    """How the documents of a collection are shared out, the same way each time, in their order.
+
+    A part is a file where they are in several. Else they are counted, and cut into at most `MOST_PARTS` ranges of
+    `LEAST_PART` documents or more; to read a range is to read what stands before it, too.
+    """
+    collection = load(name, data=data)
+    if isinstance(collection, TableCollection) and len(collection.shards) > 1:
+        return [str(path) for path in collection.shards]
+    count = sum(1 for _ in collection.documents())
+    size = max(LEAST_PART, -(-count // MOST_PARTS))
+    return [(first, min(first + size, count)) for first in range(0, count, size)]
+
+
 def full_id(name: str, data: Path | None = None) -> str:
     """The id that a name stands for: of a folder's path alone `folder:<path>`, of every other name itself.
+
+    Where a folder's documents are in tables, its path alone stands for `hf:<path>`.
 
     Args:
         name: a path begins with `/`, `./`, `../` or `~`, or leads to what is there; a family's name before a slash is
@@ -92,7 +122,8 @@ def full_id(name: str, data: Path | None = None) -> str:
     if split_id(path)[0] in FAMILIES or not (_IS_PATH.match(path) or (path and Path(path).exists())):
         return name
     found = Path(path).expanduser().resolve() if data is not None else path
-    return f"folder:{found}{'' if fold is None else fold.suffix}"
+    family = "hf" if holds_tables(Path(path).expanduser()) else "folder"
+    return f"{family}:{found}{'' if fold is None else fold.suffix}"
 
 
 def family_of(collection_id: str) -> Family:

@@ -11,6 +11,7 @@ import string
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,19 @@ class ExcludingCollection(View):
             if pair.query_id not in self._queries and pair.doc_id not in self._documents:
                 kept = tuple(text for text in pair.negatives if not self.texts.has_query(text))
                 yield pair if len(kept) == len(pair.negatives) else replace(pair, negatives=kept)
+
+
+@dataclass(frozen=True)
+class Slice(View):
+    """A collection whose documents are those from number `first` (from 0) to before `last` of the source's."""
+
+    source: Collection
+    first: int
+    last: int
+
+    def documents(self) -> Iterator[Document]:
+        """Those of them, as the source streams them."""
+        return islice(self.source.documents(), self.first, self.last)
 
 
 class Templated(View):

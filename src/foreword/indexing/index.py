@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from threading import RLock
@@ -128,6 +128,11 @@ class Index:
             raise
         return index
 
+    @property
+    def address(self) -> str:
+        """What another process opens it by: a server's URI; of a file, where this process serves it on this machine."""
+        return self._store.address
+
     def close(self) -> None:
         """Let go of the file or the connection."""
         self._store.close()
@@ -152,6 +157,8 @@ class Index:
         folder: str = "",
         passages: bool | None = None,
         coverage: Coverage | None = None,
+        parts: Callable[[], Written] | None = None,
+        part: bool = False,
         **how: Any,
     ) -> Written:
         """Put documents into a domain, which is made where it is not there. Doing it again changes nothing.
@@ -169,6 +176,9 @@ class Index:
             passages: documents longer than the model takes are in passages, and found by their best one; False: by
                 their beginnings; None: as the domain's are, and in a new one unless `max_length` is given.
             coverage: counts what of the documents that are embedded is in the index.
+            parts: writes the documents, which are then only looked at here, and gives what became of them: by other
+                processes that open the index by its `address` and `build` some of them each, with
+            part: this is one of those; the domain is begun, and counted when it is complete, elsewhere.
             how: `precision` and `max_length` of `foreword.encode`.
 
         Raises:
@@ -188,7 +198,11 @@ class Index:
             passages = wanted(None, length) and self._takes_passages(domain, replace_all)
         cut = Cutter(encoder, length, passages=passages, coverage=coverage)
         stamp = stamp_of(encoder, route, length, passages)
-        flags = {"replace_all": replace_all, "remove_missing": remove_missing, "quiet": quiet}
+        if part:
+            self._prepare(stamp, domain, False)
+            return write_documents(self._store, domain, documents, embed, stamp.dimension, new=False, cut=cut)[0]
+        flags: dict[str, Any] = {"replace_all": replace_all, "remove_missing": remove_missing, "quiet": quiet}
+        flags["parts"] = parts
         return self.write(stamp, embed, domain, documents, cut=cut, folder=folder, **flags)
 
     def add(
@@ -232,6 +246,7 @@ class Index:
         remove_missing: bool = False,
         folder: str = "",
         quiet: bool = True,
+        parts: Callable[[], Written] | None = None,
     ) -> Written:
         """`build` with an embedding function of your own: vectors that are there already, another machine's.
 
@@ -254,15 +269,18 @@ class Index:
                 base = replace(base, folder=folder if remove_missing else "")
             self._facts.put(replace(base, complete=False, removing=False))
             how: dict[str, Any] = {"new": before is None, "cut": cut}
-            written, given = write_documents(self._store, domain, shown, embed, stamp.dimension, **how)
+            if parts is None:
+                written, given = write_documents(self._store, domain, shown, embed, stamp.dimension, **how)
+            else:
+                written, given = parts(), set()
             if remove_missing:
                 missing = [known for key, known in self._store.keys(domain).items() if key not in given]
                 self._store.delete_documents(domain, missing)
                 written = replace(written, removed=len(missing))
             self._store.settle()
-            if base.complete or before is None:
+            if parts is None and (base.complete or before is None):
                 count = base.documents + written.added - written.removed
-            else:  # a cut left some that were not counted
+            else:  # a cut, or a process that was lost, left some that were not counted
                 count = self._store.count(domain)
             self._facts.put(replace(base, documents=count, complete=True, removing=False))
         if written.shortened:

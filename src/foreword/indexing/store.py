@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -48,7 +49,7 @@ class Store:
     """The collections `<name>` (documents) and `<name>_facts` (what embedded them) of one database."""
 
     def __init__(self, client: Any, uri: str, name: str, owned: Owned | None) -> None:
-        self._client, self.uri, self.name, self._owned = client, uri, name, owned
+        self._client, self._uri, self.uri, self.name, self._owned = client, uri, shown(uri), name, owned
         self.facts = f"{name}_facts"
         self.in_passages = False
         """Whether a document may have several rows; indexes of format 1 hold one for each."""
@@ -57,6 +58,7 @@ class Store:
     @classmethod
     def connect(cls, uri: str, name: str, token: str | None, *, create: bool) -> Store:
         """Open a Milvus Lite file (`.db`; `create` makes a missing one) or connect to a server; see `Index.open`."""
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it logs what pymilvus mends or raises
         try:
             from pymilvus import MilvusClient
         except ImportError as error:
@@ -67,7 +69,9 @@ class Store:
         if path is None:
             with _said(f"cannot connect to {shown(uri)}"):
                 client = MilvusClient(uri=uri, token=token or "", timeout=CONNECT_SECONDS)
-            return cls(client, shown(uri), name, None)
+                version = str(client.get_server_version())
+            _check_version(version, shown(uri))
+            return cls(client, uri, name, None)
         if token is not None:
             raise IndexingError(f"{uri} is a file, which takes no token; a token is for a server (http://...)")
         if create:
@@ -89,6 +93,11 @@ class Store:
         return self._owned is not None
 
     @property
+    def address(self) -> str:
+        """Where other processes reach it: those of this machine, where it is a file."""
+        return self._owned.address if self._owned is not None else self._uri
+
+    @property
     def path(self) -> Path | None:
         """The folder that Milvus Lite keeps."""
         return self._owned.path if self._owned is not None else None
@@ -107,10 +116,10 @@ class Store:
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[Any]:
-        """The client, one request at a time in Milvus Lite, with Milvus's errors as ours."""
+        """The client, with Milvus's errors as ours."""
         if self._client is None:
             raise IndexingError(f"the index {self.uri} was closed; open it again")
-        with self._owned.guard if self._owned is not None else nullcontext(), _said(f"{self.uri}: {what}"):
+        with _said(f"{self.uri}: {what}"):
             yield self._client
 
     def collections(self) -> set[str]:
@@ -320,6 +329,20 @@ def _said(what: str) -> Iterator[None]:
         raise IndexingError(f"{what}: {' '.join(str(message).split())}") from error
 
 
+OLDEST = (2, 5)
+"""Milvus's first version that searches by words (BM25); an older one may fall over at what it does not know."""
+
+
+def _check_version(version: str, uri: str) -> None:
+    found = re.search(r"(\d+)\.(\d+)", version)
+    if found is not None and tuple(map(int, found.groups())) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise IndexingError(
+            f"{uri} is Milvus {version}, which has no BM25, so that nothing could be found by words; take Milvus "
+            f"{oldest} or later, or a file (notes.db). For vectors alone, foreword encode writes what databases take"
+        )
+
+
 def local_path(uri: str) -> Path | None:
     """The absolute path of a Milvus Lite file; None for a server's URI. Raises `IndexingError` for neither."""
     if "://" in uri or uri.startswith("unix:"):
@@ -479,9 +502,9 @@ class Owned:
 
     path: Path
     lock: FileLock
+    address: str
+    """Where Milvus Lite answers on this machine."""
     users: int = 0
-    guard: threading.RLock = field(default_factory=threading.RLock)
-    """Milvus Lite takes one write at a time, and no reads beside it."""
 
 
 _owned: dict[Path, Owned] = {}
@@ -501,7 +524,12 @@ def own(path: Path) -> Owned:
                     f"{path} is a plain file, and Milvus Lite 3 keeps a folder; give another name (a file of Milvus "
                     "Lite 2 has to be built again)"
                 )
-            mine = _owned[path] = Owned(path, _locked(path))
+            lock = _locked(path)
+            try:
+                mine = _owned[path] = Owned(path, lock, _served(path))
+            except BaseException:
+                lock.release()
+                raise
         mine.users += 1
         return mine
 
@@ -518,6 +546,19 @@ def disown(owned: Owned) -> None:
         server_manager_instance.release_server(str(owned.path))
         (owned.path / OWNER).unlink(missing_ok=True)
         owned.lock.release()
+
+
+def _served(path: Path) -> str:
+    """Have Milvus Lite serve a folder to this machine, by one thread: it takes one write at a time, no reads beside it.
+
+    Others in this process that name the folder (LangChain's store) find this server, as `server_manager` knows it.
+    """
+    from milvus_lite.adapter.grpc.server import start_server_in_thread
+    from milvus_lite.server_manager import server_manager_instance
+
+    server = start_server_in_thread(str(path), max_workers=1)
+    server_manager_instance._servers[str(path)] = server
+    return f"http://127.0.0.1:{server[2]}"
 
 
 _REMEDY = (

@@ -203,12 +203,18 @@ def read_vectors(path: str | Path, ids: str | Path | None = None) -> DocumentVec
         path: `.npy` with an array (N, d'), memory-mapped; or `.parquet` with a column of ids (`doc_id`, `_id` or
             `id`) and one of vectors (`vector` or `embedding`).
         ids: for `.npy`, a text file with an id on each line, blanks and all; None: the array's name with `.ids.txt`
-            for `.npy`.
+            for `.npy`. Or the name that `foreword encode --engine ray` was given: the vectors of all its files.
 
     Raises:
         DataError: a file is missing, not of this form, or not of one write with the others.
     """
     path = Path(path)
+    record = None if path.is_file() else kept_json(path.with_suffix(".json"))
+    if isinstance(record, dict) and record.get("format") == VECTORS:
+        _check_record(path, ids)
+        parts = [read_vectors(path.with_name(name)) for name in record["files"]]
+        names = [one for part in parts for one in part.doc_ids]
+        return DocumentVectors(names, np.concatenate([part.vectors for part in parts if len(part.doc_ids)]))
     if not path.is_file():
         raise DataError("no such file; give document vectors as .npy or .parquet", path=path)
     _check_record(path, ids)
