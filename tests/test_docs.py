@@ -65,6 +65,7 @@ NOT_RUN = (
     (r"foreword benchmark transfer --(parts|report-only)", r"docs/researchers\.md", "hours, and their cells"),
     (r"(cqadupstack|glasgow)", r"docs/researchers\.md", "downloads; tests/test_cli_groups.py runs such groups"),
     (r"foreword benchmark .*(--output|--data)", r"docs/recipes\.md", "a GPU for days; --miniature is run"),
+    (r"--engine ray", r"docs/scale\.md", "starts Ray; tests/test_engine.py does, with two workers"),
     (r"torchrun .*beir/nq", r"docs/scale\.md", "eight GPUs; tests/test_training_processes.py runs two processes"),
 )
 """Commands that no test runs as they stand: a pattern of the line, one of the page, and why."""

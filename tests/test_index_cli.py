@@ -190,3 +190,38 @@ def cached(encoder: SentenceTransformer) -> object:
         return encoder
 
     return load
+
+
+@pytest.mark.parametrize(
+    ("version", "taken"),
+    [
+        ("v2.3.5-lite", False),  # PyPI's `milvus`
+        ("v2.4.13", False),
+        ("v2.5.0", True),
+        ("2.6.2", True),
+        ("v2.10.1", True),
+        ("Zilliz Cloud Vector Database(Compatible with Milvus 2.5)", True),
+        ("a build of somebody's", True),
+    ],
+)
+def test_a_server_without_bm25_is_refused(
+    version: str, taken: bool, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Server:
+        def __init__(self, **how: object) -> None:
+            pass
+
+        def get_server_version(self) -> str:
+            return version
+
+        def has_collection(self, name: str) -> bool:
+            assert taken, "nothing is asked of it"
+            return False
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr("pymilvus.MilvusClient", Server)
+    said = shell.fails("index", "stats", "http://user:secret@host:19530")
+    assert "secret" not in said
+    assert ("is empty; build it" if taken else f"host:19530 is Milvus {version}, which has no BM25") in said

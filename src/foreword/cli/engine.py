@@ -53,9 +53,12 @@ def settings_of(options: cli.Options) -> dict[str, Any]:
     values = {name: value for name, value in vars(options).items() if name not in ("parser", "run")}
     for name in ("collection", "backbone", "prompt", "data", "output"):
         value = values.get(name)
-        folder, there, path = str(value or "").rpartition(":") if name == "collection" else ("", "", str(value or ""))
-        if value is not None and (Path(path).exists() or isinstance(value, Path)):
-            values[name] = f"{folder}{there}{Path(path).resolve()}" if isinstance(value, str) else value.resolve()
+        if isinstance(value, Path):
+            values[name] = value.resolve()
+        elif isinstance(value, str):
+            family, colon, path = value.rpartition(":")
+            if Path(path).exists() and not (colon and values["data"]):  # `folder:` begins at `data`
+                values[name] = f"{family}{colon}{Path(path).resolve()}"
     return values
 
 
@@ -83,6 +86,8 @@ def shared_out(
 
     workers, gpus = _begin(options.workers, one_machine)
     parts = parts_of(options.collection, options.data)
+    if not parts:
+        raise DataError(f"{options.collection} has no documents, so there is nothing to share out")
     names = [name(number, len(parts)) for number in range(len(parts))]
     ids: dict[int, Digests] = {}
     pieces = list(zip(parts, names, strict=True))
@@ -111,8 +116,6 @@ def _check_ids(options: cli.Options, parts: Sequence[tuple[Part, Digests]]) -> N
     """Raise `DataError` where an id stands in two parts; equal digests alone are no fault."""
     import numpy as np
 
-    if not parts:
-        return
     values, counts = np.unique(np.concatenate([ids for _, ids in parts]), return_counts=True)
     twice = values[counts > 1]
     places: dict[str, Part] = {}
@@ -141,7 +144,7 @@ def _begin(workers: int | None, one_machine: bool) -> tuple[int, float]:
     if not ray.is_initialized():
         try:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises it as it is where a part of it does not come up in time
             where = os.environ.get("RAY_ADDRESS")
             at = f"the cluster of RAY_ADDRESS={where} cannot be joined" if where else "Ray cannot be started here"
             raise ForewordError(f"{at}: {' '.join(str(error).split())[:300]}") from error

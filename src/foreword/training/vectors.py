@@ -214,7 +214,8 @@ def read_vectors(path: str | Path, ids: str | Path | None = None) -> DocumentVec
         _check_record(path, ids)
         parts = [read_vectors(path.with_name(name)) for name in record["files"]]
         names = [one for part in parts for one in part.doc_ids]
-        return DocumentVectors(names, np.concatenate([part.vectors for part in parts if len(part.doc_ids)]))
+        filled = [part.vectors for part in parts if part.doc_ids]
+        return DocumentVectors(names, np.concatenate(filled or [part.vectors for part in parts]))
     if not path.is_file():
         raise DataError("no such file; give document vectors as .npy or .parquet", path=path)
     _check_record(path, ids)
@@ -270,4 +271,6 @@ def _read_parquet(path: Path) -> DocumentVectors:
     if len(set(lengths.tolist())) > 1:
         raise DataError(f"vectors have {sorted(set(lengths.tolist()))} numbers; expected all of one length", path=path)
     values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return DocumentVectors([str(i) for i in table.column(id_column).to_pylist()], values.reshape(len(lists), -1))
+    return DocumentVectors(
+        [str(i) for i in table.column(id_column).to_pylist()], values.reshape(len(lists), max(lengths, default=0))
+    )
