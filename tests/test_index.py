@@ -14,7 +14,7 @@ from tiny import random_prompt, save_model, toy_collection
 
 from foreword.collections.collection import DataWarning, Document, MemoryCollection
 from foreword.errors import ForewordError, PromptError, UnknownNameError
-from foreword.evaluation.hybrid import HybridWeight
+from foreword.evaluation.hybrid import HybridWeight, weighed_by
 from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
@@ -361,6 +361,8 @@ def test_the_weight_is_chosen_on_labels_and_kept(
     assert chosen.hybrid > chosen.dense
     index.build(encoder, "toy", toy.documents(), quiet=True)
     assert index.info("toy").weight == chosen
+    by = index.info("toy").weighed
+    assert by == weighed_by(toy, None) != weighed_by(toy, "a prompt") != weighed_by(replace(toy, judgements={}), None)
     assert index.stats()["domains"]["toy"]["hybrid"] == chosen.as_dict()
     query = next(iter(toy.queries()))
     ours, same = (

@@ -110,6 +110,11 @@ def test_where_nothing_has_changed_no_model_is_loaded(
     ):
         assert "a model was loaded" in shell.fails(*update, *other)
     assert "a model was loaded" in shell.fails("index", "build", "n.db", "notes", "--replace")
+    (here / "notes/labels-test.tsv").write_text("what ferns want\tferns.md\n")
+    assert "3 unchanged" in shell(*update)  # test's labels are not looked at
+    (here / "notes/labels.tsv").write_text("what ferns want\tferns.md\n")
+    assert "a model was loaded" in shell.fails(*update)  # the weight of words is chosen anew
+    (here / "notes/labels.tsv").unlink()
     (here / "notes/ferns.md").rename(here / "ferns.md")  # gone, which concerns `update` alone
     assert "2 unchanged" in shell("index", "build", "n.db", "notes")
     assert "a model was loaded" in shell.fails(*update)

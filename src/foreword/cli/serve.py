@@ -90,6 +90,7 @@ def index_stats_options(parser: cli.Parser) -> None:
 def run_index_build(options: cli.Options) -> None:
     """Embed documents: `build`, `add` and `update`."""
     from foreword.collections.folder import folder_of
+    from foreword.evaluation.hybrid import weighed_by
     from foreword.indexing.store import shown
     from foreword.retrieval.passages import Coverage
 
@@ -104,9 +105,13 @@ def run_index_build(options: cli.Options) -> None:
         begun = time.perf_counter()
         before, coverage = index.domains().get(domain), Coverage()
         written = None
-        if engine is None and before is not None and before.hybrid is not None and _is_usual(options, before):
+        as_before = before is not None and (options.command == "add" or before.weighed == weighed_by(collection, None))
+        known = engine is None and before is not None and before.hybrid is not None and as_before
+        if known and before is not None and _is_usual(options, before):
             written = index.unchanged(domain, collection.documents(), all_of_them=options.command == "update")
         if written is None:
+            from foreword.evaluation.candidates import side_fingerprint  # loads torch
+
             encoder = cli.load_encoder(options, prompt=cli.chosen_prompt(options))
             how: dict[str, Any] = {"batch_size": options.batch_size, "quiet": options.json}
             how |= {"precision": options.precision, "folder": folder_of(collection)}
@@ -117,8 +122,10 @@ def run_index_build(options: cli.Options) -> None:
                 how["parts"] = partial(_parts, options, domain, index.address, coverage)
             begun = time.perf_counter()
             written = getattr(index, options.command)(encoder, domain, collection.documents(), **how)
-            other = written.added + written.changed + written.removed and options.command != "add"
-            if other or index.info(domain).hybrid is None:
+            own = index.info(domain)
+            other = written.added + written.changed + written.removed
+            other = other or own.weighed != weighed_by(collection, side_fingerprint(encoder, "query"))
+            if own.hybrid is None or (other and options.command != "add"):
                 index.weigh(encoder, domain, collection, precision=options.precision)
         info = index.info(domain)
     seconds = time.perf_counter() - begun

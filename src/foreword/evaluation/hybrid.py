@@ -19,6 +19,7 @@ from foreword.collections.collection import Collection, Document, Qrels, Query
 from foreword.collections.supervision import PSEUDO_METHOD, position, sampled_pairs, supervise
 from foreword.errors import DataError
 from foreword.evaluation.measures import evaluate_run
+from foreword.files import json_digest
 from foreword.retrieval.bm25 import BM25
 from foreword.retrieval.passages import Coverage
 from foreword.retrieval.runs import DEPTH, HYBRID_WEIGHT, RANGE_WEIGHT, Run, hybrid
@@ -125,6 +126,16 @@ def weigh(
         return choose_weight(*both(queries), qrels, f"{split} queries", shares=shares)
     dense, words, qrels = _of_text(collection, embed)
     return choose_weight(dense, words, qrels, PSEUDO_METHOD, shares=shares) if len(qrels) >= FEWEST else HybridWeight()
+
+
+def weighed_by(collection: Collection, query_side: str | None) -> str:
+    """A digest of what a weight follows from besides the documents: the labels, but those of test, and the query side.
+
+    `query_side`: `foreword.evaluation.candidates.side_fingerprint` of what embeds the queries; None: the base model.
+    """
+    splits = sorted({"train", "dev"} & set(collection.splits))
+    asked = {split: sorted((query.query_id, query.text) for query in collection.queries(split)) for split in splits}
+    return json_digest([query_side, asked, {split: collection.qrels(split) for split in splits}])
 
 
 def judged_sample(collection: Collection, reported: str) -> Judged | None:

@@ -410,7 +410,8 @@ class Index:
             route: see `build`.
             how: `precision`, `max_length` and `batch_size` of `foreword.encode`.
         """
-        from foreword.evaluation.hybrid import weigh
+        from foreword.evaluation.candidates import side_fingerprint
+        from foreword.evaluation.hybrid import weigh, weighed_by
         from foreword.prompts.encoder import encode
 
         self.check(encoder, domain, route)
@@ -427,7 +428,8 @@ class Index:
 
         weight = weigh(collection, embed, both, shares=False)
         with self._writing:
-            self._facts.put(replace(self.info(domain), hybrid=weight.as_dict()))
+            by = weighed_by(collection, side_fingerprint(encoder, "query", route))
+            self._facts.put(replace(self.info(domain), hybrid=weight.as_dict(), weighed=by))
         return weight
 
     def search_vectors(self, vectors: Any, domain: str, k: int = 10, where: str | None = None) -> list[list[IndexHit]]:

@@ -225,6 +225,7 @@ class DomainInfo:
         removing: True while documents are removed from a domain that is complete but for that.
         folder: the absolute path of the one that all its documents' files lie in; empty: there is none, or several.
         hybrid: how much words count in a hybrid search, as `HybridWeight` has it; None: nothing was chosen yet.
+        weighed: what that was chosen by, see `foreword.evaluation.hybrid.weighed_by`.
     """
 
     domain: str
@@ -234,6 +235,7 @@ class DomainInfo:
     removing: bool = False
     folder: str = ""
     hybrid: Mapping[str, Any] | None = None
+    weighed: str = ""
 
     @property
     def weight(self) -> HybridWeight:
@@ -384,5 +386,5 @@ class Facts:
 
 def _info(header: Mapping[str, Any], value: Mapping[str, Any]) -> DomainInfo:
     stamp = Stamp(backbone=header["backbone"], **value["stamp"])
-    rest = {name: value[name] for name in ("removing", "folder", "hybrid") if name in value}
+    rest = {name: value[name] for name in ("removing", "folder", "hybrid", "weighed") if name in value}
     return DomainInfo(str(value["domain"]), int(value["documents"]), bool(value["complete"]), stamp, **rest)
