@@ -1,8 +1,14 @@
-"""Benchmarks of speed, in small: that they run, and what they say of what they measured."""
+"""Benchmarks in small: that they run, and what they say of what they measured; and the page of docs/reliability.md."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from benchmarks.encode import KINDS, made_texts, measure, shown
 
@@ -23,3 +29,25 @@ def test_texts_are_the_same_each_time_and_no_two_lengths_the_rule() -> None:
     assert texts == made_texts(50, 40)
     assert {len(text.split()) for text in texts} <= set(range(8, 41))
     assert len({len(text.split()) for text in texts}) > 15
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not hasattr(os, "fork") or not Path("/proc/self/statm").exists(), reason="processes are forked, on Linux"
+)
+def test_the_short_form_of_the_attacks_finds_nothing(tmp_path: Path) -> None:
+    for package in ("pymilvus", "fastapi", "prometheus_client"):
+        pytest.importorskip(package)
+    program = Path(__file__).parents[1] / "benchmarks" / "reliability.py"
+    command = [sys.executable, program, "--short", "--output", tmp_path / "record.json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    record = json.loads((tmp_path / "record.json").read_text())
+    for part in ("malformed", "killed", "served", "equal", "measured"):
+        assert record[part]["fault"] == 0
+        assert f"| {record[part]['fault']} |" in done.stdout
+    malformed = record["malformed"]
+    assert malformed["refused"] + malformed["right"] == malformed["inputs"] == 115
+    assert min(malformed["refused"], malformed["right"]) > 20  # neither is all that there is
+    assert record["killed"]["points"] >= 6
+    assert set(record["served"]["statuses"]) == {"200"}

@@ -231,6 +231,12 @@ MED = {"MED.ALL": ".I 1\n.W\ntext\n", "MED.QRY": ".I 1\n.W\nquery\n", "MED.REL":
         ({"MED.ALL": ".I 1\n.W\na\n.I 1\n.W\nb\n"}, r"MED\.ALL:4: document 1 comes twice"),
         ({"MED.QRY": ".I 1\n.W\na\n.I 1\n.W\nb\n"}, r"MED\.QRY:4: query 1 comes twice"),
         ({"MED.REL": "1 1 1\none two\n"}, r"MED\.REL:2: expected 'query document \.\.\.', got 'one two'"),
+        ({"MED.REL": f"1 {'9' * 5000} 1\n"}, r"MED\.REL:1: expected an id \(a number\), got '9{40}'"),
+        (
+            {"MED.REL": "1 1\n\u00b2 1\n"},
+            r"MED\.REL:2: expected an id \(a number\), got '\u00b2'",
+        ),  # a digit, says Python
+        ({"MED.ALL": f".I {'9' * 5000}\n.W\na\n"}, r"MED\.ALL:1: expected an id"),
     ],
 )
 def test_broken_files_name_file_and_line(tmp_path, change, message):

@@ -51,6 +51,7 @@ ELSEWHERE = {
     "docs/hub.md": "test_hub.py::test_the_page_by_the_hubs_own_settings",
     "docs/index-guide.md": "test_index_cli.py::test_the_guide",
     "docs/mteb.md": "test_mteb.py::test_the_page",
+    "docs/reliability.md": "test_benchmarks.py::test_the_short_form_of_the_attacks_finds_nothing",
 }
 """Page -> the test that runs it."""
 

@@ -119,6 +119,12 @@ def test_members_that_lead_outside(unpack, pack, name):
     refused(unpack, pack({"good": b"x", name: b"evil"}), "refused: the member .* leads outside the folder")
 
 
+def test_a_member_without_a_name(unpack):
+    """On which Python's own reader of zip files fails with an IndexError."""
+    content = zipped({"a.txt": b"x"})
+    refused(unpack, content.replace(b"a.txt", b"\0.txt"), "cannot be unpacked")
+
+
 @pytest.mark.parametrize(
     "info",
     [

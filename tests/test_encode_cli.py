@@ -106,6 +106,20 @@ def test_what_is_not_written(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
+def test_vectors_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "v.npy"
+    np.save(path, np.zeros((2, 3), np.float32))
+    (tmp_path / "v.ids.txt").write_text("a\n")
+    with pytest.raises(DataError, match=r"v\.npy: 1 ids for vectors of shape \(2, 3\)"):
+        read_vectors(path)
+    (tmp_path / "v.ids.txt").write_text("a\na\n")
+    with pytest.raises(DataError, match=r"v\.npy: document ids of the vectors are not unique"):
+        read_vectors(path)
+    path.write_bytes(path.read_bytes().replace(b"}", b"{"))  # the header is Python, and its reader raises TokenError
+    with pytest.raises(DataError, match=r"v\.npy: not an array of numbers"):
+        read_vectors(path)
+
+
 # -- the command -----------------------------------------------------------------------------------------------
 
 

@@ -96,6 +96,15 @@ def test_queries_that_cannot_vanish() -> None:
         evaluate_run(run, {"q": {}})
 
 
+def test_counts_of_the_judgements_need_no_answer() -> None:
+    """As trec_eval has them, which counts what is relevant to a query that no run answers."""
+    qrels, run = {"a": {"x": 1, "y": 2}, "b": {"x": 1, "z": 1, "w": 0}}, {"a": {"x": 1.0}}
+    theirs = pytrec_eval.RelevanceEvaluator(qrels, {"num_rel"}).evaluate({"a": {"x": 1.0}, "b": {}})
+    found = evaluate_run(run, qrels, ["NumRel", "NumQ", "NumRet"])
+    assert found.per_query["NumRel"] == {query_id: values["num_rel"] for query_id, values in theirs.items()}
+    assert found.values == {"NumRel": 4.0, "NumQ": 2.0, "NumRet": 1.0}
+
+
 def test_values_recomputed_from_files_are_equal(tmp_path: Path) -> None:
     run, qrels = random_task(9)
     write_run(tmp_path / "run", run, "x")

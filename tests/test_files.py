@@ -4,10 +4,12 @@ import codecs
 import gzip
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -15,7 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from foreword.collections import load
+from foreword.collections.supervision import subsample
+from foreword.downloads.archives import extract
 from foreword.errors import DataError
+from foreword.exporting.folder import new_folder
 from foreword.files import (
     LOCK,
     as_json,
@@ -206,6 +212,31 @@ def test_the_next_run_removes_what_a_killed_one_left(tmp_path: Path, kind: str) 
             assert inner_folder.is_dir()
     kept = {".a[1].json.original", ".b.json.abcdefgh.part"} | ({path.name} if kind == "file" else set())
     assert {one.name for one in tmp_path.iterdir()} == kept
+
+
+def extracted(folder: Path, beir: Path) -> None:
+    with zipfile.ZipFile(folder.parent.parent / "a.zip", "w") as archive:
+        archive.writestr("a.txt", "words")
+    extract(folder.parent.parent / "a.zip", folder, limit=1000)
+
+
+def exported(folder: Path, beir: Path) -> None:
+    with new_folder(folder) as made:
+        (made / "a.txt").write_text("words")
+
+
+@pytest.mark.parametrize(
+    "make", [extracted, exported, lambda folder, beir: subsample(load(f"folder:{beir}"), folder, documents=9)]
+)
+def test_nothing_is_left_once_a_folder_has_its_name(
+    tmp_path: Path, beir: Path, make: Callable[[Path, Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is killed then is told the next time that the folder is there, and nobody tidies up."""
+    monkeypatch.setattr("foreword.files.shutil.rmtree", lambda *_, **__: None)
+    (tmp_path / "in").mkdir()
+    make(tmp_path / "in" / "out", beir)
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["out"]
+    assert stat.S_IMODE((tmp_path / "in" / "out").stat().st_mode) == stat.S_IMODE((tmp_path / "in").stat().st_mode)
 
 
 HOLD = """

@@ -73,6 +73,13 @@ def test_a_second_process_is_told_and_a_killed_build_goes_on(tmp_path: Path) -> 
     assert not (path / "owner.json").exists()
 
 
+@pytest.mark.parametrize("name", ["foreword_facts", "foreword"])
+def test_a_build_that_was_killed_while_its_collections_were_made(tmp_path: Path, name: str) -> None:
+    (tmp_path / "notes.db" / "collections" / name).mkdir(parents=True)  # as Milvus Lite leaves it, before its schema
+    with Index.open(str(tmp_path / "notes.db"), create=True) as index:
+        assert index.write(STAMP, embed, "a", notes(5)) == Written(added=5)
+
+
 def test_another_programs_file(tmp_path: Path) -> None:
     import fcntl
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -362,6 +363,11 @@ def without_layer(folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
+def not_numbers(folder: Path) -> None:
+    tensors = {k: v * float("nan") for k, v in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
 def edited(path: Path, **entries: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | entries))
 
@@ -401,6 +407,15 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: edited_module(f, "no_such_package.Module"),
         "cannot be loaded.*no_such_package",
     ),
+    "transformer alone among modules": (
+        lambda f: (f / "modules.json").write_text(json.dumps(json.loads((f / "modules.json").read_text())[:1])),
+        "cannot be loaded.*sentence_embedding",
+    ),
+    "no text": (
+        lambda f: edited(f / "sentence_bert_config.json", modality_config={}),
+        "cannot be loaded.*'text' is not supported",
+    ),
+    "weights of NaN": (not_numbers, "what it makes of a text is not finite"),
     "cut settings": (lambda f: cut(f / "config_sentence_transformers.json"), "cannot be loaded"),
 }
 
@@ -422,6 +437,36 @@ def test_a_broken_folder_is_named_in_one_line(tmp_path: Path, tiny_bert: Path, w
     message = str(caught.value)
     assert str(folder) in message
     assert "\n" not in message
+
+
+ROUTES = (
+    1,
+    [],
+    ["it"],
+    "other",
+    {"it": "a"},
+    {"other": 1.0},
+    {"sides": {"query": "it"}},
+    {"sides": {"query": {"sides": {}}}},
+)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=str)
+def test_a_saved_encoder_with_another_route_is_refused(
+    tmp_path: Path, encoder: SentenceTransformer, route: Any
+) -> None:
+    transformer_of(encoder).add("it", random_prompt(encoder, PromptSpec(length=3)))
+    encoder.save_pretrained(str(tmp_path), create_model_card=False)
+    edited(tmp_path / "foreword.json", route=route)
+    with pytest.raises(PromptError, match=re.escape(str(tmp_path))):
+        load_encoder(str(tmp_path), device="cpu")
+
+
+def test_a_saved_encoder_with_another_pooling_is_refused(tmp_path: Path, encoder: SentenceTransformer) -> None:
+    encoder.save_pretrained(str(tmp_path), create_model_card=False)
+    edited(tmp_path / "1_Pooling" / "config.json", pooling_mode=None)
+    with pytest.raises(ForewordError, match=re.escape(str(tmp_path))):
+        load_encoder(str(tmp_path), device="cpu")
 
 
 def test_the_tokenizer_of_a_larger_model_is_refused(tmp_path: Path) -> None:

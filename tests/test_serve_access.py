@@ -289,6 +289,7 @@ def test_what_is_wrong_in_the_configuration_is_named(
     with pytest.raises(ForewordError) as error:
         read_config(tmp_path / "serve.toml", {}, environment)
     assert said in str(error.value)
+    assert environment or str(tmp_path / "serve.toml") in str(error.value)
 
 
 def test_a_dry_run_shows_no_secret(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

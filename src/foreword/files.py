@@ -58,9 +58,7 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            umask = os.umask(0)  # mkstemp makes files private; give them the user's usual permissions
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)
+            os.chmod(temporary, 0o666 & ~umask())  # tempfile makes it private
             if os.name == "nt":  # where an open file cannot be renamed; elsewhere it is held until it has its name
                 file.close()
             os.replace(temporary, path)
@@ -72,14 +70,22 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
 
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, in which to make what is then renamed to it; gone when the block ends."""
+    """A temporary folder beside `path`, to be filled and then renamed to it; gone when the block ends."""
     handle, temporary = _begin(path, lambda **names: _opened_folder(tempfile.mkdtemp(**names)))
     try:
+        os.chmod(temporary, 0o777 & ~umask())  # tempfile makes it private
         yield Path(temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if handle is not None:
             os.close(handle)
+
+
+def umask() -> int:
+    """What the user's usual permissions leave out."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def settle(folder: Path) -> None:

@@ -48,6 +48,9 @@ class SmartRecord:
     """Whether its end is there."""
 
 
+_DIGITS = 18
+"""Of an id, at most; the largest known has five."""
+
 lines = partial(text_lines, encoding="latin-1")
 """The lines of a file with their numbers from 1; Latin-1 reads every byte."""
 
@@ -60,7 +63,7 @@ def smart(path: Path) -> Iterator[SmartRecord]:
         if start := _RECORD.match(line):
             if record is not None:
                 yield _closed(record)
-            record, current = SmartRecord(str(int(start[1])), line=number), []
+            record, current = SmartRecord(_number(start[1], path, number), line=number), []
         elif record is None:
             if line.strip():
                 raise DataError("expected a record's first line, like '.I 1'", path=path, line=number)
@@ -111,9 +114,11 @@ def _slash_blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _number(text: str, path: Path, line: int) -> str:
-    if not text.strip().isdigit():
-        raise DataError(f"expected an id (a number), got {text.strip()[:40]!r}", path=path, line=line)
-    return str(int(text))
+    """A number's digits without zeros before them."""
+    digits = text.strip()
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > _DIGITS:
+        raise DataError(f"expected an id (a number), got {digits[:40]!r}", path=path, line=line)
+    return digits.lstrip("0") or "0"
 
 
 def lisa(path: Path) -> Iterator[SmartRecord]:
@@ -128,7 +133,7 @@ def lisa(path: Path) -> Iterator[SmartRecord]:
             if record is not None:
                 record.whole = False
                 yield record
-            record, block = SmartRecord(str(int(start[1])), line=number), []
+            record, block = SmartRecord(_number(start[1], path, number), line=number), []
         elif record is not None and _LISA_END.match(line):
             blank = next((i for i, each in enumerate(block) if not each.strip()), len(block))
             record.title, record.text = one_line(block[:blank]), one_line(block[blank:])
@@ -185,7 +190,7 @@ def _starred(path: Path, begins: re.Pattern[str]) -> Iterator[SmartRecord]:
             yield record
             record = None
         if start:
-            record, block = SmartRecord(str(int(start[1])) if begins.groups else "", line=number), []
+            record, block = SmartRecord(_number(start[1], path, number) if begins.groups else "", line=number), []
         elif record is not None:
             block.append(line)
         elif line.strip("\x1a").strip() and not line.startswith("*STOP"):
@@ -215,7 +220,7 @@ def table_qrels(path: Path, grades: Mapping[str, int]) -> Qrels:
                 known = ", ".join(sorted(grades))
                 raise DataError(f"expected a grade ({known}) in column 3 of {line[:60]!r}", path=path, line=number)
             grade = grades[columns[2]]
-        qrels.setdefault(str(int(columns[0])), {})[str(int(columns[1]))] = grade
+        qrels.setdefault(_number(columns[0], path, number), {})[_number(columns[1], path, number)] = grade
     return qrels
 
 
@@ -236,7 +241,7 @@ def lisa_qrels(path: Path) -> Qrels:
     counted = False
     for number, line in lines(path):
         if start := _LISA_QUERY.match(line.strip()):
-            query, counted = str(int(start[1])), False
+            query, counted = _number(start[1], path, number), False
             qrels[query] = {}
         elif query and not counted and line.strip():
             counted = True  # "3 Relevant Refs :"; the ids that follow are what counts

@@ -329,12 +329,10 @@ def _link(source: Path, folder: Path) -> None:
     except OSError:  # e.g. Windows without the right to make links; the copy serves as well
         pass
     with scratch_folder(folder) as temporary:
-        whole = temporary / "files"
-        whole.mkdir()
         for path in sorted(source.rglob("*.tsv")):
             if _is_topic_file(path.name):
-                shutil.copyfile(path, whole / path.name)
-        os.replace(whole, folder)
+                shutil.copyfile(path, temporary / path.name)
+        os.replace(temporary, folder)
 
 
 def _is_topic_file(name: str) -> bool:

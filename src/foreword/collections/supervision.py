@@ -592,12 +592,10 @@ def subsample(collection: Collection, output: Path, *, documents: int, seed: int
         raise DataError(f"is in the folder of {collection.id}, which is never written to", path=output)
     drawn, total = _draw(collection, documents, seed)
     with scratch_folder(output) as temporary:
-        made = temporary / "files"
-        made.mkdir()
-        _write(collection, made, drawn, total, seed)
+        _write(collection, temporary, drawn, total, seed)
         if output.is_dir():
             output.rmdir()
-        made.rename(output)
+        temporary.rename(output)
     return output
 
 

@@ -12,7 +12,6 @@ import re
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,10 +26,6 @@ from foreword.files import scratch_folder
 _CHUNK = 1 << 20  # bytes
 _ENCRYPTED = 0x1  # the bit of a zip member's flags
 _NO_FILE = "is a link or device, not a file"
-_BROKEN = (
-    zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError,
-    NotImplementedError,  # an unknown compression
-)  # fmt: skip
 
 
 def extract(
@@ -58,13 +53,15 @@ def extract(
     try:
         with scratch_folder(folder) as temporary:
             with _opened(archive, limit) as found:
-                _unpack(found, temporary / "files", archive, limit, members)
+                _unpack(found, temporary, archive, limit, members)
             try:
-                (temporary / "files").rename(folder)
+                temporary.rename(folder)
             except OSError:
                 if not folder.is_dir():  # else another process was quicker
                     raise
-    except _BROKEN as error:
+    except DataError:
+        raise
+    except Exception as error:  # of a broken archive, these libraries raise whatever they come upon
         raise DataError(f"cannot be unpacked ({str(error) or type(error).__name__})", path=archive) from error
     return folder
 

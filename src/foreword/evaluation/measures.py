@@ -117,6 +117,10 @@ def evaluate_run(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASU
         highest = max(grade for documents in judged.values() for grade in documents.values())
         message = f"gdeval, which computes ERR@k, takes grades up to 4; these go up to {highest}. Name other measures."
         raise ForewordError(message) from error
+    counted = {"NumRel": lambda judged: sum(grade > 0 for grade in judged.values()), "NumQ": lambda _: 1}
+    for measure in parsed:
+        if count := counted.get(str(measure)):  # it counts what is asked, whatever the run answers
+            per_query[str(measure)] = {query_id: float(count(documents)) for query_id, documents in judged.items()}
     values = {}
     for measure in parsed:  # each by its own aggregate: a mean, or a sum for counts
         aggregator = measure.aggregator()

@@ -15,7 +15,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from foreword.errors import DataError, PromptError
-from foreword.files import atomic_write, scratch_folder
+from foreword.files import atomic_write, scratch_folder, umask
 from foreword.prompts.backbone import Backbone
 from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.loading import quiet_loading
@@ -44,17 +44,13 @@ def new_folder(output: str | Path) -> Iterator[Path]:
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise DataError("is there already; give another --output, or remove it first", path=output)
     with scratch_folder(output) as temporary:
-        inner = temporary / output.name  # tempfile makes its own folder private; this one is as usual
-        inner.mkdir()
-        yield inner
-        umask = os.umask(0)
-        os.umask(umask)
-        for path in inner.rglob("*"):  # safetensors makes its own files private; these are as the user's usual ones
+        yield temporary
+        for path in temporary.rglob("*"):  # safetensors makes its own files private; these are as the user's usual ones
             if path.is_file():
-                path.chmod(0o666 & ~umask)
+                path.chmod(0o666 & ~umask())
         if output.exists():
             output.rmdir()
-        os.replace(inner, output)
+        os.replace(temporary, output)
 
 
 def write_readme(folder: Path, template: str, name: str, library: str, **values: Any) -> None:

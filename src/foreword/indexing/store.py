@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -145,6 +146,8 @@ class Store:
             for name in (self.name, self.facts):  # a cut left them, with facts of documents that are gone
                 if name in there:
                     client.drop_collection(name)
+                elif self.path is not None:  # cut earlier still: what Milvus Lite does not know and stumbles at
+                    shutil.rmtree(self.path / "collections" / name, ignore_errors=True)
             schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
             schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=DOMAIN_BYTES + 16)
             schema.add_field("value", DataType.JSON)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
@@ -94,10 +95,10 @@ def load_encoder(
     encoder = _load_base(found, device, attn_implementation, trust_remote_code)
     transformer = transformer_of(encoder)
     if saved is not None:
-        set_head(encoder, _head_of_saved(Path(backbone), head_of(encoder)))
-        made = (Path(backbone), head_of(encoder)) if saved[2] else None
         with of_file(Path(backbone), PromptError):
+            set_head(encoder, _head_of_saved(Path(backbone), head_of(encoder)))
             transformer.restore(saved[0], saved[2])
+        made = (Path(backbone), head_of(encoder)) if saved[2] else None
     else:
         made = _head_of_stored(prompt, bank, found.fingerprint, head_of(encoder))
     load_head(encoder, made, pooling, normalize)
@@ -137,8 +138,11 @@ def _load_base(
                 "for, and random ones would take their place; copy the folder again, whole"
             )
         check_tokenizer(found.path, first)
-        transformer = PromptedTransformer.from_transformer(first)
+        encoder[0] = transformer = PromptedTransformer.from_transformer(first)
         shorten(encoder)
+        encoder.eval()
+        if not np.isfinite(encoder.encode("a text", show_progress_bar=False)).all():  # and whatever else it raises
+            raise BackboneError(f"{found.path}: what it makes of a text is not finite; its weights are broken")
     except BackboneError as error:
         raise error if str(found.path) in str(error) else BackboneError(f"{found.path}: {error}") from error
     except Exception as error:  # transformers, tokenizers, safetensors and torch raise a dozen kinds for broken files
@@ -149,9 +153,7 @@ def _load_base(
             "again, whole, or give another backbone"
         ) from error
     transformer.backbone = found
-    encoder[0] = transformer
     encoder.requires_grad_(False)
-    encoder.eval()
     return encoder
 
 

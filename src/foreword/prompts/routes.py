@@ -14,7 +14,7 @@ from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import OWN as OWN
 from foreword.prompts.spec import Default as Default
 from foreword.prompts.spec import PromptSpec
-from foreword.settings import Side
+from foreword.settings import SIDES, Side
 
 Weight = float | Sequence[float | Tensor] | Tensor
 """How much of a source a mixture takes: one number, or one for each of its L prompted layers, from the bottom."""
@@ -66,11 +66,16 @@ def route_as_json(route: Route) -> Any:
 
 
 def route_of_json(value: Any) -> Route:
-    """The route that `route_as_json` wrote."""
-    if isinstance(value, Mapping) and "sides" in value:
-        return Routes(value["sides"]["query"], value["sides"]["document"])
-    route: Route = value
-    return route
+    """The route that `route_as_json` wrote. Raises `PromptError` for what it does not write."""
+    if isinstance(value, Mapping) and isinstance(value.get("sides"), Mapping) and value["sides"].keys() == set(SIDES):
+        query, document = (route_of_json(value["sides"][side]) for side in SIDES)
+        if not isinstance(query, Routes) and not isinstance(document, Routes):
+            return Routes(query, document)
+    elif isinstance(value, Mapping):
+        return {name: plain_weight(name, weight) for name, weight in value.items()}
+    elif value is None or isinstance(value, str):
+        return value
+    raise PromptError(f"route is {value!r}; expected a name, weights by name, or both sides of such")
 
 
 # -- weights -------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from foreword.prompts.routes import (
     route_of_side,
 )
 from foreword.prompts.spec import BackboneShape
-from foreword.settings import Side
+from foreword.settings import SIDES, Side
 
 logger = logging.getLogger(__name__)
 
@@ -111,12 +111,14 @@ class PromptedTransformer(Transformer):
         return module
 
     def restore(self, card: Mapping[str, Any], prompts: Mapping[str, Prompt]) -> None:
-        """Carry the prompts of a saved encoder, and route and cut texts as it did."""
+        """Carry the prompts of a saved encoder, and route and cut texts as it did. Raises `PromptError`."""
         for domain, prompt in prompts.items():
             self.add(domain, prompt)
         self.text_limit = card["max_length"]
         self._limit_text()
         self.route = route_of_json(card["route"])
+        for name in {name for side in SIDES for name in names_of(route_of_side(self.route, side))}:
+            self.prompt(name)  # raises for one that is not there
 
     # -- prompts -----------------------------------------------------------------------------------------------
 

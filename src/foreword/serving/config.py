@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from foreword.errors import DataError, ForewordError, UnknownNameError
+from foreword.errors import DataError, ForewordError, UnknownNameError, of_file
 from foreword.files import read_toml
 from foreword.settings import (
     DEFAULT_BACKBONE,
@@ -224,7 +224,10 @@ def read_config(
     values |= {name: value for name, value in (options or {}).items() if value is not None}
     if API_KEY in environment:  # an empty one is refused: a secret that was not filled in would open the service
         values["keys"] = (*values.get("keys", ()), key_of_value(API_KEY, environment[API_KEY], admin=True))
-    return ServeConfig(**values)
+    try:
+        return ServeConfig(**values)
+    except ForewordError as error:
+        raise error if file is None else type(error)(f"{error} (with what {file} says)") from error
 
 
 def _of_file(path: Path, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -236,7 +239,8 @@ def _of_file(path: Path, environment: Mapping[str, str]) -> dict[str, Any]:
         elif not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
             raise DataError("keys are given as tables: [[keys]]", path=path)
         else:
-            values[name] = tuple(_key_of_table(entry, environment, str(path)) for entry in value)
+            with of_file(path):
+                values[name] = tuple(_key_of_table(entry, environment, str(path)) for entry in value)
     return values
 
 

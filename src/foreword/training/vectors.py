@@ -15,7 +15,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from foreword.collections.collection import Collection, TrainingPair, fingerprint
-from foreword.errors import DataError
+from foreword.errors import DataError, of_file
 from foreword.files import VECTORS, ids_file, kept_json, sha256_file, text_lines
 from foreword.prompts.encoder import encode
 from foreword.prompts.routes import Route
@@ -225,11 +225,12 @@ def read_vectors(path: str | Path, ids: str | Path | None = None) -> DocumentVec
             raise DataError(f"no ids for {path.name}: one document id a line, in the order of the rows", path=ids_path)
         try:
             vectors = np.lib.format.open_memmap(path, mode="r")  # of this format alone; np.load guesses at others
-        except (ValueError, OSError, EOFError, OverflowError, TypeError, RecursionError, MemoryError) as error:
+        except Exception as error:  # numpy reads a header as Python, and raises whatever it comes upon
             raise DataError(f"not an array of numbers: {error}", path=path) from error
         if not np.issubdtype(vectors.dtype, np.floating):
             raise DataError(f"the array holds {vectors.dtype}, not floating point numbers", path=path)
-        return DocumentVectors([name for _, name in text_lines(ids_path) if name], vectors)
+        with of_file(path):
+            return DocumentVectors([name for _, name in text_lines(ids_path) if name], vectors)
     if path.suffix == ".parquet":
         return _read_parquet(path)
     raise DataError(f"document vectors are .npy or .parquet, not {path.suffix or 'a file without a suffix'}", path=path)
@@ -271,6 +272,6 @@ def _read_parquet(path: Path) -> DocumentVectors:
     if len(set(lengths.tolist())) > 1:
         raise DataError(f"vectors have {sorted(set(lengths.tolist()))} numbers; expected all of one length", path=path)
     values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return DocumentVectors(
-        [str(i) for i in table.column(id_column).to_pylist()], values.reshape(len(lists), max(lengths, default=0))
-    )
+    ids, width = [str(i) for i in table.column(id_column).to_pylist()], max(lengths, default=0)
+    with of_file(path):
+        return DocumentVectors(ids, values.reshape(len(lists), width))

@@ -1,0 +1,650 @@
+"""Attack Foreword on this machine, and say what came of it: `python benchmarks/reliability.py`, some hours.
+
+Five kinds of attack, on tiny models that are made here: strangers' files (`malformed.py`); commands that are killed at
+every step that they take on the disk, or run twice at once; clients of a service, and a text of 4 MB among theirs;
+embeddings and searches that have to be equal; measures that have to be trec_eval's. Processes are forked, so this
+runs on Linux. What is written is a record as JSON, and the table of it that docs/reliability.md shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]  # whose tiny models are attacked
+for _name, _value in (("HF_HUB_OFFLINE", "1"), ("TOKENIZERS_PARALLELISM", "false"), ("FOREWORD_CACHE", "")):
+    os.environ[_name] = _value
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process that is forked off has no other threads
+
+# ruff: noqa: E402  # the environment is set before torch and the hub's client are imported
+import httpx2
+import numpy as np
+import pytrec_eval
+import torch
+import uvicorn
+from malformed import attempts, dpr
+from serve_bank import config, load, save, save_bank
+from tiny import random_prompt, save_model, sentences, toy_collection, write_beir
+
+from foreword.cli import main as foreword
+from foreword.collections.dpr import convert
+from foreword.evaluation.measures import evaluate_run
+from foreword.files import write_json
+from foreword.indexing import Index
+from foreword.prompts.encoder import encode, transformer_of
+from foreword.prompts.loading import load_encoder
+from foreword.prompts.spec import KINDS, PromptSpec
+from foreword.prompts.store import library_versions, save_prompt
+from foreword.retrieval.runs import read_qrels, read_run, write_qrels, write_run
+from foreword.serving.app import create_app, server_settings
+from foreword.tables import Table, TableCell
+
+RECORD = HERE.parent / "docs" / "records" / "reliability.json"
+Record = dict[str, Any]
+
+
+def child(work: Callable[[], Any], said: Path) -> tuple[int, list[int]]:
+    """Begin `work` in a process of its own, whose output goes to a file; its id and what it will write to."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writing)
+        return pid, [reading]
+    code = 70  # an exception that nobody caught
+    try:
+        with open(said, "wb", buffering=0) as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+        os.close(reading)
+        with open(writing, "w") as back:
+            found = work()
+            for one in found if isinstance(found, Iterator) else [found]:
+                back.write(json.dumps(one) + "\n")
+                back.flush()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)  # without what runs at the exit of the process that it was forked from
+
+
+def ended(pid: int, pipes: Sequence[int]) -> tuple[int, list[Any]]:
+    """The exit code of a child (negative: the signal that ended it), and the values that it gave."""
+    with open(pipes[0]) as back:
+        values = [json.loads(line) for line in back if line.endswith("\n")]
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), values
+
+
+# -- strangers' files ------------------------------------------------------------------------------------------------
+
+
+def malformed(work: Path, inputs: int, first: int, seed: int, quiet: bool) -> Record:
+    """Read so many altered files, each process as long as it lasts."""
+    outcomes: Counter[str] = Counter()
+    kinds: dict[str, Counter[str]] = {}
+    faults, slowest, number = [], 0.0, first
+    while number < first + inputs:
+        numbers = range(number, min(first + inputs, number + 1000))
+        place = work / f"malformed-{number}"
+        pid, pipes = child(lambda at=numbers, to=place: attempts(at, seed, to), work / "said")  # type: ignore[misc]
+        code, found = ended(pid, pipes)
+        shutil.rmtree(place, ignore_errors=True)
+        if code:  # it was ended by the alarm, or by something worse
+            said = f"ended with {code}: {(work / 'said').read_text('utf-8', 'replace')[-300:]}"
+            found.append({"number": number + len(found), "kind": "?", "outcome": "fault", "said": said, "seconds": 0.0})
+        for one in found:
+            outcomes[one["outcome"]] += 1
+            kinds.setdefault(one["kind"], Counter())[one["outcome"]] += 1
+            slowest = max(slowest, one["seconds"])
+            if one["outcome"] == "fault":
+                faults.append(one)
+        number += len(found)
+        if not quiet:
+            print(f"malformed: {number - first:,} of {inputs:,}, {len(faults)} faults", file=sys.stderr)
+    return {
+        "inputs": inputs, "first": first, **{name: outcomes[name] for name in ("refused", "right", "fault")},
+        "slowest_seconds": round(slowest, 2), "kinds": {name: dict(each) for name, each in kinds.items()},
+        "faults": faults,
+    }  # fmt: skip
+
+
+# -- commands that are cut -------------------------------------------------------------------------------------------
+
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate")
+
+
+def watch(root: Path, at: int) -> Callable[[], int]:
+    """Count what this process does to the disk below `root`, and end it by SIGKILL at the step `at` (0: never).
+
+    A step is a file opened to be written, a name that comes, changes or goes, and an fsync: at this one the file is
+    cut in half first, as a power cut may leave what was not yet on the disk.
+    """
+    steps = count(1)
+    last = 0
+
+    def step(file: int | None = None) -> None:
+        nonlocal last
+        last = next(steps)
+        if last == at:
+            if file is not None:
+                os.ftruncate(file, os.fstat(file).st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def below(path: Any) -> bool:
+        return isinstance(path, str | bytes | os.PathLike) and Path(os.path.abspath(os.fsdecode(path))).is_relative_to(
+            root
+        )
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, mode, flags = arguments
+            if ((set(mode) & set("wxa+")) if mode else flags & _WRITES) and below(path):
+                step()
+        elif event in _CHANGES and (below(arguments[0]) or (event in _CHANGES[1:3] and arguments[-1] != -1)):
+            step()
+
+    own = os.fsync
+
+    def fsync(file: Any) -> None:
+        place = Path(f"/proc/self/fd/{file if isinstance(file, int) else file.fileno()}")
+        if place.is_file() and below(os.readlink(place)):
+            step(file)
+        own(file)
+
+    os.fsync = fsync  # type: ignore[assignment]  # of two names for one argument
+    sys.addaudithook(hook)
+    return lambda: last
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that writes into the folder `out`.
+
+    Attributes:
+        run: does it; the exit code.
+        before: what is in the folder at first.
+        seen: what is compared afterwards, as JSON; files that differ between two undisturbed runs are left out.
+        cheap: whether it is in the short form.
+    """
+
+    run: Callable[[], int]
+    before: Path | None = None
+    seen: Callable[[Path], Any] | None = None
+    cheap: bool = False
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file below a folder, hidden ones too but for locks; a folder has none."""
+    found = [path for path in sorted(folder.rglob("*")) if not path.name.endswith(".lock")]
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else "" for p in found
+    }
+
+
+def indexed(out: Path) -> Any:
+    """What an index says of its domains, and finds."""
+    with Index.open(str(out / "notes.db")) as index:
+        domains = {name: [each.documents, each.complete] for name, each in index.domains().items()}
+        vectors = np.eye(32, dtype=np.float32)[:4]
+        hits = [index.search_vectors(vectors, name, 100) for name in domains]
+        words = [index.search_words(["ba da fo"], name, 10) for name in domains]
+        found = [[[(hit.doc_id, round(hit.score, 5)) for hit in row] for row in rows] for rows in (*hits, *words)]
+    return [domains, found, sorted(path.name for path in out.iterdir())]
+
+
+def commands(work: Path, out: Path) -> dict[str, Command]:
+    """The commands, and all that they read, made in `work`."""
+    model = save_model(work / "model")
+    encoder = load_encoder(str(model), device="cpu")
+    one = write_beir(work / "one", toy_collection("toy/one"))
+    two = write_beir(work / "two", toy_collection("toy/two", seed=1))
+    bank = save_bank(work / "bank", encoder)
+    shutil.rmtree(bank / "mixed")
+    on = ("--backbone", str(model), "--device", "cpu", "--json")
+    few = ("--steps", "4", "--evaluate-every", "2", "--batch-size", "8", "--dev-folds", "2")
+
+    def run(*words: object, **more: Any) -> Command:
+        return Command(lambda: foreword([str(word) for word in words]), **more)
+
+    (work / "dpr").mkdir()
+    dpr(work / "dpr")
+    plain = save(work / "plain", encoder, "toy/plain", PromptSpec("input", 3, placement="after-cls"))
+    before = save(work / "adapted", encoder, "toy/before", PromptSpec("input", 3, placement="before"))
+
+    def converted() -> int:
+        convert(work / "dpr" / "train.json", work / "dpr" / "dev.json", out / "dpr")
+        return 0
+
+    (work / "index").mkdir()
+    for words in (
+        ("export", before, "--to", "peft", "--output", work / "adapter"),
+        ("index", "build", work / "index" / "notes.db", one, "--domain", "one"),
+        ("index", "build", work / "index" / "notes.db", two, "--domain", "two"),
+    ):  # in processes of their own: an index begins threads
+        assert ended(*child(run(*words, *on).run, work / "said")) == (0, [0]), (work / "said").read_text()
+    (work / "trained").mkdir()
+    shutil.copytree(plain, work / "trained" / "it")
+    index, there = out / "notes.db", {"seen": indexed, "before": work / "index"}
+    train = ("train", one, "--output", out / "it", *few, *on)
+    source = ("--start", bank / "toy-shared")
+    exported = ("export", plain, "--output", out / "m", *on)
+    return {
+        "mine": run("mine", one, "--output", out / "n.jsonl", "--json", cheap=True),
+        "search": run("search", one, "ba da", "--format", "trec", "--output", out / "run.trec", *on[:-1]),
+        "evaluate": run("evaluate", one, "--write-run", out / "run.trec", *on),
+        "encode, .npy": run("encode", one, "--output", out / "v.npy", *on, cheap=True),
+        "encode, .parquet": run("encode", one, "--output", out / "v.parquet", *on),
+        "encode, .jsonl": run("encode", one, "--output", out / "v.jsonl", *on),
+        "train": run(*train),
+        "train over another": run(*train, "--no-resume", before=work / "trained"),
+        "train several": run("train", one, two, "--output", out / "bank", *few, *source, *on),
+        "train multitask": run("train", one, two, "--multitask", "--output", out / "it", *few, *on),
+        "transfer": run(
+            *("transfer", one, "--bank", bank, "--only", "toy/shared", "--method", "uniform"),
+            *("--output", out / "it", *on),
+        ),
+        "export, sentence-transformers": run(*exported, "--to", "sentence-transformers"),
+        "export, plain": run(*exported, "--to", "plain"),
+        "export, peft": run("export", before, "--to", "peft", "--output", out / "m", *on),
+        "import": run("import", work / "adapter", "--domain", "d", "--output", out / "p", *on),
+        "download --sample": run("download", f"folder:{one}", "--sample", "9", "--output", out / "s", "--json"),
+        "DPR's conversion": Command(converted),
+        "index build": run("index", "build", index, one, "--domain", "one", *on, seen=indexed),
+        "index build, again": run("index", "build", index, two, "--domain", "one", *on, **there),
+        "index build --replace": run("index", "build", index, two, "--domain", "one", "--replace", *on, **there),
+        "index delete": run("index", "delete", index, "--domain", "one", "--all", "--json", **there),
+    }  # fmt: skip
+
+
+def _apart(wanted: Any, found: Any) -> Any:
+    """What differs: the files, or all."""
+    if not isinstance(wanted, dict) or not isinstance(found, dict):
+        return found
+    return sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
+
+
+def killed(work: Path, short: bool, only: Sequence[str], quiet: bool) -> Record:
+    """Kill each command at each of its steps, run it again, and look at what is there then; and run two at once."""
+    out, said = work / "out", work / "said"
+    known = commands(work, out)
+    table = {name: each for name, each in known.items() if (name in only if only else each.cheap or not short)}
+    lines: dict[str, Record] = {}
+
+    def fresh(command: Command) -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(command.before, out) if command.before else out.mkdir()
+
+    def begun(command: Command, at: int = 0, said: Path = said) -> tuple[int, list[int]]:
+        def watched() -> list[int]:
+            steps = watch(out, at)
+            return [command.run(), steps()]
+
+        return child(watched, said)
+
+    def seen(command: Command) -> Any:
+        if command.seen is None:
+            return contents(out)
+        _, found = ended(*child(lambda: command.seen(out), work / "seen"))  # type: ignore[misc]
+        return found or (work / "seen").read_text("utf-8", "replace")[-300:]
+
+    for name, command in table.items():
+        alike, codes = [], []
+        for _ in range(2):
+            fresh(command)
+            codes.append(ended(*begun(command)))
+            alike.append(seen(command))
+        assert [(code, found[0][0]) for code, found in codes] == [(0, 0)] * 2, (name, said.read_text())
+        steps, varying = codes[0][1][0][1], set()
+        if isinstance(alike[0], dict):
+            varying = {file for file in alike[0] if alike[0][file] != alike[1].get(file)}
+
+        def compared(found: Any, names: set[str] = varying) -> Any:
+            return (
+                {file: "" if file in names else sha for file, sha in found.items()}
+                if isinstance(found, dict)
+                else found
+            )
+
+        assert compared(alike[0]) == compared(alike[1]), (name, alike)
+        faults = []
+        points = range(1, steps + 1) if not short else sorted({max(1, steps // 2), steps - 1, steps})
+        for at in points:
+            fresh(command)
+            code, _ = ended(*begun(command, at))
+            again, found = ended(*begun(command))
+            exits, told = (code, again, *(found[0][:1] if found else ())), said.read_text("utf-8", "replace")
+            done = exits == (-signal.SIGKILL, 0, 0) or (exits[2:] == (1,) and " already" in told)  # it was whole
+            if not done or (after := compared(seen(command))) != compared(alike[0]):
+                faults.append(
+                    {"at": at, "exits": exits, "said": told[-500:], "seen": _apart(alike[0], after) if done else None}
+                )
+        fresh(command)
+        pair = [begun(command, said=work / f"said-{each}") for each in (1, 2)]
+        both = [ended(*each) for each in pair]
+        codes_of_two = [found[0][0] if found else code for code, found in both]
+        if not (0 in codes_of_two and set(codes_of_two) <= {0, 1} and compared(seen(command)) == compared(alike[0])):
+            texts = [(work / f"said-{each}").read_text("utf-8", "replace")[-500:] for each in (1, 2)]
+            faults.append({"at": "two at once", "exits": codes_of_two, "said": texts})
+        lines[name] = {
+            "steps": steps,
+            "points": len(points),
+            "two": codes_of_two,
+            "varying": sorted(varying),
+            "faults": faults,
+        }
+        if not quiet:
+            print(f"killed: {name}, {len(points)} points, {len(faults)} faults, two: {codes_of_two}", file=sys.stderr)
+            for fault in faults[:3]:
+                print(f"  {fault}", file=sys.stderr)
+    return {
+        "commands": lines,
+        "steps": sum(line["steps"] for line in lines.values()),
+        "points": sum(line["points"] for line in lines.values()),
+        "fault": sum(len(line["faults"]) for line in lines.values()),
+    }
+
+
+# -- clients of a service ---------------------------------------------------------------------------------------------
+
+
+def served(work: Path, short: bool) -> Record:
+    """Clients of all domains at once; then requests at a steady rate, with and without a text of 4 MB among them."""
+    model = save_model(work / "model")
+    bank = save_bank(work / "bank", load_encoder(str(model), device="cpu"))
+    settings = config(model, bank, collections=("toy/one", "toy/two"))
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        def serve() -> None:
+            app = create_app(settings, load=load)
+            uvicorn.Server(uvicorn.Config(app, log_level="warning", **server_settings(settings))).run([listener])
+
+        pid, pipes = child(serve, work / "said")
+    try:
+        return asyncio.run(_clients(address, clients=8 if short else 64, seconds=1.0 if short else 120.0))
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        ended(pid, pipes)
+
+
+async def _clients(address: str, clients: int, seconds: float) -> Record:
+    """What clients see: statuses, requests a second, and how long they wait."""
+    texts = sentences(200, least=3, most=30)
+    statuses: Counter[int] = Counter()
+    limits = httpx2.Limits(max_connections=4 * clients, max_keepalive_connections=4 * clients)
+    async with httpx2.AsyncClient(base_url=address, limits=limits, timeout=120, trust_env=False) as client:
+
+        async def up() -> bool:
+            try:
+                return (await client.get("/health")).status_code == 200
+            except httpx2.TransportError:
+                return False
+
+        while not await up():
+            await asyncio.sleep(0.05)
+        names = [each["id"] for each in (await client.get("/v1/models")).json()["data"]]
+
+        async def ask(number: int, text: str | None = None) -> float:
+            """A request: most are embeddings, of all domains in turn, others searches."""
+            text = text or texts[number % len(texts)]
+            began = time.perf_counter()
+            if number % 4:
+                answer = await client.post("/v1/embeddings", json={"model": names[number % len(names)], "input": text})
+            else:
+                body = {"domain": f"toy/{('one', 'two')[number % 8 // 4]}", "query": text}
+                answer = await client.post("/search", json=body)
+            statuses[answer.status_code] += 1
+            return time.perf_counter() - began
+
+        async def keeping_on(number: int, until: float) -> int:
+            asked = 0
+            while time.perf_counter() < until:
+                await ask(number + asked * clients)
+                asked += 1
+            return asked
+
+        async def steady(rate: float, length: float, long: bool = False) -> list[float]:
+            begun, tasks = time.perf_counter(), []
+            for number in range(int(rate * length)):
+                await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
+                tasks.append(asyncio.create_task(ask(number)))
+                if long and number == int(rate * length / 4):
+                    tasks.append(asyncio.create_task(ask(1, "a " * 2**21)))
+            return sorted(await asyncio.gather(*tasks))
+
+        await keeping_on(0, time.perf_counter() + 0.3)  # to warm up
+        began = time.perf_counter()
+        asked = sum(await asyncio.gather(*(keeping_on(each, began + seconds) for each in range(clients))))
+        full = asked / (time.perf_counter() - began)
+        rate = 0.3 * full
+        usual = await steady(rate, seconds / 2)
+        before = Counter(statuses)
+        beside = await steady(rate, max(2.0, seconds / 8), long=True)
+    return {
+        "clients": clients, "seconds": seconds, "models": len(names), "requests": sum(statuses.values()),
+        "statuses": {str(status): number for status, number in statuses.items()},
+        "fault": sum(number for status, number in before.items() if status != 200),
+        "requests_per_second": round(full, 1), "steady_rate": round(rate, 1),
+        "p50_ms": _percentile(usual, 0.5), "p99_ms": _percentile(usual, 0.99),
+        "beside_4_MB_p50_ms": _percentile(beside, 0.5), "beside_4_MB_longest_ms": _percentile(beside[:-1], 1.0),
+    }  # fmt: skip
+
+
+def _percentile(latencies: Sequence[float], share: float) -> float:
+    return round(1000 * latencies[min(len(latencies) - 1, int(share * len(latencies)))], 2)
+
+
+# -- equal numbers -----------------------------------------------------------------------------------------------------
+
+
+def equal(work: Path, short: bool) -> Record:
+    """Embeddings of every kind of prompt in batches of every size, in any order, on threads, saved and reloaded.
+
+    `largest_difference` is of one number of a vector of unit length, from the same text alone in its batch.
+    """
+    model = save_model(work / "model")
+    encoder = load_encoder(str(model), device="cpu")
+    texts = sentences(8 if short else 100, least=1, most=40)
+    shuffled = random.Random(0).sample(range(len(texts)), len(texts))
+    differences: dict[str, float] = {}
+    for seed, (kind, length) in enumerate([(None, 0), *((kind, 4) for kind in KINDS)]):
+        if kind is not None:
+            prompt = random_prompt(encoder, PromptSpec(kind, length, sides="untied"), seed)
+            transformer_of(encoder).add(kind, prompt)
+            save_prompt(work / kind, prompt, encoder, kind, dtype="float32")
+        how: dict[str, Any] = {"route": kind, "quiet": True}
+        alone = encode(encoder, texts, "document", batch_size=1, **how)
+        for size in (3, 16, len(texts)):
+            _further(
+                differences, f"batches of {size}", encode(encoder, texts, "document", batch_size=size, **how), alone
+            )
+        mixed = np.empty_like(alone)
+        mixed[shuffled] = encode(encoder, [texts[place] for place in shuffled], "document", **how)
+        _further(differences, "another order", mixed, alone)
+        torch.set_num_threads(2)
+        _further(differences, "two threads", encode(encoder, texts, "document", **how), alone)
+        torch.set_num_threads(1)
+        again = load_encoder(str(model), device="cpu", prompt=None if kind is None else work / kind)
+        _further(differences, "saved and reloaded", encode(again, texts, "document", quiet=True), alone)
+        again.save_pretrained(str(work / f"saved-{kind}"), create_model_card=False)
+        other = load_encoder(str(work / f"saved-{kind}"), device="cpu")
+        _further(differences, "by save_pretrained", encode(other, texts, "document", quiet=True), alone)
+    differences = {name: float(f"{value:.2g}") for name, value in differences.items()}
+    return {"texts": len(texts), "kinds": 1 + len(KINDS), "largest_difference": differences,
+            "fault": sum(value > TOLERANCE for value in differences.values())}  # fmt: skip
+
+
+TOLERANCE = 2e-6
+"""Float32 sums in another order differ by so much: the rounding of 1 is 1.2e-7."""
+
+
+def _further(differences: dict[str, float], name: str, found: Any, wanted: Any) -> None:
+    difference = float(np.abs(found - wanted).max()) if np.isfinite(found).all() else float("inf")
+    differences[name] = max(differences.get(name, 0.0), difference)
+
+
+# -- trec_eval's measures ----------------------------------------------------------------------------------------------
+
+_CUT = {"P": "P", "R": "recall", "AP": "map_cut", "nDCG": "ndcg_cut", "Success": "success"}
+_PLAIN = {
+    **{"AP": "map", "Rprec": "Rprec", "Bpref": "bpref", "RR": "recip_rank", "nDCG": "ndcg", "infAP": "infAP"},
+    **{"NumRet": "num_ret", "NumRel": "num_rel", "NumRet(rel=1)": "num_rel_ret"},
+}
+
+
+def _by_trec_eval(measure: str) -> str:
+    """What pytrec_eval calls a measure of ir_measures."""
+    name, _, cutoff = measure.partition("@")
+    if name == "IPrec":
+        return f"iprec_at_recall_{float(cutoff):.2f}"
+    return f"{_CUT[name]}_{cutoff}" if cutoff else _PLAIN[name]
+
+
+def hard_task(chance: random.Random) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
+    """A run and judgements that a careless reader, sorter or average gets wrong."""
+    size = chance.choice((1, 5, 40, 40, 1100))
+    letters = chance.choice(("d", "é", "文", "\U0001f31f", "Z", "-", "\u2060", "0", "q1", "\\"))
+    ids = [f"{letters}{number}" for number in range(size)]
+    steps = chance.choice((1, 2, 5, 10**6))
+    scale = chance.choice((1.0, 1e-42, 1e30, -1.0, 1 + 1e-9, 1e-8, 0.0))
+    low, high = chance.choice(((0, 1), (-2, 3), (0, 0), (-1, 0), (1, 5)))
+    queries = [f"{chance.choice(('q', '٣', 'Q '))[:1]}{number}" for number in range(chance.choice((1, 8)))]
+
+    def few(least: int) -> list[str]:
+        return chance.sample(ids, chance.randint(min(least, size), size))
+
+    run = {
+        q: {d: scale * (chance.randrange(steps) + chance.choice((0, 1e-9))) for d in few(1)}
+        for q in queries[1:] or queries
+    }
+    qrels = {q: {d: chance.randint(low, high) for d in few(1)} for q in queries[:-1] or queries}
+    return run, qrels
+
+
+def measured(work: Path, tasks: int, seed: int) -> Record:
+    """Runs written to files, read back and scored, beside pytrec_eval on the dictionaries themselves."""
+    names = ("trec_eval", "infAP")
+    compared, largest, faults = 0, 0.0, []
+    for number in range(tasks):
+        run, qrels = hard_task(random.Random(f"{seed} {number}"))
+        write_run(work / "run", run, "tag")
+        write_qrels(work / "qrels", qrels)
+        found = evaluate_run(read_run(work / "run"), read_qrels(work / "qrels"), names)
+        theirs = pytrec_eval.RelevanceEvaluator(qrels, pytrec_eval.supported_measures).evaluate(
+            {query_id: run.get(query_id, {}) for query_id in qrels}
+        )
+        for measure, values in found.per_query.items():
+            for query_id, value in values.items():
+                wanted = theirs[query_id][_by_trec_eval(measure)]
+                compared += 1
+                largest = max(largest, abs(value - wanted))
+                if not abs(value - wanted) <= 1e-9:
+                    faults.append(
+                        {"task": number, "query": query_id, "measure": measure, "got": value, "wanted": wanted}
+                    )
+    return {
+        "tasks": tasks,
+        "values": compared,
+        "largest_difference": largest,
+        "fault": len(faults),
+        "faults": faults[:20],
+    }
+
+
+# -- the record and its table ------------------------------------------------------------------------------------------
+
+
+def table(record: Mapping[str, Any]) -> Table:
+    """A line for each kind of attack in a record."""
+    files, cut, service = record.get("malformed"), record.get("killed"), record.get("served")
+    numbers, scores = record.get("equal"), record.get("measured")
+    rows: list[tuple[str, str, int, str]] = []
+    if files:
+        found = f"{files['refused']:,} refused by name, {files['right']:,} read and right"
+        found += f"; the slowest took {files['slowest_seconds']:.1f} s"
+        rows.append(
+            (f"altered files of {len(files['kinds'])} kinds", f"{files['inputs']:,} files", files["fault"], found)
+        )
+    if cut:
+        found = f"{len(cut['commands'])} commands, {cut['steps']:,} steps on the disk; and each command twice at once"
+        rows.append(("SIGKILL, then the command again", f"{cut['points']:,} kills", cut["fault"], found))
+    if service:
+        full, steady = (f"{service[name]:,.0f}" for name in ("requests_per_second", "steady_rate"))
+        p50, p99, longest = (f"{service[name]:,.0f} ms" for name in ("p50_ms", "p99_ms", "beside_4_MB_longest_ms"))
+        found = f"{service['clients']} at once, of {service['models']} models: {full} a second; at a steady {steady} "
+        found += f"a second p50 {p50}, p99 {p99}; beside a text of 4 MB the longest {longest}"
+        rows.append(("clients of a service", f"{service['requests']:,} requests", service["fault"], found))
+    if numbers:
+        differences = numbers["largest_difference"]
+        found = f"largest difference {max(differences.values()):.1g}, in {', '.join(sorted(differences))}"
+        what = f"{numbers['texts']} texts, {numbers['kinds']} kinds of prompt"
+        rows.append((f"equal embeddings, to {TOLERANCE:.0e}", what, numbers["fault"], found))
+    if scores:
+        found = f"{scores['values']:,} values; largest difference {scores['largest_difference']:.1g}"
+        rows.append(("measures equal to trec_eval's", f"{scores['tasks']:,} hard runs", scores["fault"], found))
+    lines = tuple(tuple(TableCell(str(cell)) for cell in row) for row in rows)
+    return Table("", ("attack", "how much", "faults", "what was seen"), frozenset({0, 1, 3}), lines)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Attack, write the record, print the table; 1 where something failed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parts = ("malformed", "killed", "served", "equal", "measured")
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts, help="(default: all)")
+    parser.add_argument("--short", action="store_true", help="seconds: few inputs, two commands")
+    parser.add_argument("--inputs", type=int, help="altered files (default: 10000; with --short 115)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first of them (default: %(default)s)")
+    parser.add_argument("--commands", nargs="+", default=(), metavar="NAME", help="that are killed (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="of the record; parts that it has already are kept")
+    options = parser.parse_args(words)
+    torch.set_num_threads(1)
+    inputs = options.inputs or (115 if options.short else 10_000)
+    record: Record = json.loads(options.output.read_text("utf-8")) if options.output and options.output.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        for part in options.parts:
+            work = Path(folder).resolve() / part
+            work.mkdir()
+            began = time.perf_counter()
+            if part == "malformed":
+                record[part] = malformed(work, inputs, options.first, options.seed, options.short)
+            elif part == "killed":
+                record[part] = killed(work, options.short, options.commands, options.short)
+            elif part == "served":
+                record[part] = served(work, options.short)
+            elif part == "equal":
+                record[part] = equal(work, options.short)
+            else:
+                record[part] = measured(work, 8 if options.short else 200, options.seed)
+            record[part]["seconds"] = round(time.perf_counter() - began, 1)
+    record["seed"], record["versions"] = options.seed, library_versions()
+    record["machine"] = f"{platform.machine()}, {os.cpu_count()} processors, {platform.system()}"
+    if options.output:
+        write_json(options.output, record)
+    print(table(record).markdown())
+    return int(any(record[part]["fault"] for part in parts if part in record))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
