@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -69,8 +70,9 @@ def measure(
             transformer.add(f"{kind}{number}", prompt)
     fast = resolve_precision("auto", encoder.device)
     precisions = ["float32"] if fast == "float32" else ["float32", fast]
+    quantised = ["int8"] if find_spec("openvino") and find_spec("nncf") and encoder.device.type == "cpu" else []
     ways: dict[str, Callable[[], Any]] = {"sentence-transformers, float32": partial(plain.encode, given, batch_size=64)}
-    for precision in precisions:
+    for precision in precisions + quantised:
         how: dict[str, Any] = {"precision": precision, "quiet": True, "batch_size": 64}
         embed = partial(encode, encoder, given, "document", **how)
         ways[f"no prompt, {precision}"] = partial(embed, route=None)

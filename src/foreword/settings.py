@@ -26,6 +26,9 @@ DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 Precision = Literal["float32", "bfloat16", "float16", "auto"]
 """Of forward passes; `auto`: bfloat16 where the device multiplies it fast, else float32."""
 
+EncodingPrecision = Literal[Precision, "int8"]
+"""Of forward passes that nothing is learnt from."""
+
 Side = Literal["query", "document"]
 """What a text is: the two sides of a retrieval encoder."""
 

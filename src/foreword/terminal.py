@@ -5,11 +5,14 @@ Rich decides this by the usual variables: `NO_COLOR`, `FORCE_COLOR` and `TERM=du
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -107,3 +110,34 @@ def track(items: Iterable[Item], what: str, total: int | None = None, *, quiet: 
     for done, item in enumerate(items):
         said(done, total)
         yield item
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without transformers' bar for reading weights, which takes a fraction of a second here."""
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the bars, warnings and remarks of writing a model and of loading it again."""
+    logs = [logging.getLogger(name) for name in ("sentence_transformers", "torch.onnx")]
+    before = [(log, log.level, log.disabled) for log in logs]
+    try:
+        for log in logs:
+            log.setLevel(logging.ERROR)
+        with quiet_loading(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log, level, disabled in before:
+            log.setLevel(level)
+            log.disabled = disabled

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from foreword.errors import ForewordError
-from foreword.settings import DEFAULT_BACKBONE, Precision, choices, hints, meanings, number_or_text
+from foreword.settings import DEFAULT_BACKBONE, EncodingPrecision, Precision, choices, hints, meanings, number_or_text
 from foreword.terminal import console, harmless, table_width
 
 if TYPE_CHECKING:
@@ -398,11 +398,12 @@ def encoder_options(parser: Parser, *, prompt: bool = True, precision: str | Non
     )
     group.add_argument("--device", metavar="DEVICE", help="as torch names it (default: an accelerator if there is one)")
     if precision is not None:
+        int8 = "; int8: by OpenVINO, on a processor" if precision == "float32" else ""
         group.add_argument(
             "--precision",
-            choices=choices(Precision),
+            choices=choices(EncodingPrecision if precision == "float32" else Precision),
             default=precision,
-            help="of forward passes; auto: bfloat16 where the processor has it (default: %(default)s)",
+            help=f"of forward passes; auto: bfloat16 where the processor has it{int8} (default: %(default)s)",
         )
     if prompt:
         group.add_argument(

@@ -33,7 +33,7 @@ from foreword.prompts.prompt import Prompt
 from foreword.prompts.store import SOURCES, StoredPrompt, describe_backbone, is_mixture, library_versions, read_card
 from foreword.retrieval.runs import Run, ranked
 from foreword.retrieval.search import dense_run, search
-from foreword.settings import Precision
+from foreword.settings import EncodingPrecision
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -59,7 +59,7 @@ def explain(
     queries: int = 5,
     influence: int = 6,
     own: Sequence[str] = (),
-    precision: Precision = "float32",
+    precision: EncodingPrecision = "float32",
     batch_size: int = 64,
     quiet: bool = False,
 ) -> dict[str, Any]:

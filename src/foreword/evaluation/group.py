@@ -37,7 +37,7 @@ from foreword.retrieval.bm25 import BM25
 from foreword.retrieval.passages import wanted
 from foreword.retrieval.runs import DEPTH, Run, hybrid, top_k, write_run
 from foreword.retrieval.search import document_blocks, exact_search
-from foreword.settings import Count, Precision, Settings, Side, Tokens
+from foreword.settings import Count, EncodingPrecision, Settings, Side, Tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -100,7 +100,7 @@ class GroupConfig(Settings):
     query_length: Tokens | None = None
     document_length: Tokens | None = None
     passages: bool | None = None
-    precision: Precision = "float32"
+    precision: EncodingPrecision = "float32"
     batch_size: Count = 64
     splits: Mapping[str, str] = field(default_factory=dict)
 

@@ -16,7 +16,7 @@ from foreword.errors import DataError, ForewordError, UnknownNameError
 from foreword.evaluation.candidates import side_fingerprint
 from foreword.prompts.encoder import encode, head_of, resolve_precision, transformer_of
 from foreword.prompts.store import describe_backbone
-from foreword.settings import Precision, Side
+from foreword.settings import EncodingPrecision, Side
 
 if TYPE_CHECKING:
     from mteb import AbsTask
@@ -41,7 +41,11 @@ class MtebModel:
     """
 
     def __init__(
-        self, encoder: SentenceTransformer, meta: ModelMeta, precision: Precision, lengths: Mapping[Side, int | None]
+        self,
+        encoder: SentenceTransformer,
+        meta: ModelMeta,
+        precision: EncodingPrecision,
+        lengths: Mapping[Side, int | None],
     ) -> None:
         """Made by `as_mteb`; `lengths` are the tokens that the texts of a side are cut to (None: the encoder's)."""
         self.encoder = encoder
@@ -112,7 +116,7 @@ def as_mteb(
     encoder: SentenceTransformer,
     *,
     name: str | None = None,
-    precision: Precision = "float32",
+    precision: EncodingPrecision = "float32",
     query_length: int | None = None,
     document_length: int | None = None,
     trained_on: Iterable[str] | None = None,

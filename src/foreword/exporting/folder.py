@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +16,6 @@ from foreword.errors import DataError, PromptError
 from foreword.files import atomic_write, scratch_folder, umask
 from foreword.prompts.backbone import Backbone
 from foreword.prompts.encoder import encode, transformer_of
-from foreword.prompts.loading import quiet_loading
 from foreword.prompts.routes import Route
 from foreword.prompts.transformer import PromptedTransformer
 from foreword.settings import Side
@@ -135,20 +132,3 @@ def check_equal(got: Array, encoder: SentenceTransformer, side: Side, route: Rou
             f"{what}: the export's embeddings differ from the encoder's by {difference:.2g} (allowed: {allowed:g}), so "
             "nothing was written: this backbone cannot be exported in this form"
         )
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Without the bars, warnings and remarks of writing a model and of loading it again."""
-    logs = [logging.getLogger(name) for name in ("sentence_transformers", "torch.onnx")]
-    before = [(log, log.level, log.disabled) for log in logs]
-    try:
-        for log in logs:
-            log.setLevel(logging.ERROR)
-        with quiet_loading(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for log, level, disabled in before:
-            log.setLevel(level)
-            log.disabled = disabled

@@ -27,12 +27,12 @@ from foreword.exporting.folder import (
     new_folder,
     origin,
     proof_texts,
-    quietly,
     tolerance,
     write_readme,
 )
 from foreword.prompts.encoder import head_of, routed, set_head, shorten, text_prompt, transformer_of
 from foreword.settings import SIDES, Side
+from foreword.terminal import quietly
 
 # Which prompts and poolings a plain sentence-transformers model can have.
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from foreword.errors import BackboneError, PromptError, UnknownNameError
 from foreword.prompts.routes import BASE, OWN, Default, Route
 from foreword.prompts.transformer import PromptedTransformer
-from foreword.settings import Precision, Side
+from foreword.settings import EncodingPrecision, Precision, Side
 from foreword.terminal import track
 
 Pooled = str | tuple[str, ...] | None
@@ -167,18 +167,21 @@ def hardware_bfloat16(device: torch.device | str = "cpu") -> bool:
     return any(bool(check()) for check in checks if check is not None)
 
 
-def resolve_precision(precision: Precision, device: torch.device | str) -> Precision:
+Given = TypeVar("Given", Precision, EncodingPrecision)
+
+
+def resolve_precision(precision: Given, device: torch.device | str) -> Given:
     """`auto` -> `bfloat16` or `float32`. The rule looks at the processor alone, so equal runs choose alike."""
     if precision != "auto":
         return precision
     return "bfloat16" if hardware_bfloat16(device) else "float32"
 
 
-def autocast(precision: Precision, device: torch.device | str) -> AbstractContextManager[Any]:
-    """The context in which a forward pass runs at `precision`."""
+def autocast(precision: EncodingPrecision, device: torch.device | str) -> AbstractContextManager[Any]:
+    """The context in which a forward pass of torch's runs at `precision`; int8 is not one of them."""
     device = torch.device(device)
     chosen = resolve_precision(precision, device)
-    if chosen == "float32":
+    if chosen in ("float32", "int8"):
         return nullcontext()
     return torch.autocast(device.type, dtype=getattr(torch, chosen))
 
@@ -191,7 +194,7 @@ def encode(
     route: Route | Default = OWN,
     domains: Sequence[str | None] | None = None,
     batch_size: int = 64,
-    precision: Precision = "float32",
+    precision: EncodingPrecision = "float32",
     max_length: int | None = None,
     what: str = "encoding",
     quiet: bool = False,
@@ -208,13 +211,14 @@ def encode(
             routed to, the prompt it was loaded with.
         domains: instead of `route`, a domain for each text (None: base); rows of a batch may differ.
         batch_size: texts in one forward pass.
-        precision: of the forward pass.
+        precision: of the forward pass; `int8` is for processors and takes OpenVINO, see `foreword.prompts.int8`.
         max_length: tokens a text is cut to; None: the encoder's own limit.
         what: the progress bar's label.
         quiet: no progress bar.
 
     Raises:
-        PromptError: an unknown domain, or as many domains as texts were not given.
+        PromptError: an unknown domain, or as many domains as texts were not given; what int8 spoils.
+        ForewordError: what int8 needs is missing, or cannot be made.
     """
     transformer = transformer_of(encoder)
     chosen_route: Route = transformer.route if isinstance(route, Default) else route
@@ -235,15 +239,23 @@ def encode(
     width = encoder.truncate_dim  # set by hand since it was loaded, see `shorten`
     cosine = head.similarity == "cosine" and (width is not None or not head.normalized)
     encoder.eval()
+    int8 = transformer.int8 if precision == "int8" else None
+    if precision == "int8" and int8 is None:
+        raise PromptError("int8 takes an encoder from foreword.load_encoder")
     with torch.inference_mode(), autocast(precision, device):
         for begin in track(range(0, len(texts), batch_size), what, quiet=quiet):
             chosen = order[begin : begin + batch_size]
             features = encoder.preprocess([texts[i] for i in chosen], prompt=words, task=side, **extra)
-            features["prompt_route"] = chosen_route
-            if rows is not None:
-                features["prompt_rows"] = rows[torch.as_tensor(chosen)]
-            features = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in features.items()}
-            embedded = encoder(features)["sentence_embedding"].float()[:, :width]
+            if int8 is not None:
+                some = None if domains is None else [domains[i] for i in chosen]
+                embedded = int8.embed(encoder, features, side, chosen_route, some)
+            else:
+                features["prompt_route"] = chosen_route
+                if rows is not None:
+                    features["prompt_rows"] = rows[torch.as_tensor(chosen)]
+                features = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in features.items()}
+                embedded = encoder(features)["sentence_embedding"].float()
+            embedded = embedded[:, :width]
             embedded = torch.nn.functional.normalize(embedded, dim=1) if cosine else embedded
             vectors = embedded.cpu().numpy()
             output = np.empty((len(texts), vectors.shape[1]), np.float32) if output is None else output

@@ -30,6 +30,7 @@ from foreword.prompts.encoder import (
     shorten,
     transformer_of,
 )
+from foreword.prompts.int8 import Int8
 from foreword.prompts.spec import bank_folders
 from foreword.prompts.store import (
     SOURCES,
@@ -42,6 +43,7 @@ from foreword.prompts.store import (
 )
 from foreword.prompts.transformer import PromptedTransformer
 from foreword.settings import DEFAULT_BACKBONE
+from foreword.terminal import quiet_loading
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +96,7 @@ def load_encoder(
     found = saved[1] if saved is not None else resolve_backbone(backbone, revision)
     encoder = _load_base(found, device, attn_implementation, trust_remote_code)
     transformer = transformer_of(encoder)
+    transformer.int8 = Int8()
     if saved is not None:
         with of_file(Path(backbone), PromptError):
             set_head(encoder, _head_of_saved(Path(backbone), head_of(encoder)))
@@ -206,20 +209,6 @@ def missing_weights() -> Iterator[list[str]]:
     finally:
         log.removeFilter(note)
         log.setLevel(level)
-
-
-@contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Without transformers' bar for reading weights, which takes a fraction of a second here."""
-    from transformers.utils import logging as transformers_logging
-
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 # -- the head of what is loaded ---------------------------------------------------------------------------------------

@@ -66,6 +66,8 @@ class PromptedTransformer(Transformer):
     backbone: Backbone | None
     first_token: bool
     """Whether the tokenizer puts one, as [CLS], before a text."""
+    int8: Any = None
+    """Its forward passes in int8, a `foreword.prompts.int8.Int8`, which `load_encoder` adds."""
     rotary: bool
     """Whether the backbone turns queries and keys by their positions."""
     _warned_cut: bool

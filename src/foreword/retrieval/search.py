@@ -20,7 +20,7 @@ from foreword.prompts.routes import OWN, Default, Route
 from foreword.retrieval.bm25 import BM25
 from foreword.retrieval.passages import Coverage, Cutter, Passage
 from foreword.retrieval.runs import Run
-from foreword.settings import Precision
+from foreword.settings import EncodingPrecision
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -294,7 +294,7 @@ def dense_run(
     passages: bool | None = None,
     coverage: Coverage | None = None,
     best_rows: BestRows | None = None,
-    precision: Precision = "float32",
+    precision: EncodingPrecision = "float32",
     batch_size: int = 64,
     quiet: bool = False,
 ) -> Run:

@@ -18,10 +18,10 @@ from foreword.files import read_toml
 from foreword.settings import (
     DEFAULT_BACKBONE,
     Count,
+    EncodingPrecision,
     Natural,
     NotNegative,
     Positive,
-    Precision,
     Settings,
     hints,
     number_or_text,
@@ -124,7 +124,7 @@ class ServeConfig(Settings):
     pooling: str | None = None
     normalize: bool | None = None
     device: str | None = None
-    precision: Precision = "float32"
+    precision: EncodingPrecision = "float32"
     max_length: int | None = None
     passages: bool = True
     bank: Path | None = None

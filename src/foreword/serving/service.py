@@ -147,6 +147,8 @@ class Service:
         self.config, self.began = config, time.monotonic()
         self.encoder = encoder if encoder is not None else load_backbone(config)
         self.precision = resolve_precision(config.precision, self.encoder.device)
+        if self.precision == "int8":  # its graph is made now rather than at a request
+            encode(self.encoder, ["a"], "query", route=None, precision="int8", quiet=True)
         self.backbone = describe_backbone(self.encoder)
         self.base = base_ways(self.encoder)
         self.width = int(self.encoder.get_embedding_dimension() or 0)
