@@ -47,7 +47,7 @@ $(DEMO_STAMP): pyproject.toml constraints.txt
 	@touch $(DEMO_STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	$(call install,dev,3 GB)
+	$(call install,dev,3.5 GB)
 	@touch $(DEMO_STAMP) $(STAMP)
 
 clean:
