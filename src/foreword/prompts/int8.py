@@ -42,7 +42,7 @@ SMOOTHING = 0.8
 LEAST = 0.97
 """The least mean cosine to float32 embeddings."""
 
-GRAPH = "graph.xml"
+GRAPH, FLOAT32 = "graph.xml", "float32.onnx"
 PRODUCTS = ("MatMul", "ScaledDotProductAttention")
 
 logger = logging.getLogger(__name__)
@@ -197,8 +197,8 @@ def _make(folder: Path, encoder: SentenceTransformer, spec: PromptSpec) -> None:
     nncf, openvino = _libraries()
     logger.warning("making the int8 graph of this backbone, once: a minute or two")
     with scratch_folder(folder) as scratch, _silenced():
-        write_graph(scratch / "float32.onnx", encoder, spec)
-        model = openvino.Core().read_model(scratch / "float32.onnx")
+        write_graph(scratch / FLOAT32, encoder, spec)
+        model = openvino.Core().read_model(scratch / FLOAT32)
         prompt = {name: value.numpy() for name, value in base_inputs(encoder, spec).items()}
         texts, names = calibration_texts(), {name for one in model.inputs for name in one.names}
         batches = []
@@ -217,11 +217,10 @@ def _make(folder: Path, encoder: SentenceTransformer, spec: PromptSpec) -> None:
                 smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=SMOOTHING),
             ),
         )
-        inner = scratch / folder.name
-        inner.mkdir()
-        openvino.save_model(quantised, inner / GRAPH, compress_to_fp16=False)
+        openvino.save_model(quantised, scratch / GRAPH, compress_to_fp16=False)
+        (scratch / FLOAT32).unlink()
         if not folder.exists():  # else another process was faster
-            os.replace(inner, folder)
+            os.replace(scratch, folder)
 
 
 def _of_activations(model: Any) -> list[str]:
