@@ -551,12 +551,14 @@ def measured(work: Path, tasks: int, seed: int) -> Record:
         write_run(work / "run", run, "tag")
         write_qrels(work / "qrels", qrels)
         found = evaluate_run(read_run(work / "run"), read_qrels(work / "qrels"), names)
-        theirs = pytrec_eval.RelevanceEvaluator(qrels, pytrec_eval.supported_measures).evaluate(
+        sound = {q: judged if max(judged.values()) >= 0 else {**judged, "": 0} for q, judged in qrels.items()}
+        theirs = pytrec_eval.RelevanceEvaluator(sound, pytrec_eval.supported_measures).evaluate(
             {query_id: run.get(query_id, {}) for query_id in qrels}
         )
         for measure, values in found.per_query.items():
             for query_id, value in values.items():
                 wanted = theirs[query_id][_by_trec_eval(measure)]
+                wanted = wanted if query_id in run or measure == "NumRel" else 0.0  # it divides by zero hits: NaN
                 compared += 1
                 largest = max(largest, abs(value - wanted))
                 if not abs(value - wanted) <= 1e-9:

@@ -96,6 +96,14 @@ def test_queries_that_cannot_vanish() -> None:
         evaluate_run(run, {"q": {}})
 
 
+def test_a_query_whose_grades_are_all_negative() -> None:
+    """Nothing is relevant to it; trec_eval itself crashes, or never ends."""
+    qrels = {"bad": {"x": -1, "y": -2}, "good": {"x": 1}}
+    found = evaluate_run({"bad": {"x": 1.0}, "good": {"x": 1.0}}, qrels, ["trec_eval", "infAP"])
+    assert found.per_query["nDCG"] == {"bad": 0.0, "good": 1.0}
+    assert {name for name, values in found.per_query.items() if values["bad"]} == {"NumRet"}
+
+
 def test_counts_of_the_judgements_need_no_answer() -> None:
     """As trec_eval has them, which counts what is relevant to a query that no run answers."""
     qrels, run = {"a": {"x": 1, "y": 2}, "b": {"x": 1, "z": 1, "w": 0}}, {"a": {"x": 1.0}}

@@ -108,7 +108,11 @@ def evaluate_run(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASU
         for query_id in judged
         if run.get(query_id)
     }
-    judgements = {numbers[query_id]: documents for query_id, documents in judged.items()}
+    # trec_eval reads beside its tables where every grade of a query is below 0: a document that no run has stands at 0.
+    judgements = {
+        numbers[query_id]: documents if max(documents.values()) >= 0 else {**documents, "": 0}
+        for query_id, documents in judged.items()
+    }
     per_query: dict[str, dict[str, float]] = {str(measure): dict.fromkeys(judged, 0.0) for measure in parsed}
     try:
         for metric in ir_measures.iter_calc(parsed, judgements, answers):
