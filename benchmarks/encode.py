@@ -49,7 +49,13 @@ def multiplied(rows: int, width: int, dtype: torch.dtype, seconds: float = 1.0) 
 
 
 def measure(
-    backbone: str = DEFAULT_BACKBONE, *, texts: int = 256, words: int = 180, domains: int = 64, rounds: int = 5
+    backbone: str = DEFAULT_BACKBONE,
+    *,
+    texts: int = 256,
+    words: int = 180,
+    domains: int = 64,
+    rounds: int = 5,
+    int8: bool = False,
 ) -> dict[str, Any]:
     """Seconds for the texts, by way and precision.
 
@@ -59,6 +65,7 @@ def measure(
         words: of the longest.
         domains: in each batch of 64.
         rounds: of all ways in turn.
+        int8: measure it too.
     """
     encoder, given = foreword.load_encoder(backbone), made_texts(texts, words)
     plain = SentenceTransformer(str(resolve_backbone(backbone).path), device=str(encoder.device))
@@ -70,9 +77,8 @@ def measure(
             transformer.add(f"{kind}{number}", prompt)
     fast = resolve_precision("auto", encoder.device)
     precisions = ["float32"] if fast == "float32" else ["float32", fast]
-    quantised = ["int8"] if find_spec("openvino") and find_spec("nncf") and encoder.device.type == "cpu" else []
     ways: dict[str, Callable[[], Any]] = {"sentence-transformers, float32": partial(plain.encode, given, batch_size=64)}
-    for precision in precisions + quantised:
+    for precision in [*precisions, *(["int8"] if int8 else [])]:
         how: dict[str, Any] = {"precision": precision, "quiet": True, "batch_size": 64}
         embed = partial(encode, encoder, given, "document", **how)
         ways[f"no prompt, {precision}"] = partial(embed, route=None)
@@ -115,7 +121,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, help="a JSON file")
     options = parser.parse_args()
-    found = measure(options.backbone, texts=options.texts, domains=options.domains, rounds=options.rounds)
+    int8 = all(map(find_spec, ("nncf", "openvino"))) and not torch.accelerator.is_available()
+    found = measure(options.backbone, texts=options.texts, domains=options.domains, rounds=options.rounds, int8=int8)
     print(shown(found))
     if options.output is not None:
         options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -267,7 +267,7 @@ def test_options_are_above_the_environment_above_the_file_above_defaults(tmp_pat
         ("port = 70000", {}, "0 (a free one) to 65535"),
         ("bank = 3", {}, "expected str"),
         ("collections = 'a'", {}, "a list of texts"),
-        ("precision = 'int8'", {}, "expected one of float32"),
+        ("precision = 'int4'", {}, "expected one of float32"),
         ("queue_texts = 10", {}, "would never fit"),
         ("root_path = 'below/'", {}, "such as /foreword"),
         ("port = ", {}, "cannot be read as TOML"),
