@@ -136,6 +136,18 @@ def test_it_is_for_encoding_on_processors(folder: Path, monkeypatch: pytest.Monk
         encode(encoder, ["a"], "query", precision="int8", quiet=True)
 
 
+def test_a_text_prompt_that_pooling_leaves_out_is_refused(folder: Path) -> None:
+    """A graph cannot tell its tokens from the text's: the embeddings would be those of another model."""
+    encoder = load_encoder(str(folder), device="cpu")
+    encode(encoder, ["a"], "query", precision="int8", quiet=True)  # the graph is there
+    encoder = load_encoder(str(folder), device="cpu")
+    encoder.prompts = {"query": "find what answers: "}
+    encode(encoder, ["a"], "query", precision="int8", quiet=True)
+    encoder[1].include_prompt = False  # type: ignore[assignment]  # a Pooling
+    with pytest.raises(PromptError, match="pooling leaves out its own text prompt"):
+        encode(encoder, ["a"], "query", precision="int8", quiet=True)
+
+
 def test_without_openvino(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ForewordError, match=r"pip install 'foreword\[int8\]'"):

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
@@ -27,8 +28,9 @@ from serve_bank import SPECS, config, listening, save, save_bank
 from tiny import sentences, toy_collection
 
 import foreword
-from foreword.errors import RequestError
+from foreword.errors import PromptError, RequestError
 from foreword.prompts.encoder import encode
+from foreword.prompts.int8 import Int8
 from foreword.prompts.loading import load_encoder
 from foreword.serving.config import key_of_value
 from foreword.serving.service import Service
@@ -184,6 +186,37 @@ def test_langchain_as_it_comes_where_token_arrays_are_read(
         embeddings = langchain_openai.OpenAIEmbeddings(model="toy/shared", base_url=f"{address}/v1", api_key="none")
         got = embeddings.embed_documents(texts)
     np.testing.assert_allclose(got, encode(offline, texts, "document", route="toy/shared"), atol=1e-4)
+
+
+def test_in_int8_every_prompt_is_proven_before_it_is_served(
+    tiny_bert: Path, tmp_path: Path, encoder: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kinds of prompts have graphs of their own, which take a minute each: not the first request's."""
+    asked: list[str | None] = []
+
+    def embed(_: Any, encoder: Any, features: Any, side: Any, route: Any, domains: list[str | None]) -> torch.Tensor:
+        asked.extend(domains)
+        if "spoilt" in broken:
+            raise PromptError("int8 spoils it")
+        return torch.ones(len(domains), 32)
+
+    broken: list[str] = []
+    monkeypatch.setattr(Int8, "embed", embed)
+    bank = save(tmp_path / "bank", encoder, "toy/a", SPECS["toy/shared"], 1).parent
+    save(bank, encoder, "toy/b", SPECS["toy/input"], 2)
+
+    async def run() -> None:
+        service = Service(config(tiny_bert, bank, precision="int8"))
+        await service.start()
+        assert set(asked) == {None, *service.encoder[0].domains}
+        broken.append("spoilt")
+        save(bank, encoder, "toy/c", SPECS["toy/shared"], 3)
+        with pytest.raises(PromptError, match="spoils"):
+            await service.reload()
+        assert sorted(service.state.served) == ["toy/a", "toy/b"]
+        await service.stop()
+
+    asyncio.run(run())
 
 
 # -- prompts swapped while requests run ------------------------------------------------------------------------------

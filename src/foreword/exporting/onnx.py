@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor
 
 from foreword.errors import ForewordError, PromptError
@@ -18,6 +17,7 @@ from foreword.files import atomic_write, write_json
 from foreword.prompts.encoder import head_of, text_prompt, transformer_of
 from foreword.prompts.graph import (
     base_inputs,
+    check_text_prompt,
     free_axes,
     graph_spec,
     input_axes,
@@ -65,11 +65,7 @@ def export_onnx(encoder: SentenceTransformer, output: str | Path, *, routes: Map
     tokenizer: Any = transformer.tokenizer
     routes = {domain: domain for domain in transformer.domains} if routes is None else routes
     spec = _common_spec(encoder, routes)
-    left_out = any(isinstance(module, Pooling) and not module.include_prompt for module in encoder)
-    if left_out and any(encoder.prompts.values()):
-        raise PromptError(
-            "the backbone's pooling leaves out its own text prompt, whose tokens a graph cannot tell from the text's"
-        )
+    check_text_prompt(encoder)
     device = encoder.device
     encoder.to("cpu")
     try:

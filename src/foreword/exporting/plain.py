@@ -30,7 +30,15 @@ from foreword.exporting.folder import (
     tolerance,
     write_readme,
 )
-from foreword.prompts.encoder import head_of, routed, set_head, shorten, text_prompt, transformer_of
+from foreword.prompts.encoder import (
+    head_of,
+    leaves_out_text_prompt,
+    routed,
+    set_head,
+    shorten,
+    text_prompt,
+    transformer_of,
+)
 from foreword.settings import SIDES, Side
 from foreword.terminal import quietly
 
@@ -101,8 +109,7 @@ def check_head(encoder: SentenceTransformer) -> None:
                 f"pooling {mode!r} of a plain model would take the prompt's words in: "
                 f"{reasons.get(mode, 'it is not known here')}; there is {', '.join(POOLINGS)}. {ELSEWHERE}"
             )
-    left_out = any(isinstance(module, Pooling) and not module.include_prompt for module in encoder)
-    if left_out and any(encoder.prompts.values()):
+    if leaves_out_text_prompt(encoder):
         raise PromptError(
             "the backbone's pooling leaves out its own text prompt, and would leave out [CLS] and the new words with "
             f"it on one side only. {ELSEWHERE}"

@@ -274,6 +274,12 @@ def text_prompt(encoder: SentenceTransformer, side: Side) -> str | None:
     return encoder.prompts.get(default) if default else None
 
 
+def leaves_out_text_prompt(encoder: SentenceTransformer) -> bool:
+    """Whether the pooling leaves out words that the backbone has before a text."""
+    left_out = any(isinstance(module, Pooling) and not module.include_prompt for module in encoder)
+    return left_out and any(encoder.prompts.values())
+
+
 def state_digest(encoder: SentenceTransformer) -> str:
     """SHA-256 over the backbone's parameters and buffers: equal before and after training, or training is wrong."""
     digest = hashlib.sha256()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from foreword.errors import BackboneError, PromptError
 from foreword.prompts.attention import BatchPrompts, in_play
-from foreword.prompts.encoder import head_of, transformer_of
+from foreword.prompts.encoder import head_of, leaves_out_text_prompt, transformer_of
 from foreword.prompts.kinds.kind import FEED_FORWARD, LAYERS, VECTORS, PromptKind, kind_of
 from foreword.prompts.routes import OneRoute, common_spec, layer_weights, names_of, parts_of
 from foreword.prompts.spec import PromptSpec
@@ -89,6 +89,14 @@ def takes_types(encoder: SentenceTransformer) -> bool:
     tokenizer: Any = transformer.tokenizer
     made = "token_type_ids" in tokenizer(["a"])
     return made and "token_type_ids" in inspect.signature(transformer.model.forward).parameters
+
+
+def check_text_prompt(encoder: SentenceTransformer) -> None:
+    """Raise `PromptError` where a graph's pooling would take in what the encoder's leaves out."""
+    if leaves_out_text_prompt(encoder):
+        raise PromptError(
+            "the backbone's pooling leaves out its own text prompt, whose tokens a graph cannot tell from the text's"
+        )
 
 
 def write_graph(path: Path, encoder: SentenceTransformer, spec: PromptSpec) -> None:

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from foreword.errors import BackboneError, ForewordError, PromptError
 from foreword.files import cache_folder, json_digest, scratch_folder
-from foreword.prompts.encoder import head_of, state_digest, transformer_of
-from foreword.prompts.graph import base_inputs, graph_spec, input_axes, prompt_inputs, write_graph
+from foreword.prompts.encoder import head_of, state_digest, text_prompt, transformer_of
+from foreword.prompts.graph import base_inputs, check_text_prompt, graph_spec, input_axes, prompt_inputs, write_graph
 from foreword.prompts.kinds.kind import kind_of
 from foreword.prompts.routes import OneRoute, Route, names_of, route_of_side
 from foreword.prompts.spec import PromptSpec
@@ -113,8 +113,10 @@ class Int8:
         Raises:
             ForewordError: OpenVINO or NNCF is missing.
             BackboneError: the encoder is not on a processor, or torch cannot export the backbone.
-            PromptError: prompts of different kinds, or embeddings that int8 spoils, see `LEAST`.
+            PromptError: prompts of different kinds, a pooling that leaves out the backbone's own text prompt, or
+                embeddings that int8 spoils, see `LEAST`.
         """
+        check_text_prompt(encoder)
         if domains is None:
             return self._pass(encoder, features, side, route_of_side(route, side))
         output: Tensor | None = None
@@ -133,7 +135,7 @@ class Int8:
         graph = self._graph(encoder, spec)
         digest = hashlib.sha256(b"".join(value.tobytes() for value in prompt.values())).digest()
         if digest not in self._proven:
-            some = encoder.preprocess(list(SENTENCES), task=side)
+            some = encoder.preprocess(list(SENTENCES), prompt=text_prompt(encoder, side), task=side)
             expected = encoder({**some, "prompt_route": route})["sentence_embedding"].float()
             _check_near(expected, _run(graph, some, prompt))
             self._proven.add(digest)
@@ -182,11 +184,15 @@ def _check_near(float32: Tensor, int8: Tensor) -> None:
 
 
 def _run(graph: Any, features: Mapping[str, Any], prompt: Mapping[str, Any]) -> Tensor:
-    names = {name for one in graph.inputs for name in one.names}
-    tokens = {name: value.cpu().numpy() for name, value in features.items() if name in names}
     request = graph.create_infer_request()  # its own: encoders are shared between threads
-    (embeddings,) = request.infer({**tokens, **prompt}).values()
+    (embeddings,) = request.infer(_inputs(graph, features, prompt)).values()
     return torch.from_numpy(np.array(embeddings, np.float32))
+
+
+def _inputs(graph: Any, features: Mapping[str, Any], prompt: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch and a prompt as a graph, or a model that is to be one, takes them."""
+    names = {name for one in graph.inputs for name in one.names}
+    return {**{name: value.numpy() for name, value in features.items() if name in names}, **prompt}
 
 
 # -- graphs ------------------------------------------------------------------------------------------------------------
@@ -200,12 +206,9 @@ def _make(folder: Path, encoder: SentenceTransformer, spec: PromptSpec) -> None:
         write_graph(scratch / FLOAT32, encoder, spec)
         model = openvino.Core().read_model(scratch / FLOAT32)
         prompt = {name: value.numpy() for name, value in base_inputs(encoder, spec).items()}
-        texts, names = calibration_texts(), {name for one in model.inputs for name in one.names}
-        batches = []
-        for begin in range(0, len(texts), 8):
-            features = encoder.preprocess(texts[begin : begin + 8])
-            tokens = {name: value.numpy() for name, value in features.items() if name in names}
-            batches.append({**tokens, **prompt})
+        texts = calibration_texts()
+        parts = [texts[begin : begin + 8] for begin in range(0, len(texts), 8)]
+        batches = [_inputs(model, encoder.preprocess(part), prompt) for part in parts]
         quantised = nncf.quantize(
             model,
             nncf.Dataset(batches),
@@ -252,7 +255,6 @@ def _libraries() -> tuple[Any, Any]:
 def _silenced() -> Iterator[None]:
     """Without NNCF's bars and remarks, and without the reports of its use that it sends unless this is set."""
     os.environ.setdefault("NNCF_CI", "1")
-    log = logging.getLogger("nncf")
-    log.setLevel(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     with quietly(), redirect_stdout(io.StringIO()):
         yield

@@ -147,8 +147,6 @@ class Service:
         self.config, self.began = config, time.monotonic()
         self.encoder = encoder if encoder is not None else load_backbone(config)
         self.precision = resolve_precision(config.precision, self.encoder.device)
-        if self.precision == "int8":  # its graph is made now rather than at a request
-            encode(self.encoder, ["a"], "query", route=None, precision="int8", quiet=True)
         self.backbone = describe_backbone(self.encoder)
         self.base = base_ways(self.encoder)
         self.width = int(self.encoder.get_embedding_dimension() or 0)
@@ -251,7 +249,7 @@ class Service:
                 raise RequestError("the service is being stopped", 503, "stopping")
             before = self.state
             try:
-                served = await self.batcher.between(lambda: read_prompts(self.encoder, self.config, before.served))
+                served = await self.batcher.between(lambda: self._read_prompts(before))
                 needed = frozenset(n for one in served.values() for way in one.ways.values() for n in way.names)
                 searchers = await self.in_thread(lambda: self._searchers(served))
             except BaseException:
@@ -318,6 +316,14 @@ class Service:
             said = "no prompt searches %s, and that of %s searches nothing; --use '%s=%s' lets it"
             named = [", ".join(names[:3] + ["..."] * (len(names) > 3)) for names in (without, unused)]
             logger.warning(said, *named, without[0], unused[0])
+
+    def _read_prompts(self, before: State) -> dict[str, Served]:
+        """What is to be served; in int8 its graphs are made, and its prompts proven, now rather than at a request."""
+        served = read_prompts(self.encoder, self.config, before.served)
+        if self.precision == "int8":
+            domains = [None, *transformer_of(self.encoder).domains]
+            encode(self.encoder, ["a"] * len(domains), "query", domains=domains, precision="int8", quiet=True)
+        return served
 
     async def _release(self) -> None:
         """Carry what the present state, and those that requests keep to, need alone; under the lock of reloading."""

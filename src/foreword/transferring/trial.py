@@ -250,19 +250,26 @@ def label_split(target: Collection, asked: str | None = None) -> str | None:
     """
     if asked == "none":
         return None
-    reported = {"test", headline_split(target)}
     if asked is not None:
-        if asked in reported:
+        if asked in _reported(target):
             raise DataError(f"split {asked!r} of {target.id} is for scoring alone; name dev or train, or none")
         require_split(target.id, asked, target.splits)
         return asked
-    return next((split for split in ("dev", "train") if split in target.splits and split not in reported), None)
+    return _first_split(target, ("dev", "train"))
 
 
 def training_split(target: Collection) -> str | None:
     """The split that `foreword train` learns from: train, else a dev split that is not reported; None: neither."""
-    reported = {"test", headline_split(target)}
-    return next((split for split in ("train", "dev") if split in target.splits and split not in reported), None)
+    return _first_split(target, ("train", "dev"))
+
+
+def _first_split(target: Collection, order: Sequence[str]) -> str | None:
+    """The first of these splits that there is and that is not reported."""
+    return next((split for split in order if split in target.splits and split not in _reported(target)), None)
+
+
+def _reported(target: Collection) -> set[str]:
+    return {"test", headline_split(target)}
 
 
 def training_pairs(target: Collection) -> int:
