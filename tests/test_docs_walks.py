@@ -166,6 +166,7 @@ PRESUMED: dict[str, Callable[[Walk], None]] = {
     "docs/recipes.md": for_recipes,
     "docs/serve.md": for_serve,
     "docs/openai-langchain.md": lambda walk: prompts("one"),
+    "docs/performance.md": lambda walk: notes(),
     "docs/reference/commands.md": for_commands,
 }
 

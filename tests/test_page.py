@@ -194,7 +194,7 @@ def test_a_shared_address_with_its_number_of_hits(page: Any, site: Site) -> None
 def test_by_keyboard_alone(page: Any, site: Site) -> None:
     press = page.keyboard.press
     page.goto(site.url)
-    page.wait_for_function("document.activeElement.id === 'query'")  # typing can begin at once
+    page.locator("#query:focus").wait_for()  # typing can begin at once
     for _ in range(10):  # what comes before it is where Tab goes backwards
         press("Shift+Tab")
         if page.evaluate("document.activeElement.textContent") == "Skip to the content":
