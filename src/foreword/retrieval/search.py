@@ -97,8 +97,8 @@ def exact_search(
         for ids, vectors in _split(blocks, queries.shape[1], block_rows, whole=best_rows is not None):
             rows = _rows(vectors, ids, "document").to(device)
             numbers = None if best_rows is None else _numbered(ids, device)
-            room = memory_mib * 2**20 / (4 if numbers is None else 20)  # bytes a score, with those of its comparison
-            step = max(1, int(room) // (k + len(rows) + _ROWS_MULTIPLE))
+            rows = torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % _ROWS_MULTIPLE))
+            step = max(1, int(memory_mib * 2**20) // (4 * len(rows)))
             for first in range(0, len(queries), step):
                 best.add(queries[first : first + step], first, rows, ids, hidden, numbers)
             best.end_block(len(ids))
@@ -114,7 +114,7 @@ class _Best:
         self.query_ids, self.k, self.best_rows = query_ids, k, best_rows
         self.scores = torch.full((len(query_ids), k), -torch.inf, device=device)
         self.numbers = torch.full((len(query_ids), k), -1, dtype=torch.int64, device=device)
-        self.ids: dict[int, str] = {}  # of the documents in `numbers` only, so that it stays small
+        self.ids: dict[int, str] = {}  # of the documents in `numbers`, and of some that were
         self.firsts: dict[int, int] = {}  # where a document has several rows, the number of the first
         self.seen = 0  # documents in the blocks before this one
 
@@ -135,61 +135,74 @@ class _Best:
 
         mine = slice(first, first + len(queries))
         n = len(ids)
-        padded = -(-n // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
-        tile = queries.new_full((len(queries), self.k + padded), -torch.inf)
-        tile[:, : self.k] = self.scores[mine]
-        rows = torch.nn.functional.pad(rows, (0, 0, 0, padded - n))
-        torch.mm(queries, rows.T, out=tile[:, self.k :])
-        tile[:, self.k + n :] = -torch.inf
+        tile = torch.mm(queries, rows.T)
         for column, doc_id in enumerate(ids) if hidden else ():
             for query in hidden.get(doc_id, ()):
                 if mine.start <= query < mine.stop:
-                    tile[query - first, self.k + column] = -torch.inf
-        starts = None
-        if numbers is not None:
-            starts = torch.searchsorted(numbers, torch.arange(int(numbers[-1]) + 1, device=numbers.device))
-            _keep_best(tile[:, self.k : self.k + n], numbers, starts)
-
-        scores, columns = tile.topk(self.k, dim=1)  # both [q, k]
-        if bool((~torch.isfinite(scores[:, 0]) & (scores[:, 0] != -torch.inf)).any()):
+                    tile[query - first, column] = -torch.inf
+        # Few scores of a tile reach the worst that is kept, after the first tiles, and the rest is not looked at again.
+        # One that is not a number is not below it either.
+        worst = self.scores[mine, -1:]
+        reaching = (tile < worst).logical_not_()
+        reaching[:, n:] = False  # what only fills it up
+        most = self.k if numbers is None else self.k * int(numbers.bincount().max())  # rows of k documents
+        if most < n and int(reaching.count_nonzero()) > 4 * most * len(queries):
+            reaching[:, :n] = (tile[:, :n] < tile[:, :n].topk(most, dim=1).values[:, -1:]).logical_not_()
+        query, column = _true(reaching)  # both [r]
+        score = tile[query, column]
+        if bool((~torch.isfinite(score) & (score != -torch.inf)).any()):
             raise ForewordError("A score is beyond float32's range; scale the vectors down, e.g. normalise them.")
+        if numbers is not None:
+            best = _best_rows(query * n + numbers[column], score)
+            query, column, score = query[best], column[best], score[best]
+        if not len(query):
+            return
+        count = query.bincount(minlength=len(queries))
+        place = torch.arange(len(query), device=query.device) - (count.cumsum(0) - count)[query]
+        found = self.scores.new_full((len(queries), self.k + int(count.max())), -torch.inf)
+        named = self.numbers.new_full(found.shape, -1)
+        found[:, : self.k], named[:, : self.k] = self.scores[mine], self.numbers[mine]
+        found[query, self.k + place], named[query, self.k + place] = score, column + self.seen
+
+        scores, columns = found.topk(self.k, dim=1)  # both [q, k]
         worst = scores[:, -1:]
         # topk takes any of several equal scores at the border; only such rows need to look at ids.
-        torn = ((tile >= worst).sum(1) > self.k) & (worst[:, 0] > -torch.inf)
+        torn = ((found >= worst).sum(1) > self.k) & (worst[:, 0] > -torch.inf)
         for row in torn.nonzero()[:, 0].tolist():
-            columns[row] = self._untie(tile[row], worst[row], first + row, ids)
-            scores[row] = tile[row, columns[row]]
+            columns[row] = self._untie(found[row], worst[row], named[row], ids)
+            scores[row] = found[row, columns[row]]
 
-        old = self.numbers[mine].gather(1, columns.clamp(max=self.k - 1))
         self.scores[mine] = scores
-        real = scores > -torch.inf  # the rest is padding, hidden, or a place not yet taken
-        self.numbers[mine] = torch.where(columns < self.k, old, columns - self.k + self.seen).where(real, -1)
-        fresh = torch.unique(columns[real & (columns >= self.k)]).tolist()
-        self.ids.update((column - self.k + self.seen, ids[column - self.k]) for column in fresh)
-        if numbers is not None and starts is not None:
-            own = starts[numbers[torch.tensor(fresh, dtype=torch.int64, device=starts.device) - self.k]].tolist()
-            self.firsts.update((c - self.k + self.seen, row + self.seen) for c, row in zip(fresh, own, strict=True))
+        kept = named.gather(1, columns).where(scores > -torch.inf, -1)  # the rest is hidden, or a place not yet taken
+        self.numbers[mine] = kept
+        fresh = torch.unique(kept[kept >= self.seen])
+        self.ids.update((number, ids[number - self.seen]) for number in fresh.tolist())
+        if numbers is not None:
+            own = torch.searchsorted(numbers, numbers[fresh - self.seen]) + self.seen
+            self.firsts.update(zip(fresh.tolist(), own.tolist(), strict=True))
 
-    def _untie(self, tile: Tensor, worst: Tensor, query: int, ids: Sequence[str]) -> Tensor:
-        """The k columns of one row [k + n] when several score `worst`: the greatest doc_ids among those."""
+    def _untie(self, found: Tensor, worst: Tensor, named: Tensor, ids: Sequence[str]) -> Tensor:
+        """The k columns of one row when several score `worst`: the greatest doc_ids among those."""
         import torch
 
-        above = (tile > worst).nonzero()[:, 0].tolist()
-        numbers = self.numbers[query].tolist()
+        above = (found > worst).nonzero()[:, 0].tolist()
+        numbers = named.tolist()
 
         def doc_id(column: int) -> str:
-            return self.ids[numbers[column]] if column < self.k else ids[column - self.k]
+            number = numbers[column]
+            return self.ids[number] if number < self.seen else ids[number - self.seen]
 
-        equal = sorted((tile == worst).nonzero()[:, 0].tolist(), key=doc_id, reverse=True)
-        return torch.tensor(above + equal[: self.k - len(above)], device=tile.device)
+        equal = sorted((found == worst).nonzero()[:, 0].tolist(), key=doc_id, reverse=True)
+        return torch.tensor(above + equal[: self.k - len(above)], device=found.device)
 
     def end_block(self, n: int) -> None:
-        """End a block of n documents: drop the ids of documents that are no longer among anyone's best."""
+        """End a block of n documents; now and then drop the ids of those that are no longer among anyone's best."""
         import torch
 
         self.seen += n
-        self.ids = {number: self.ids[number] for number in torch.unique(self.numbers).tolist() if number >= 0}
-        self.firsts = {number: first for number, first in self.firsts.items() if number in self.ids}
+        if len(self.ids) > 2 * self.numbers.numel():
+            self.ids = {number: self.ids[number] for number in torch.unique(self.numbers).tolist() if number >= 0}
+            self.firsts = {number: first for number, first in self.firsts.items() if number in self.ids}
 
     def run(self) -> Run:
         """The hits in rank order. Raises `ForewordError` when two of a query's hits have one id."""
@@ -220,9 +233,8 @@ def _rows(vectors: Any, ids: Sequence[str], what: str) -> Tensor:
         raise ForewordError(
             f"The {what} vectors have the shape {tuple(rows.shape)} for {len(ids)} ids; expected [{len(ids)}, d]."
         )
-    finite = torch.isfinite(rows).all(dim=1)
-    if not bool(finite.all()):
-        broken = ids[int((~finite).nonzero()[0])]
+    if rows.numel() and not bool(torch.isfinite(torch.stack(rows.aminmax())).all()):
+        broken = ids[int((~torch.isfinite(rows).all(dim=1)).nonzero()[0])]
         raise ForewordError(f"The vector of {what} {broken!r} holds NaN or infinity; encode it again.")
     if what == "query" and len(set(ids)) < len(ids):
         raise ForewordError("Two queries have one query_id; query ids must differ.")
@@ -237,19 +249,26 @@ def _numbered(ids: Sequence[str], device: str) -> Tensor | None:
     return None if all(fresh) else torch.tensor(fresh, device=device).cumsum(0) - 1
 
 
-def _keep_best(scores: Tensor, numbers: Tensor, starts: Tensor) -> None:
-    """Of the scores [q, n] of each document's rows, put all but the greatest (of equal ones the first) to -infinity.
-
-    `numbers` [n] are the rows' documents, from 0; `starts` their first rows.
-    """
+def _true(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns where `mask` [q, a multiple of 8] holds, in order: eight at a time, as few do."""
     import torch
 
-    best = scores.new_full((len(scores), len(starts)), -torch.inf)
-    best.scatter_reduce_(1, numbers.expand_as(scores), scores, "amax")
-    equal = scores == best[:, numbers]
-    count = equal.cumsum(1, dtype=torch.int32)  # of greatest ones so far, in all documents
-    before = count[:, starts] - equal[:, starts].int()
-    scores[~(equal & (count - before[:, numbers] == 1))] = -torch.inf
+    row, eight = mask.view(torch.int64).nonzero(as_tuple=True)
+    group, column = mask.view(len(mask), -1, 8)[row, eight].nonzero(as_tuple=True)
+    return row[group], eight[group] * 8 + column
+
+
+def _best_rows(documents: Tensor, scores: Tensor) -> Tensor:
+    """Where the greatest score (of equal ones the first) of each document is [m]; `documents` [r] ascend."""
+    import torch
+
+    own = documents.unique_consecutive(return_inverse=True)[1]
+    best = scores.new_full((int(own[-1]) + 1 if len(own) else 0,), -torch.inf)
+    best.scatter_reduce_(0, own, scores, "amax")
+    equal = (scores == best[own]).nonzero()[:, 0]
+    fresh = torch.ones(len(equal), dtype=torch.bool, device=equal.device)
+    fresh[1:] = own[equal[1:]] != own[equal[:-1]]
+    return equal[fresh]
 
 
 def _split(blocks: Iterable[Block], width: int, most: int, *, whole: bool) -> Iterator[Block]:
