@@ -136,10 +136,10 @@ class _Best:
         mine = slice(first, first + len(queries))
         n = len(ids)
         tile = torch.mm(queries, rows.T)
-        for column, doc_id in enumerate(ids) if hidden else ():
-            for query in hidden.get(doc_id, ()):
-                if mine.start <= query < mine.stop:
-                    tile[query - first, column] = -torch.inf
+        for place, doc_id in enumerate(ids) if hidden else ():
+            for number in hidden.get(doc_id, ()):
+                if mine.start <= number < mine.stop:
+                    tile[number - first, place] = -torch.inf
         # Few scores of a tile reach the worst that is kept, after the first tiles, and the rest is not looked at again.
         # One that is not a number is not below it either.
         worst = self.scores[mine, -1:]
@@ -148,29 +148,29 @@ class _Best:
         most = self.k if numbers is None else self.k * int(numbers.bincount().max())  # rows of k documents
         if most < n and int(reaching.count_nonzero()) > 4 * most * len(queries):
             reaching[:, :n] = (tile[:, :n] < tile[:, :n].topk(most, dim=1).values[:, -1:]).logical_not_()
-        query, column = _true(reaching)  # both [r]
-        score = tile[query, column]
+        row, column = _true(reaching)  # both [r]
+        score = tile[row, column]
         if bool((~torch.isfinite(score) & (score != -torch.inf)).any()):
             raise ForewordError("A score is beyond float32's range; scale the vectors down, e.g. normalise them.")
         if numbers is not None:
-            best = _best_rows(query * n + numbers[column], score)
-            query, column, score = query[best], column[best], score[best]
-        if not len(query):
+            best = _best_rows(row * n + numbers[column], score)
+            row, column, score = row[best], column[best], score[best]
+        if not len(row):
             return
-        count = query.bincount(minlength=len(queries))
-        place = torch.arange(len(query), device=query.device) - (count.cumsum(0) - count)[query]
+        count = row.bincount(minlength=len(queries))
+        after = self.k + torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
         found = self.scores.new_full((len(queries), self.k + int(count.max())), -torch.inf)
         named = self.numbers.new_full(found.shape, -1)
         found[:, : self.k], named[:, : self.k] = self.scores[mine], self.numbers[mine]
-        found[query, self.k + place], named[query, self.k + place] = score, column + self.seen
+        found[row, after], named[row, after] = score, column + self.seen
 
         scores, columns = found.topk(self.k, dim=1)  # both [q, k]
         worst = scores[:, -1:]
         # topk takes any of several equal scores at the border; only such rows need to look at ids.
         torn = ((found >= worst).sum(1) > self.k) & (worst[:, 0] > -torch.inf)
-        for row in torn.nonzero()[:, 0].tolist():
-            columns[row] = self._untie(found[row], worst[row], named[row], ids)
-            scores[row] = found[row, columns[row]]
+        for number in torn.nonzero()[:, 0].tolist():
+            columns[number] = self._untie(found[number], worst[number], named[number], ids)
+            scores[number] = found[number, columns[number]]
 
         self.scores[mine] = scores
         kept = named.gather(1, columns).where(scores > -torch.inf, -1)  # the rest is hidden, or a place not yet taken
