@@ -1,4 +1,4 @@
-# make demo | test | lint | docs | tables: each makes .venv when it is missing or older than what it is installed from.
+# make demo | test | lint | docs | tables | bench: each makes .venv when it is missing or older than what it is installed from.
 # `make demo` installs what the demo needs; the others everything, which the demo is content with.
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 DEMO_STAMP := $(VENV)/installed-demo
 DEMO ?=
 
-.PHONY: demo test lint format docs tables clean
+.PHONY: demo test lint format docs tables bench clean
 
 demo: $(DEMO_STAMP)
 	$(VENV)/bin/foreword demo $(DEMO)
@@ -32,6 +32,9 @@ docs: $(STAMP)
 
 tables: $(STAMP)
 	$(VENV)/bin/foreword benchmark --tables README.md docs/findings.md docs/performance.md
+
+bench: $(STAMP)
+	$(VENV)/bin/python benchmarks/speed.py --output build/speed.json
 
 # Into .venv: the extra $(1), which takes $(2) on the disk with torch for the processor alone.
 define install

@@ -8,6 +8,7 @@ import os
 import warnings
 from typing import TYPE_CHECKING
 
+os.environ["FOREWORD_VECTORS_MB"] = "0"  # what one test embedded is not another's
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test asks the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # here and in the processes that tests start: `make test` fills the cores

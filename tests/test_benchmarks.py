@@ -10,18 +10,28 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.encode import KINDS, made_texts, measure, shown
+from benchmarks.speed import KINDS, made_texts, measure, shown
 
 
-def test_every_way_of_embedding_has_its_time(tiny_bert: Path) -> None:
-    found = measure(str(tiny_bert), texts=6, words=12, domains=2, rounds=2)
-    ways = list(found["seconds"])
+def test_every_way_has_its_time(tiny_bert: Path) -> None:
+    how = {"texts": 6, "words": 12, "domains": 2, "documents": 500, "queries": 5, "rounds": 2}
+    found = measure(str(tiny_bert), parts=("encode", "search"), **how)  # type: ignore[arg-type]
+    ways = list(found["encode"]["seconds"])
     assert ways[0] == "sentence-transformers, float32"
-    assert len(ways) == 1 + len(found["gflops"]) * (1 + 2 * len(KINDS))
-    assert all(len(each) == 2 and min(each) > 0 for each in found["seconds"].values())
-    table = shown(found).splitlines()
-    assert table[2].endswith("| 1.00 |")
-    assert len(table) == len(ways) + 4
+    assert len(ways) == 2 + len(found["machine"]["gflops"]) * (1 + 2 * len(KINDS))
+    assert {"exact_search, in memory", "exact_search, from a mapped file"} <= set(found["search"]["seconds"])
+    everything = [*found["encode"]["seconds"].values(), *found["search"]["seconds"].values()]
+    assert all(len(each) == 2 and min(each) > 0 for each in everything)
+    tables = shown(found).splitlines()
+    assert sum(line.endswith("| 1.00 |") for line in tables) >= 2
+    assert sum(line.startswith("| ") and " | s | " not in line for line in tables) == len(everything) + 2
+
+
+@pytest.mark.slow
+def test_every_way_to_train_has_its_time(tiny_bert: Path) -> None:
+    found = measure(str(tiny_bert), parts=("train",), rounds=1)
+    names = {name.rpartition(",")[0] for name in found["train"]["seconds"]}
+    assert {"sentence-transformers, full", "prompt, both sides", "prompt, query side"} <= names
 
 
 def test_texts_are_the_same_each_time_and_no_two_lengths_the_rule() -> None:

@@ -34,7 +34,7 @@ SLOW = os.environ.get("FOREWORD_SLOW") == "1"
 SLOW_LINES = (
     "benchmarks/serve.py",
     "benchmarks/index.py",
-    "benchmarks/encode.py",
+    "benchmarks/speed.py",
     "--miniature",
     "benchmark in-domain --targets",
 )

@@ -431,10 +431,12 @@ def load_collection(
 
 
 def load_encoder(options: Options, *, prompt: Path | str | None = None) -> SentenceTransformer:
-    """The encoder that the options ask for, with a prompt."""
+    """The encoder that the options ask for, with a prompt, and the user's cache of vectors."""
+    from foreword.prompts.cache import VectorCache
+    from foreword.prompts.encoder import transformer_of
     from foreword.prompts.loading import load_encoder as load
 
-    return load(
+    encoder = load(
         options.backbone,
         prompt=prompt,
         revision=options.revision,
@@ -443,6 +445,8 @@ def load_encoder(options: Options, *, prompt: Path | str | None = None) -> Sente
         pooling=options.pooling,
         normalize=options.normalize,
     )
+    transformer_of(encoder).vectors = VectorCache.of_user()
+    return encoder
 
 
 def load_bare_encoder(options: Options, prompt: Path | None) -> SentenceTransformer:

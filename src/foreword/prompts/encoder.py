@@ -22,6 +22,7 @@ from foreword.settings import EncodingPrecision, Precision, Side
 from foreword.terminal import track
 
 Pooled = str | tuple[str, ...] | None
+Vectors = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -198,10 +199,11 @@ def encode(
     max_length: int | None = None,
     what: str = "encoding",
     quiet: bool = False,
-) -> np.ndarray[Any, np.dtype[np.float32]]:
+) -> Vectors:
     """Embeddings of `texts`, float32 (len(texts), d'), in their order, whose inner products are the scores.
 
     They are the encoder's own, scaled to unit length where its similarity is the cosine and it does not do so.
+    Documents of one route are looked up in the encoder's `VectorCache`, where it has one, as in commands.
 
     Args:
         encoder: from `load_encoder`.
@@ -222,6 +224,35 @@ def encode(
     """
     transformer = transformer_of(encoder)
     chosen_route: Route = transformer.route if isinstance(route, Default) else route
+    how: dict[str, Any] = {"batch_size": batch_size, "max_length": max_length, "what": what, "quiet": quiet}
+    how["precision"] = resolve_precision(precision, encoder.device)
+    cache = transformer.vectors if side == "document" and domains is None and len(texts) > 1 else None
+    if cache is not None and precision != "int8":
+        settings = {"precision": how["precision"], "max_length": max_length, "text_prompt": text_prompt(encoder, side)}
+
+        def make(numbers: Sequence[int]) -> Vectors:
+            return _encode(encoder, [texts[number] for number in numbers], side, chosen_route, None, **how)
+
+        found: Vectors = cache.embed(encoder, chosen_route, settings, texts, make)
+        return found
+    return _encode(encoder, texts, side, chosen_route, domains, **how)
+
+
+def _encode(
+    encoder: SentenceTransformer,
+    texts: Sequence[str],
+    side: Side,
+    chosen_route: Route,
+    domains: Sequence[str | None] | None,
+    *,
+    batch_size: int,
+    precision: EncodingPrecision,
+    max_length: int | None,
+    what: str,
+    quiet: bool,
+) -> Vectors:
+    """`encode`, of texts that are not known."""
+    transformer = transformer_of(encoder)
     rows: Tensor | None = None
     if domains is not None:
         if len(domains) != len(texts):
@@ -232,7 +263,7 @@ def encode(
         rows = torch.tensor([places[domain] for domain in domains], dtype=torch.long)
     order = np.argsort([-len(text) for text in texts], kind="stable")
     words = text_prompt(encoder, side)
-    output: np.ndarray[Any, np.dtype[np.float32]] | None = None
+    output: Vectors | None = None
     extra = {} if max_length is None else {"max_length": min(max_length, transformer.max_seq_length or max_length)}
     device = encoder.device
     head = head_of(encoder)

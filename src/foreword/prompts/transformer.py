@@ -68,6 +68,8 @@ class PromptedTransformer(Transformer):
     """Whether the tokenizer puts one, as [CLS], before a text."""
     int8: Any = None
     """Its forward passes in int8, a `foreword.prompts.int8.Int8`, which `load_encoder` adds."""
+    vectors: Any = None
+    """Where `encode` looks for vectors of documents, a `foreword.prompts.cache.VectorCache`; None: nowhere."""
     rotary: bool
     """Whether the backbone turns queries and keys by their positions."""
     _warned_cut: bool

@@ -6,6 +6,7 @@ d width, N rows of one block of documents, q queries and n documents of one tile
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Collection as AnyCollection
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -229,6 +230,9 @@ def _rows(vectors: Any, ids: Sequence[str], what: str) -> Tensor:
         rows = vectors.to(torch.float32)
     else:
         rows = torch.from_numpy(np.array(vectors, dtype=np.float32))  # reads a memory map, widens float16
+        mapped = getattr(vectors, "_mmap", None)
+        if mapped is not None and vectors.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)  # what was read would count as this process's memory
     if rows.ndim != 2 or len(rows) != len(ids):
         raise ForewordError(
             f"The {what} vectors have the shape {tuple(rows.shape)} for {len(ids)} ids; expected [{len(ids)}, d]."

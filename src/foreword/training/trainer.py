@@ -159,6 +159,8 @@ def run_training(
         corpus = {c.id: corpus_pairs(c.id, data.pairs[c.id], vectors[c.id]) for c in data.sources}
     callbacks: list[TrainerCallback] = [] if last is None else [StopAfter(last)]
     callbacks += [] if seconds is None else [TimeBudget(seconds, began, evaluator)]
+    transformer: Any = encoder[0]
+    transformer.vectors, cache = None, getattr(transformer, "vectors", None)  # of steps on the way nothing is kept
     try:
         trainer = build_trainer(
             encoder, data.pairs, corpus, evaluator, callbacks=callbacks, checkpoints=checkpoints, quiet=quiet
@@ -183,6 +185,7 @@ def run_training(
         # accelerate leaves its mixed precision on the model, and a mark that lets the next training's pass by.
         for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
             encoder.__dict__.pop(name, None)
+        transformer.vectors = cache
         encoder.requires_grad_(False)
         encoder.eval()
     losses = [
