@@ -11,8 +11,6 @@ import argparse
 import json
 import multiprocessing
 import random
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -257,12 +255,18 @@ def resident(path: Path, queries: int, k: int, threads: int) -> dict[str, float]
 
 def _resident(path: Path, queries: int, k: int, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _held()
     mapped = np.load(path, mmap_mode="r")
     asked = _unit(np.random.default_rng(1).standard_normal((queries, mapped.shape[1]), dtype=np.float32))
     exact_search(asked, *_named(asked, mapped), k)
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return {"before": before / unit, "most": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
+    return {"before": before, "most": _held()}
+
+
+def _held() -> float:
+    """MiB that this process has held at most, on Linux."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM")), float("nan"))
 
 
 # -- all of it -------------------------------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ Block = tuple[Sequence[str], Any]
 # Matrix products take another path through the BLAS for a few rows than for many, and the two differ in the
 # last bit. Tiles are filled up to a multiple of this, so that equal vectors get equal scores in every tile.
 _ROWS_MULTIPLE = 64
+_TILE_ROWS = 512
+"""Documents whose scores for some queries are looked through at once: so few that a processor's cache holds them."""
 
 BestRows = dict[str, dict[str, int]]
 """`query_id -> doc_id -> ` which of the document's rows scored best, from 0."""
@@ -50,7 +52,7 @@ def exact_search(
     exclude_self: bool = False,
     best_rows: BestRows | None = None,
     device: str = "cpu",
-    block_rows: int = 4096,
+    block_rows: int = 8192,
     memory_mib: float = 64.0,
 ) -> Run:
     """The k documents with the greatest inner product for every query, exactly.
@@ -71,7 +73,7 @@ def exact_search(
             the best of theirs, and which one that is, is written here.
         device: where torch multiplies, e.g. `cpu` or `cuda`.
         block_rows: the most documents taken at a time.
-        memory_mib: bound on one tile of scores, in MiB; besides it, Q x k hits are held.
+        memory_mib: bound on one tile of scores, in MiB; besides it, Q x k hits and a block's vectors are held.
 
     Returns:
         A run with every query, hits in rank order.
@@ -99,7 +101,7 @@ def exact_search(
             rows = _rows(vectors, ids, "document").to(device)
             numbers = None if best_rows is None else _numbered(ids, device)
             rows = torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % _ROWS_MULTIPLE))
-            step = max(1, int(memory_mib * 2**20) // (4 * len(rows)))
+            step = max(1, int(memory_mib * 2**20) // (4 * min(len(rows), _TILE_ROWS)))
             for first in range(0, len(queries), step):
                 best.add(queries[first : first + step], first, rows, ids, hidden, numbers)
             best.end_block(len(ids))
@@ -135,22 +137,19 @@ class _Best:
         import torch
 
         mine = slice(first, first + len(queries))
-        n = len(ids)
-        tile = torch.mm(queries, rows.T)
+        n, worst = len(ids), self.scores[mine, -1:]
+        unseen: dict[int, list[int]] = {}  # place of a document -> queries of this tile that must not see it
         for place, doc_id in enumerate(ids) if hidden else ():
-            for number in hidden.get(doc_id, ()):
-                if mine.start <= number < mine.stop:
-                    tile[number - first, place] = -torch.inf
-        # Few scores of a tile reach the worst that is kept, after the first tiles, and the rest is not looked at again.
-        # One that is not a number is not below it either.
-        worst = self.scores[mine, -1:]
-        reaching = (tile < worst).logical_not_()
-        reaching[:, n:] = False  # what only fills it up
+            if numbered := [number - first for number in hidden.get(doc_id, ()) if mine.start <= number < mine.stop]:
+                unseen[place] = numbered
         most = self.k if numbers is None else self.k * int(numbers.bincount().max())  # rows of k documents
-        if most < n and int(reaching.count_nonzero()) > 4 * most * len(queries):
-            reaching[:, :n] = (tile[:, :n] < tile[:, :n].topk(most, dim=1).values[:, -1:]).logical_not_()
-        row, column = _true(reaching)  # both [r]
-        score = tile[row, column]
+        reaching = [
+            self._reaching(queries, rows[begin : begin + _TILE_ROWS], begin, n, worst, most, unseen)
+            for begin in range(0, len(rows), _TILE_ROWS)
+        ]
+        row, column, score = (torch.cat(parts) for parts in zip(*reaching, strict=True))  # each [r]
+        order = row.argsort(stable=True)
+        row, column, score = row[order], column[order], score[order]
         if bool((~torch.isfinite(score) & (score != -torch.inf)).any()):
             raise ForewordError("A score is beyond float32's range; scale the vectors down, e.g. normalise them.")
         if numbers is not None:
@@ -181,6 +180,39 @@ class _Best:
         if numbers is not None:
             own = torch.searchsorted(numbers, numbers[fresh - self.seen]) + self.seen
             self.firsts.update(zip(fresh.tolist(), own.tolist(), strict=True))
+
+    def _reaching(
+        self,
+        queries: Tensor,
+        rows: Tensor,
+        begin: int,
+        n: int,
+        worst: Tensor,
+        most: int,
+        unseen: Mapping[int, Sequence[int]],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, place and score [r] of what may be among the best: few, after the first tiles.
+
+        Args:
+            queries: [q, d].
+            rows: [t, d], of the places `begin` and on, of which there are n.
+            worst: scores [q, 1] that are to be reached.
+            most: of one query; where more reach it, and as many can be told.
+            unseen: queries that must not see a place.
+        """
+        tile = queries @ rows.T
+        for place in range(begin, begin + len(rows)) if unseen else ():
+            tile[unseen.get(place, []), place - begin] = -np.inf
+        tile[:, max(0, n - begin) :] = -np.inf  # what only fills it up
+        some = (tile.amax(1, keepdim=True) < worst).logical_not_().nonzero()[:, 0]  # what is not a number reaches, too
+        tile, worst = tile[some], worst[some]
+        mask = (tile < worst).logical_not_()
+        if most < tile.shape[1] and int(mask.count_nonzero()) > 4 * most * len(tile):
+            mask = (tile < tile.topk(most, dim=1).values[:, -1:]).logical_not_()
+        row, column = _true(mask)
+        own = column < n - begin
+        row, column = row[own], column[own]
+        return some[row], column + begin, tile[row, column]
 
     def _untie(self, found: Tensor, worst: Tensor, named: Tensor, ids: Sequence[str]) -> Tensor:
         """The k columns of one row when several score `worst`: the greatest doc_ids among those."""
@@ -258,7 +290,7 @@ def _true(mask: Tensor) -> tuple[Tensor, Tensor]:
     import torch
 
     row, eight = mask.view(torch.int64).nonzero(as_tuple=True)
-    group, column = mask.view(len(mask), -1, 8)[row, eight].nonzero(as_tuple=True)
+    group, column = mask.view(len(mask), mask.shape[1] // 8, 8)[row, eight].nonzero(as_tuple=True)
     return row[group], eight[group] * 8 + column
 
 
