@@ -10,6 +10,7 @@ from tiny import docx, pdf
 
 from foreword.collections import DataWarning, load, text_files
 from foreword.collections.collection import Document
+from foreword.collections.folder import query_labels, write_label
 from foreword.collections.text_files import find_file, find_files, read_file
 from foreword.errors import DataError, UnknownNameError
 
@@ -200,6 +201,28 @@ def test_plain_labels(tmp_path):
     put_at(tmp_path / "labels.tsv", "other\ta.md\nwhere\ta.md\n")
     again = {query.text: query.query_id for query in load(f"folder:{tmp_path}").queries("train")}
     assert again["where"] == queries["where"]  # runs stay comparable
+
+
+def test_a_label_is_written_in_place_of_another(tmp_path):
+    put(
+        tmp_path,
+        **{"a.md": "one", "sub/b c.txt": "two", "labels.tsv": "query\tfile\nwhere\tsub/b c.txt\t2\nwho\ta.md\n"},
+    )
+    assert query_labels(tmp_path, "where") == {"sub/b c.txt": 2}
+    write_label(tmp_path, "where", "sub/b c.txt", 0)
+    write_label(tmp_path, "where", "a.md", 1)
+    write_label(tmp_path, "who", "a.md", None)
+    assert (tmp_path / "labels.tsv").read_text() == "query\tfile\nwhere\tsub/b c.txt\t0\nwhere\ta.md\n"
+    assert query_labels(tmp_path, "where") == {"sub/b c.txt": 0, "a.md": 1}
+    (grades,) = load(f"folder:{tmp_path}").qrels("train").values()
+    assert grades == {"sub/b_c.txt": 0, "a.md": 1}
+    with pytest.raises(DataError, match="tab or a line break"):
+        write_label(tmp_path, "where", "a\tb.md", 1)
+    (tmp_path / "labels.tsv").unlink()
+    put(tmp_path, **{"qrels/train.tsv": "query-id\tcorpus-id\tscore\n"})
+    with pytest.raises(DataError, match="training judgements"):
+        write_label(tmp_path, "where", "a.md", 1)
+    assert not (tmp_path / "labels.tsv").exists()
 
 
 def test_labels_of_a_corpus_name_its_ids(tmp_path):

@@ -51,7 +51,7 @@ def test_search_shows_the_systems_side_by_side_and_what_moved(page: Any, site: S
     assert scores[0] == "13.0"
     assert {len(score.partition(".")[2]) for score in scores} == {1}  # one kind of number in a column
     status = page.get_by_role("status").first.inner_text()
-    assert status == "4 hits in 12 ms. Against base, the prompt has 1 new, 1 up, 1 down, 1 in place."
+    assert status == "4 hits in 12 ms. Compared with base, the prompt's hits: 1 new, 1 up, 1 down, 1 unchanged."
     lefts = [page.locator(f"[data-system={name}]").bounding_box()["x"] for name in ("base", "prompt", "bm25")]
     assert lefts == sorted(lefts)
     assert lefts[0] < lefts[1] < lefts[2]
@@ -95,6 +95,41 @@ def test_a_hit_leads_to_its_file_where_the_service_gives_it(page: Any, site: Sit
     assert link.get_attribute("href") == "file?domain=pydoc%2Ftorch&file=plants%2Fa+%26+b.md"
     assert link.get_attribute("rel") == "noopener"
     assert page.evaluate("window.broken") is None
+
+
+def test_a_label_is_given_by_a_click_and_shown_in_every_column(page: Any, site: Site) -> None:
+    def with_files(request: Any) -> Any:
+        status, answer = found(request)
+        for own in answer["results"][0]["systems"].values():
+            for hit in own:
+                hit["metadata"]["file"] = hit["doc_id"] + ".md"
+        return status, answer
+
+    kept: dict[str, int] = {"d2.md": 0}
+
+    def labels(body: Any) -> Any:
+        if "file" in body:
+            kept.pop(body["file"], None)
+            kept.update({body["file"]: body["grade"]} if body["grade"] is not None else {})
+        return 200, {"labels": kept}
+
+    site.answers |= {"/search": with_files, "/labels": labels}
+    page.goto(site.url + SEARCH)
+    column(page, "base").first.wait_for()
+    assert page.get_by_role("button", name="Relevant").count() == 0
+    told = domains()
+    told["domains"][0]["labels"] = True
+    site.answers["/domains"] = lambda _: (200, told)
+    page.reload()
+    pressed = page.locator("button.label[aria-pressed=true]")
+    pressed.first.wait_for()  # what the file says already
+    assert pressed.all_inner_texts() == ["Not relevant"] * 2  # d2, in base and prompt
+    column(page, "prompt").nth(1).get_by_role("button", name="Relevant", exact=True).click()
+    page.locator("[data-system=bm25] button.label[aria-pressed=true]").wait_for()
+    assert kept == {"d2.md": 0, "d1.md": 1}
+    column(page, "base").first.get_by_role("button", name="Relevant", exact=True).click()
+    page.locator("[data-system=bm25] button.label[aria-pressed=true]").wait_for(state="detached")
+    assert kept == {"d2.md": 0}
 
 
 def test_the_lines_are_drawn_as_ranks_move(page: Any, site: Site) -> None:
@@ -168,11 +203,11 @@ def test_another_domain_and_back(page: Any, site: Site) -> None:
     assert site.searches()[-1]["systems"] == ["base", "bm25", "hybrid"]
     assert column(page, "hybrid").count() == 2
     about = page.get_by_role("list", name="About folder:notes").inner_text()
-    assert "no prompt of its own" in about
-    assert "BM25 weighs .30, chosen on 120 dev queries (nDCG@10 .609; the model alone .541)" in about
+    assert "no prompt" in about
+    assert "BM25 has a weight of .30, chosen on 120 dev queries (nDCG@10 .609, the model alone .541)" in about
     assert "domain=folder%3Anotes" in page.url
     page.get_by_role("link", name="Bank").click()
-    page.get_by_role("heading", name="How near the domains are").wait_for()
+    page.get_by_role("heading", name="Similarity of the domains").wait_for()
     assert "view=bank" in page.url
     page.go_back()
     column(page, "bm25").first.wait_for()
@@ -233,7 +268,7 @@ def test_by_keyboard_alone(page: Any, site: Site) -> None:
         if page.evaluate("document.activeElement.textContent") == "Bank":
             break
     press("Enter")
-    page.get_by_role("heading", name="How near the domains are").wait_for()
+    page.get_by_role("heading", name="Similarity of the domains").wait_for()
     assert page.evaluate("document.activeElement.textContent") == "Bank"
     press("/")
     assert page.evaluate("document.activeElement.id") == "query"
@@ -336,8 +371,8 @@ def test_errors_are_said(page: Any, site: Site) -> None:
     answers = {
         "Something went wrong in the service (status 500).": (500, b"<h1>no JSON</h1>"),
         "The service did not take the request (status 422).": refused(422, "query: 900 tokens, at most 512"),
-        "This key may not be used for this.": refused(403, "the key is for pydoc/numpy"),
-        "The service's answer cannot be read.": (200, b"<h1>a proxy</h1>"),
+        "This key does not give access to this.": refused(403, "the key is for pydoc/numpy"),
+        "The service's answer could not be read.": (200, b"<h1>a proxy</h1>"),
     }
     page.goto(site.url)
     for said, answer in answers.items():
@@ -361,7 +396,7 @@ def test_errors_are_said(page: Any, site: Site) -> None:
 def test_nothing_found_and_nothing_to_search(page: Any, site: Site) -> None:
     site.answers["/search"] = lambda body: found(body, {"base": [], "prompt": [], "bm25": []})
     page.goto(site.url + SEARCH)
-    page.get_by_text("Nothing was found.").wait_for()
+    page.get_by_text("Nothing found.").wait_for()
     site.answers["/search"] = lambda body: found(body, {"base": hits(["d1"]), "bm25": hits(["d1"])})
     page.get_by_role("button", name="Search").click()
     page.get_by_text("No answer from Prompt.").wait_for()
@@ -371,7 +406,7 @@ def test_nothing_found_and_nothing_to_search(page: Any, site: Site) -> None:
     page.get_by_text("has a prompt but no documents here").wait_for()
     site.answers["/domains"] = lambda _: (200, {**domains(), "domains": []})
     page.goto(site.url + SEARCH)
-    page.get_by_text("This service has no domains yet").wait_for()
+    page.get_by_text("This service has no domains:").wait_for()
     site.answers["/domains"] = lambda _: refused(503, "starting")
     page.reload()
     page.get_by_text("The service is not ready").wait_for()
@@ -410,7 +445,7 @@ def test_waiting_is_said_and_a_late_answer_does_not_win(page: Any, site: Site) -
 def test_a_key_is_asked_for_sent_and_forgotten(page: Any, site: Site) -> None:
     site.key = "right"
     page.goto(site.url + SEARCH)
-    dialog = page.get_by_role("dialog", name="This service wants a key")
+    dialog = page.get_by_role("dialog", name="This service needs a key")
     dialog.wait_for()
     page.get_by_label("API key").fill("wrong")
     page.keyboard.press("Enter")
@@ -425,7 +460,7 @@ def test_a_key_is_asked_for_sent_and_forgotten(page: Any, site: Site) -> None:
     page.get_by_role("button", name="Forget the key").click()
     dialog.wait_for()
     page.keyboard.press("Escape")
-    page.get_by_text("This service wants an API key, and none was given.").wait_for()
+    page.get_by_text("This service needs an API key, and none was given.").wait_for()
 
 
 def test_text_stays_text(page: Any, site: Site) -> None:

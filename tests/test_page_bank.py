@@ -119,7 +119,7 @@ def test_an_empty_bank_a_bare_one_and_an_error(page: Any, site: Site) -> None:
     page.get_by_text("The bank is empty").wait_for()
     site.answers["/bank"] = lambda _: (200, {"names": ["a"], **nothing})
     page.reload()
-    page.get_by_text("are no features of two domains").wait_for()
+    page.get_by_text("It needs the embedded documents of two domains").wait_for()
     assert page.locator("#bank .empty").count() == 4
     site.answers["/bank"] = lambda _: refused(500, "broken bank")
     page.reload()

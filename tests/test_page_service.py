@@ -54,7 +54,7 @@ def test_the_page_on_the_service(service: tuple[str, list[str]]) -> None:
         hits.nth(4).wait_for()
         assert hits.evaluate_all("all => all.map((item) => item.dataset.doc)") == expected
         assert page.locator("[data-system=bm25]").is_visible()
-        assert page.get_by_text("Against base, the prompt has").is_visible()
+        assert page.get_by_text("Compared with base, the prompt's hits:").is_visible()
         page.get_by_role("combobox", name="Domain").select_option("toy/two")
         page.locator("[data-system=prompt]").wait_for(state="detached")
         page.locator("[data-system=base] .hits > li").first.wait_for()
@@ -65,5 +65,5 @@ def test_the_page_on_the_service(service: tuple[str, list[str]]) -> None:
         page.goto(url + "?domain=toy/one&q=words&k=999999")  # more than the service gives
         page.get_by_role("alert").wait_for()
         assert "1000 hits a query are allowed" in page.get_by_role("alert").inner_text()
-        page.get_by_role("link", name="the service's calls").click()
+        page.get_by_role("link", name="API reference").click()
         page.get_by_role("heading", name="POST /search").wait_for()

@@ -21,6 +21,7 @@ from serve_bank import SPECS, ask, client, config, load, save, save_bank, with_m
 from starlette.testclient import TestClient
 from tiny import words
 
+import foreword
 from foreword.collections.collection import MemoryCollection, Query
 from foreword.evaluation.hybrid import HybridSearch
 from foreword.prompts.encoder import routed
@@ -107,6 +108,40 @@ def test_a_filter_by_metadata(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) 
         assert len(both["results"][0]["systems"]["hybrid"]) == 20
         for bad in ({"kind": {"$gt": 1}}, {"kind": []}):
             assert ask(asked, "toy/kinds", 422, query="a", where=bad)["error"]["param"] == "where"
+
+
+def test_labels_are_written_where_that_is_asked_for(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    for name in ("a.md", "b.md"):
+        (notes / name).write_text(f"# {name}\nwords of {name}\n")
+    monkeypatch.setattr(serve_bank, "load", foreword.load)
+    domain = f"folder:{notes}"
+    for allowed in (False, True):
+        with client(config(tiny_bert, collections=(domain,), labels=allowed)) as asked:
+            (told,) = asked.get("/domains").json()["domains"]
+            body = {"domain": domain, "query": "  what\tis\n it ", "file": "b.md", "grade": 1}
+            answer = asked.post("/labels", json=body)
+            assert (told["labels"], answer.status_code) == (allowed, 200 if allowed else 404), answer.text
+            if not allowed:
+                assert not (notes / "labels.tsv").exists()
+                continue
+            assert answer.json() == {"labels": {"b.md": 1}}
+            for file, status in (("../x.md", 404), ("labels.tsv", 404), ("c.md", 404), ("a.md", 200)):
+                assert asked.post("/labels", json={**body, "file": file, "grade": 0}).status_code == status
+            assert asked.post("/labels", json={**body, "grade": 2}).status_code == 422
+            assert asked.post("/labels", json={**body, "query": " "}).status_code == 422
+            assert asked.post("/labels", json={"domain": domain, "query": "what is it"}).json()["labels"] == {
+                "b.md": 1,
+                "a.md": 0,
+            }
+            refused = asked.post(
+                "/labels", json=body, headers={"Sec-Fetch-Site": "cross-site", "Origin": "http://evil"}
+            )
+            assert refused.status_code == 403
+    assert (notes / "labels.tsv").read_text() == "what is it\tb.md\nwhat is it\ta.md\t0\n"
 
 
 def test_long_documents_are_answered_by_the_passage_that_was_found(

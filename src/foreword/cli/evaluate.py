@@ -231,12 +231,14 @@ def _one(options: cli.Options) -> None:
     if options.dry_run:
         cli.print_json(resolved)
         return
+    from foreword.collections.collection import require_split
     from foreword.evaluation.evaluate import evaluate as score
     from foreword.evaluation.published import seen
     from foreword.prompts.store import library_versions
     from foreword.retrieval.runs import read_run, write_run
 
     collection = cli.load_collection(options, options.collection)
+    require_split(collection.id, options.split, collection.splits)  # before a model is loaded
     dense = options.run_file is None and options.system != "bm25"
     supervision = _supervision(options, collection) if dense else "none"
     began = time.perf_counter()

@@ -325,7 +325,7 @@ def serve_options(parser: cli.Parser) -> None:
         metavar="COLLECTION=PROMPT",
         help="search a collection with another's prompt (again for others)",
     )
-    cli.settings_options(group, ServeConfig, ("index", "index_collection=milvus-collection", "data"))
+    cli.settings_options(group, ServeConfig, ("index", "index_collection=milvus-collection", "data", "labels"))
     backbone = ("backbone", "revision", "device", "precision", "max_length", "passages")
     cli.settings_options(parser.add_argument_group("backbone"), ServeConfig, backbone)
     cli.settings_options(parser.add_argument_group("where"), ServeConfig, ("host", "port", "root_path"))

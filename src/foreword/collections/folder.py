@@ -1,4 +1,4 @@
-"""`folder:PATH`: a folder in BEIR's layout, or of text files, read as a stream and never written to.
+"""`folder:PATH`: a folder in BEIR's layout, or of text files, read as a stream; only `write_label` writes to it.
 
 `corpus.jsonl`, `queries.jsonl` (optional), `qrels/<split>.tsv` (optional) and `hard-negatives/<split>.jsonl`
 (optional), each plain or `.gz`. Without a corpus file, each file of text below it is a document. Labels may be as
@@ -37,7 +37,7 @@ from foreword.collections.family import Family
 from foreword.collections.text_files import EXTRA, PLAIN, UnreadableError, find_files, read_file
 from foreword.collections.views import find_hard_negatives, read_hard_negatives
 from foreword.errors import DataError
-from foreword.files import json_lines, no_folder, read_json, text_lines
+from foreword.files import atomic_write, json_lines, no_folder, read_json, text_lines
 
 GROUP = "folder"
 EVERY_QUERY = "all"
@@ -514,14 +514,14 @@ def read_labels(path: Path, names: Mapping[str, str]) -> list[tuple[str, str, in
     labels: dict[tuple[str, str], int] = {}
     begun = False
     for number, line in text_lines(path):
-        query, *rest = (part.strip() for part in line.rstrip("\t").split("\t"))
+        query, *rest = _columns(line)
         if not query and not any(rest):
             continue
         first, begun = not begun, True
         if not query or len(rest) not in (1, 2):
             message = f"expected QUERY<tab>FILE, and perhaps <tab>GRADE; got {line.strip()[:80]!r}"
             raise DataError(message, path=path, line=number)
-        name = PurePosixPath(unicodedata.normalize("NFC", rest[0]).replace("\\", "/")).as_posix()
+        name = _file_name(rest[0])
         if name not in known:
             if first and _plain(query) in _QUERY_NAMES and _plain(name) in _FILE_NAMES:
                 continue
@@ -532,6 +532,49 @@ def read_labels(path: Path, names: Mapping[str, str]) -> list[tuple[str, str, in
         if labels.setdefault((query, known[name]), grade) != grade:
             raise DataError(f"{query!r} and {rest[0]!r} have another grade above; keep one", path=path, line=number)
     return [(query, doc_id, grade) for (query, doc_id), grade in labels.items()]
+
+
+def query_labels(folder: Path, query: str) -> dict[str, int]:
+    """File -> grade of a query, as the training labels of a folder of text files have them."""
+    path, labels = find_labels(folder).get("train"), {}
+    for number, line in () if path is None else text_lines(path):
+        asked, *rest = _columns(line)
+        if asked == query and rest:
+            labels[_file_name(rest[0])] = whole(rest[1], str(path), number) if len(rest) > 1 else 1
+    return labels
+
+
+def write_label(folder: Path, query: str, name: str, grade: int | None) -> None:
+    """Write into a folder's `labels.tsv` whether a file answers a query, in place of what it says of the two.
+
+    Args:
+        folder: of text files.
+        query: one line, without tabs.
+        name: the file's path from the folder.
+        grade: 1: it does; 0: it does not; None: no label.
+
+    Raises:
+        DataError: the training judgements stand in `qrels/`, or the file's name cannot stand in a line.
+    """
+    if (judged := find_qrels(folder).get("train")) is not None:
+        raise DataError("the training judgements are here; labels.tsv beside them would be refused", path=judged)
+    if name != " ".join(name.splitlines()) or "\t" in name:
+        raise DataError(f"{name!r} has a tab or a line break, which no line of labels can hold", path=folder)
+    path = find_labels(folder).get("train", folder / "labels.tsv")
+    lines = [line for _, line in text_lines(path)] if path.exists() else []
+    others = [line for line in lines if (columns := _columns(line))[:1] != [query] or _file_name(columns[1]) != name]
+    own = [] if grade is None else ["\t".join([query, name, *(["0"] if grade == 0 else [])])]
+    with atomic_write(path) as file:
+        file.writelines(f"{line}\n" for line in [*others, *own])
+
+
+def _columns(line: str) -> list[str]:
+    return [part.strip() for part in line.rstrip("\t").split("\t")]
+
+
+def _file_name(written: str) -> str:
+    """A file's name as labels write it, in the one form that names are compared in."""
+    return PurePosixPath(unicodedata.normalize("NFC", written).replace("\\", "/")).as_posix()
 
 
 def _is_header(line: str) -> bool:

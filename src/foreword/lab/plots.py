@@ -199,16 +199,19 @@ def few_shot_curves(
 
 
 def gain_by_cost(summaries: Summaries, what: Literal["parameters", "seconds"]) -> Plot | None:
-    """Gain over the baseline against trained parameters, or the time to adapt to one target: a point a system."""
+    """Gain over the baseline against trained parameters, or the time to adapt to one target: a point a system.
+
+    None where no system trains anything, or takes any time.
+    """
     label, title = _COSTS[what]
     measure, baseline = summaries.measures[0], summaries.baseline
     rows = [(row, row.gain.difference) for row in summaries.rows if row.gain is not None]
-    if not rows:
+    costs = [row.trained_parameters if what == "parameters" else row.seconds for row, _ in rows]
+    if not any(costs):
         return None
     groups: dict[str, list[int]] = {}
     for number, (row, _) in enumerate(rows):
         groups.setdefault(_NO_LABELS if row.labels == (0,) else _LABELS, []).append(number)
-    costs = [row.trained_parameters if what == "parameters" else row.seconds for row, _ in rows]
     title, told = f"Gain in {measure} against {title}", {}
     with canvas(7.0, 4.8, title) as (figure, axes):
         places = log_axis(axes, costs)
@@ -221,7 +224,12 @@ def gain_by_cost(summaries: Summaries, what: Literal["parameters", "seconds"]) -
         value_axis(axes, f"difference in {measure} from {baseline}", signs=True)
         axes.set_xlabel(label)
         legend(figure)
-        label_points(axes, points, {number: row.system for number, (row, _) in enumerate(rows)})
+        bars = [
+            (x, gain.low + n / 8 * (gain.high - gain.low))
+            for x, (_, gain) in zip(places, rows, strict=True)
+            for n in range(9)
+        ]
+        label_points(axes, [*points, *bars], {number: row.system for number, (row, _) in enumerate(rows)})
     caption = (
         f"Means over {len(summaries.targets)} targets, differences from {baseline}, with 95 % bootstrap intervals "
         "(domains and queries drawn). 0 stands left of the broken axis; points that would cover one another are moved "
@@ -279,7 +287,7 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float]], names: Mappi
     """Write names beside points, each where it covers no other name and no point.
 
     The figure is laid out for good, since names are placed by where things are: the limits of `axes` must not change
-    after. `points` are all that are drawn, in the axes' units; `names` go by the number of their point.
+    after. `points` are all that no name is to cover, in the axes' units; `names` go by the number of their point.
     """
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox

@@ -64,7 +64,7 @@ def effectiveness(results: Results) -> Plot | None:
         axes.set_yticks(range(len(systems)), map(plain, systems))
         axes.set_ylim(len(systems) - 0.5, -0.5)
         axes.margins(x=0.06)
-        axes.set_xlabel(plain(measure))
+        value_axis(axes, plain(measure), of="x")
         legend(figure)
     data = [{"collection": row.collection, "system": row.system, "value": row.values[measure]} for row in found]
     return Plot("effectiveness", title, f"A dot is a system on a collection; dashed: {baseline}.", data, figure)
@@ -217,6 +217,7 @@ def curves(results: Results) -> list[Plot]:
                 told[key] = f"{name}: {value(ys[-1])} at step {xs[-1]:g}"
             value_axis(axes, plain(label), [y for points in lines.values() for _, y in points])
             axes.set_xlabel("step")
+            axes.xaxis.get_major_locator().set_params(integer=True)  # there is no half step
             legend(figure)
         ends = [f"{name} from {value(points[0][1])} to {value(points[-1][1])}" for name, points in lines.items()]
         data = [{"name": name, "step": step, field: y} for name, points in lines.items() for step, y in points]

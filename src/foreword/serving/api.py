@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, St
 from pydantic_core import PydanticCustomError
 from sentence_transformers import SentenceTransformer
 
+from foreword.collections.folder import query_labels, write_label
 from foreword.collections.text_files import find_file, media_type
 from foreword.errors import DataError, RequestError
 from foreword.evaluation.group import FORMAT as GROUP_FORMAT
@@ -169,6 +170,25 @@ class SearchBody(Body):
     )
 
 
+class LabelBody(Body):
+    """The request of `POST /labels`: what a query's labels are, or with a `file`, what one is to be."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    domain: Text
+    query: Text
+    file: Text | None = Field(None, description="its path in the domain's folder; none: only ask")
+    grade: StrictInt | None = Field(
+        None, ge=0, le=1, description="1: it answers the query, 0: it does not; none: remove"
+    )
+
+
+class LabelAnswer(BaseModel):
+    """The labels of a query."""
+
+    labels: dict[str, int] = Field(description="file -> grade")
+
+
 class HitAnswer(BaseModel):
     """One document that was found."""
 
@@ -222,7 +242,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         403: "The key may not use this domain, or is no admin's; without keys: a page of another site asks",
         404: "No such model or domain",
         408: "The request took too long to come",
-        409: "The index was embedded anew since the prompts were read",
+        409: "The index was embedded anew since the prompts were read, or a label cannot be written",
         413: "The request's body is too large",
         421: "The service has no such name (header Host)",
         422: "A field is wrong, or there are too many texts or tokens",
@@ -356,7 +376,7 @@ def search_router(service: Service) -> APIRouter:
     """The endpoints."""
     router = APIRouter(tags=["search"], responses=REFUSALS)
     views: WeakKeyDictionary[State, dict[str, Any]] = WeakKeyDictionary()
-    viewing = asyncio.Lock()
+    viewing, labelling = asyncio.Lock(), asyncio.Lock()
 
     def answer(hit: IndexHit) -> dict[str, Any]:
         plain = {name: getattr(hit, name) for name in ("rank", "doc_id", "text", "score", "passage")}
@@ -409,16 +429,34 @@ def search_router(service: Service) -> APIRouter:
         Documents alone are given: neither what else lies in the folder, nor what a link leads to outside it. Scripts in
         them do not run.
         """
-        check_domain(request.state.key, domain)
-        found = service.state.domains().get(domain)
-        folder = Path(found.folder) if found is not None and found.folder else None
-        path = None if folder is None else await service.in_thread(lambda: find_file(folder, file))
-        if folder is None or path is None or not path.resolve().is_relative_to(folder):
-            raise RequestError(f"{domain!r} has no file {file!r} here", 404, "file_not_found", "file")
+        path = await _file(service, request.state.key, domain, file)
         kind = media_type(path)
         if kind != "application/pdf":  # browsers show none in a sandbox, and have one of their own for it
             request.state.policy = SANDBOX
         return FileResponse(path, media_type=kind, filename=path.name, content_disposition_type="inline")
+
+    @router.post("/labels", response_model=LabelAnswer)
+    async def labels(body: LabelBody, request: Request) -> Reply:
+        """Which files answer a query, as `labels.tsv` in the domain's folder says: ask, or change one line of it."""
+        check_domain(request.state.key, body.domain)
+        query = " ".join(
+            _queries(SearchBody(domain=body.domain, query=body.query), 1, service.config.max_characters)[0].split()
+        )
+        found = service.state.domains().get(body.domain)
+        if not service.config.labels or found is None or not found.folder:
+            message = (
+                f"no labels of {body.domain!r} are kept here; start the service with --labels, on a folder of files"
+            )
+            raise RequestError(message, 404, "labels_off", "domain")
+        folder, grade = Path(found.folder), body.grade
+        async with labelling:
+            if (name := body.file) is not None:
+                await _file(service, request.state.key, body.domain, name)
+                try:
+                    await service.in_thread(lambda: write_label(folder, query, name, grade))
+                except (DataError, OSError) as error:
+                    raise RequestError(f"the label was not written: {error}", 409, "label_refused", "file") from error
+            return Reply({"labels": await service.in_thread(lambda: query_labels(folder, query))})
 
     @router.get("/bank")
     async def bank(request: Request) -> Reply:
@@ -442,6 +480,17 @@ def check_domain(key: Key, domain: str) -> None:
     if not key.may_use(domain):
         message = f"the key {key.name!r} may not use {domain!r}; it may use: {', '.join(key.domains)}"
         raise RequestError(message, 403, "domain_not_allowed", "domain")
+
+
+async def _file(service: Service, key: Key, domain: str, name: str) -> Path:
+    """A document's file; `RequestError` (403, 404): not the key's domain, or no document of its folder."""
+    check_domain(key, domain)
+    found = service.state.domains().get(domain)
+    folder = Path(found.folder) if found is not None and found.folder else None
+    path = None if folder is None else await service.in_thread(lambda: find_file(folder, name))
+    if folder is None or path is None or not path.resolve().is_relative_to(folder):
+        raise RequestError(f"{domain!r} has no file {name!r} here", 404, "file_not_found", "file")
+    return path
 
 
 def _queries(body: SearchBody, most: int, characters: int) -> list[str]:

@@ -91,6 +91,7 @@ class ServeConfig(Settings):
         bank: folder of prompts and mixtures; read again on demand.
         prompts: further folders, of one prompt or mixture each.
         collections: ids of collections that are embedded and searched in memory.
+        labels: searchers may say which files answer a query; it is written to `labels.tsv` in the domain's folder.
         use: collection -> the prompt that searches it, where that is not the one of its own name.
         index: URI of a Milvus index, or the file of an embedded one.
         index_collection: the index's name there.
@@ -130,6 +131,7 @@ class ServeConfig(Settings):
     bank: Path | None = None
     prompts: tuple[Path, ...] = ()
     collections: tuple[str, ...] = ()
+    labels: bool = False
     use: Mapping[str, str] = field(default_factory=dict)
     index: str | None = field(default=None, repr=False)
     index_collection: str = "foreword"

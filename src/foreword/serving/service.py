@@ -416,6 +416,7 @@ class Service:
                 "searchable": searched is not None,
                 "documents": None if searched is None else searched.documents,
                 "files": searched is not None and bool(searched.folder) and not self.config.keys,
+                "labels": searched is not None and bool(searched.folder) and self.config.labels,
                 "systems": [] if searched is None else list(searched.systems),
                 "hybrid": None if searched is None or searched.weight is None else searched.weight.as_dict(),
             }

@@ -72,7 +72,7 @@ async function describeService() {
   try {
     const health = await call("health");
     const facts = [`Foreword ${health.version ?? ""}`, health.backbone, `up ${duration(health.uptime_seconds)}`];
-    place.replaceChildren(facts.filter(Boolean).join(" · "), " · ", element("a", { href: "docs" }, "the service's calls"));
+    place.replaceChildren(facts.filter(Boolean).join(" · "), " · ", element("a", { href: "docs" }, "API reference"));
   } catch (error) {
     place.replaceChildren(`The service's health is unknown: ${error.message}`);
   }

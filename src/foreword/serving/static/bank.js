@@ -45,17 +45,17 @@ function sections(bank) {
   const words = bank.words ?? {};
   return [
     section(
-      "How near the domains are",
-      bank.similarity?.values?.length ? similarityMatrix(bank.similarity) : nothing("None: beside the bank's prompts are no features of two domains' documents; ", command("foreword advise"), " leaves them there."),
+      "Similarity of the domains",
+      bank.similarity?.values?.length ? similarityMatrix(bank.similarity) : nothing("Not known yet. It needs the embedded documents of two domains, which ", command("foreword advise COLLECTION --bank BANK"), " stores in the bank."),
     ),
     section(
-      "What each prompt is worth elsewhere",
+      "Each prompt on other domains",
       bank.transfer?.values?.length
         ? transferMatrix(bank.transfer, figures)
-        : nothing("None: beside the bank's prompts are no results of theirs on other domains."),
+        : nothing("Not known yet. ", command("foreword evaluate --group GROUP --bank BANK --systems base each --output BANK/evaluation"), " measures it."),
     ),
-    section("Figures of each domain", figures.length ? figuresTable(figures) : nothing("No figures came with the prompts.")),
-    section("Words nearest to each prompt", Object.keys(words).length ? nearestWords(words) : nothing("None: only prompts of the kind ", command("input"), " lie among words; the others work inside the layers.")),
+    section("Scores of each domain", figures.length ? figuresTable(figures) : nothing("The prompts came without scores.")),
+    section("Words nearest to each prompt", Object.keys(words).length ? nearestWords(words) : nothing("None: only prompts of kind ", command("input"), " can be compared with words. The others work inside the layers.")),
   ];
 }
 

@@ -29,8 +29,9 @@ export class Columns {
    * @param {number} count - hits asked for
    * @param {string} query - whose words are marked
    * @param {?string} domain - whose files the service gives; null: it gives none
+   * @param {?import("./hit.js").Labels} labels - of the query; null: the service keeps none
    */
-  build(systems, hits, count, query, domain) {
+  build(systems, hits, count, query, domain, labels) {
     this.#systems = systems;
     if (!systems.includes(this.#chosen)) this.#chosen = systems.includes(PREFERRED) ? PREFERRED : systems[0];
     const words = wordsOf(query);
@@ -38,7 +39,7 @@ export class Columns {
     this.#tabs = systems.map((system) => this.#tab(system));
     this.#panels = systems.map((system) => {
       const digits = hits[system].some(({ score }) => Math.abs(score) >= 10) ? 1 : 3; // one kind of number in a column
-      const items = hits[system].map((hit, place) => hitItem(system, hit, place, ranks, count, digits, words, domain));
+      const items = hits[system].map((hit, place) => hitItem(system, hit, place, ranks, count, digits, words, domain, labels));
       const list = element("ol", { class: "hits" }, items);
       return element(
         "section",
@@ -114,7 +115,7 @@ export class Columns {
     for (const panel of this.#panels) {
       for (const item of this.#items(panel)) {
         item.tabIndex = item === stop ? 0 : -1;
-        item.querySelector(".more").tabIndex = item.tabIndex;
+        for (const button of item.querySelectorAll("button")) button.tabIndex = item.tabIndex;
       }
     }
   }
@@ -182,6 +183,6 @@ function legend() {
   return element(
     "p",
     { class: "note" },
-    "The small line beside a hit runs from its rank in base (left) to its rank here (right); “new” is not among base's hits, “dropped” not among the prompt's. Scores of different systems are on different scales.",
+    "The line beside a hit runs from its rank in base (left) to its rank in this column (right). “new”: not among base's hits. “dropped”: not among the prompt's. Scores can be compared within a column only.",
   );
 }

@@ -5,11 +5,14 @@ import { element } from "./dom.js";
 const SHORT = 500; // characters shown at first, more than the lines that the style sheet leaves
 const NEAR = 200; // characters in which as many of the words as can be are looked for: about those lines
 const BEFORE = 40; // characters shown before the first of them
-const LEAST = 3; // letters of a word that is marked: shorter ones are everywhere
+const LEAST = 3; // letters of a word that is marked: shorter ones are everywhere, as are these
+const COMMON = new Set("and are but can did does for from had has have how its not that the their there these this was were what when where which who why will with you your".split(" "));
 
 /** What finds a query's words, whatever their case and ending; null: it has none. */
 export function wordsOf(query) {
-  const words = [...new Set(query.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [])].filter((word) => word.length >= LEAST);
+  const long = [...new Set(query.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [])].filter((word) => word.length >= LEAST);
+  const rare = long.filter((word) => !COMMON.has(word));
+  const words = rare.length ? rare : long;
   const starts = words.map((word) => (word.length > 5 ? word.slice(0, -2) : word));
   return starts.length ? new RegExp(`(?<![\\p{L}\\p{N}])(?:${starts.join("|")})[\\p{L}\\p{N}]{0,4}(?![\\p{L}\\p{N}])`, "giu") : null;
 }

@@ -3,6 +3,12 @@
 import { element } from "./dom.js";
 import { count, several, size, value } from "./numbers.js";
 
+const SIDES = {
+  query: "for queries only",
+  shared: "the same for queries and documents",
+  untied: "one part for queries, one for documents",
+};
+
 /**
  * @param {Object} domain - one of `GET domains`
  * @param {boolean} others - other domains have prompts
@@ -11,13 +17,13 @@ export function domainFacts(domain, others) {
   const { prompt } = domain;
   const facts = [];
   if (typeof domain.documents === "number") facts.push(several(domain.documents, "document"));
-  if (!prompt) facts.push("no prompt of its own");
-  if (!prompt && others) facts.push(`another's can search it: foreword serve --use '${domain.name}=NAME'`);
+  if (!prompt) facts.push("no prompt");
+  if (!prompt && others) facts.push(`to search it with another domain's prompt: foreword serve --use '${domain.name}=NAME'`);
   if (prompt) {
     if (prompt.name && prompt.name !== domain.name) facts.push(`searched with the prompt of ${prompt.name}`);
     const kind = prompt.mixture ? "mixture of prompts" : `${prompt.kind} prompt`;
-    facts.push(typeof prompt.length === "number" ? `${kind}, ${several(prompt.length, "vector")}` : kind);
-    if (prompt.sides) facts.push(`sides: ${words(prompt.sides)}`);
+    facts.push(prompt.length ? `${kind}, ${several(prompt.length, "vector")}` : kind);
+    if (prompt.sides) facts.push(SIDES[prompt.sides] ?? words(prompt.sides));
     if (prompt.parameters) facts.push(`${count(prompt.parameters)} parameters`);
     if (prompt.bytes) facts.push(size(prompt.bytes));
     if (prompt.trained_on?.length) facts.push(`trained on ${words(prompt.trained_on)}`);
@@ -27,11 +33,11 @@ export function domainFacts(domain, others) {
   return element("ul", { class: "facts", "aria-label": `About ${domain.name}` }, facts.map((fact) => element("li", {}, fact)));
 }
 
-/** How much BM25 counts in the column of both, and what said so. */
+/** The weight of BM25 in the column of both, and how it was chosen. */
 function hybrid({ bm25, chosen_by: by, queries, dense, hybrid: joined }) {
-  const share = bm25 === 0 ? "the model alone" : bm25 === 1 ? "BM25 alone" : `BM25 weighs ${value(bm25, 2)}`;
+  const share = bm25 === 0 ? "the model alone" : bm25 === 1 ? "BM25 alone" : `BM25 has a weight of ${value(bm25, 2)}`;
   if (!queries) return `hybrid: ${share}, the default`;
-  return `hybrid: ${share}, chosen on ${count(queries)} ${by} (nDCG@10 ${value(joined)}; the model alone ${value(dense)})`;
+  return `hybrid: ${share}, chosen on ${count(queries)} ${by} (nDCG@10 ${value(joined)}, the model alone ${value(dense)})`;
 }
 
 function words(names) {

@@ -4,6 +4,42 @@ import { breakable, element } from "./dom.js";
 import { excerpt, marked } from "./excerpt.js";
 import { BASE, move, slope, systemName } from "./moves.js";
 import { value } from "./numbers.js";
+import { call } from "./service.js";
+
+/** Which files answer a query, as the reader says and the folder's labels.tsv holds; the same in every column. */
+export class Labels {
+  #asked;
+  #failed;
+  #grades = {};
+  #buttons = [];
+
+  /** @param {(error: Error) => void} failed - takes what went wrong */
+  constructor(domain, query, failed) {
+    this.#asked = { domain, query };
+    this.#failed = failed;
+    this.#call({});
+  }
+
+  /** The two buttons of a hit. */
+  of(file) {
+    return [["Relevant", 1], ["Not relevant", 0]].map(([name, grade]) => {
+      const click = () => this.#call({ file, grade: this.#grades[file] === grade ? null : grade });
+      const attributes = { type: "button", class: "more label", "aria-pressed": "false", title: "Written to labels.tsv in the folder" };
+      const button = element("button", { ...attributes, tabindex: -1, on: { click } }, name);
+      this.#buttons.push({ file, grade, button });
+      return button;
+    });
+  }
+
+  async #call(change) {
+    try {
+      this.#grades = (await call("labels", { body: { ...this.#asked, ...change } })).labels;
+      for (const { file, grade, button } of this.#buttons) button.setAttribute("aria-pressed", String(this.#grades[file] === grade));
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+}
 
 /**
  * @param {string} system - whose hit
@@ -14,8 +50,9 @@ import { value } from "./numbers.js";
  * @param {number} digits - of its score
  * @param {?RegExp} words - the query's, from `wordsOf`
  * @param {?string} domain - whose files the service gives; null: it gives none
+ * @param {?Labels} labels - of the query; null: the service keeps none
  */
-export function hitItem(system, hit, place, ranks, count, digits, words, domain) {
+export function hitItem(system, hit, place, ranks, count, digits, words, domain, labels = null) {
   const id = String(hit.doc_id);
   const rank = hit.rank ?? place + 1;
   const text = String(hit.text ?? "");
@@ -45,6 +82,7 @@ export function hitItem(system, hit, place, ranks, count, digits, words, domain)
       hit.passage ? element("p", { class: "passage" }, `Passage ${hit.passage.number} of ${hit.passage.of}`) : null,
       text ? element("p", { class: "text", dir: "auto" }, marked(excerpt(text, words), words)) : null,
       more,
+      file && labels ? labels.of(file) : null,
       element("div", { class: "details", hidden: true }),
     ),
   );

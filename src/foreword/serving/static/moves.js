@@ -8,7 +8,7 @@ const NAMES = { base: "Base", prompt: "Prompt", bm25: "BM25", hybrid: "Hybrid" }
 const WHAT = {
   base: "the frozen model alone",
   prompt: "with the domain's prompt",
-  bm25: "shared words, no model",
+  bm25: "matching words, no model",
   hybrid: "the model and BM25 together",
 };
 
@@ -47,7 +47,7 @@ export function summary(present, hits) {
   const before = ranksOf(hits[BASE]);
   const tally = { up: 0, down: 0, new: 0, same: 0 };
   for (const [id, rank] of ranksOf(hits.prompt)) tally[move(before.get(id), rank).kind] += 1;
-  return `Against base, the prompt has ${tally.new} new, ${tally.up} up, ${tally.down} down, ${tally.same} in place.`;
+  return `Compared with base, the prompt's hits: ${tally.new} new, ${tally.up} up, ${tally.down} down, ${tally.same} unchanged.`;
 }
 
 const WIDTH = 34;

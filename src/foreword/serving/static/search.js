@@ -3,6 +3,7 @@
 import { Columns } from "./columns.js";
 import { element } from "./dom.js";
 import { domainFacts } from "./facts.js";
+import { Labels } from "./hit.js";
 import { several } from "./numbers.js";
 import { summary, systemName } from "./moves.js";
 import { showProblem } from "./problem.js";
@@ -81,7 +82,7 @@ export class Search {
   }
 
   #without(name) {
-    if (!this.#domains.size) return "This service has no domains yet: it was started without any.";
+    if (!this.#domains.size) return "This service has no domains: it was started without a collection, an index or a prompt.";
     if (this.#domains.has(name)) return `The domain “${name}” has a prompt but no documents here, so it cannot be searched. Choose another.`;
     if (name) return `This service has no domain “${name}”. Choose one of its ${this.#domains.size}.`;
     return "None of this service's domains has documents to search.";
@@ -109,16 +110,18 @@ export class Search {
     }
   }
 
-  #answered({ name, systems, files }, answer, query, count) {
+  #answered({ name, systems, files, labels }, answer, query, count) {
     const hits = answer.results?.[0]?.systems ?? {};
     const present = systems.filter((system) => Array.isArray(hits[system]));
     const most = Math.max(0, ...present.map((system) => hits[system].length));
     if (!most) {
-      find("results").replaceChildren(element("p", { class: "empty" }, "Nothing was found. Try other words, or another domain."));
+      find("results").replaceChildren(element("p", { class: "empty" }, "Nothing found. Try other words, or another domain."));
       find("status").textContent = "No hits.";
       return;
     }
-    find("results").replaceChildren(this.#columns.build(present, hits, answer.k ?? count, query, files ? name : null));
+    const failed = (error) => showProblem(find("search-problem"), error);
+    const kept = labels ? new Labels(name, query, failed) : null;
+    find("results").replaceChildren(this.#columns.build(present, hits, answer.k ?? count, query, files ? name : null, kept));
     this.#columns.settle();
     const missing = systems.filter((system) => !present.includes(system)).map(systemName);
     find("status").textContent = [

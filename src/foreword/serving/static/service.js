@@ -25,7 +25,7 @@ export async function call(path, { body, signal } = {}) {
     if (answer.status !== 401) return read(answer);
     key = await askForKey(key);
     if (!key) {
-      throw new ServiceError("This service wants an API key, and none was given.", { status: 401 });
+      throw new ServiceError("This service needs an API key, and none was given.", { status: 401 });
     }
   }
 }
@@ -62,7 +62,7 @@ async function read(answer) {
   if (answer.ok && !broken) return data;
   const { status } = answer;
   const told = data?.error;
-  throw new ServiceError(answer.ok ? "The service's answer cannot be read." : sentence(status), {
+  throw new ServiceError(answer.ok ? "The service's answer could not be read." : sentence(status), {
     detail: typeof told?.message === "string" ? told.message : "",
     status,
     parameter: told?.param ?? null,
@@ -70,10 +70,10 @@ async function read(answer) {
 }
 
 function sentence(status) {
-  if (status === 403) return "This key may not be used for this.";
-  if (status === 404) return "The service has no such thing.";
+  if (status === 403) return "This key does not give access to this.";
+  if (status === 404) return "The service did not find this.";
   if (status === 413) return "The request is larger than the service takes.";
-  if (status === 429) return "The service has too much to do just now. Try again in a moment.";
+  if (status === 429) return "The service is busy. Try again in a moment.";
   if (status === 503) return "The service is not ready: it is starting, stopping or overloaded. Try again in a moment.";
   if (status >= 500) return `Something went wrong in the service (status ${status}).`;
   return `The service did not take the request (status ${status}).`;
