@@ -87,7 +87,7 @@ def test_texts_wrap_to_the_terminal(
     text = said_by(capsys, "benchmark", "--help")
     about = text.split("\n\n")[1]
     assert " ".join(about.split()) == (
-        "What transfer is worth on held-out domains, and the experiments of earlier systems."
+        "Measure transfer on held-out domains, or rerun experiments of earlier systems."
     )
     assert max(map(len, about.splitlines())) <= columns
     assert "\n  foreword benchmark transfer --parts primary far\n" in text  # an example is to be copied whole

@@ -17,7 +17,7 @@ from foreword.tables import byte_size
 def collections_options(parser: cli.Parser) -> None:
     """What is listed."""
     cli.data_options(parser)
-    parser.add_argument("--group", metavar="GROUP", help="only this one, e.g. beir, cqadupstack, oag-qa, dpr, pydoc")
+    parser.add_argument("--group", metavar="GROUP", help="only this group, e.g. beir, cqadupstack, oag-qa, dpr, pydoc")
     parser.add_argument("--seen", action="store_true", help="list which backbones were trained on which collections")
 
 
@@ -25,15 +25,15 @@ def download_options(parser: cli.Parser) -> None:
     """What is downloaded, from where; and what is drawn from it."""
     parser.add_argument("names", nargs="+", metavar="NAME", help="collections or groups: beir/nfcorpus, dpr, glasgow")
     cli.data_options(parser)
-    parser.add_argument("--mirror", action="append", default=[], metavar="URL", help="tried first (may be repeated)")
-    parser.add_argument("--offline", action="store_true", help="ask no network; say what is missing")
+    parser.add_argument("--mirror", action="append", default=[], metavar="URL", help="mirror to try first (repeatable)")
+    parser.add_argument("--offline", action="store_true", help="use no network; report what is missing")
     parser.add_argument(
         "--from", dest="source", type=Path, metavar="PATH", help="your own copy of OAG-QA: a folder or an archive"
     )
-    group = parser.add_argument_group("a sample of one large collection, as a collection of its own")
-    group.add_argument("--sample", type=int, metavar="N", help="documents to draw, beside the judged ones")
+    group = parser.add_argument_group("a sample of one large collection, stored as a new collection")
+    group.add_argument("--sample", type=int, metavar="N", help="documents to draw, in addition to the judged ones")
     group.add_argument("--output", type=Path, metavar="DIR", help="a new folder for the sample")
-    group.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
+    group.add_argument("--seed", type=int, default=0, help="random seed of the sample (default: %(default)s)")
 
 
 def mine_options(parser: cli.Parser) -> None:
@@ -46,17 +46,19 @@ def mine_options(parser: cli.Parser) -> None:
     )
     parser.add_argument("--split", choices=["train", "dev"], default="train", help="(default: %(default)s)")
     parser.add_argument(
-        "--system", choices=["bm25", "dense"], help="what finds them (default: bm25, or dense with --prompt)"
+        "--system", choices=["bm25", "dense"], help="system that finds them (default: bm25, or dense with --prompt)"
     )
-    parser.add_argument("--depth", type=int, default=100, help="hits looked at (default: %(default)s)")
-    parser.add_argument("--skip", type=int, default=0, help="first hits passed over (default: %(default)s)")
-    parser.add_argument("--count", type=int, default=8, help="negatives a query, at most (default: %(default)s)")
-    parser.add_argument("--margin", type=float, help="only hits that score this much below the best relevant document")
+    parser.add_argument("--depth", type=int, default=100, help="hits to look at (default: %(default)s)")
+    parser.add_argument("--skip", type=int, default=0, help="first hits to skip (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=8, help="maximum of negatives per query (default: %(default)s)")
+    parser.add_argument(
+        "--margin", type=float, help="take only hits that score this much below the best relevant document"
+    )
     parser.add_argument(
         "--relative-margin",
         type=float,
         default=0.05,
-        help="the same, as a share of its score (default: %(default)s; 0: only below it)",
+        help="the same, as a share of that document's score (default: %(default)s; 0: anything below it)",
     )
     cli.encoder_options(parser, precision="auto")
 

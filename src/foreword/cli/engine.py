@@ -42,10 +42,12 @@ def engine_options(parser: cli.Parser) -> None:
     group.add_argument(
         "--engine",
         choices=["ray"],
-        help="share the documents out, here or on the cluster of RAY_ADDRESS, by Ray Data (foreword[scale]); after a "
-        "cut the same command goes on from what is done",
+        help="distribute the work with Ray Data, on this machine or the cluster at RAY_ADDRESS (foreword[scale]); to "
+        "resume after an interruption, run the same command again",
     )
-    group.add_argument("--workers", type=int, metavar="N", help="processes (default: one a GPU, or one a core)")
+    group.add_argument(
+        "--workers", type=int, metavar="N", help="number of processes (default: one per GPU, else one per core)"
+    )
 
 
 def settings_of(options: cli.Options) -> dict[str, Any]:

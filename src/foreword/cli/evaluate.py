@@ -27,62 +27,67 @@ def evaluate_options(parser: cli.Parser) -> None:
     )
     cli.data_options(parser)
     cli.template_options(parser)
-    parser.add_argument("--split", choices=["train", "dev", "test"], help="(default: test; of MS MARCO, dev)")
+    parser.add_argument("--split", choices=["train", "dev", "test"], help="(default: test; for MS MARCO: dev)")
     parser.add_argument(
         "--measures",
         nargs="+",
         metavar="M",
-        help="as ir_measures names them (default: nDCG@10 R@100 AP RR@10 Success@20)",
+        help="names as in ir_measures (default: nDCG@10 R@100 AP RR@10 Success@20)",
     )
-    parser.add_argument("--k", type=int, help="hits a query (default: what the measures look at, at least 100)")
-    parser.add_argument("--query-length", type=int, metavar="TOKENS", help="queries are cut to")
-    parser.add_argument("--document-length", type=int, metavar="TOKENS", help="documents, or passages, are cut to")
+    parser.add_argument("--k", type=int, help="hits per query (default: as many as the measures need, at least 100)")
+    parser.add_argument("--query-length", type=int, metavar="TOKENS", help="truncate queries to")
+    parser.add_argument("--document-length", type=int, metavar="TOKENS", help="truncate documents or passages to")
     cli.passages_option(parser, "passages, unless --document-length is given")
     parser.add_argument(
         "--mteb",
         nargs="+",
         metavar="TASK",
-        help="evaluate on tasks of mteb by name, e.g. SciFact; writes mteb's results",
+        help="evaluate on tasks of mteb, e.g. SciFact, and write mteb's result files",
     )
     one = parser.add_argument_group("one collection")
     one.add_argument(
         "--system",
         choices=["dense", "bm25", "hybrid", "min-max", "reciprocal-rank"],
         default="dense",
-        help="the last three join dense and bm25 (default: %(default)s)",
+        help="what to evaluate; the last three combine dense and bm25 (default: %(default)s)",
     )
     cli.weight_option(one)
     one.add_argument("--run", dest="run_file", type=Path, metavar="FILE", help="evaluate this TREC run instead")
     one.add_argument("--write-run", type=Path, metavar="FILE", help="write the hits as a TREC run")
-    one.add_argument("--baseline", type=Path, metavar="FILE", help="a TREC run to test the difference against")
+    one.add_argument(
+        "--baseline", type=Path, metavar="FILE", help="a TREC run to compare with, with a significance test"
+    )
     group = parser.add_argument_group("a group")
-    group.add_argument("--group", metavar="GROUP", help="e.g. beir, cqadupstack, oag-qa; or `glasgow`")
+    group.add_argument("--group", metavar="GROUP", help="e.g. beir, cqadupstack, oag-qa, glasgow")
     group.add_argument(
-        "--bank", type=Path, metavar=cli.BANK, help="a prompt for each collection, by foreword train --group"
+        "--bank",
+        type=Path,
+        metavar=cli.BANK,
+        help="folder with a prompt for each collection, as foreword train --group writes it",
     )
     group.add_argument(
         "--systems",
         nargs="+",
         choices=["base", "bm25", "bank", "prompt", "each", "base+bm25", "bank+bm25", "prompt+bm25"],
         metavar="SYSTEM",
-        help="base, bm25, prompt, bank; base+bm25, prompt+bm25, bank+bm25: hybrid search, its weight chosen on each "
-        "collection; each: every prompt of the bank on every collection (default: base, and what is given)",
+        help="base, bm25, prompt, bank; base+bm25, prompt+bm25, bank+bm25: hybrid search, its weight chosen for each "
+        "collection; each: every prompt of the bank on every collection (default: base, prompt, bank, as given)",
     )
     group.add_argument("--folds", type=int, metavar="K", help="as in foreword train --folds")
-    group.add_argument("--seed", type=int, default=0, help="of the folds (default: %(default)s)")
+    group.add_argument("--seed", type=int, default=0, help="random seed of the folds (default: %(default)s)")
     group.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="results and runs (default: runs/evaluate-GROUP, of --mteb: runs/mteb)",
+        help="folder for results and runs (default: runs/evaluate-GROUP; with --mteb: runs/mteb)",
     )
     group.add_argument(
         "--format",
         choices=["text", "markdown", "csv", "latex"],
         default="text",
-        help="of the table (default: %(default)s)",
+        help="format of the table (default: %(default)s)",
     )
-    group.add_argument("--no-published", action="store_true", help="leave out the numbers that others published")
+    group.add_argument("--no-published", action="store_true", help="leave out published results of other systems")
     cli.dry_run_option(parser)
     cli.encoder_options(parser)
 

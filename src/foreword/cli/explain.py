@@ -20,36 +20,40 @@ def explain_options(parser: cli.Parser) -> None:
         "collection",
         nargs="?",
         metavar=f"{cli.COLLECTION}|RESULTS.json",
-        help="e.g. pydoc/torch, or a folder; none: the words nearest to an input prompt's vectors; a results.json or "
-        "explain.json: its page and plots again",
+        help="e.g. pydoc/torch, or a folder. Without it: show the words nearest to an input prompt's vectors. With a "
+        "results.json or explain.json: write its page and plots again",
     )
     parser.add_argument(
-        "--bank", type=Path, metavar=cli.BANK, help="instead of --prompt: the nearest words of all of them"
+        "--bank", type=Path, metavar=cli.BANK, help="instead of --prompt: nearest words for every prompt in a folder"
     )
-    parser.add_argument("--words", type=int, default=5, metavar="N", help="nearest words a vector (default: 5)")
+    parser.add_argument("--words", type=int, default=5, metavar="N", help="nearest words per vector (default: 5)")
     cli.data_options(parser)
     cli.template_options(parser)
-    parser.add_argument("--split", choices=["train", "dev", "test"], help="(default: test; of MS MARCO, dev)")
+    parser.add_argument("--split", choices=["train", "dev", "test"], help="(default: test; for MS MARCO: dev)")
     parser.add_argument(
-        "--max-queries", type=int, default=5, metavar="N", help="wins, and losses, to show (default: %(default)s)"
+        "--max-queries",
+        type=int,
+        default=5,
+        metavar="N",
+        help="number of wins, and of losses, to show (default: %(default)s)",
     )
     parser.add_argument(
         "--influence",
         type=int,
         default=6,
         metavar="N",
-        help="of these searches, those whose words are left out in turn (default: %(default)s)",
+        help="for how many of these queries to measure the influence of each word (default: %(default)s)",
     )
-    parser.add_argument(
-        "--query", action="append", default=[], metavar="TEXT", help="a query of your own; may be given several times"
-    )
+    parser.add_argument("--query", action="append", default=[], metavar="TEXT", help="a query of your own (repeatable)")
     parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="explain.json and report.html (default: runs/explain/...; of results that are there, their folder)",
+        help="folder for explain.json and report.html (default: runs/explain/...; for existing results, their folder)",
     )
-    parser.add_argument("--no-plots", action="store_true", help="of results that are there: the page alone, no plots/")
+    parser.add_argument(
+        "--no-plots", action="store_true", help="for existing results: write the page only, without plots/"
+    )
     cli.dry_run_option(parser)
     cli.encoder_options(parser)
 

@@ -51,34 +51,38 @@ def export_options(parser: cli.Parser) -> None:
         nargs="+",
         type=Path,
         metavar=f"{cli.PROMPT}|{cli.BANK}",
-        help="folders of prompts, of banks, or one mixture",
+        help="folders of prompts or banks, or one mixture",
     )
     parser.add_argument(
         "--to",
         required=True,
         choices=FORMS,
-        help="sentence-transformers: any prompt, loaded where Foreword is installed; plain: input prompts after [CLS] "
-        "as a model that sentence-transformers loads alone; peft: adapter files; onnx: one graph, prompts its inputs",
+        help="sentence-transformers: any prompt, needs Foreword to load; plain: input prompts after [CLS], as a model "
+        "that needs sentence-transformers only; peft: adapter files; onnx: one graph that takes the prompts as inputs",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a folder that is not there yet")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
     parser.add_argument(
         "--default",
         metavar="DOMAIN",
-        help="of a sentence-transformers model: what encodes texts that name no domain (default: the only one)",
+        help="for sentence-transformers: the domain for texts that name none (default: the only one)",
     )
-    parser.add_argument("--max-length", type=int, metavar="TOKENS", help="texts are cut to (default: the backbone's)")
+    parser.add_argument(
+        "--max-length", type=int, metavar="TOKENS", help="truncate texts to (default: the backbone's limit)"
+    )
     cli.encoder_options(parser, prompt=False, precision=None)
 
 
 def import_options(parser: cli.Parser) -> None:
     """Which adapter, and where to."""
-    parser.add_argument("adapter", type=Path, metavar="DIR", help="with adapter_config.json, or query/ and document/")
-    parser.add_argument("--domain", metavar="NAME", help="the name it goes by (default: the output folder's)")
-    parser.add_argument("--output", type=Path, required=True, metavar=cli.PROMPT, help="the stored prompt's folder")
+    parser.add_argument(
+        "adapter", type=Path, metavar="DIR", help="folder with adapter_config.json, or with query/ and document/"
+    )
+    parser.add_argument("--domain", metavar="NAME", help="name of the prompt (default: the output folder's name)")
+    parser.add_argument("--output", type=Path, required=True, metavar=cli.PROMPT, help="folder for the prompt")
     parser.add_argument(
         "--side",
         choices=["both", "query"],
-        help="of a folder with one adapter: does it encode documents too (default: both)",
+        help="with one adapter: what it encodes, queries and documents or queries only (default: both)",
     )
     cli.encoder_options(parser, prompt=False, precision=None)
 
@@ -88,15 +92,20 @@ def push_options(parser: cli.Parser) -> None:
     parser.add_argument(
         "folder", type=Path, metavar=f"{cli.PROMPT}|{cli.BANK}", help="the folder of a prompt, a mixture or a bank"
     )
-    parser.add_argument("repository", metavar="USER/NAME", help="the repository; it is made when missing")
-    parser.add_argument("--private", action="store_true", help="only you see it")
-    parser.add_argument("--revision", metavar="BRANCH", help="made when missing (default: main)")
-    parser.add_argument("--license", metavar="ID", help="of the prompt, as the hub names it, e.g. apache-2.0")
+    parser.add_argument("repository", metavar="USER/NAME", help="the repository; created if missing")
+    parser.add_argument("--private", action="store_true", help="make a private repository")
+    parser.add_argument("--revision", metavar="BRANCH", help="branch to push to, created if missing (default: main)")
+    parser.add_argument("--license", metavar="ID", help="licence of the prompt, in the hub's spelling, e.g. apache-2.0")
     parser.add_argument(
-        "--results", nargs="+", type=Path, default=[], metavar="FILE", help="what foreword evaluate --json printed"
+        "--results",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="output of foreword evaluate --json, for the card",
     )
-    parser.add_argument("--no-card", action="store_true", help="leave README.md on the hub as it is")
-    parser.add_argument("--message", metavar="TEXT", help="of the commit")
+    parser.add_argument("--no-card", action="store_true", help="do not change README.md on the hub")
+    parser.add_argument("--message", metavar="TEXT", help="commit message")
     cli.dry_run_option(parser)
 
 
@@ -242,13 +251,15 @@ def run_push(options: cli.Options) -> None:
 def encode_options(parser: cli.Parser) -> None:
     """What is encoded, by what, and where to."""
     parser.add_argument("collection", nargs="?", metavar=cli.COLLECTION, help="e.g. pydoc/torch, or a folder")
-    parser.add_argument("--side", choices=choices(Side), help="(default: document; of --queries, query)")
+    parser.add_argument("--side", choices=choices(Side), help="(default: document; with --queries: query)")
     parser.add_argument(
-        "--queries", metavar="FILE", help="these instead of a collection: a query a line, or .jsonl; -: standard input"
+        "--queries",
+        metavar="FILE",
+        help="encode these queries instead of a collection: one per line, or .jsonl; -: standard input",
     )
-    parser.add_argument("--split", help="of the collection's queries (default: test)")
+    parser.add_argument("--split", help="split of the queries to encode (default: test)")
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help=".npy (ids beside it), .parquet or .jsonl"
+        "--output", type=Path, required=True, metavar="FILE", help=".npy (ids in a second file), .parquet or .jsonl"
     )
     parser.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="(default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="texts embedded at once (default: %(default)s)")

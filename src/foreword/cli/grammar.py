@@ -341,8 +341,8 @@ def data_options(parser: Parser) -> None:
 
 def template_options(parser: Parser) -> None:
     """What of a text is embedded."""
-    parser.add_argument("--document-template", metavar="T", help="(default: '{title} {text}')")
-    parser.add_argument("--query-template", metavar="T", help="(default: '{text}')")
+    parser.add_argument("--document-template", metavar="T", help="text of a document (default: '{title} {text}')")
+    parser.add_argument("--query-template", metavar="T", help="text of a query (default: '{text}')")
 
 
 def passages_option(parser: Parser, default: str = "passages") -> None:
@@ -350,21 +350,21 @@ def passages_option(parser: Parser, default: str = "passages") -> None:
     parser.add_argument(
         "--passages",
         action=argparse.BooleanOptionalAction,
-        help="of documents longer than the model takes: overlapping passages, the best of which scores, or their "
-        f"beginnings alone (default: {default})",
+        help="split documents that are longer than the model's limit into overlapping passages and score each by its "
+        f"best one, or read only the beginning (default: {default})",
     )
 
 
 def system_option(parser: Parser) -> None:
     """What searches: vectors, words or both, and how much words count then."""
-    help = "hybrid: both, added (default: %(default)s)"
+    help = "dense: vectors; bm25: words; hybrid: a weighted sum of both (default: %(default)s)"
     parser.add_argument("--system", choices=["dense", "bm25", "hybrid"], default="dense", help=help)
     weight_option(parser)
 
 
 def weight_option(parser: argparse._ActionsContainer) -> None:
     """How much BM25 counts in a hybrid search."""
-    help = "of BM25 in --system hybrid, 0 to 1 (default: chosen on train or dev labels, else on the texts)"
+    help = "weight of BM25 in --system hybrid, 0 to 1 (default: chosen on train or dev labels, else on the texts)"
 
     def share(text: str) -> float:
         if not 0 <= (value := float(text)) <= 1:
@@ -376,7 +376,7 @@ def weight_option(parser: argparse._ActionsContainer) -> None:
 
 def dry_run_option(parser: Parser) -> None:
     """Print the configuration and stop."""
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
+    parser.add_argument("--dry-run", action="store_true", help="print the settings and stop")
 
 
 def encoder_options(parser: Parser, *, prompt: bool = True, precision: str | None = "float32") -> None:
@@ -385,7 +385,7 @@ def encoder_options(parser: Parser, *, prompt: bool = True, precision: str | Non
     group.add_argument(
         "--backbone", default=DEFAULT_BACKBONE, metavar="NAME", help="folder or hub name (default: %(default)s)"
     )
-    group.add_argument("--revision", metavar="REV", help="of the backbone on the hub")
+    group.add_argument("--revision", metavar="REV", help="revision of the backbone on the hub")
     group.add_argument(
         "--pooling",
         choices=["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"],
@@ -394,23 +394,25 @@ def encoder_options(parser: Parser, *, prompt: bool = True, precision: str | Non
     group.add_argument(
         "--normalize",
         action=argparse.BooleanOptionalAction,
-        help="unit length and cosine, or as they are and inner products (default: the prompt's, else the backbone's)",
+        help="vectors of unit length, or unnormalised (default: the prompt's, else the backbone's)",
     )
-    group.add_argument("--device", metavar="DEVICE", help="as torch names it (default: an accelerator if there is one)")
+    group.add_argument(
+        "--device", metavar="DEVICE", help="torch device, e.g. cpu or cuda:1 (default: an accelerator if there is one)"
+    )
     if precision is not None:
-        int8 = "; int8: by OpenVINO, on a processor" if precision == "float32" else ""
+        int8 = "; int8: OpenVINO, on a CPU" if precision == "float32" else ""
         group.add_argument(
             "--precision",
             choices=choices(EncodingPrecision if precision == "float32" else Precision),
             default=precision,
-            help=f"of forward passes; auto: bfloat16 where the processor has it{int8} (default: %(default)s)",
+            help=f"numerical precision; auto: bfloat16 if the processor supports it{int8} (default: %(default)s)",
         )
     if prompt:
         group.add_argument(
-            "--prompt", default="none", metavar=PROMPT, help="a prompt's or mixture's folder, or none (default)"
+            "--prompt", default="none", metavar=PROMPT, help="folder of a prompt or mixture, or none (default)"
         )
         group.add_argument(
-            "--max-length", type=int, metavar="TOKENS", help="texts are cut to (default: the backbone's)"
+            "--max-length", type=int, metavar="TOKENS", help="truncate texts to (default: the backbone's limit)"
         )
 
 
@@ -467,10 +469,10 @@ def chosen_prompt(options: Options) -> Path | None:
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
 EXIT_CODES = {
-    DONE: "done, or the reader of a pipe has had enough",
-    FAILED: "an error, said in one line on standard error",
-    MISUSED: "a command line that cannot be understood",
-    INTERRUPTED: "interrupted (Ctrl-C); the same command goes on from where it was",
+    DONE: "success, also if the reader of a pipe stops early",
+    FAILED: "an error; one line on standard error explains it",
+    MISUSED: "an invalid command line",
+    INTERRUPTED: "interrupted (Ctrl-C); run the same command again to continue",
 }
 """Every exit code there is, as help prints them."""
 

@@ -61,10 +61,12 @@ def benchmark_options(parser: cli.Parser) -> None:
         "name",
         nargs="?",
         metavar="NAME",
-        help="transfer, in-domain, a recipe of an earlier system, e.g. beir-domains, or a plan or recipe of yours, "
-        "a .toml file (none: list them)",
+        help="transfer, in-domain, a recipe of an earlier system, e.g. beir-domains, or your own plan or recipe, a "
+        ".toml file. Without it: list them",
     )
-    parser.add_argument("--parts", nargs="+", metavar="PART", help="only these (default: all; --dry-run lists them)")
+    parser.add_argument(
+        "--parts", nargs="+", metavar="PART", help="run only these parts (default: all; --dry-run lists them)"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="(default: runs/benchmark-transfer, runs/NAME)")
     cli.data_options(parser)
     cli.dry_run_option(parser)
@@ -73,36 +75,36 @@ def benchmark_options(parser: cli.Parser) -> None:
         "--targets",
         nargs="+",
         metavar=cli.COLLECTION,
-        help="in-domain: collections of yours instead of the plan's, at the rates that were chosen before",
+        help="for in-domain: your collections instead of the plan's, with the learning rates of the plan",
     )
     group.add_argument(
         "--group", metavar="GROUP", help="transfer: sources and targets, a group or one of the plan's banks"
     )
-    group.add_argument("--seeds", nargs="+", type=int, metavar="N", help="instead of the plan's")
+    group.add_argument("--seeds", nargs="+", type=int, metavar="N", help="random seeds (default: the plan's)")
     group.add_argument("--backbone", default=DEFAULT_BACKBONE, metavar="NAME", help="(default: %(default)s)")
     group.add_argument(
-        "--report-only", action="store_true", help="run nothing; tables, plots and page from the cells that are there"
+        "--report-only", action="store_true", help="run nothing; write tables, plots and page from existing results"
     )
     group = parser.add_argument_group("recipes")
-    group.add_argument("--miniature", action="store_true", help="the same recipe on small data made here, in a minute")
+    group.add_argument("--miniature", action="store_true", help="run the recipe on small generated data, in a minute")
     group.add_argument(
         "--values",
         choices=["as-written", "as-took-effect"],
         default="as-took-effect",
-        help="the original's settings, where the two differ (default: %(default)s)",
+        help="which of the original's settings to use, where they differ (default: %(default)s)",
     )
     group.add_argument("--start", type=Path, metavar=cli.PROMPT, help="a multitask prompt to start from")
     group.add_argument("--bank", type=Path, metavar=cli.BANK, help="prompts of the domains, instead of training them")
-    group.add_argument("--mirror", action="append", default=[], metavar="URL", help="of downloads (may be repeated)")
-    group.add_argument("--offline", action="store_true", help="ask no network; say what is missing")
+    group.add_argument("--mirror", action="append", default=[], metavar="URL", help="mirror to try first (repeatable)")
+    group.add_argument("--offline", action="store_true", help="use no network; report what is missing")
     group = parser.add_argument_group("records (these run nothing)")
-    group.add_argument("--record", type=Path, metavar="FILE", help="put what --output holds into one file, to be kept")
+    group.add_argument("--record", type=Path, metavar="FILE", help="write the results in --output to one file")
     group.add_argument(
         "--tables",
         nargs="+",
         type=Path,
         metavar="PAGE",
-        help="compute the marked tables of Markdown pages anew",
+        help="recompute the marked tables in Markdown pages",
     )
 
 

@@ -1,7 +1,7 @@
 """Parse the command line and run a command.
 
 Exit codes (`foreword --help-all` lists them; `foreword.cli.grammar.EXIT_CODES`): 0 done, 1 an error (said in one line
-on standard error), 2 a command line that cannot be understood, 130 interrupted.
+on standard error), 2 an invalid command line, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from foreword.errors import ForewordError, IndexingError
 
 _ENVIRONMENT = {
     "FOREWORD_DATA": "folder of collections, as --data",
-    "FOREWORD_MILVUS_TOKEN": "of a Milvus server, as foreword index --token",
+    "FOREWORD_MILVUS_TOKEN": "token of a Milvus server, as foreword index --token",
     "FOREWORD_SERVE_*": "settings of foreword serve",
-    "HF_TOKEN": "of the Hugging Face hub",
-    "NO_COLOR, FORCE_COLOR": "no colours, or colours in a pipe too",
-    "COLUMNS": "the width of tables and help",
+    "HF_TOKEN": "token of the Hugging Face hub",
+    "NO_COLOR, FORCE_COLOR": "turn colours off, or keep them in a pipe",
+    "COLUMNS": "width of tables and help",
 }
 
 
@@ -75,7 +75,7 @@ def build_parser() -> Program:
         epilog="foreword COMMAND --help shows a command's options. Start with: foreword demo",
     )
     program.add_argument("--version", action=ShowVersion, nargs=0, help="show program's version number and exit")
-    cli.help_all_option(program, "exit codes and the environment's variables too")
+    cli.help_all_option(program, "also show exit codes and environment variables")
     cli.add_commands(program, "COMMAND")
     return program
 

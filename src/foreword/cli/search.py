@@ -38,14 +38,18 @@ def query_options(parser: cli.Parser) -> None:
         "queries",
         nargs="*",
         metavar="QUERY",
-        help="what to search for (none: a line of standard input each, NAME<tab>QUERY or the query alone)",
+        help="what to search for. Without it: one query per line of standard input, as QUERY or NAME<tab>QUERY",
     )
     group = parser.add_argument_group("answers")
-    group.add_argument("--k", type=int, help=f"hits a query (default: {_HITS}; in a TREC run, {_RUN_HITS})")
+    group.add_argument("--k", type=int, help=f"hits per query (default: {_HITS}; in a TREC run, {_RUN_HITS})")
     group.add_argument(
-        "--format", choices=["text", "trec", "jsonl"], help="trec: a run; jsonl: an object a query (default: text)"
+        "--format",
+        choices=["text", "trec", "jsonl"],
+        help="trec: a TREC run; jsonl: one object per query (default: text)",
     )
-    group.add_argument("--output", type=Path, metavar="FILE", help="a run (.trec) or JSON lines (.jsonl), when whole")
+    group.add_argument(
+        "--output", type=Path, metavar="FILE", help="write a run (.trec) or JSON lines (.jsonl) to this file"
+    )
 
 
 @dataclass(frozen=True)

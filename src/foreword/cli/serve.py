@@ -35,11 +35,13 @@ def index_options(parser: cli.Parser) -> None:
 def index_build_options(parser: cli.Parser) -> None:
     """What is embedded, into which index."""
     index_add_options(parser)
-    parser.add_argument("--replace", action="store_true", help="empty the domain first; the way to another prompt")
+    parser.add_argument(
+        "--replace", action="store_true", help="empty the domain first, e.g. to embed it with another prompt"
+    )
     parser.add_argument(
         "--index-type",
         metavar="TYPE",
-        help="of an index that is made, as Milvus names it: FLAT, HNSW, ... (default: exact in a file, AUTOINDEX else)",
+        help="Milvus index type of a new index: FLAT, HNSW, ... (default: exact in a file, AUTOINDEX on a server)",
     )
     engine_options(parser)
 
@@ -48,11 +50,11 @@ def index_add_options(parser: cli.Parser) -> None:
     """What is embedded, into which index that is there."""
     index_stats_options(parser)
     parser.add_argument("collection", metavar=cli.COLLECTION, help="e.g. my-notes, pydoc/torch")
-    parser.add_argument("--domain", metavar="NAME", help="(default: the collection's id)")
+    parser.add_argument("--domain", metavar="NAME", help="name of the domain (default: the collection's id)")
     cli.data_options(parser)
     parser.add_argument("--document-template", metavar="T", help="(default: '{title} {text}')")
-    parser.add_argument("--batch-size", type=int, default=64, help="texts in one pass (default: %(default)s)")
-    cli.passages_option(parser, "as the domain's are; in a new one passages")
+    parser.add_argument("--batch-size", type=int, default=64, help="texts per forward pass (default: %(default)s)")
+    cli.passages_option(parser, "as in the existing domain; passages for a new one")
     cli.encoder_options(parser)
 
 
@@ -62,8 +64,8 @@ index_update_options = index_add_options
 def index_delete_options(parser: cli.Parser) -> None:
     """What is removed."""
     index_stats_options(parser)
-    parser.add_argument("doc_ids", nargs="*", metavar="DOC_ID", help="what to remove")
-    parser.add_argument("--domain", metavar="NAME", help="(default: the only one)")
+    parser.add_argument("doc_ids", nargs="*", metavar="DOC_ID", help="ids of documents to remove")
+    parser.add_argument("--domain", metavar="NAME", help="domain (default: the only one)")
     parser.add_argument("--all", action="store_true", help="remove the whole domain")
 
 
@@ -71,9 +73,11 @@ def index_search_options(parser: cli.Parser) -> None:
     """What is asked, and by what it is found."""
     index_stats_options(parser)
     query_options(parser)
-    parser.add_argument("--domain", metavar="NAME", help="(default: the only one)")
+    parser.add_argument("--domain", metavar="NAME", help="domain (default: the only one)")
     cli.system_option(parser)
-    parser.add_argument("--where", metavar="EXPR", help="""in Milvus's language, e.g. 'metadata["year"] == "2021"'""")
+    parser.add_argument(
+        "--where", metavar="EXPR", help="""Milvus filter expression, e.g. 'metadata["year"] == "2021"'"""
+    )
     cli.encoder_options(parser)
 
 
@@ -81,9 +85,12 @@ def index_stats_options(parser: cli.Parser) -> None:
     """Where the index is."""
     parser.add_argument("uri", metavar="INDEX", help="a file (notes.db), or a Milvus server (http://host:19530)")
     group = parser.add_argument_group("Milvus")
-    group.add_argument("--token", help=f"of a server: user:password or an API key (default: {TOKEN})")
+    group.add_argument("--token", help=f"token of a server: user:password or an API key (default: {TOKEN})")
     group.add_argument(
-        "--milvus-collection", default="foreword", metavar="NAME", help="that holds the index (default: %(default)s)"
+        "--milvus-collection",
+        default="foreword",
+        metavar="NAME",
+        help="Milvus collection with the index (default: %(default)s)",
     )
 
 
@@ -304,10 +311,13 @@ def serve_options(parser: cli.Parser) -> None:
     from foreword.serving.config import ServeConfig
 
     parser.add_argument(
-        "collections", nargs="*", metavar=cli.COLLECTION, help="embedded and searched in memory, e.g. a folder"
+        "collections",
+        nargs="*",
+        metavar=cli.COLLECTION,
+        help="collections to embed and search in memory, e.g. a folder",
     )
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="settings in TOML; FOREWORD_SERVE_* and options are above them"
+        "--config", type=Path, metavar="FILE", help="settings in TOML; FOREWORD_SERVE_* and options override them"
     )
     group = parser.add_argument_group("what is served")
     group.add_argument("--bank", type=Path, metavar=cli.BANK, help="folder of prompts and mixtures")
@@ -317,13 +327,13 @@ def serve_options(parser: cli.Parser) -> None:
         action="append",
         dest="prompts",
         metavar=cli.PROMPT,
-        help="one more (again for others)",
+        help="a further prompt (repeatable)",
     )
     group.add_argument(
         "--use",
         action="append",
         metavar="COLLECTION=PROMPT",
-        help="search a collection with another's prompt (again for others)",
+        help="search a collection with the prompt of another domain (repeatable)",
     )
     cli.settings_options(group, ServeConfig, ("index", "index_collection=milvus-collection", "data", "labels"))
     backbone = ("backbone", "revision", "device", "precision", "max_length", "passages")

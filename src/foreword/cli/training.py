@@ -27,16 +27,18 @@ def train_options(parser: cli.Parser) -> None:
     from foreword.training.config import TrainingConfig
 
     parser.add_argument("collections", nargs="*", metavar=cli.COLLECTION, help="e.g. pydoc/torch, beir/fiqa, a folder")
-    parser.add_argument("--group", metavar="GROUP", help="all collections of a group, e.g. beir")
+    parser.add_argument("--group", metavar="GROUP", help="train a prompt for each collection of a group, e.g. beir")
     parser.add_argument(
-        "--multitask", action="store_true", help="one prompt for all collections, where others start from"
+        "--multitask",
+        action="store_true",
+        help="train one prompt for all collections; other prompts can --start from it",
     )
     parser.add_argument(
         "--output",
         type=Path,
         required=True,
         metavar="DIR",
-        help="the prompt's folder; of several prompts, that of all",
+        help="folder for the prompt, or for all of them",
     )
     cli.data_options(parser)
     cli.template_options(parser)
@@ -45,46 +47,48 @@ def train_options(parser: cli.Parser) -> None:
         action="append",
         default=[],
         metavar=cli.COLLECTION,
-        help="drop this one's texts from the training data (may be repeated)",
+        help="leave this collection's texts out of the training data (repeatable)",
     )
-    parser.add_argument("--folds", type=int, metavar="K", help="of collections with test labels alone: K prompts")
-    parser.add_argument("--domain", metavar="NAME", help="the prompt's name (default: the collection, or multitask)")
     parser.add_argument(
-        "--no-resume", action="store_true", help="begin anew, whatever the folder holds (it is overwritten)"
+        "--folds",
+        type=int,
+        metavar="K",
+        help="for collections with test labels only: train K prompts, each without one fold",
     )
+    parser.add_argument("--domain", metavar="NAME", help="name of the prompt (default: the collection, or multitask)")
+    parser.add_argument("--no-resume", action="store_true", help="start again and overwrite what is in the folder")
     cli.dry_run_option(parser)
     cli.encoder_options(parser, prompt=False, precision="auto")
     prompt = parser.add_argument_group("prompt")
     prompt.add_argument(
         "--start",
         metavar=cli.PROMPT,
-        help="begin with another prompt's values, or of a new prompt with those of words, text, noise or first-ids "
-        "(default: words)",
+        help="folder of a prompt to start from, or for a new one: words, text, noise or first-ids (default: words)",
     )
     prompt.add_argument("--untied", action="store_true", help="one prompt for queries and another for documents")
     cli.settings_options(prompt, PromptSpec, ("kind", "length", "feed_forward", "top_layers", "placement"))
     training = parser.add_argument_group(
-        "training", "with --side both, and with --multitask, some defaults are others; --dry-run prints all"
+        "training", "some defaults differ with --side both and --multitask; --dry-run prints all of them"
     )
     training.add_argument(
         "--supervision",
         choices=["auto", "train", "dev", "pseudo-queries"],
         default="auto",
-        help="the labels to train by; auto: the first of these that there is (default: %(default)s)",
+        help="labels to train on; auto: the first of these that the collection has (default: %(default)s)",
     )
     training.add_argument(
         "--pseudo-queries",
         choices=choices(PseudoQueries),
-        help="train on pseudo-queries of the documents instead of labels, made so",
+        help="train on queries made from the documents instead of labels, by this method",
     )
-    training.add_argument("--negatives", type=Path, metavar="FILE", help="hard negatives that foreword mine wrote")
+    training.add_argument("--negatives", type=Path, metavar="FILE", help="hard negatives, as foreword mine writes them")
     training.add_argument(
         "--documents",
         type=Path,
         metavar="FILE",
-        help="query side: your document vectors, .npy (with --ids) or .parquet",
+        help="with --side query: existing document vectors, .npy (with --ids) or .parquet",
     )
-    training.add_argument("--ids", type=Path, metavar="FILE", help="document ids of a .npy, one a line")
+    training.add_argument("--ids", type=Path, metavar="FILE", help="document ids for a .npy, one per line")
     names = [field.name for field in fields(TrainingConfig) if field.name != "precision"]
     cli.settings_options(training, TrainingConfig, names, **TrainingConfig.usual("query"))
 

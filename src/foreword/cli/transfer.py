@@ -29,18 +29,18 @@ def transfer_options(parser: cli.Parser) -> None:
     """The target, the bank, and how its prompts are combined."""
     from foreword.transferring.config import ProofConfig, TransferConfig
 
-    parser.add_argument("collection", metavar=cli.COLLECTION, help="the target; only its documents are looked at")
+    parser.add_argument("collection", metavar=cli.COLLECTION, help="the target; only its documents are used")
     bank_options(parser)
     names = ("method", "similarity", "sample", "top_k", "temperature", "pseudo=pseudo-queries", "reach")
     cli.settings_options(parser, TransferConfig, names)
     cli.settings_options(parser, ProofConfig, ("seed",))
     parser.add_argument(
-        "--features", metavar="BACKBONE", help="whose embeddings similarity compares (default: the encoder's own base)"
+        "--features", metavar="BACKBONE", help="model whose embeddings similarity compares (default: the backbone)"
     )
     parser.add_argument(
         "--distil",
         action="store_true",
-        help="make one prompt of the mixture on the target's text, which costs a query no more than any prompt",
+        help="distil a mixture into one prompt on the target's text, so that queries cost no more than with any prompt",
     )
     cli.dry_run_option(parser)
     cli.encoder_options(parser, prompt=False, precision="auto")
@@ -53,16 +53,16 @@ def bank_options(parser: cli.Parser, *, required: bool = True) -> None:
         type=Path,
         required=required,
         metavar=cli.BANK,
-        help="folder of prompts" + ("" if required else ", to be tried, too"),
+        help="folder of prompts" + ("" if required else " to try"),
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="store the result here, for --prompt")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="store the result here, for use with --prompt")
     parser.add_argument("--only", nargs="+", metavar="DOMAIN", help="use only these prompts of the bank")
     parser.add_argument(
         "--exclude",
         nargs="+",
         default=[],
         metavar="DOMAIN",
-        help="use all but these (the target itself is never used)",
+        help="use all prompts but these (the target's own is never used)",
     )
     cli.data_options(parser)
     cli.template_options(parser)
@@ -230,7 +230,7 @@ def advise_options(parser: cli.Parser) -> None:
     parser.add_argument(
         "--labels",
         choices=["dev", "train", "none"],
-        help="split (qrels/SPLIT.tsv) that candidates are compared on; never test (default: dev, else train)",
+        help="labels to compare candidates on, never test (default: dev, else train)",
     )
     cli.settings_options(parser, AdviceConfig, ("seconds", "seed"))
     cli.dry_run_option(parser)

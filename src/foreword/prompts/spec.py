@@ -45,20 +45,20 @@ class PromptSpec(Settings):
     """The structure of a prompt, independent of any backbone.
 
     Attributes:
-        kind: `memory`, learned keys and values beside a layer's attention, its feed-forward part, or both (Geva et
-            al. 2021, He et al. 2022), values 0 at the start; `gated`, attention over n learned key/value vectors
+        kind: `memory`: learned keys and values beside a layer's attention, its feed-forward part, or both (Geva
+            et al. 2021, He et al. 2022), values 0 at the start; `gated`: attention over n learned key/value vectors
             added to a layer's own attention behind a gate that starts at 0 (LLaMA-Adapter, Zhang et al. 2023);
-            `prefix`, n keys and values before every layer's own (P-tuning v2, Liu et al. 2022); `input`, n vectors
+            `prefix`: n keys and values before every layer's own (P-tuning v2, Liu et al. 2022); `input`: n vectors
             before the text (Lester et al. 2021).
-        length: n, the number of vectors; in each layer, beside or before its attention's own, but for `input`. None:
+        length: n, the number of vectors: before the text for `input`, else in the attention of each layer. None:
             0 for `memory`, 8 for other kinds.
-        feed_forward: m, the number of vectors beside each layer's feed-forward part, of `memory`; None: n where it is
-            given, else 16; 0 for other kinds.
-        top_layers: only the top k layers carry the prompt; None: all. Not for `input`.
+        feed_forward: m, the number of vectors beside each layer's feed-forward part, for `memory` only; None: n if
+            given, else 16.
+        top_layers: put the prompt into the top k layers only; None: into all. Not for `input`.
         sides: `shared`, one prompt for queries and documents; `untied`, one for each; `query`, documents are
             encoded by the base model.
-        placement: where `input` vectors stand: after the first token (`[CLS]`) or before it; None: after it
-            where the backbone's tokenizer puts one there, else before.
+        placement: where `input` vectors stand: after the first token (`[CLS]`) or before it; None: after it if the
+            backbone's tokenizer adds one, else before.
     """
 
     refusal = PromptError

@@ -194,6 +194,8 @@ def _two(number: float | None) -> str:
 
 def curves(results: Results) -> list[Plot]:
     """A line for each prompt over training steps: effectiveness on dev, and loss, where they are."""
+    from matplotlib.ticker import MaxNLocator
+
     found = [curve for curve in results.get("curves") or [] if curve.get("points")]
     places = {name: place for place, name in enumerate(unique(found, "name"))}  # the same colours in both plots
     plots = []
@@ -217,7 +219,9 @@ def curves(results: Results) -> list[Plot]:
                 told[key] = f"{name}: {value(ys[-1])} at step {xs[-1]:g}"
             value_axis(axes, plain(label), [y for points in lines.values() for _, y in points])
             axes.set_xlabel("step")
-            axes.xaxis.get_major_locator().set_params(integer=True)  # there is no half step
+            axes.xaxis.set_major_locator(
+                MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True)
+            )  # there is no half step
             legend(figure)
         ends = [f"{name} from {value(points[0][1])} to {value(points[-1][1])}" for name, points in lines.items()]
         data = [{"name": name, "step": step, field: y} for name, points in lines.items() for step, y in points]

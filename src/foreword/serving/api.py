@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -439,9 +439,8 @@ def search_router(service: Service) -> APIRouter:
     async def labels(body: LabelBody, request: Request) -> Reply:
         """Which files answer a query, as `labels.tsv` in the domain's folder says: ask, or change one line of it."""
         check_domain(request.state.key, body.domain)
-        query = " ".join(
-            _queries(SearchBody(domain=body.domain, query=body.query), 1, service.config.max_characters)[0].split()
-        )
+        query = " ".join(body.query.split())
+        _check_texts([query], "query", service.config.max_characters)
         found = service.state.domains().get(body.domain)
         if not service.config.labels or found is None or not found.folder:
             message = (
@@ -487,7 +486,7 @@ async def _file(service: Service, key: Key, domain: str, name: str) -> Path:
     check_domain(key, domain)
     found = service.state.domains().get(domain)
     folder = Path(found.folder) if found is not None and found.folder else None
-    path = None if folder is None else await service.in_thread(lambda: find_file(folder, name))
+    path: Path | None = None if folder is None else await service.in_thread(lambda: find_file(folder, name))
     if folder is None or path is None or not path.resolve().is_relative_to(folder):
         raise RequestError(f"{domain!r} has no file {name!r} here", 404, "file_not_found", "file")
     return path
@@ -498,15 +497,20 @@ def _queries(body: SearchBody, most: int, characters: int) -> list[str]:
         raise RequestError("send either query, a text, or queries, a list of texts", param="query")
     name = "query" if body.query is not None else "queries"
     queries = [body.query] if body.query is not None else list(body.queries or [])
-    if not queries or any(not query.strip() for query in queries):
-        raise RequestError(f"{name} is empty or blank; send what to search for", code="empty_input", param=name)
     if len(queries) > most:
         message = f"queries has {len(queries)} texts; {most} are allowed in a request"
         raise RequestError(message, code="too_many_texts", param=name)
+    _check_texts(queries, name, characters)
+    return queries
+
+
+def _check_texts(queries: Sequence[str], name: str, characters: int) -> None:
+    """Raise `RequestError` for no query, a blank one or one that is too long; `name` is the field's."""
+    if not queries or any(not query.strip() for query in queries):
+        raise RequestError(f"{name} is empty or blank; send what to search for", code="empty_input", param=name)
     if (longest := max(map(len, queries))) > characters:
         message = f"{name} has one of {longest} characters; {characters} are allowed: send less of it"
         raise RequestError(message, code="text_too_long", param=name)
-    return queries
 
 
 def _chosen(state: State, key: Key, body: SearchBody) -> tuple[Searcher, list[str]]:

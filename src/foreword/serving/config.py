@@ -74,45 +74,45 @@ class ServeConfig(Settings):
 
     Attributes:
         host: address to listen on.
-        port: 0: a free one.
+        port: port to listen on; 0: any free one.
         hosts: names by which the service may be asked for (of the header `Host`, without the port); none: any, but on
             this machine's own address without keys only `localhost` and that address, so that no page of the web can
             reach it by a name of its own.
         proxies: addresses or networks of reverse proxies, whose `X-Forwarded-For` is believed; none: nobody's.
-        root_path: the path that a reverse proxy serves this below, e.g. `/foreword`.
+        root_path: path below which a reverse proxy serves this, e.g. `/foreword`.
         backbone: folder or hub name.
-        revision: of the backbone on the hub.
+        revision: revision of the backbone on the hub.
         pooling: None: as the prompts were made, else the backbone's own.
         normalize: None: as the prompts were made, else the backbone's own.
-        device: as torch names it; None: an accelerator where there is one.
-        precision: of forward passes.
-        max_length: tokens a text is cut to; None: the backbone's limit.
-        passages: documents of collections that are longer are embedded in passages, the best of which scores.
-        bank: folder of prompts and mixtures; read again on demand.
+        device: torch device; None: an accelerator if there is one.
+        precision: numerical precision.
+        max_length: maximum of tokens per text; None: the backbone's limit.
+        passages: split longer documents into passages and score each document by its best one.
+        bank: folder of prompts and mixtures.
         prompts: further folders, of one prompt or mixture each.
-        collections: ids of collections that are embedded and searched in memory.
-        labels: searchers may say which files answer a query; it is written to `labels.tsv` in the domain's folder.
+        collections: ids of collections to embed and search in memory.
+        labels: show buttons on the page that mark a hit as relevant or not, in `labels.tsv` of its folder.
         use: collection -> the prompt that searches it, where that is not the one of its own name.
-        index: URI of a Milvus index, or the file of an embedded one.
-        index_collection: the index's name there.
+        index: a Milvus index: a file, or the address of a server.
+        index_collection: Milvus collection with the index.
         index_token: of a Milvus server: `user:password` or an API key.
         data: folder of collections; None: FOREWORD_DATA, else the cache.
-        batch_tokens: tokens in one forward pass, padding included.
-        batch_texts: texts in one forward pass.
-        wait_ms: milliseconds that a text waits for others to share a forward pass with, when none is running.
-        queue_texts: texts that may wait; a request beyond them is answered 503.
-        queue_searches: requests that may search, or wait to, at a time; beyond them 503.
-        max_connections: connections at a time; one beyond them is answered 503.
-        max_body_bytes: bytes of a request; of all that are under way, 16 times as many.
+        batch_tokens: maximum of tokens in a forward pass, padding included.
+        batch_texts: maximum of texts in a forward pass.
+        wait_ms: milliseconds that a text waits for others to share its forward pass, if none is running.
+        queue_texts: maximum of waiting texts; further requests are answered 503.
+        queue_searches: maximum of searches that run or wait; further requests are answered 503.
+        max_connections: maximum of connections; further ones are answered 503.
+        max_body_bytes: maximum of bytes in a request; 16 times as many in all current requests.
         read_seconds: seconds that a request's headers may take to come, and its body.
-        max_texts: texts in a request.
+        max_texts: maximum of texts in a request.
         max_characters: characters of a query; and of a text, until it has the tokens that it is cut to.
-        max_tokens: tokens in a request, after texts are cut.
-        max_k: hits a query.
-        stop_seconds: seconds that pending requests have to finish when the service is stopped.
+        max_tokens: maximum of tokens in a request, after truncation.
+        max_k: maximum of hits per query.
+        stop_seconds: seconds that pending requests have to finish when the service stops.
         token_arrays: what arrays of token ids are read as: `refuse`; `backbone`, its tokenizer's; or the name of a
             tiktoken encoding such as `cl100k_base`, which LangChain sends unless told otherwise.
-        keys: who may ask; none: everyone.
+        keys: who may use the service; none: everyone.
     """
 
     host: str = "127.0.0.1"

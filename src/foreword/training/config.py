@@ -21,36 +21,35 @@ class TrainingConfig(Settings):
     """How a prompt is trained. The defaults suit short texts on two processor cores.
 
     Attributes:
-        side: `both`, queries and documents are embedded at every step, negatives come from the batch;
-            `query`, documents are embedded once and all of them are negatives.
-        document_side: what embeds them once (`query`): `base`, the base model, so that an index it built goes on
-            working; `start`, the prompt that training starts from, whose document side the result keeps.
+        side: `both`: train for queries and documents, with negatives from the batch; `query`: for queries only,
+            with documents embedded once and all of them as negatives.
+        document_side: what embeds the documents with side `query`: `base`, the base model, so that its index stays
+            valid; `start`, the prompt that training starts from, whose document side the result keeps.
         steps: optimizer steps.
-        epochs: passes over the training pairs; above 0 it decides the steps.
-        batch_size: queries in a step, on each device.
-        learning_rate: at its peak. Prompts of kind `memory` want 2e-3 to 1e-2, others 1e-2 to 1e-1.
-        schedule: of the learning rate after the warm-up, as transformers names it.
-        warmup: share of the steps.
-        temperature: what similarities are divided by in the softmax.
-        hard_negatives: negatives of its own that each query brings, at most, when the data have them (`both`).
-        gather_negatives: with several processes, every query has the documents of all of them as negatives (`both`).
-        mini_batch_size: texts embedded at once; smaller than the batch: GradCache (Gao et al. 2021).
-        corpus_negatives: documents scored at each step, a seeded sample when there are more (`query`).
-        query_length: tokens a query is cut to in training.
-        document_length: tokens a document is cut to in training, and when embedded once.
-        domain_temperature: a domain of n pairs is drawn with weight n ** (1 / this); 1: by size.
-        evaluate_every: steps between evaluations on the dev part, each with a checkpoint; 0: only at the end.
-        patience: evaluations without a better dev score after which training stops; 0: never stops early.
-        dev_queries: queries of each domain in an evaluation, a seeded sample when there are more; 0: no evaluation,
-            the last step is kept.
-        dev_documents: documents searched in an evaluation, always with the relevant ones.
-        dev_folds: with few dev queries (below 60), all labels are cut into so many folds, each is held out once, and
-            the step that is best on all of them is taken, on all labels; 0: never.
-        dtype: the precision that the prompt is stored in, and evaluated in.
-        precision: of the forward passes.
-        log_every: steps between two records of the training loss; 0: about ten in a training.
-        report_to: trackers that transformers' trainer reports to, e.g. `tensorboard`, with commas between; `none`.
-        seed: of every random choice.
+        epochs: passes over the training pairs; if above 0, it replaces `steps`.
+        batch_size: queries per step and device.
+        learning_rate: peak learning rate; 2e-3 to 1e-2 suit kind `memory`, 1e-2 to 1e-1 the other kinds.
+        schedule: learning rate schedule after the warm-up, as transformers names it.
+        warmup: share of the steps in which the learning rate rises.
+        temperature: temperature of the softmax over similarities.
+        hard_negatives: maximum of hard negatives per query, if the data have any (side `both`).
+        gather_negatives: with several processes, use the documents of all of them as negatives (side `both`).
+        mini_batch_size: texts embedded at once; if smaller than the batch, GradCache (Gao et al. 2021) is used.
+        corpus_negatives: documents scored at each step, a random sample if there are more (side `query`).
+        query_length: maximum of tokens per query in training.
+        document_length: maximum of tokens per document in training.
+        domain_temperature: with several domains, one of n pairs is drawn with weight n ** (1 / this); 1: by size.
+        evaluate_every: steps between evaluations on dev, each with a checkpoint; 0: only at the end.
+        patience: stop after this many evaluations without a better dev score; 0: never.
+        dev_queries: dev queries per domain, a random sample if there are more; 0: no evaluation, the last step is kept.
+        dev_documents: documents searched on dev, always including the relevant ones.
+        dev_folds: with fewer than 60 dev queries, choose the number of steps by cross-validation on this many folds of
+            the labels, then train on all labels; 0: never.
+        dtype: precision in which the prompt is stored and evaluated.
+        precision: numerical precision of the forward passes.
+        log_every: steps between two records of the training loss; 0: about ten records per training.
+        report_to: experiment trackers, as transformers names them, separated by commas, e.g. `tensorboard`; or `none`.
+        seed: random seed.
     """
 
     side: Trained = "query"

@@ -31,10 +31,10 @@ class EmbeddingSettings(Settings):
     """How texts are embedded for a purpose of their own.
 
     Attributes:
-        query_length: tokens a query is cut to.
-        document_length: tokens a document is cut to.
-        precision: of the forward passes.
-        seed: of every random choice.
+        query_length: maximum of tokens per query.
+        document_length: maximum of tokens per document.
+        precision: numerical precision of the forward passes.
+        seed: random seed.
     """
 
     query_length: Tokens = 64
@@ -142,22 +142,21 @@ class TransferConfig(Settings):
     """How sources are combined for a target.
 
     Attributes:
-        method: `multitask`, the bank's prompt of several domains as it is; `fitted`, a mixture with weights fitted on
-            pseudo-queries; `uniform`; `similarity`, softmax over the similarity of documents; `best-single`, the
-            source that is best on pseudo-queries; `average`, the mean of the parameters (one start only), weighted
-            by similarity; `auto`: multitask where the bank has a prompt of several domains for both sides, else
-            fitted.
-        similarity: see `foreword.transferring.reach.similarity`.
-        top_k: sources that `similarity` and `average` weigh.
-        temperature: of their softmax.
-        sample: documents of each domain that similarity looks at.
-        pseudo: how pseudo-queries are made, see `foreword.collections.pseudo`.
+        method: `multitask`: the bank's prompt that was trained on several domains; `fitted`: a mixture, its weights
+            fitted on pseudo-queries; `uniform`: a mixture of equal weights; `similarity`: a mixture, its weights a
+            softmax over the similarity of documents; `best-single`: the prompt that is best on pseudo-queries;
+            `average`: the mean of the parameters of prompts with the same start, weighted by similarity; `auto`:
+            multitask if the bank has such a prompt for both sides, else fitted.
+        similarity: of domains: `mean`, cosine of the mean embeddings; `pairwise`, mean cosine of pairs.
+        top_k: number of most similar sources that `similarity` and `average` use.
+        temperature: of the softmax of `similarity` and `average`.
+        sample: documents per domain for similarity.
+        pseudo: method for pseudo-queries, see `foreword.collections.pseudo`.
         fit: how weights are fitted and candidates compared.
         proof: how the multitask prompt is compared with the base model.
-        reach: whether the bank's reach (see `foreword.transferring.reach`) is looked at. Out of it, or where no
-            source's documents are known, the multitask prompt has to be surely better on pseudo-queries, and other
-            methods give the base model where they know; None: for `multitask` and `fitted`, since the others are
-            controls.
+        reach: whether to check that the target is similar to some source (see `foreword.transferring.reach`). If it
+            is not, or if no source's documents are known, the multitask prompt must be significantly better on
+            pseudo-queries, and other methods return the base model. None: yes for `multitask` and `fitted` only.
     """
 
     method: Combination = "auto"
@@ -181,14 +180,13 @@ class AdviceConfig(Settings):
     """How much is looked at.
 
     Attributes:
-        documents: of the target, at most; a seeded sample of more.
-        queries: labelled queries, at most.
-        prompts: of the bank that are tried alone, at most: those whose own documents are nearest to the target's.
-        labels: split whose labels are looked at: `dev` or `train`; `none`; None: dev, else train. Never test.
-        pseudo: how pseudo-queries are made, see `foreword.collections.pseudo`.
-        seconds: to stay within, by looking at less, as the machine's speed allows; None: whatever it takes. Under
-            a budget, equal runs may look at different samples.
-        seed: of the samples.
+        documents: maximum of target documents, a random sample if there are more.
+        queries: maximum of labelled queries.
+        prompts: maximum of the bank's prompts tried alone: those whose documents are most similar.
+        labels: split whose labels are used: `dev`, `train` or `none`; None: dev, else train. Never test.
+        pseudo: method for pseudo-queries, see `foreword.collections.pseudo`.
+        seconds: time limit, kept by using smaller samples, so equal runs may use different ones; None: no limit.
+        seed: random seed of the samples.
         fit: how a mixture is fitted and candidates compared.
     """
 
