@@ -86,9 +86,7 @@ def test_texts_wrap_to_the_terminal(
     monkeypatch.setenv("COLUMNS", str(columns))
     text = said_by(capsys, "benchmark", "--help")
     about = text.split("\n\n")[1]
-    assert " ".join(about.split()) == (
-        "Measure transfer on held-out domains, or rerun experiments of earlier systems."
-    )
+    assert " ".join(about.split()) == ("Measure transfer on held-out domains, or rerun experiments of earlier systems.")
     assert max(map(len, about.splitlines())) <= columns
     assert "\n  foreword benchmark transfer --parts primary far\n" in text  # an example is to be copied whole
 

@@ -263,7 +263,8 @@ def test_the_documents_are_embedded_again_when_their_prompt_is_swapped(
         save(bank, encoder, "toy/a", SPECS["toy/untied"], 2)
         assert asked.post("/admin/reload").json()["changed"] == ["toy/a"]
         after = ask(asked, "toy/a", query=query)["results"][0]["systems"]
-        assert before["base"] == after["base"]
+        same = [(hit["doc_id"], pytest.approx(hit["score"], abs=1e-6)) for hit in before["base"]]
+        assert [(hit["doc_id"], hit["score"]) for hit in after["base"]] == same  # sums depend on what shares a pass
         fresh = load_encoder(str(tiny_bert), prompt=bank / "toy-a", device="cpu")
         assert [hit["doc_id"] for hit in after["prompt"]] == [
             hit.doc_id for hit in search(fresh, load("toy/a"), [query], k=10)[0]
