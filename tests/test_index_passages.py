@@ -192,7 +192,7 @@ def test_the_commands(
         (folder / f"{document.doc_id}.txt").write_text(document.text)
     built = shell("index", "build", "n.db", "folder:notes", "--backbone", tiny_bert)
     assert "2 added; 2 documents in n.db" in built
-    assert "text: 1 of 2 documents whole, the longer ones in " in built
+    assert "text: 1 of 2 documents whole, the others split into " in built
     assert "the base model, in passages" in shell("index", "stats", "n.db")
     assert "nothing to do" not in (again := shell("index", "build", "n.db", "folder:notes", "--backbone", tiny_bert))
     assert "text:" not in again

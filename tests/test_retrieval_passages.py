@@ -161,7 +161,7 @@ def test_what_is_left_out_is_counted(encoder: SentenceTransformer, monkeypatch: 
     assert (plain.documents, plain.whole, plain.left_out) == (2, 1, len(half) - 46 * 5 + 1)
     assert str(plain) == "1 of 2 documents whole; 33 % of the text is left out"
     Cutter(encoder, coverage=passages)(documents[:2])
-    assert str(passages) == "1 of 2 documents whole, the longer ones in 3 passages"
+    assert str(passages) == "1 of 2 documents whole, the others split into 3 passages"
     assert passages.as_dict()["share_left_out"] == 0
     bounded = Coverage()
     Cutter(encoder, coverage=bounded)(documents[2:])
@@ -209,7 +209,7 @@ def test_the_commands_say_which_passage_and_what_is_left_out(
     assert [hit["passage"] for hit in found] == places
     assert [hit["text"] for hit in found] == [hit.document.text for hit in expected]
     said = shell.printed.err
-    assert f"2 of 4 documents whole, the longer ones in {sum(p['of'] for p in places if p)} passages" in said
+    assert f"2 of 4 documents whole, the others split into {sum(p['of'] for p in places if p)} passages" in said
     monkeypatch.setattr("sys.stdin", reading := io.StringIO("dane\n"))
     monkeypatch.setattr("foreword.cli.search._is_whole", lambda stream: stream is not reading)
     monkeypatch.setattr("foreword.cli.search._has_ended", lambda stream: False)

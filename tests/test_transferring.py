@@ -132,8 +132,8 @@ def test_a_bank_reaches_what_is_like_one_of_its_domains() -> None:
     assert (far.nearness, far.nearest) == (pytest.approx(0.0), "c")
     assert not far.within
     assert far.said("x") == (
-        "of the bank's domains, c is nearest to x, with a cosine of 0.000 between their documents' means, out of its "
-        "reach, which ends at 0.5"
+        "of the bank's domains, c is most similar to x: the cosine of their documents' means is 0.000, out of its reach "
+        "(at least 0.5)"
     )
     assert far.as_dict() == {"nearness": 0.0, "limit": 0.5, "nearest": "c", "within": False}
 
@@ -196,7 +196,7 @@ def test_features_without_a_place_to_keep_them(
     encoder: SentenceTransformer, toy: MemoryCollection, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.warns(UserWarning, match="are not kept"):
+    with pytest.warns(UserWarning, match="could not be stored"):
         found = bank_features(tmp_path / "file", encoder, [toy.id], lambda _: toy, quiet=True)
     assert len(found.features[toy.id]) == 60
     (tmp_path / FILE).write_bytes(b"cut")
@@ -214,7 +214,7 @@ def test_no_transfer_out_of_reach(
     result = transfer(encoder, toy, sources, CONFIG, features=far, quiet=True)
     assert (result.advice, dict(result.weights), result.route) == ("don't transfer", {}, None)
     assert "0.000" in result.reason
-    assert "out of its reach, which ends at 0.5" in result.reason
+    assert "out of its reach (at least 0.5)" in result.reason
     assert not result.pseudo  # nothing was fitted
     assert result.as_dict()["reach"]["within"] is False
     unchecked = transfer(encoder, toy, sources, replace(CONFIG, reach=False), features=far, quiet=True)
@@ -454,7 +454,7 @@ def test_similarity_weighs_and_the_average_is_its_mean(
     alike = {name: similarity(features["a"], features[name]) for name in ("a", "b")}
     assert result.similarities == pytest.approx(alike, abs=1e-4)
     assert dict(result.weights) == pytest.approx(softmax_weights(alike), abs=1e-3)
-    assert "without c, of which no documents are known" in result.reason
+    assert "left out: c, whose documents are not known" in result.reason
     given = transfer(encoder, toy, sources, config, features={toy.id: features["a"], **features}, quiet=True)
     assert dict(given.weights) == pytest.approx(dict(result.weights), abs=1e-3)
     averaged = transfer(encoder, toy, sources, replace(CONFIG, method="average"), sources=collections, quiet=True)

@@ -215,8 +215,9 @@ _RESOLVED = (
 
 def _one(options: cli.Options) -> None:
     """Evaluate a system on one collection."""
-    from foreword.evaluation.group import HEADLINE_SPLITS
+    from foreword.collections.collection import require_split
     from foreword.evaluation.measures import DEFAULT_MEASURES, depth, largest_cutoff
+    from foreword.evaluation.published import HEADLINE_SPLITS, seen
     from foreword.retrieval.passages import Coverage, wanted
 
     measures = [name for given in options.measures or DEFAULT_MEASURES for name in given.split(",") if name]
@@ -236,14 +237,12 @@ def _one(options: cli.Options) -> None:
     if options.dry_run:
         cli.print_json(resolved)
         return
-    from foreword.collections.collection import require_split
+    collection = cli.load_collection(options, options.collection)
+    require_split(collection.id, options.split, collection.splits)  # before torch is loaded, which takes seconds
     from foreword.evaluation.evaluate import evaluate as score
-    from foreword.evaluation.published import seen
     from foreword.prompts.store import library_versions
     from foreword.retrieval.runs import read_run, write_run
 
-    collection = cli.load_collection(options, options.collection)
-    require_split(collection.id, options.split, collection.splits)  # before a model is loaded
     dense = options.run_file is None and options.system != "bm25"
     supervision = _supervision(options, collection) if dense else "none"
     began = time.perf_counter()

@@ -82,7 +82,8 @@ def run_explain(options: cli.Options) -> None:
 
 def _compare(options: cli.Options) -> None:
     """Compare a prompt with the base model, and write what was found as JSON and as a page."""
-    from foreword.evaluation.group import HEADLINE_SPLITS
+    from foreword.collections.collection import require_split
+    from foreword.evaluation.published import HEADLINE_SPLITS
     from foreword.files import write_json
 
     prompt = cli.chosen_prompt(options)
@@ -96,10 +97,11 @@ def _compare(options: cli.Options) -> None:
         about = {name: getattr(options, name) for name in same} | {"queries": options.max_queries, "split": split}
         cli.print_json({**about, "output": str(output)})
         return
+    collection = cli.load_collection(options, options.collection)
+    require_split(collection.id, split, collection.splits)  # before torch is loaded, which takes seconds
     from foreword.evaluation.explain import explain as compare
     from foreword.report import write_report
 
-    collection = cli.load_collection(options, options.collection)
     found = compare(
         cli.load_encoder(options, prompt=prompt),
         collection,

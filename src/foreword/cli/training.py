@@ -208,7 +208,7 @@ def _train_one(options: cli.Options, names: list[str], config: TrainingConfig) -
     for source in sources:
         found = source.facts.get("supervision")
         if isinstance(found, dict) and found.get("method") != "train":
-            cli.say(f"{source.id}: trained by its {found['method']}")
+            cli.say(f"{source.id}: trained on its {found['method']}")
     encoder = cli.load_bare_encoder(options, _source(options))
     documents = None
     if options.documents is not None:
@@ -242,10 +242,8 @@ def _train_one(options: cli.Options, names: list[str], config: TrainingConfig) -
         return
     print(f"{options.output}: {_said(options, stored)}; {card['parameters']:,} parameters, {card['bytes']:,} bytes")
     if not kept and choice["by"] != "last":
-        start = "another --start" if _source(options) else "to --start with a prompt for texts like these"
-        print(
-            f"what may help: more labels, {start}, or another --learning-rate; foreword advise compares what there is"
-        )
+        start = "another --start" if _source(options) else "a --start from a prompt for similar texts"
+        print(f"what may help: more labels, {start}, or another --learning-rate; foreword advise compares the options")
 
 
 def _said(options: cli.Options, stored: StoredPrompt) -> str:
@@ -258,14 +256,14 @@ def _said(options: cli.Options, stored: StoredPrompt) -> str:
     step, queries = choice.get("step", 0), f"{choice['queries']} dev queries"
     if choice["by"] == "folds":
         queries = f"the {choice['queries']} labels, held out in {choice['folds']} folds"
-    change = f"nDCG@10 {curve[0]:.3f} -> {curve[step]:.3f} (step {step}) on {queries}"
     if kept:
-        return change
-    why = "no step is better" if choice.get("gain", 0) <= 0 else "which may be chance"
-    if choice.get("error"):
-        why += f" (standard error {choice['error']:.3f})"
+        return f"nDCG@10 {curve[0]:.3f} -> {curve[step]:.3f} (step {step}) on {queries}"
     start = _source(options) or ("the base model" if stored.prompt.kind.linear else "what it started from")
-    return f"{change}, {why}: nothing was learnt, and the prompt is {start}"
+    chance = ", which may be chance" if choice.get("gain", 0) > 0 else ""
+    if chance and choice.get("error"):
+        chance += f" (standard error {choice['error']:.3f})"
+    change = f"nDCG@10 is {curve[0]:.3f} at the start and {curve[step]:.3f} after {step} steps{chance}"
+    return f"nothing was learnt, so the prompt is {start}: on {queries}, {change}"
 
 
 def _train_each(options: cli.Options, names: list[str], config: TrainingConfig) -> None:
@@ -283,7 +281,7 @@ def _train_each(options: cli.Options, names: list[str], config: TrainingConfig) 
 
     def told(result: Outcome) -> None:
         what = result.error or f"{result.status} in {result.seconds:.0f} s: {result.prompt}"
-        what += "" if result.learnt else "; nothing was learnt, so it is what it started from"
+        what += "" if result.learnt else "; nothing was learnt, so it stays what it started from"
         cli.say(f"{result.collection}: {what}")
 
     results = train_group(

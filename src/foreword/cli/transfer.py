@@ -78,7 +78,7 @@ def run_transfer(options: cli.Options) -> None:
     same = {"precision": options.precision, "seed": options.seed or 0}
     config = TransferConfig(**cli.given(options, TransferConfig), fit=FitConfig(**same), proof=ProofConfig(**same))
     if options.distil and options.output is None:
-        raise ForewordError("--distil makes a prompt; say with --output where to put it")
+        raise ForewordError("--distil makes a prompt; name its folder with --output")
     if options.dry_run:
         cli.print_json({"target": options.collection, "bank": str(options.bank), "transfer": asdict(config)})
         return
@@ -120,7 +120,7 @@ def usable(options: cli.Options, bank: Mapping[str, StoredPrompt], target: str) 
         raise ForewordError(f"{options.bank} holds no prompt for {', '.join(unknown)}; it holds: {', '.join(bank)}")
     seen = [name for name, stored in bank.items() if has_seen(stored, target)]
     if seen:
-        cli.say(f"left out, since trained on {target} itself: {', '.join(seen)}")
+        cli.say(f"left out, because they were trained on {target} itself: {', '.join(seen)}")
     return {
         name: stored
         for name, stored in bank.items()
@@ -330,16 +330,16 @@ def show(found: Advice) -> None:
     """Print an advice."""
     best = found.found.best if found.found is not None else None
     chosen = f" ({best.name})" if found.advice == "transfer" and best is not None else ""
-    print(f"{found.target}: {found.advice}{chosen}{', with BM25 beside it' if found.words.bm25 else ''}")
+    print(f"{found.target}: {found.advice}{chosen}{', with hybrid search' if found.words.bm25 else ''}")
     if found.found is not None:
         for name, gain in found.found.expected.items():
             if gain is not None:
-                print(f"expected gain in nDCG@10 of {'training' if name == 'train' else name}: {gain.said()}")
+                print(f"expected gain in nDCG@10 by {'training' if name == 'train' else name}: {gain.said()}")
     print(f"reason: {found.reason}")
     print(found.words)
     if found.training_seconds is not None:
-        print(f"time: to train takes about {duration(found.training_seconds)} here")
-    print(f"would change it: {found.changes}")
+        print(f"time: training takes about {duration(found.training_seconds)} on this machine")
+    print(f"what would change this: {found.changes}")
     if found.candidates:
         split = found.found.split if found.found is not None else None
         columns = ["candidate", "pseudo-queries", "gain", *([] if split is None else [f"labels ({split})", "gain"])]

@@ -28,8 +28,8 @@ from foreword.errors import DataError, ForewordError, PromptError
 from foreword.evaluation.candidates import Candidate, bare, carrying, document_key, read_bank, read_candidate
 from foreword.evaluation.hybrid import FEWEST, MOST, WEIGHTS, HybridWeight, Judged, choose_weight, judged_sample, weigh
 from foreword.evaluation.measures import depth, evaluate_run, largest_cutoff, parse_measures
-from foreword.evaluation.published import means_of, row_of_means, seen
-from foreword.files import as_json, kept_json, owns, read_json, write_json
+from foreword.evaluation.published import HEADLINE_SPLITS, HEADLINES, means_of, row_of_means, seen
+from foreword.files import as_json, kept_json, owns, write_json
 from foreword.prompts.encoder import encode, resolve_precision
 from foreword.prompts.routes import Route
 from foreword.prompts.store import describe_backbone
@@ -194,15 +194,9 @@ def evaluate_group(
     return result
 
 
-_HEADLINES: dict[str, Any] = read_json(Path(__file__).parent / "data" / "headlines.json")
-
-HEADLINE_SPLITS: Mapping[str, str] = _HEADLINES["splits"]
-"""The split that a collection is reported on, where that is not `test`: MS MARCO's test judgements are few."""
-
-
 def headline_measure(group: str) -> str:
     """The measure that a group is compared by."""
-    return str(_HEADLINES["measures"].get(group, "nDCG@10"))
+    return str(HEADLINES["measures"].get(group, "nDCG@10"))
 
 
 @dataclass(frozen=True)
@@ -241,7 +235,7 @@ class Member:
         split = splits.get(base, "test")
         folds = [fold for fold in given if fold is not None]
         if not folds:
-            parts = _HEADLINES["means"].get(base)
+            parts = HEADLINES["means"].get(base)
             if parts in group_names():
                 leaves = tuple(Leaf(name, (name,), splits.get(name, split)) for name in members(parts))
                 return cls(base, leaves, is_mean=True)
@@ -283,7 +277,7 @@ def plan(ids: Sequence[str], splits: Mapping[str, str] | None = None) -> list[Me
 
 def union_of(name: str) -> str | None:
     """The collection whose score is a mean over this one among others, e.g. beir/cqadupstack of a forum; or None."""
-    means = _HEADLINES["means"].items()
+    means = HEADLINES["means"].items()
     return next((str(whole) for whole, parts in means if parts in group_names() and name in members(parts)), None)
 
 

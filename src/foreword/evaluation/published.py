@@ -17,6 +17,12 @@ from foreword.files import read_json
 
 TEST = "test"
 
+HEADLINES: Mapping[str, Any] = read_json(Path(__file__).parent / "data" / "headlines.json")
+"""What groups are compared by: `measures`, `splits` of collections, and `means` over parts."""
+
+HEADLINE_SPLITS: Mapping[str, str] = HEADLINES["splits"]
+"""The split that a collection is reported on, where that is not `test`: MS MARCO's test judgements are few."""
+
 
 @dataclass(frozen=True)
 class Published:

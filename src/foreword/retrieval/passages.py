@@ -90,7 +90,7 @@ class Coverage:
     def __str__(self) -> str:
         said = f"{self.whole:,} of {self.documents:,} documents whole"
         if self.passages > self.documents - self.whole:
-            said += f", the longer ones in {self.passages:,} passages"
+            said += f", the others split into {self.passages:,} passages"
         percent = 100 * self.left_out / max(1, self.characters)
         return f"{said}; {_percent(percent)} of the text is left out" if self.left_out else said
 

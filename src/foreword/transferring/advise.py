@@ -112,11 +112,11 @@ class Found:
         transfer = self.expected["transfer"]
         if not self.sources:
             return []
-        lack = "too little evidence on this side of the reach" if self.evidence else "no evidence installed"
+        lack = "too few comparable measurements" if self.evidence else "no measurements installed"
         if transfer is not None and transfer.basis == "pseudo-queries":
-            return [f"{lack}: interval from the pseudo-queries alone, which overstate"]
+            return [f"{lack}: the interval comes from pseudo-queries only, which overstate gains"]
         if transfer is None or (self.pairs >= ENOUGH_PAIRS and self.expected["train"] is None):
-            return [f"{lack}: what {'transfer' if transfer is None else 'training'} would gain is not known"]
+            return [f"{lack}: the gain of {'transfer' if transfer is None else 'training'} is not known"]
         return []
 
 
@@ -225,9 +225,11 @@ def advise(
     reach = reach_of(own, known) if known else None
     notes = []
     if sample.documents < sample.of:
-        notes.append(f"a seeded sample of {sample.documents} of {sample.of} documents is looked at")
+        notes.append(f"based on a random sample of {sample.documents} of {sample.of} documents")
     if reach is None and bank:
-        notes.append("no source's documents are known, so whether the target is within the bank's reach is not known")
+        notes.append(
+            "the documents of the bank's domains are not known, so whether the target resembles them is not known"
+        )
     config = _within_budget(config, split, rate, began, notes, len(bank))
     labelled = None if split is None else labelled_sample(target, split, config.queries, config.documents, config.seed)
     words = words_beside(encoder, sample, labelled, config)
@@ -294,7 +296,7 @@ def _within_budget(
     if share >= 1:
         return config
     share = max(share, 0.05)
-    notes.append(f"{share:.0%} of the usual samples are looked at, to stay within {config.seconds:g} seconds")
+    notes.append(f"based on {share:.0%} of the usual samples, to stay within {config.seconds:g} seconds")
     less = {name: max(20, round(getattr(fit, name) * share)) for name in ("most", "spans")}
     fit = replace(fit, steps=max(10, round(fit.steps * share)), **less)
     documents, queries = round(config.documents * share), round(config.queries * share)
@@ -365,45 +367,46 @@ def choose(found: Found) -> Choice:
 def reason_for(target: str, choice: Choice, found: Found) -> str:
     """Why, in one or two sentences."""
     if not found.sources:
-        there = f"there are {found.pairs} labelled training pairs" if found.pairs else "there is no label to train on"
+        there = f"there are {found.pairs} labelled training pairs" if found.pairs else "there are no labels to train on"
         if choice == "train":
-            return f"{there}, and training keeps a gain only where it is more than chance"
-        few = f", and fewer than {ENOUGH_PAIRS} seldom show a gain" if found.pairs else ""
-        return f"{there}{few}; and there is no prompt to transfer"
+            return f"{there}, and training keeps a gain only if it is larger than chance"
+        few = f", and fewer than {ENOUGH_PAIRS} rarely show a gain" if found.pairs else ""
+        return f"{there}{few}; and no prompt to transfer was given"
     if choice == "train":
         train, transfer = found.expected["train"], found.expected["transfer"]
         assert train is not None  # the choice needs it
         other = transfer.said() if transfer is not None and found.transferable else "nothing"
-        return f"with {found.pairs} labelled training pairs, training promises {train.said()}, and transfer {other}"
+        with_labels = f"with {found.pairs} labelled training pairs, the expected gain of training is {train.said()}"
+        return f"{with_labels}, and of transfer {other}"
     said = [] if found.reach is None or (found.within and choice == "stay") else [found.reach.said(target)]
     if found.best is not None and found.base is not None:
         said.append(found.measured(found.best, found.base))
     elif found.within:
-        said.append(f"there is too little text in {target} to compare anything on")
+        said.append(f"{target} has too little text for a comparison")
     return ". ".join(sentence[0].upper() + sentence[1:] for sentence in said)
 
 
 def changes_for(choice: Choice, found: Found) -> str:
     """What would change the advice."""
     said = {
-        "train": "a trained prompt that is not above the base model on queries that it was not trained on",
-        "transfer": "labelled queries on which it is significantly below the base model",
-        "stay": "prompts that were trained on domains like this one (--bank)"
+        "train": "a trained prompt that is no better than the base model on queries that it was not trained on",
+        "transfer": "labelled queries on which it is significantly worse than the base model",
+        "stay": "prompts trained on domains like this one (--bank)"
         if not found.sources
-        else "labelled queries on which a candidate is above the base model"
+        else "labelled queries on which a candidate is better than the base model"
         if found.within
-        else "a bank with sources nearer to these texts",
+        else "a bank with domains more similar to these texts",
     }[choice]
     labelled = found.best.labels_gain if found.best is not None else None
     if not found.within and found.best is not None and labelled is not None and labelled.low > 0:
         said += (
-            f"; on the labelled queries {found.best.name} is better all the same ({labelled.said()}), and --no-reach "
-            "makes `foreword transfer` take it"
+            f"; on the labelled queries {found.best.name} is better nevertheless ({labelled.said()}); "
+            "`foreword transfer --no-reach` may take it"
         )
     if choice == "train":
         return said
     if found.pairs < ENOUGH_PAIRS:
         return f"{said}; or {ENOUGH_PAIRS} labelled training pairs (there are {found.pairs})"
     if found.expected["train"] is None:
-        return f"{said}; or training on the {found.pairs} labelled pairs, which no evidence weighs here: try it"
-    return f"{said}; or more labelled training pairs than the {found.pairs} that there are"
+        return f"{said}; or training on the {found.pairs} labelled pairs; its gain cannot be estimated here, so try it"
+    return f"{said}; or more than {found.pairs} labelled training pairs"

@@ -57,7 +57,7 @@ def prove(
     """
     if not checks:
         raise TooLittleTextError(
-            f"the text gives {FEWEST} pseudo-queries of no kind, so nothing can be compared with the base model"
+            f"the text gives fewer than {FEWEST} pseudo-queries of each kind, too few to compare with the base model"
         )
     scores = {
         (kind, name): pseudo_scores(encoder, tried, pairs, config)
@@ -78,8 +78,8 @@ def prove(
         raise NoGainError(f"the prompt is no better than the base model: on pseudo-queries, nDCG@10 is {said}")
     if surely and low <= 0:
         raise NoGainError(
-            f"that the prompt is better is not sure enough for a domain unlike the bank's: on pseudo-queries, nDCG@10 "
-            f"is {said}, and the 95 % interval of the difference {low:+.3f} to {high:+.3f}"
+            f"the gain is not clear enough for a domain unlike the bank's: on pseudo-queries, nDCG@10 is {said}; the "
+            f"95 % interval of the difference is {low:+.3f} to {high:+.3f}"
         )
     return {kind: rounded(mean) for kind, mean in means.items()}
 

@@ -136,8 +136,8 @@ class Reach:
         """The comparison in plain words."""
         where = "within" if self.within else "out of"
         return (
-            f"of the bank's domains, {self.nearest} is nearest to {target}, with a cosine of {self.nearness:.3f} "
-            f"between their documents' means, {where} its reach, which ends at {self.limit:g}"
+            f"of the bank's domains, {self.nearest} is most similar to {target}: the cosine of their documents' means "
+            f"is {self.nearness:.3f}, {where} its reach (at least {self.limit:g})"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -212,7 +212,7 @@ class BankFeatures:
             return ""
         first, reason = next(iter(self.left_out.items()))
         return (
-            f"the bank's reach is judged without {', '.join(self.left_out)}, whose documents cannot be looked at "
+            f"similarity to the bank is judged without {', '.join(self.left_out)}, whose documents cannot be read "
             f"({first}: {reason})"
         )
 
@@ -266,7 +266,7 @@ def bank_features(
             with atomic_write(path, "wb") as file:
                 file.write(save(tensors, identity))
         except OSError as error:
-            warnings.warn(f"the sources' document features are not kept for the next time: {error}", stacklevel=2)
+            warnings.warn(f"the embeddings of the bank's documents could not be stored: {error}", stacklevel=2)
     return BankFeatures({name: unit_rows(found[name]) for name in domains if name in found}, left_out)
 
 

@@ -200,8 +200,9 @@ class _Work:
         weights = softmax_weights(alike, top_k=config.top_k, temperature=config.temperature)
         best = max(alike, key=lambda name: alike[name])
         others = [name for name in self.bank if name not in known]  # a multitask prompt has no documents of its own
-        without = f"; without {', '.join(others)}, of which no documents are known" if others else ""
-        reason = f"weighed by similarity of documents (nearest: {best}, {alike[best]:.2f}), unchecked{without}"
+        without = f"; left out: {', '.join(others)}, whose documents are not known" if others else ""
+        nearest = f"most similar: {best}, {alike[best]:.2f}"
+        reason = f"weighted by similarity of documents ({nearest}), without a check of the gain{without}"
         prompt = average_prompts(self.bank, weights) if config.method == "average" else None
         return self.made(weights, reason, similarities=alike, prompt=prompt)
 
@@ -220,7 +221,7 @@ class _Work:
         except (TooLittleTextError, NoGainError) as error:
             return replace(self.made({}, f"{far}the base model stays: {error}"), advice="don't transfer")
         shown = ", ".join(f"{mean['prompt']:.3f} (base {mean['base']:.3f}, {kind})" for kind, mean in proof.items())
-        better = f"{name} is {'surely better' if far else 'better'} on pseudo-queries"
+        better = f"{name} is {'clearly better' if far else 'better'} on pseudo-queries"
         reason = f"{far}{better} of {self.target.id}: nDCG@10 is {shown}"
         return self.made({name: 1.0}, reason, prompt=self.bank[name].prompt)
 

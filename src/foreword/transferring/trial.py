@@ -93,7 +93,7 @@ class Gain:
         """The numbers, and what they are of."""
         what = {
             "labels": f"95 % interval over {self.count} labelled queries",
-            "evidence": f"where 95 % of {self.count} measured domains lay",
+            "evidence": f"the range of 95 % of {self.count} measured domains",
             "pseudo-queries": f"95 % interval over {self.count} pseudo-queries, which overstate",
         }[self.basis]
         return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f}: {what})"
