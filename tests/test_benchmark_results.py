@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,14 @@ def test_seeds_are_averaged_first() -> None:
     # 3 x .1 / 3 is not .1 to the last bit, and must not count as a difference.
     alike = [cell("t", "s", [0.1], seed) for seed in range(3)] + [cell("t", "base", [0.1])]
     assert differences(alike, "s", "base", MEASURE) == {"t": {"q0": 0.0}}
+
+
+def test_seeds_are_compared_with_themselves() -> None:
+    ours = [replace(cell("t", "few", [0.6], 1), stored_bytes=9)]
+    theirs = [replace(cell("t", "s", [0.5 + seed / 10], seed), stored_bytes=9) for seed in range(3)]
+    assert differences(ours + theirs, "few", "s", MEASURE) == {"t": {"q0": 0.0}}  # not .6 - .6 of all, nor of seed 0
+    theirs[1] = replace(theirs[1], per_query={MEASURE: {"q0": 0.9}})
+    assert differences(ours + theirs, "few", "s", MEASURE) == {"t": {"q0": pytest.approx(-0.3)}}
 
 
 def test_cells_that_cannot_be_compared() -> None:

@@ -76,7 +76,8 @@ def hypothesis_table(verdicts: Sequence[Verdict], title: str = "Hypotheses") -> 
         claim = verdict.hypothesis
         outcome: str = verdict.outcome
         if verdict.missing:
-            outcome += f" (missing: {', '.join(verdict.missing)})"
+            named = verdict.missing if len(verdict.missing) < 4 else [f"{len(verdict.missing)} targets"]
+            outcome += f" (missing: {', '.join(named)})"
         texts = (claim.name, claim.statement, f"{claim.system} − {claim.baseline}", _interval(verdict.difference))
         lines.append((*texts, numbers.p_value(verdict.p_value), numbers.p_value(verdict.p_holm), outcome))
     notes = (

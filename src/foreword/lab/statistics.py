@@ -185,10 +185,13 @@ def differences(
 ) -> dict[str, dict[str, float]]:
     """The system's mean over seeds less the baseline's, by query, on the targets that both have.
 
-    The two may have different numbers of seeds; what does not depend on one has a single cell.
+    Of two that store something, the seeds that both have count; what stores nothing has a single cell.
 
     `ForewordError`: as `seed_means`, or the two are scored on different queries of a target.
     """
+    seeds = [{c.seed for c in cells if c.system == name and c.stored_bytes} for name in (system, baseline)]
+    if all(seeds) and (common := seeds[0] & seeds[1]):
+        cells = [c for c in cells if c.seed in common]
     ours, theirs = (seed_means(cells, name, measure) for name in (system, baseline))
     shared = {target: (ours[target], theirs[target]) for target in ours if target in theirs}
     for target, (a, b) in shared.items():
