@@ -207,10 +207,11 @@ def _trained(path: Path, collection: MemoryCollection, work: Path, steps: int, *
         model.add_adapter(LoraConfig(task_type=TaskType.FEATURE_EXTRACTION, r=8, lora_alpha=16))
     pairs = list(collection.pairs("train"))
     data = Dataset.from_dict({"query": [p.query for p in pairs], "document": [p.document for p in pairs]})
+    how: dict[str, Any] = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True}
+    how |= {"bf16": precision == "bfloat16", "use_cpu": model.device.type == "cpu", "dataloader_pin_memory": False}
     arguments = SentenceTransformerTrainingArguments(
-        str(work / "plain"), max_steps=steps, per_device_train_batch_size=BATCH, save_strategy="no", report_to="none",
-        disable_tqdm=True, logging_strategy="no", bf16=precision == "bfloat16", dataloader_pin_memory=False,
-    )  # fmt: skip
+        str(work / "plain"), max_steps=steps, per_device_train_batch_size=BATCH, **how
+    )
     trainer = SentenceTransformerTrainer(model, arguments, data, loss=MultipleNegativesRankingLoss(model))
     began = time.perf_counter()
     trainer.train()

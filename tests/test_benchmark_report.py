@@ -107,6 +107,7 @@ def test_verdicts() -> None:
     assert even.p_value is not None
     assert even.p_value > 0.5
     assert gone.missing == tuple(targets)
+    assert judge_hypotheses(cells, [up.hypothesis], [])[0].outcome == "not tested"
     assert "not tested (missing: 6 targets)" in str(hypothesis_table(verdicts))
     assert "not tested (missing: t0, t5)" in str(hypothesis_table([replace(gone, missing=("t0", "t5"))]))
 

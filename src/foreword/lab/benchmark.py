@@ -110,9 +110,10 @@ def write_results(plan: Plan, output: Path, *, missing: dict[str, str] | None = 
         raise ForewordError(f"{output} holds no cells yet; run the benchmark first")
     near = [name for name in plan.domains if any(cell.target == name for cell in cells)]
     verdicts = judge_hypotheses(cells, plan.hypotheses, near)
-    summaries = summarise(cells, near, _systems(cells, near))
-    tables = [summary_table(summaries), domain_table(cells, [s for s in _SHOWN if s in _systems(cells, near)], near)]
-    compared = [verdict for verdict in judge_hypotheses(cells, plan.comparisons, near) if not verdict.missing]
+    shown = near or sorted({cell.target for cell in cells})
+    summaries = summarise(cells, shown, _systems(cells, shown))
+    tables = [summary_table(summaries), domain_table(cells, [s for s in _SHOWN if s in _systems(cells, shown)], shown)]
+    compared = [verdict for verdict in judge_hypotheses(cells, plan.comparisons, near) if verdict.difference]
     tables += [hypothesis_table(compared, "Exploratory comparisons")] if compared else []
     for genre, names in plan.far.items():
         present = [name for name in names if any(cell.target == name for cell in cells)]

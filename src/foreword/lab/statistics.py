@@ -475,13 +475,13 @@ def judge_hypotheses(
 ) -> list[Verdict]:
     """A verdict on each hypothesis, p-values corrected for all that could be tested (Holm, 1979).
 
-    A hypothesis that lacks one of the targets is not tested. `alpha` is the level of significance; intervals cover
+    A hypothesis that lacks one of the targets, or has none, is not tested. `alpha` is the level of significance; intervals cover
     1 - alpha.
     """
     tested: dict[int, tuple[Interval, float]] = {}
     missing = [_missing(cells, targets, [claim.system, claim.baseline]) for claim in hypotheses]
     for place, claim in enumerate(hypotheses):
-        if not missing[place]:
+        if targets and not missing[place]:
             found = only(differences(cells, claim.system, claim.baseline, measure), targets)
             interval = hierarchical_bootstrap(found, trials, seed, 1 - alpha)
             moved = {target: {q: v + claim.margin for q, v in values.items()} for target, values in found.items()}
