@@ -475,8 +475,8 @@ def judge_hypotheses(
 ) -> list[Verdict]:
     """A verdict on each hypothesis, p-values corrected for all that could be tested (Holm, 1979).
 
-    A hypothesis that lacks one of the targets, or has none, is not tested. `alpha` is the level of significance; intervals cover
-    1 - alpha.
+    A hypothesis that lacks one of the targets, or has none, is not tested. `alpha` is the level of significance;
+    intervals cover 1 - alpha.
     """
     tested: dict[int, tuple[Interval, float]] = {}
     missing = [_missing(cells, targets, [claim.system, claim.baseline]) for claim in hypotheses]
