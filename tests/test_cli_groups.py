@@ -284,3 +284,15 @@ def test_a_card_says_the_templates(shell: Shell, beir: Path, tiny_bert: Path, tm
     )
     text = read_card(tmp_path / "p")["text"]
     assert (text["query_template"], text["document_template"]) == ("Q: {text}", "{title} {text}")
+
+
+def test_several_collections_are_one_table(shell: Shell, beir: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    write_beir(other, toy_collection("other"))
+    names = [f"folder:{beir}", f"folder:{other}"]
+    table = shell("evaluate", "--group", *names, "--systems", "bm25", "--format", "csv", "--output", tmp_path / "out")
+    rows = [row for row in csv.DictReader(io.StringIO(table)) if row["measure"] == "nDCG@10"]
+    found = {row["collection"]: float(row["value"]) for row in rows if row["kind"] == "result"}
+    for name in names:
+        alone = shell.json("evaluate", name, "--system", "bm25", "--measures", "nDCG@10")["measures"]["nDCG@10"]
+        assert found[name] == pytest.approx(alone)

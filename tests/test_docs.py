@@ -99,7 +99,9 @@ def test_every_command_parses(name: str, capsys: pytest.CaptureFixture[str]) -> 
             assert options.name in benchmark_names(), command.line
         banks = tomllib.loads((ROOT / "src/foreword/lab/transfer.toml").read_text())["bank"]
         more = banks if arguments[0] == "benchmark" else ()
-        assert getattr(options, "group", None) in (None, *group_names(), *more), command.line
+        groups = getattr(options, "group", None) or []
+        for name in [groups] if isinstance(groups, str) else groups:
+            assert name in (*group_names(), *more) or re.match(r"folder:|\w+/", name), command.line
 
 
 def check_other_program(command: Command) -> None:

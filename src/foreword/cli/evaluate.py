@@ -58,7 +58,9 @@ def evaluate_options(parser: cli.Parser) -> None:
         "--baseline", type=Path, metavar="FILE", help="a TREC run to compare with, with a significance test"
     )
     group = parser.add_argument_group("a group")
-    group.add_argument("--group", metavar="GROUP", help="e.g. beir, cqadupstack, oag-qa, glasgow")
+    group.add_argument(
+        "--group", nargs="+", metavar="GROUP", help="e.g. beir, cqadupstack, glasgow; or several collections"
+    )
     group.add_argument(
         "--bank",
         type=Path,
@@ -79,7 +81,7 @@ def evaluate_options(parser: cli.Parser) -> None:
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder for results and runs (default: runs/evaluate-GROUP; with --mteb: runs/mteb)",
+        help="folder for results and runs (default: runs/evaluate-GROUP or -several; with --mteb: runs/mteb)",
     )
     group.add_argument(
         "--format",
@@ -140,15 +142,15 @@ def _group(options: cli.Options) -> None:
     from foreword.evaluation.group import GroupConfig, evaluate_group
     from foreword.evaluation.table import format_group
 
-    names = expand([options.group], options.data)
+    names, group = expand(options.group, options.data), "+".join(options.group)
     if options.folds is not None:
         names = folded(names, options.folds, options.seed, lambda name: cli.load_collection(options, name))
     systems = _systems(options)
     chosen = cli.given(options, GroupConfig) | {"measures": tuple(options.measures or GroupConfig.measures)}
     config = GroupConfig(**chosen, splits=dict.fromkeys(names, options.split) if options.split else {})
-    output = options.output or Path("runs") / f"evaluate-{options.group}"
+    output = options.output or Path("runs") / f"evaluate-{group if len(options.group) == 1 else 'several'}"
     if options.dry_run:
-        about = {"group": options.group, "collections": names, "systems": [system.name for system in systems]}
+        about = {"group": group, "collections": names, "systems": [system.name for system in systems]}
         cli.print_json({**about, "output": str(output), **vars(config)})
         return
     dense = any(system.kind != "bm25" for system in systems)
@@ -162,7 +164,7 @@ def _group(options: cli.Options) -> None:
         cli.say(f"{row['collection']} {row['system']}: {values}")
 
     result = evaluate_group(
-        options.group,
+        group,
         names,
         systems,
         output,

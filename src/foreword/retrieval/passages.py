@@ -96,7 +96,7 @@ class Coverage:
 
 
 def _percent(percent: float) -> str:
-    return "less than 1 %" if percent < 1 else f"{percent:.0f} %"
+    return "less than 1 %" if percent < 1 else "more than 99 %" if percent > 99 else f"{percent:.0f} %"
 
 
 def wanted(passages: bool | None, length: int | None) -> bool:
