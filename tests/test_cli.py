@@ -347,4 +347,4 @@ def test_interruption_is_130(shell: Shell, beir: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(registry, "load", interrupted)
     shell("evaluate", f"folder:{beir}", "--system", "bm25", code=130)
-    assert "goes on from where it was" in shell.printed.err
+    assert "run the same command again to continue" in shell.printed.err

@@ -77,7 +77,7 @@ def test_which_files_are_documents(tmp_path):
     ):
         assert find_file(tmp_path, name) is None
     collection = load(f"folder:{tmp_path}")
-    with pytest.warns(DataWarning, match=r"passed over: 1 \.org, 2 \.png, 1 without ending$"):
+    with pytest.warns(DataWarning, match=r"skipped: 1 \.org, 2 \.png, 1 without ending$"):
         assert [document.doc_id for document in collection.documents()] == list(found.files)
     assert collection.facts["passed_over"] == 4
 
@@ -288,7 +288,7 @@ def test_errors_of_paths(tmp_path, monkeypatch):
     with pytest.raises(UnknownNameError, match=r"no split 'test'; .*labels-test\.tsv, QUERY<tab>FILE a line"):
         load("my-notes").queries("test")
     put_at(tmp_path / "images" / "x.png")
-    with pytest.raises(DataError, match=r"no file of text .*passed over: 1 \.png"):
+    with pytest.raises(DataError, match=r"no file of text .*skipped: 1 \.png"):
         load("images")
 
 

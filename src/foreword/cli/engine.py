@@ -188,7 +188,7 @@ def _on_ray(
         said = " ".join(str(error).split())[:300]
         raise ForewordError(
             f"a process was lost {RETRIES + 1} times on one part, or the cluster was ({said}); if memory is what they "
-            "lack, give fewer --workers or a smaller --batch-size. The same command goes on from what is done"
+            "lack, give fewer --workers or a smaller --batch-size. Run the same command again to continue"
         ) from error
 
 

@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnicodeEncodeError as error:  # a name among the arguments, or of a file in a folder
         return _failed(_not_utf_8(error))
     except KeyboardInterrupt:
-        print("foreword: interrupted; the same command goes on from where it was", file=sys.stderr)
+        print("foreword: interrupted; run the same command again to continue", file=sys.stderr)
         return cli.INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe has gone
         cli.let_go_of_output()

@@ -218,7 +218,7 @@ def run_index_search(options: cli.Options) -> None:
     with _open(options) as index:
         domain = _domain(index, options.domain)
         if not index.info(domain).complete:
-            cli.say(f"{domain}: its documents were not all written; the command that was cut goes on where it was")
+            cli.say(f"{domain}: not all of its documents were written; run the interrupted command again to continue")
         encoder = cli.load_encoder(options, prompt=cli.chosen_prompt(options)) if options.system != "bm25" else None
         weight = None
         if options.system == "hybrid":

@@ -57,7 +57,7 @@ class FolderFiles:
         """What was passed over, for people; empty: nothing."""
         counts = [f"{count:,} {ending}" for ending, count in sorted(self.passed_over.items())]
         cure = f"; {EXTRA} reads {_and(lacking)}" if (lacking := CONVERTERS.keys() & self.passed_over.keys()) else ""
-        return f"passed over: {', '.join(counts)}{cure}" if counts else ""
+        return f"skipped: {', '.join(counts)}{cure}" if counts else ""
 
 
 def find_files(folder: Path, own: Iterable[str] = ()) -> FolderFiles:

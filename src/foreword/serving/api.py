@@ -112,7 +112,7 @@ class EmbeddingsBody(Body):
     input_type: Side | None = Field(
         None, description="the side, where the model's name does not say it; not in OpenAI's API"
     )
-    user: Any = Field(None, description="passed over")
+    user: Any = Field(None, description="ignored")
 
 
 class EmbeddingAnswer(BaseModel):
@@ -242,7 +242,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         403: "The key may not use this domain, or is no admin's; without keys: a page of another site asks",
         404: "No such model or domain",
         408: "The request took too long to come",
-        409: "The index was embedded anew since the prompts were read, or a label cannot be written",
+        409: "The index was embedded again since the prompts were loaded, or a label cannot be written",
         413: "The request's body is too large",
         421: "The service has no such name (header Host)",
         422: "A field is wrong, or there are too many texts or tokens",

@@ -344,7 +344,7 @@ class IndexSearcher:
             )
             return fused(dense, words, self.infos[domain].weight.bm25, k)
         if self.index.info(domain).stamp != self.infos[domain].stamp:  # on a server; a file is this process's
-            message = f"the documents of {domain!r} were embedded anew; have the prompts read again (/admin/reload)"
+            message = f"the documents of {domain!r} were embedded again; reload the prompts (/admin/reload)"
             raise RequestError(message, 409, "index_changed", "domain")
         vectors = self.embed(queries, self.ways[domain][system][0])
         return self.index.search_vectors(vectors, domain, k, condition)
