@@ -197,7 +197,8 @@ def same_vectors(folder: Path, found: Any) -> bool:
     """By numpy and pyarrow."""
     table = parquet.read_table(folder / "w.parquet")
     rows = [np.load(folder / "v.npy", allow_pickle=False), np.array(table.column("vector").to_pylist(), np.float32)]
-    ids = [(folder / "v.ids.txt").read_text("utf-8").split(), table.column("doc_id").to_pylist()]
+    lines = (folder / "v.ids.txt").read_text("utf-8-sig").split("\n")
+    ids = [[line for line in lines if line], table.column("doc_id").to_pylist()]
     theirs = zip(ids, rows, strict=True)
     return all(
         names == i and np.array_equal(v, r, equal_nan=True) for (names, v), (i, r) in zip(found, theirs, strict=True)
@@ -407,49 +408,18 @@ ODD: tuple[Any, ...] = (
     *("", " ", "..", "a/../../b", "a\0b", "\ud83c", "\u202e", "base", "*"),
     *([], {}, [[]], {"": None}, [None], {"a": {"b": []}}, ["a", 1]),
 )
+# fmt: off
 WORDS: tuple[bytes, ...] = (
-    *(
-        b"nan",
-        b"-1",
-        b"1e999",
-        b"9" * 5000,
-        b"0x1p3",
-        b"1_000",
-        b"\xd9\xa1",
-        b"",
-        b"\0",
-        b"..",
-        b"'",
-        b'"""',
-        b"[" * 3000,
-    ),
-    *(
-        b"\\ud83c",
-        b"true",
-        b"null",
-        b"{}",
-        b"[]",
-        b"= =",
-        b"\xef\xbb\xbf",
-        b"\xc0\xaf",
-        b"\xe2\x80\xa8",
-        b"1.0",
-        b"1e0",
-    ),
+    b"nan", b"-1", b"1e999", b"9" * 5000, b"0x1p3", b"1_000", b"\xd9\xa1", b"", b"\0", b"..", b"'", b'"""', b"[" * 3000,
+    b"\\ud83c", b"true", b"null", b"{}", b"[]", b"= =", b"\xef\xbb\xbf", b"\xc0\xaf", b"\xe2\x80\xa8", b"1.0", b"1e0",
 )
 OTHERS: tuple[bytes, ...] = (
-    *(
-        b"",
-        b"\x80\x04K\x01.",
-        b"PK\x05\x06" + bytes(18),
-        b"\x89PNG\r\n\x1a\n",
-        b"<html></html>",
-        b"version https://git-lfs",
-    ),
-    *(b"\xff\xfe", b"\n" * 5, b"[]", b"{}", b"null", b"0", b"\x93NUMPY\x01\0", b"\x1f\x8b\x08", bytes(4096), b"\0" * 8),
-    *(b"[" * 100_000, b'{"a":' * 50_000, b"\xff" * 8 + b"{}", b"a = " + b"[" * 90_000),
+    b"", b"\x80\x04K\x01.", b"PK\x05\x06" + bytes(18), b"\x89PNG\r\n\x1a\n", b"<html></html>", b"version https://git-lfs",
+    b"\xff\xfe", b"\n" * 5, b"[]", b"{}", b"null", b"0", b"\x93NUMPY\x01\0", b"\x1f\x8b\x08", bytes(4096), b"\0" * 8,
+    b"[" * 100_000, b'{"a":' * 50_000, b"\xff" * 8 + b"{}", b"a = " + b"[" * 90_000,
 )
 """Contents of other kinds."""
+# fmt: on
 
 
 def odd_json(value: Any, chance: random.Random) -> Any:
@@ -568,6 +538,12 @@ def attempt(kind: Kind, good: Path, folder: Path, chance: random.Random) -> tupl
     return ("right", "") if equal else ("fault", "other data than an independent reader finds")
 
 
+def resident(name: str) -> int:
+    """Bytes of memory that this process has (`VmRSS`), or had at most since its peak was forgotten (`VmHWM`)."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition(f"{name}:")[2].split()[0])
+
+
 def attempts(numbers: Sequence[int], seed: int, work: Path, only: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
     """What comes of each input; the process has `SECONDS` for one, then a signal ends it."""
     there = {name: kind for name, kind in kinds(work / "models").items() if not only or name in only}
@@ -575,20 +551,25 @@ def attempts(numbers: Sequence[int], seed: int, work: Path, only: Sequence[str] 
         (work / "good" / name).mkdir(parents=True)
         kind.make(work / "good" / name)
     names = list(there)
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + BYTES, resource.RLIM_INFINITY))
+    pages = int(Path("/proc/self/statm").read_text().split()[0])  # what asks for 4 GB is ended before it takes them
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 4 * BYTES, resource.RLIM_INFINITY))
     for number in numbers:
         name = names[number % len(names)]
         signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of computing; and for one that waits without an end
         signal.alarm(30 * SECONDS)
-        began = time.perf_counter()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak of memory begins anew
+        began, had = time.process_time(), resident("VmRSS")
         outcome, said = attempt(there[name], work / "good" / name, work / "input", random.Random(f"{seed} {number}"))
+        seconds, taken = time.process_time() - began, resident("VmHWM") - had
+        if taken > BYTES:
+            outcome, said = "fault", f"took {taken:,} bytes; {said}"
         yield {
             "number": number,
             "kind": name,
             "outcome": outcome,
             "said": said[:600],
-            "seconds": time.perf_counter() - began,
+            "seconds": seconds,
+            "bytes": taken,
         }
     signal.setitimer(signal.ITIMER_PROF, 0)
     signal.alarm(0)

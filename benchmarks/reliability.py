@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import json
 import os
 import platform
@@ -21,11 +20,9 @@ import socket
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +38,13 @@ import numpy as np
 import pytrec_eval
 import torch
 import uvicorn
-from malformed import attempts, dpr
-from serve_bank import config, load, save, save_bank
-from tiny import random_prompt, save_model, sentences, toy_collection, write_beir
+from killed import Record, child, ended, killed
+from malformed import attempts
+from serve_bank import config, load, save_bank
+from tiny import random_prompt, save_model, sentences
 
-from foreword.cli import main as foreword
-from foreword.collections.dpr import convert
 from foreword.evaluation.measures import evaluate_run
 from foreword.files import write_json
-from foreword.indexing import Index
 from foreword.prompts.encoder import encode, transformer_of
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import KINDS, PromptSpec
@@ -59,316 +54,47 @@ from foreword.serving.app import create_app, server_settings
 from foreword.tables import Table, TableCell
 
 RECORD = HERE.parent / "docs" / "records" / "reliability.json"
-Record = dict[str, Any]
-
-
-def child(work: Callable[[], Any], said: Path) -> tuple[int, list[int]]:
-    """Begin `work` in a process of its own, whose output goes to a file; its id and what it will write to."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid:
-        os.close(writing)
-        return pid, [reading]
-    code = 70  # an exception that nobody caught
-    try:
-        with open(said, "wb", buffering=0) as output:
-            os.dup2(output.fileno(), 1)
-            os.dup2(output.fileno(), 2)
-        os.close(reading)
-        with open(writing, "w") as back:
-            found = work()
-            for one in found if isinstance(found, Iterator) else [found]:
-                back.write(json.dumps(one) + "\n")
-                back.flush()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(code)  # without what runs at the exit of the process that it was forked from
-
-
-def ended(pid: int, pipes: Sequence[int]) -> tuple[int, list[Any]]:
-    """The exit code of a child (negative: the signal that ended it), and the values that it gave."""
-    with open(pipes[0]) as back:
-        values = [json.loads(line) for line in back if line.endswith("\n")]
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), values
 
 
 # -- strangers' files ------------------------------------------------------------------------------------------------
 
 
-def malformed(work: Path, inputs: int, first: int, seed: int, quiet: bool) -> Record:
-    """Read so many altered files, each process as long as it lasts."""
-    outcomes: Counter[str] = Counter()
-    kinds: dict[str, Counter[str]] = {}
-    faults, slowest, number = [], 0.0, first
-    while number < first + inputs:
-        numbers = range(number, min(first + inputs, number + 1000))
-        place = work / f"malformed-{number}"
+def malformed(work: Path, inputs: int, first: int, seed: int, done: Record, keep: Callable[[Record], None]) -> Record:
+    """Read so many altered files, each process as long as it lasts; what was `done` before is gone on with."""
+    record: Record = {"inputs": 0, "first": first, "refused": 0, "right": 0, "fault": 0, "processor_seconds": 0.0}
+    record |= {"slowest_seconds": 0.0, "largest_bytes": 0, "kinds": {}, "faults": []}
+    if done.get("first") == first:
+        record |= done
+    while record["inputs"] < inputs:
+        begin = first + record["inputs"]
+        numbers = range(begin, min(first + inputs, begin + 500))
+        place = work / f"malformed-{begin}"
         pid, pipes = child(lambda at=numbers, to=place: attempts(at, seed, to), work / "said")  # type: ignore[misc]
         code, found = ended(pid, pipes)
         shutil.rmtree(place, ignore_errors=True)
         if code:  # it was ended by the alarm, or by something worse
             said = f"ended with {code}: {(work / 'said').read_text('utf-8', 'replace')[-300:]}"
-            found.append({"number": number + len(found), "kind": "?", "outcome": "fault", "said": said, "seconds": 0.0})
+            one = {"number": begin + len(found), "kind": "?", "outcome": "fault", "said": said}
+            found.append({**one, "seconds": 0.0, "bytes": 0})
         for one in found:
-            outcomes[one["outcome"]] += 1
-            kinds.setdefault(one["kind"], Counter())[one["outcome"]] += 1
-            slowest = max(slowest, one["seconds"])
-            if one["outcome"] == "fault":
-                faults.append(one)
-        number += len(found)
-        if not quiet:
-            print(f"malformed: {number - first:,} of {inputs:,}, {len(faults)} faults", file=sys.stderr)
-    return {
-        "inputs": inputs, "first": first, **{name: outcomes[name] for name in ("refused", "right", "fault")},
-        "slowest_seconds": round(slowest, 2), "kinds": {name: dict(each) for name, each in kinds.items()},
-        "faults": faults,
-    }  # fmt: skip
-
-
-# -- commands that are cut -------------------------------------------------------------------------------------------
-
-_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate")
-
-
-def watch(root: Path, at: int) -> Callable[[], int]:
-    """Count what this process does to the disk below `root`, and end it by SIGKILL at the step `at` (0: never).
-
-    A step is a file opened to be written, a name that comes, changes or goes, and an fsync: at this one the file is
-    cut in half first, as a power cut may leave what was not yet on the disk.
-    """
-    steps = count(1)
-    last = 0
-
-    def step(file: int | None = None) -> None:
-        nonlocal last
-        last = next(steps)
-        if last == at:
-            if file is not None:
-                os.ftruncate(file, os.fstat(file).st_size // 2)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def below(path: Any) -> bool:
-        return isinstance(path, str | bytes | os.PathLike) and Path(os.path.abspath(os.fsdecode(path))).is_relative_to(
-            root
-        )
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open":
-            path, mode, flags = arguments
-            if ((set(mode) & set("wxa+")) if mode else flags & _WRITES) and below(path):
-                step()
-        elif event in _CHANGES and (below(arguments[0]) or (event in _CHANGES[1:3] and arguments[-1] != -1)):
-            step()
-
-    own = os.fsync
-
-    def fsync(file: Any) -> None:
-        place = Path(f"/proc/self/fd/{file if isinstance(file, int) else file.fileno()}")
-        if place.is_file() and below(os.readlink(place)):
-            step(file)
-        own(file)
-
-    os.fsync = fsync  # type: ignore[assignment]  # of two names for one argument
-    sys.addaudithook(hook)
-    return lambda: last
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command that writes into the folder `out`.
-
-    Attributes:
-        run: does it; the exit code.
-        before: what is in the folder at first.
-        seen: what is compared afterwards, as JSON; files that differ between two undisturbed runs are left out.
-        cheap: whether it is in the short form.
-    """
-
-    run: Callable[[], int]
-    before: Path | None = None
-    seen: Callable[[Path], Any] | None = None
-    cheap: bool = False
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file below a folder, hidden ones too but for locks; a folder has none."""
-    found = [path for path in sorted(folder.rglob("*")) if not path.name.endswith(".lock")]
-    return {
-        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else "" for p in found
-    }
-
-
-def indexed(out: Path) -> Any:
-    """What an index says of its domains, and finds."""
-    with Index.open(str(out / "notes.db")) as index:
-        domains = {name: [each.documents, each.complete] for name, each in index.domains().items()}
-        vectors = np.eye(32, dtype=np.float32)[:4]
-        hits = [index.search_vectors(vectors, name, 100) for name in domains]
-        words = [index.search_words(["ba da fo"], name, 10) for name in domains]
-        found = [[[(hit.doc_id, round(hit.score, 5)) for hit in row] for row in rows] for rows in (*hits, *words)]
-    return [domains, found, sorted(path.name for path in out.iterdir())]
-
-
-def commands(work: Path, out: Path) -> dict[str, Command]:
-    """The commands, and all that they read, made in `work`."""
-    model = save_model(work / "model")
-    encoder = load_encoder(str(model), device="cpu")
-    one = write_beir(work / "one", toy_collection("toy/one"))
-    two = write_beir(work / "two", toy_collection("toy/two", seed=1))
-    bank = save_bank(work / "bank", encoder)
-    shutil.rmtree(bank / "mixed")
-    on = ("--backbone", str(model), "--device", "cpu", "--json")
-    few = ("--steps", "4", "--evaluate-every", "2", "--batch-size", "8", "--dev-folds", "2")
-
-    def run(*words: object, **more: Any) -> Command:
-        return Command(lambda: foreword([str(word) for word in words]), **more)
-
-    (work / "dpr").mkdir()
-    dpr(work / "dpr")
-    plain = save(work / "plain", encoder, "toy/plain", PromptSpec("input", 3, placement="after-cls"))
-    before = save(work / "adapted", encoder, "toy/before", PromptSpec("input", 3, placement="before"))
-
-    def converted() -> int:
-        convert(work / "dpr" / "train.json", work / "dpr" / "dev.json", out / "dpr")
-        return 0
-
-    (work / "index").mkdir()
-    for words in (
-        ("export", before, "--to", "peft", "--output", work / "adapter"),
-        ("index", "build", work / "index" / "notes.db", one, "--domain", "one"),
-        ("index", "build", work / "index" / "notes.db", two, "--domain", "two"),
-    ):  # in processes of their own: an index begins threads
-        assert ended(*child(run(*words, *on).run, work / "said")) == (0, [0]), (work / "said").read_text()
-    (work / "trained").mkdir()
-    shutil.copytree(plain, work / "trained" / "it")
-    index, there = out / "notes.db", {"seen": indexed, "before": work / "index"}
-    train = ("train", one, "--output", out / "it", *few, *on)
-    source = ("--start", bank / "toy-shared")
-    exported = ("export", plain, "--output", out / "m", *on)
-    return {
-        "mine": run("mine", one, "--output", out / "n.jsonl", "--json", cheap=True),
-        "search": run("search", one, "ba da", "--format", "trec", "--output", out / "run.trec", *on[:-1]),
-        "evaluate": run("evaluate", one, "--write-run", out / "run.trec", *on),
-        "encode, .npy": run("encode", one, "--output", out / "v.npy", *on, cheap=True),
-        "encode, .parquet": run("encode", one, "--output", out / "v.parquet", *on),
-        "encode, .jsonl": run("encode", one, "--output", out / "v.jsonl", *on),
-        "train": run(*train),
-        "train over another": run(*train, "--no-resume", before=work / "trained"),
-        "train several": run("train", one, two, "--output", out / "bank", *few, *source, *on),
-        "train multitask": run("train", one, two, "--multitask", "--output", out / "it", *few, *on),
-        "transfer": run(
-            *("transfer", one, "--bank", bank, "--only", "toy/shared", "--method", "uniform"),
-            *("--output", out / "it", *on),
-        ),
-        "export, sentence-transformers": run(*exported, "--to", "sentence-transformers"),
-        "export, plain": run(*exported, "--to", "plain"),
-        "export, peft": run("export", before, "--to", "peft", "--output", out / "m", *on),
-        "import": run("import", work / "adapter", "--domain", "d", "--output", out / "p", *on),
-        "download --sample": run("download", f"folder:{one}", "--sample", "9", "--output", out / "s", "--json"),
-        "DPR's conversion": Command(converted),
-        "index build": run("index", "build", index, one, "--domain", "one", *on, seen=indexed),
-        "index build, again": run("index", "build", index, two, "--domain", "one", *on, **there),
-        "index build --replace": run("index", "build", index, two, "--domain", "one", "--replace", *on, **there),
-        "index delete": run("index", "delete", index, "--domain", "one", "--all", "--json", **there),
-    }  # fmt: skip
-
-
-def _apart(wanted: Any, found: Any) -> Any:
-    """What differs: the files, or all."""
-    if not isinstance(wanted, dict) or not isinstance(found, dict):
-        return found
-    return sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
-
-
-def killed(work: Path, short: bool, only: Sequence[str], quiet: bool) -> Record:
-    """Kill each command at each of its steps, run it again, and look at what is there then; and run two at once."""
-    out, said = work / "out", work / "said"
-    known = commands(work, out)
-    table = {name: each for name, each in known.items() if (name in only if only else each.cheap or not short)}
-    lines: dict[str, Record] = {}
-
-    def fresh(command: Command) -> None:
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(command.before, out) if command.before else out.mkdir()
-
-    def begun(command: Command, at: int = 0, said: Path = said) -> tuple[int, list[int]]:
-        def watched() -> list[int]:
-            steps = watch(out, at)
-            return [command.run(), steps()]
-
-        return child(watched, said)
-
-    def seen(command: Command) -> Any:
-        if command.seen is None:
-            return contents(out)
-        _, found = ended(*child(lambda: command.seen(out), work / "seen"))  # type: ignore[misc]
-        return found or (work / "seen").read_text("utf-8", "replace")[-300:]
-
-    for name, command in table.items():
-        alike, codes = [], []
-        for _ in range(2):
-            fresh(command)
-            codes.append(ended(*begun(command)))
-            alike.append(seen(command))
-        assert [(code, found[0][0]) for code, found in codes] == [(0, 0)] * 2, (name, said.read_text())
-        steps, varying = codes[0][1][0][1], set()
-        if isinstance(alike[0], dict):
-            varying = {file for file in alike[0] if alike[0][file] != alike[1].get(file)}
-
-        def compared(found: Any, names: set[str] = varying) -> Any:
-            return (
-                {file: "" if file in names else sha for file, sha in found.items()}
-                if isinstance(found, dict)
-                else found
-            )
-
-        assert compared(alike[0]) == compared(alike[1]), (name, alike)
-        faults = []
-        points = range(1, steps + 1) if not short else sorted({max(1, steps // 2), steps - 1, steps})
-        for at in points:
-            fresh(command)
-            code, _ = ended(*begun(command, at))
-            again, found = ended(*begun(command))
-            exits, told = (code, again, *(found[0][:1] if found else ())), said.read_text("utf-8", "replace")
-            done = exits == (-signal.SIGKILL, 0, 0) or (exits[2:] == (1,) and " already" in told)  # it was whole
-            if not done or (after := compared(seen(command))) != compared(alike[0]):
-                faults.append(
-                    {"at": at, "exits": exits, "said": told[-500:], "seen": _apart(alike[0], after) if done else None}
-                )
-        fresh(command)
-        pair = [begun(command, said=work / f"said-{each}") for each in (1, 2)]
-        both = [ended(*each) for each in pair]
-        codes_of_two = [found[0][0] if found else code for code, found in both]
-        if not (0 in codes_of_two and set(codes_of_two) <= {0, 1} and compared(seen(command)) == compared(alike[0])):
-            texts = [(work / f"said-{each}").read_text("utf-8", "replace")[-500:] for each in (1, 2)]
-            faults.append({"at": "two at once", "exits": codes_of_two, "said": texts})
-        lines[name] = {
-            "steps": steps,
-            "points": len(points),
-            "two": codes_of_two,
-            "varying": sorted(varying),
-            "faults": faults,
-        }
-        if not quiet:
-            print(f"killed: {name}, {len(points)} points, {len(faults)} faults, two: {codes_of_two}", file=sys.stderr)
-            for fault in faults[:3]:
-                print(f"  {fault}", file=sys.stderr)
-    return {
-        "commands": lines,
-        "steps": sum(line["steps"] for line in lines.values()),
-        "points": sum(line["points"] for line in lines.values()),
-        "fault": sum(len(line["faults"]) for line in lines.values()),
-    }
+            record[one["outcome"]] += 1
+            of_kind = record["kinds"].setdefault(one["kind"], {})
+            of_kind[one["outcome"]] = of_kind.get(one["outcome"], 0) + 1
+            record["slowest_seconds"] = max(record["slowest_seconds"], round(one["seconds"], 2))
+            record["largest_bytes"] = max(record["largest_bytes"], one["bytes"])
+            record["processor_seconds"] = round(record["processor_seconds"] + one["seconds"], 2)
+        record["faults"] += [one for one in found if one["outcome"] == "fault"]
+        record["inputs"] += len(found)
+        keep(record)
+        if inputs > 1000:
+            print(f"malformed: {record['inputs']:,} of {inputs:,}, {record['fault']} faults", file=sys.stderr)
+    return record
 
 
 # -- clients of a service ---------------------------------------------------------------------------------------------
 
 
-def served(work: Path, short: bool) -> Record:
+def served(work: Path, clients: int, seconds: float) -> Record:
     """Clients of all domains at once; then requests at a steady rate, with and without a text of 4 MB among them."""
     model = save_model(work / "model")
     bank = save_bank(work / "bank", load_encoder(str(model), device="cpu"))
@@ -382,7 +108,7 @@ def served(work: Path, short: bool) -> Record:
 
         pid, pipes = child(serve, work / "said")
     try:
-        return asyncio.run(_clients(address, clients=8 if short else 64, seconds=1.0 if short else 120.0))
+        return asyncio.run(_clients(address, clients, seconds))
     finally:
         os.kill(pid, signal.SIGTERM)
         ended(pid, pipes)
@@ -589,8 +315,11 @@ def table(record: Mapping[str, Any]) -> Table:
             (f"altered files of {len(files['kinds'])} kinds", f"{files['inputs']:,} files", files["fault"], found)
         )
     if cut:
-        found = f"{len(cut['commands'])} commands, {cut['steps']:,} steps on the disk; and each command twice at once"
-        rows.append(("SIGKILL, then the command again", f"{cut['points']:,} kills", cut["fault"], found))
+        points = sum(cut[what] for what in ("tried", "kills", "full", "pairs"))
+        found = f"{len(cut['commands'])} commands, {cut['tried']:,} of {cut['states']:,} states of the disk; "
+        found += f"{cut['kills']:,} real kills, {cut['full']:,} full disks, {cut['pairs']} times two at once"
+        found += f"; {cut['per_minute']:.0f} a minute"
+        rows.append(("SIGKILL, then the command again", f"{points:,} times", cut["fault"], found))
     if service:
         full, steady = (f"{service[name]:,.0f}" for name in ("requests_per_second", "steady_rate"))
         p50, p99, longest = (f"{service[name]:,.0f} ms" for name in ("p50_ms", "p99_ms", "beside_4_MB_longest_ms"))
@@ -618,23 +347,36 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--inputs", type=int, help="altered files (default: 10000; with --short 115)")
     parser.add_argument("--first", type=int, default=0, help="number of the first of them (default: %(default)s)")
     parser.add_argument("--commands", nargs="+", default=(), metavar="NAME", help="that are killed (default: all)")
+    parser.add_argument("--states", type=int, help="of the disk that are tried of each, by chance (default: all)")
+    parser.add_argument("--seconds", type=float, help="of clients at once (default: 600; with --short 1)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="of the record; parts that it has already are kept")
     options = parser.parse_args(words)
     torch.set_num_threads(1)
     inputs = options.inputs or (115 if options.short else 10_000)
     record: Record = json.loads(options.output.read_text("utf-8")) if options.output and options.output.exists() else {}
+
+    def keep(part: str, found: Record) -> None:
+        """Write what there is, so that a run which is ended can be gone on with."""
+        record.update({part: found, "seed": options.seed})
+        if options.output:
+            write_json(options.output, record)
+
     with tempfile.TemporaryDirectory() as folder:
         for part in options.parts:
             work = Path(folder).resolve() / part
             work.mkdir()
             began = time.perf_counter()
             if part == "malformed":
-                record[part] = malformed(work, inputs, options.first, options.seed, options.short)
+                done = record.get(part, {}) if record.get("seed") == options.seed else {}
+                record[part] = malformed(work, inputs, options.first, options.seed, done, partial(keep, part))
             elif part == "killed":
-                record[part] = killed(work, options.short, options.commands, options.short)
+                done = {} if options.short else record.get(part, {})
+                record[part] = killed(work, options.short, options.commands, options.states, done, partial(keep, part))
             elif part == "served":
-                record[part] = served(work, options.short)
+                record[part] = served(
+                    work, 8 if options.short else 64, options.seconds or (1.0 if options.short else 600.0)
+                )
             elif part == "equal":
                 record[part] = equal(work, options.short)
             else:

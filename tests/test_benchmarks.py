@@ -59,5 +59,5 @@ def test_the_short_form_of_the_attacks_finds_nothing(tmp_path: Path) -> None:
     malformed = record["malformed"]
     assert malformed["refused"] + malformed["right"] == malformed["inputs"] == 115
     assert min(malformed["refused"], malformed["right"]) > 20  # neither is all that there is
-    assert record["killed"]["points"] >= 6
+    assert record["killed"]["tried"] == record["killed"]["states"] > 30
     assert set(record["served"]["statuses"]) == {"200"}

@@ -339,6 +339,16 @@ def test_transfer(shell: Shell, beir: Path, tiny_bert: Path, tmp_path: Path) -> 
     assert "similarity needs the documents" in shell.fails(*transfer, "--method", "similarity")
 
 
+def test_no_memory_is_one_line_and_code_1(shell: Shell, beir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from foreword.collections import registry
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(registry, "load", full)
+    assert "out of memory; a smaller --batch-size" in shell.fails("evaluate", f"folder:{beir}", "--system", "bm25")
+
+
 def test_interruption_is_130(shell: Shell, beir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from foreword.collections import registry
 

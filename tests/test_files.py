@@ -38,6 +38,19 @@ from foreword.files import (
 )
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_is_written_to_and_keeps_its_name(tmp_path: Path) -> None:
+    """As /dev/stdout and /dev/null are, which root would otherwise replace by a file."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_text)
+        write_json(pipe, {"a": 1})
+        assert read.result(timeout=60) == '{\n  "a": 1\n}\n'
+    assert pipe.is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
 def test_a_record_read_back_equals_what_it_was_written_from(tmp_path: Path) -> None:
     value = {"lengths": (32, 256), "by": {1: "one"}, "path": tmp_path}
     write_json(tmp_path / "record.json", as_json(value))

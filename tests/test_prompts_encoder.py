@@ -75,6 +75,57 @@ def test_results_are_in_the_order_of_the_texts(encoder: SentenceTransformer) -> 
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
+NO_MEMORY = (
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 139 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+)
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("room", [3, 1, 0])
+def test_a_batch_that_the_memory_is_too_small_for_is_halved(
+    encoder: SentenceTransformer, error: Exception, room: int
+) -> None:
+    alone, sizes = encode(encoder, TEXTS, "query", batch_size=1), []
+
+    def small(module: Any, given: tuple[dict[str, Any]]) -> None:
+        sizes.append(len(given[0]["input_ids"]))
+        if sizes[-1] > room:
+            raise error
+
+    hook = encoder.register_forward_pre_hook(small)
+    try:
+        if room == 0:
+            with pytest.raises(type(error)), pytest.warns(UserWarning, match="no memory for 2 texts at once"):
+                encode(encoder, TEXTS, "query", batch_size=8)
+            return
+        with pytest.warns(UserWarning, match="no memory for 4 texts at once; going on with 2"):
+            found = encode(encoder, TEXTS, "query", batch_size=8)
+    finally:
+        hook.remove()
+    np.testing.assert_allclose(found, alone, atol=1e-6)
+    assert sizes == {3: [8, 4, 2, 2, 2, 2, 2, 1], 1: [8, 4, 2] + 11 * [1]}[room]
+
+
+def test_another_failure_of_a_batch_is_not_taken_for_that(encoder: SentenceTransformer) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    hook = encoder.register_forward_pre_hook(broken)
+    try:
+        with pytest.raises(RuntimeError, match="cannot be multiplied"):
+            encode(encoder, TEXTS, "query")
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"batch_size": -1}, {"max_length": 0}, {"max_length": 2**31}])
+def test_impossible_batches_and_lengths_are_refused(encoder: SentenceTransformer, wrong: dict[str, int]) -> None:
+    with pytest.raises(ForewordError, match=f"{next(iter(wrong))} is {next(iter(wrong.values()))};"):
+        encode(encoder, TEXTS, "query", **wrong)
+
+
 def test_no_texts(encoder: SentenceTransformer) -> None:
     assert encode(encoder, [], "query").shape == (0, 32)
     assert encode(encoder, [], "document", domains=[]).shape == (0, 32)

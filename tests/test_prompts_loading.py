@@ -439,6 +439,14 @@ def test_a_broken_folder_is_named_in_one_line(tmp_path: Path, tiny_bert: Path, w
     assert "\n" not in message
 
 
+def test_weights_that_are_a_folder_are_named(tmp_path: Path, tiny_bert: Path) -> None:
+    shutil.copytree(tiny_bert, tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    (tmp_path / "model" / "model.safetensors").mkdir()
+    with pytest.raises(ForewordError, match=r"model\.safetensors: cannot be read: Is a directory"):
+        load_encoder(str(tmp_path / "model"), device="cpu")
+
+
 ROUTES = (
     1,
     [],
@@ -458,6 +466,27 @@ def test_a_saved_encoder_with_another_route_is_refused(
     transformer_of(encoder).add("it", random_prompt(encoder, PromptSpec(length=3)))
     encoder.save_pretrained(str(tmp_path), create_model_card=False)
     edited(tmp_path / "foreword.json", route=route)
+    with pytest.raises(PromptError, match=re.escape(str(tmp_path))):
+        load_encoder(str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("backbone", [{}, {"name": None}, {"name": "NAME", "revision": None}])
+def test_a_saved_encoder_that_does_not_say_its_backbone_is_refused(
+    tmp_path: Path, encoder: SentenceTransformer, backbone: dict[str, Any]
+) -> None:
+    encoder.save_pretrained(str(tmp_path), create_model_card=False)
+    name = json.loads((tmp_path / "foreword.json").read_text())["backbone"]["name"]
+    edited(tmp_path / "foreword.json", backbone={key: value and name for key, value in backbone.items()})
+    with pytest.raises(PromptError, match=re.escape(str(tmp_path))):
+        load_encoder(str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("length", [-1, 2, 2**31, 10**30])
+def test_a_saved_encoder_with_an_impossible_length_is_refused(
+    tmp_path: Path, encoder: SentenceTransformer, length: int
+) -> None:
+    encoder.save_pretrained(str(tmp_path), create_model_card=False)
+    edited(tmp_path / "foreword.json", max_length=length)
     with pytest.raises(PromptError, match=re.escape(str(tmp_path))):
         load_encoder(str(tmp_path), device="cpu")
 

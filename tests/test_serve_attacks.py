@@ -29,6 +29,7 @@ from starlette.testclient import TestClient
 from foreword.errors import DataError
 from foreword.prompts.encoder import encode
 from foreword.prompts.loading import load_encoder
+from foreword.serving.api import bank_view
 from foreword.serving.app import server_settings
 from foreword.serving.batcher import BLOCK, CHARACTERS, Batcher, Row, Tokens
 from foreword.serving.config import key_of_value
@@ -409,6 +410,17 @@ def test_a_card_is_looked_at_as_a_whole_before_it_is_served(
         assert asked.post("/admin/reload").json()["added"] == ["folder:../naïve notes"]
         shutil.rmtree(card.parent)  # what is shown is what was read
         assert "folder:../naïve notes" in served_all(asked)[2]["names"]
+
+
+@pytest.mark.parametrize("row", [{"system": ["a"]}, {"collection": {}}, {"measures": {"nDCG@10": []}}, {"measures": 1}])
+def test_figures_of_a_bank_that_are_no_figures_name_their_file(
+    tiny_bert: Path, tmp_path: Path, encoder: SentenceTransformer, row: dict[str, Any]
+) -> None:
+    (tmp_path / "evaluation").mkdir()
+    rows = [{"collection": "toy/one", "system": "toy-one", "measures": {"nDCG@10": 0.5}, **row}]
+    (tmp_path / "evaluation" / "group.json").write_text(json.dumps({"format": "foreword-group/1", "rows": rows}))
+    with pytest.raises(DataError, match=r"group\.json: is not what foreword evaluate writes"):
+        bank_view(encoder, {}, tmp_path)
 
 
 def test_a_mixture_is_looked_at_as_a_whole_before_it_is_served(

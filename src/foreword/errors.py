@@ -57,9 +57,16 @@ def of_file(path: Path | str, refusal: type[ForewordError] = DataError) -> Itera
         yield
     except ForewordError as error:
         raise error if str(path) in str(error) else type(error)(f"{path}: {error}") from error
-    except (TypeError, ValueError, LookupError, AttributeError, RecursionError, RuntimeError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError) as error:
         said = " ".join(str(error).split())
         raise refusal(f"{path} cannot be read ({type(error).__name__}: {said[:300]}): it was cut or altered") from error
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the memory, the machine's or an accelerator's, was too small."""
+    from accelerate.utils.memory import should_reduce_batch_size  # knows torch's words for it, of each kind of device
+
+    return isinstance(error, MemoryError) or (isinstance(error, Exception) and should_reduce_batch_size(error))
 
 
 @contextmanager

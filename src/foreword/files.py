@@ -44,16 +44,21 @@ PART = ".part"
 def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` and rename it to `path` when the block ends without an error.
 
-    Its bytes are on the disk before its name is, so that a power cut leaves the old file or the new one.
+    Its bytes are on the disk before its name is, so that a power cut leaves the old file or the new one. A device or a
+    pipe (`/dev/stdout`) keeps its name, and is written to.
 
     Args:
         path: the final name; its folder is made when missing.
         mode: `"w"` for UTF-8 text with `\\n` line ends, `"wb"` for bytes.
     """
     path = Path(path)
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    if path.exists() and not path.is_dir() and (not path.is_file() or path.parent == Path("/dev")):
+        with open(path, mode, **text) as file:
+            yield file
+        return
     handle, temporary = _begin(path, tempfile.mkstemp)
     try:
-        text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
         with os.fdopen(handle, mode, **text) as file:
             yield file
             file.flush()
@@ -245,9 +250,12 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def sha256_file(path: Path | str) -> str:
-    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits. Raises `DataError` where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", path=path) from error
 
 
 def read_json(path: Path | str, mend: str = "write it again") -> Any:

@@ -43,7 +43,7 @@ DOCUMENT, QUERY = "{title} {text}", "{text}"
 
 Count = Annotated[int, Ge(1)]
 Natural = Annotated[int, Ge(0)]
-Tokens = Annotated[int, Ge(3)]  # a text has a token besides the first and the last
+Tokens = Annotated[int, Ge(3), Le(2**31 - 1)]  # a text has one besides the first and the last; tokenizers count so far
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]

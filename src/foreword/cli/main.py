@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from foreword.cli import grammar as cli
-from foreword.errors import ForewordError, IndexingError
+from foreword.errors import ForewordError, IndexingError, out_of_memory
 
 _ENVIRONMENT = {
     "FOREWORD_DATA": "folder of collections, as --data",
@@ -118,6 +118,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # a folder that cannot be written to, a full disk
         cli.let_go_of_output()
         return _failed(cli.explained(error))
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        return _failed(
+            "out of memory; a smaller --batch-size, shorter texts (--max-length) or another --device need less"
+        )
     return cli.DONE
 
 

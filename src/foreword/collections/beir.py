@@ -234,20 +234,17 @@ class Beir(Family):
         """Get `<name>.zip` and put the folder `<name>` in it at its place."""
         known = facts()
         resource = Resource(f"{self.name}/{name}.zip", (f"{known['url']}{name}.zip",), md5=md5)
-        folder, box = data / self.name / name, data / self.name / f".{name}.unpacked"
+        folder = data / self.name / name
         with locked(data, self.id(name)):
             if _is_whole(name, folder):  # another process was quicker
                 return folder
             if folder.exists():
                 raise DataError("is there, but not all of its files; move it away to download it again", path=folder)
-            limit = known["unpacked_limit"]
-            fetch_folder(resource, data, box, transport, limit=limit, members=lambda member: _wanted(member, name))
-            if not _is_whole(name, box / name):
-                shutil.rmtree(box)
+            fetch_folder(resource, data, folder, transport, limit=known["unpacked_limit"], members=_wanted, inside=name)
+            if not _is_whole(name, folder):
+                shutil.rmtree(folder)
                 needed = f"{name}/<forum>/corpus.jsonl" if name == CQADUPSTACK.name else f"{name}/corpus.jsonl"
                 raise DataError(f"has no {needed} in it; delete it and download it again", path=data / resource.name)
-            (box / name).rename(folder)
-            box.rmdir()
         return folder
 
     def _missing(self, name: str, about: Mapping[str, Any], root: Path) -> str:
@@ -327,9 +324,7 @@ def _is_whole(name: str, folder: Path) -> bool:
     return all(find_lines(part, "corpus") for part in parts)
 
 
-def _wanted(member: str, name: str) -> bool:
+def _wanted(member: str) -> bool:
     """Whether a file in the archive is part of the collection (`nq/qrels/test.tsv`), not something beside it."""
     path = PurePosixPath(member)
-    if path.parts[:1] != (name,):
-        return False
     return path.name in ("corpus.jsonl", "queries.jsonl") or (path.parent.name == "qrels" and path.suffix == ".tsv")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 import re
 import stat
 import tarfile
@@ -34,6 +35,7 @@ def extract(
     *,
     limit: int,
     members: Callable[[str], bool] | None = None,
+    inside: str = "",
 ) -> Path:
     """Unpack a zip or tar archive (plain, gz, bz2 or xz; told by its content) as a folder.
 
@@ -43,6 +45,7 @@ def extract(
     Args:
         limit: bytes that may be unpacked in all; more, whatever the archive's headers say, is an error.
         members: takes a member's name as it is in the archive; false leaves it out. None: all.
+        inside: the archive's folder whose files alone are unpacked, and lie in `folder` itself.
 
     Raises:
         DataError: no such archive, broken, cut or encrypted; a member that is a link or device, that leads
@@ -53,7 +56,7 @@ def extract(
     try:
         with scratch_folder(folder) as temporary:
             with _opened(archive, limit) as found:
-                _unpack(found, temporary, archive, limit, members)
+                _unpack(found, temporary, archive, limit, members, inside)
             try:
                 temporary.rename(folder)
             except OSError:
@@ -140,15 +143,20 @@ class _Portions:
 
 
 def _unpack(
-    found: Iterable[_Member], folder: Path, archive: Path, limit: int, members: Callable[[str], bool] | None
+    found: Iterable[_Member],
+    folder: Path,
+    archive: Path,
+    limit: int,
+    members: Callable[[str], bool] | None,
+    inside: str,
 ) -> None:
     """Look through all members first, then write the wanted ones."""
     wanted: dict[PurePosixPath, _Member] = {}
     announced = 0
     for member in found:
-        if members is not None and not members(member.name):
-            continue
         name, path = member.name, PurePosixPath(member.name)
+        if (inside and not path.is_relative_to(inside)) or (members is not None and not members(name)):
+            continue
         outside = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name)
         if outside or not path.name or "\\" in name or "\0" in name:
             raise DataError(f"refused: the member {name!r} leads outside the folder", path=archive)
@@ -165,7 +173,7 @@ def _unpack(
     check_space(folder.parent, announced, f"the files of {archive}")
     left = limit
     for below, member in wanted.items():
-        target = folder / below
+        target = folder / below.relative_to(inside)
         target.parent.mkdir(parents=True, exist_ok=True)
         with member.open() as source, target.open("xb") as file:
             while chunk := source.read(_CHUNK):
@@ -173,6 +181,8 @@ def _unpack(
                 if left < 0:
                     raise DataError(_too_large(limit), path=archive)
                 file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _too_large(limit: int) -> str:

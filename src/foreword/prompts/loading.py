@@ -24,6 +24,7 @@ from foreword.prompts.encoder import (
     Head,
     as_head,
     as_pooled,
+    check_length,
     head_of,
     known_pooling,
     set_head,
@@ -106,8 +107,7 @@ def load_encoder(
         made = _head_of_stored(prompt, bank, found.fingerprint, head_of(encoder))
     load_head(encoder, made, pooling, normalize)
     if max_length is not None:
-        if max_length < 3:
-            raise BackboneError(f"max_length is {max_length}; a text needs at least 3 tokens")
+        check_length(max_length)
         limit = transformer.position_limit
         transformer.text_limit = max_length if limit is None else min(max_length, limit)
         transformer.max_seq_length = transformer.text_limit

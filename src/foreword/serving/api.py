@@ -612,6 +612,8 @@ def _of_evaluation(path: Path, served: Mapping[str, Served]) -> tuple[list[dict[
             for row in table["rows"]
             for measure, value in row["measures"].items()
         ]
+        if not all(isinstance(figure[name], str) for figure in figures for name in ("domain", "system")):
+            raise TypeError("a collection's or a system's name is no text")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"is not what foreword evaluate writes ({error!r})", path=path) from error
     known = {**{name.replace("/", "-"): name for name in served}, **{name: name for name in served}}
