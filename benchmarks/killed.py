@@ -39,6 +39,7 @@ from foreword.collections.beir import BEIR
 from foreword.collections.dpr import convert
 from foreword.collections.registry import load
 from foreword.downloads import Transport
+from foreword.errors import ForewordError
 from foreword.evaluation.group import System, evaluate_group
 from foreword.files import PART, write_json
 from foreword.hub.contents import from_hub
@@ -358,7 +359,11 @@ class Attack:
         def work() -> Any:
             if step is not None:
                 watch(self.out, step)
-            code = command.run()
+            try:
+                code = command.run()
+            except ForewordError as error:  # of what is no command, but a function
+                print(f"foreword: error: {error}", file=sys.stderr)
+                return 1
             return code if isinstance(code, int) else 0
 
         return child(work, said or self.said)
