@@ -124,6 +124,8 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
         ("می\u200cخواهم", "fa"),
         ("co\u00adoperate", "en"),
         ("İSTANBUL", "tr"),
+        ("HAUPTSTRASSE", "de"),
+        ("ΟΔΟΣ", "el"),
         ("ﬁne", "en"),
         ("၁၂၃", "my"),
     ],
@@ -140,6 +142,8 @@ def test_words_of_many_scripts(query: str, found: str) -> None:
         "fa": "من می\u200cخواهم بروم",
         "en": "fine people cooperate",
         "tr": "İstanbul büyük bir şehir",
+        "de": "die Hauptstraße ist gesperrt",
+        "el": "η οδός μου, ο οδος",
         "my": "စာမျက်နှာ ၁၂၃",
     }
     index = BM25([Document(name, text) for name, text in texts.items()])

@@ -155,10 +155,10 @@ class BM25:
 
 
 def _split(text: str) -> list[str]:
-    """The words of a text in lower case and in one form of Unicode (NFKC)."""
+    """The words of a text without case (ß is ss) and in one form of Unicode (NFKC)."""
     if text.isascii():
         return _WORD.findall(text.lower())
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower().translate(_UNSEEN))
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold().translate(_UNSEEN))
     if max(text, default="") < "\u0300":  # below all marks and all those scripts
         return _WORD.findall(text)
     words: list[str] = []
@@ -191,10 +191,10 @@ def _stopwords(chosen: str | Iterable[str] | None) -> frozenset[str]:
     if chosen is None:
         return frozenset()
     if not isinstance(chosen, str):
-        return frozenset(word.lower() for word in chosen)
+        return frozenset(word.casefold() for word in chosen)
     from bm25s.tokenization import Tokenizer
 
     try:
-        return frozenset(Tokenizer(stopwords=chosen).stopwords)
+        return frozenset(word.casefold() for word in Tokenizer(stopwords=chosen).stopwords)
     except ValueError as error:
         raise UnknownNameError(f"No stop words {chosen!r}. {error}") from None
