@@ -262,6 +262,7 @@ ASKED: list[tuple[str, str, Any]] = [
     ("POST", "/search", {"domain": "toy/one", "query": "a", "systems": ["none"]}),
     ("POST", "/search", {"domain": "toy/one", "query": "a", "where": {"domain": f"toy/{OTHERS}"[:3]}}),
     ("POST", "/search", {}),
+    *[("POST", "/labels", {"domain": name, "query": "a"}) for name in ("toy/one", "toy/none", *NAMED)],
     *[(method, path, None) for method in ("DELETE", "OPTIONS", "HEAD") for path in ("/domains", "/search", "/bank")],
 ]
 """Every route, by what a stranger may ask of it."""

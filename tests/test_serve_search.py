@@ -141,7 +141,12 @@ def test_labels_are_written_where_that_is_asked_for(
                 "/labels", json=body, headers={"Sec-Fetch-Site": "cross-site", "Origin": "http://evil"}
             )
             assert refused.status_code == 403
-    assert (notes / "labels.tsv").read_text() == "what is it\tb.md\nwhat is it\ta.md\t0\n"
+            kept = (notes / "labels.tsv").read_text()
+            assert kept == "what is it\tb.md\nwhat is it\ta.md\t0\n"
+            (notes / "labels.tsv").write_text(f"what is it\n\n{kept}")  # by hand: no label
+            answer = asked.post("/labels", json={**body, "grade": 0})
+            assert answer.status_code == 200
+            assert (notes / "labels.tsv").read_text().startswith("what is it\n\nwhat is it\ta.md\t0\n")
 
 
 def test_long_documents_are_answered_by_the_passage_that_was_found(

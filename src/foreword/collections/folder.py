@@ -562,7 +562,8 @@ def write_label(folder: Path, query: str, name: str, grade: int | None) -> None:
         raise DataError(f"{name!r} has a tab or a line break, which no line of labels can hold", path=folder)
     path = find_labels(folder).get("train", folder / "labels.tsv")
     lines = [line for _, line in text_lines(path)] if path.exists() else []
-    others = [line for line in lines if (columns := _columns(line))[:1] != [query] or _file_name(columns[1]) != name]
+    same = [query, _file_name(name)]
+    others = [line for line in lines if [*(c := _columns(line))[:1], *map(_file_name, c[1:2])] != same]
     own = [] if grade is None else ["\t".join([query, name, *(["0"] if grade == 0 else [])])]
     with atomic_write(path) as file:
         file.writelines(f"{line}\n" for line in [*others, *own])
