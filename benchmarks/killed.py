@@ -361,7 +361,7 @@ class Attack:
                 watch(self.out, step)
             try:
                 code = command.run()
-            except ForewordError as error:  # of what is no command, but a function
+            except (ForewordError, OSError) as error:  # of what is no command, but a function
                 print(f"foreword: error: {error}", file=sys.stderr)
                 return 1
             return code if isinstance(code, int) else 0
@@ -443,7 +443,8 @@ class Attack:
         assert ended(*self.begun(command)) == (0, [0]), self.said.read_text("utf-8", "replace")
         second, varying = self.seen(command), set[str]()
         if command.seen is contents:
-            varying = {file for file in wanted if wanted[file] != second.get(file)}
+            names = {Path(file).name for file in wanted if wanted[file] != second.get(file)}  # seconds may be alike
+            varying = {file for file in wanted if Path(file).name in names}
         alike = {**wanted, **dict.fromkeys(varying)} if varying else wanted
         faults: list[Record] = []
 
