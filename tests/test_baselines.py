@@ -352,8 +352,11 @@ def test_a_finished_one_is_returned_and_others_are_refused(
         return train_baseline(encoder, toy, tmp_path / "it", quiet=True, **given)
 
     first = run()
+    work = tmp_path / "it" / ".foreword-training"
+    work.mkdir()  # as a kill just before the end leaves it
     with recorded() as seen:
         assert run().run == first.run
+        assert not work.exists()
         assert run(rank=3).run == first.run  # which adapters do not have
         for other in ({"method": "bitfit"}, {"bottleneck": 3}, {"config": replace(QUICK, seed=1)}, {"seconds": 9}):
             with pytest.raises(OtherTrainingError, match="other settings"):

@@ -249,6 +249,7 @@ def train_baseline(
             return False
         card = read_baseline_card(output)
         if all(card.get(key) == value for key, value in as_json({"baseline": spec.as_dict(), **identity}).items()):
+            shutil.rmtree(output / WORK, ignore_errors=True)  # what a kill just before the end left
             return True
         raise OtherTrainingError(
             f"{output} holds a baseline trained with other settings or data; choose another folder, or resume=False"
