@@ -20,7 +20,6 @@ from foreword.collections import registry
 from foreword.collections.supervision import split_fold
 from foreword.errors import RequestError
 from foreword.indexing import Index
-from foreword.prompts.cache import VectorCache
 from foreword.prompts.encoder import encode, resolve_precision, transformer_of
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.store import describe_backbone
@@ -127,7 +126,6 @@ def load_backbone(config: ServeConfig) -> SentenceTransformer:
         normalize=config.normalize,
     )
     transformer_of(encoder).remove_all()
-    transformer_of(encoder).vectors = VectorCache.of_user()
     return encoder
 
 
