@@ -83,20 +83,12 @@ class VectorCache:
             return make(range(len(texts)))
         start = hashlib.sha256(context.encode())
         keys = [_key(start, text) for text in texts]
-        known = self._read(keys)
-        missing = [number for number, key in enumerate(keys) if key not in known]
-        if not missing and known:
-            return np.stack([known[key] for key in keys])
-        made = make(missing)
-        self._write([keys[number] for number in missing], made)
-        if not known:
-            return made
-        vectors = np.empty((len(texts), made.shape[1]), np.float32)
-        vectors[missing] = made
-        for number, key in enumerate(keys):
-            if key in known:
-                vectors[number] = known[key]
-        return vectors
+        found = self._read(keys)
+        if missing := [number for number, key in enumerate(keys) if key not in found]:
+            made, unknown = make(missing), [keys[number] for number in missing]
+            self._write(unknown, made)
+            found.update(zip(unknown, made, strict=True))
+        return np.stack([found[key] for key in keys])
 
     def _read(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
         found: dict[bytes, Vectors] = {}

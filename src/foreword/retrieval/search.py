@@ -201,9 +201,10 @@ class _Best:
             unseen: queries that must not see a place.
         """
         tile = queries @ rows.T
-        for place in range(begin, begin + len(rows)) if unseen else ():
-            tile[unseen.get(place, []), place - begin] = -np.inf
-        tile[:, max(0, n - begin) :] = -np.inf  # what only fills it up
+        for place, blind in unseen.items():
+            if begin <= place < begin + len(rows):
+                tile[blind, place - begin] = -np.inf
+        tile[:, n - begin :] = -np.inf  # what only fills it up
         some = (tile.amax(1, keepdim=True) < worst).logical_not_().nonzero()[:, 0]  # what is not a number reaches, too
         tile, worst = tile[some], worst[some]
         mask = (tile < worst).logical_not_()
