@@ -167,14 +167,16 @@ def labelled(pairs: int, words: int) -> MemoryCollection:
 def training(encoder: SentenceTransformer, path: Path, work: Path, words: int, precisions: Sequence[str]) -> Ways:
     """The ways to train on 32 pairs; each gives the seconds of a step."""
     collection, number = labelled(BATCH * MANY, words), iter(range(10**9))
+    again = labelled(BATCH * FEW, words)  # from the third step on, all texts are known
 
-    def prompt(side: Any, precision: Any) -> float:
+    def prompt(side: Any, precision: Any, top: int | None = None, data: MemoryCollection = collection) -> float:
         def seconds(steps: int) -> float:
             how: dict[str, Any] = {"batch_size": BATCH, "evaluate_every": 0, "dev_queries": 0, "precision": precision}
             how |= {"query_length": QUERY_LENGTH, "document_length": DOCUMENT_LENGTH}
             config = TrainingConfig.default(side, steps=steps, **how)
-            start = StartConfig(PromptSpec(sides="query" if side == "query" else "shared"))
-            made = train(encoder, collection, work / str(next(number)), config=config, start=start, quiet=True)
+            many = 16 if top is None else 16 * layers // top  # as many numbers
+            spec = PromptSpec(sides="query" if side == "query" else "shared", feed_forward=many, top_layers=top)
+            made = train(encoder, data, work / str(next(number)), config=config, start=StartConfig(spec), quiet=True)
             return training_seconds(made)
 
         return (seconds(MANY) - seconds(FEW)) / (MANY - FEW)
@@ -184,12 +186,17 @@ def training(encoder: SentenceTransformer, path: Path, work: Path, words: int, p
         return (seconds[1] - seconds[0]) / (MANY - FEW)
 
     found: dict[str, Callable[[], float]] = {}
+    layers = len(transformer_of(encoder).shape.layers)
     for precision in precisions:
         found[f"sentence-transformers, full, {precision}"] = partial(by_sentence_transformers, False, precision)
         if find_spec("peft"):
             found[f"sentence-transformers, LoRA, {precision}"] = partial(by_sentence_transformers, True, precision)
         found[f"prompt, both sides, {precision}"] = partial(prompt, "both", precision)
         found[f"prompt, query side, {precision}"] = partial(prompt, "query", precision)
+        for top in (layers // 2, layers // 3):
+            found[f"prompt, both sides, top {top} layers, {precision}"] = partial(prompt, "both", precision, top)
+            kept = partial(prompt, "both", precision, top, again)
+            found[f"prompt, both sides, top {top} layers, texts seen before, {precision}"] = kept
     return found
 
 

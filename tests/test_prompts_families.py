@@ -26,6 +26,7 @@ from foreword.prompts.kinds.gated import KIND
 from foreword.prompts.kinds.input import insertion_order
 from foreword.prompts.kinds.kind import kind_of, looked_up
 from foreword.prompts.loading import load_encoder
+from foreword.prompts.lower import lower_states_kept
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import Kind, PromptSpec, Sides
 from foreword.prompts.start import new_prompt
@@ -207,6 +208,31 @@ def test_only_the_top_layers_carry_it(model: SentenceTransformer, kind: Kind) ->
     np.testing.assert_allclose(
         all_at_once(model, TEXTS, route="top"), all_at_once(model, TEXTS, route="full"), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("kind", ["memory", "prefix"])
+def test_states_below_a_prompt_are_computed_once(model: SentenceTransformer, kind: Kind, tmp_path: Path) -> None:
+    """And come out as without; only of T5, whose first layer hands a bias on, they cannot be kept."""
+    transformer, spec = transformer_of(model), PromptSpec(kind, 3, top_layers=1)
+    for name, seed in (("a", 0), ("b", 1)):
+        transformer.add(name, random_prompt(model, spec, seed))
+    alone = {name: all_at_once(model, TEXTS, route=name) for name in "ab"}
+    with lower_states_kept(transformer, spec, tmp_path) as kept:
+        assert kept == (transformer.model.config.model_type != "t5")
+        passed: list[int] = []
+        [lowest] = [part for part in transformer.model.modules() if getattr(part, SLOT, None) == 0]
+        handle = lowest.register_forward_hook(lambda *_: passed.append(0))
+        for order in (TEXTS, TEXTS[::-1]):  # other rows, another prompt
+            name = "a" if order is TEXTS else "b"
+            expected = alone[name] if order is TEXTS else alone[name][::-1]
+            np.testing.assert_allclose(all_at_once(model, order, route=name), expected, atol=1e-6)
+        assert len(passed) == (1 if kept else 2)
+        all_at_once(model, [*TEXTS[:3], words()[0]], route="a")
+        all_at_once(model, TEXTS, route=None)
+        handle.remove()
+        assert len(passed) == (3 if kept else 4)
+    np.testing.assert_array_equal(all_at_once(model, TEXTS, route="a"), alone["a"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_copies_carry_prompts_of_their_own(folders: dict[str, Path]) -> None:

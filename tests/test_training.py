@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from foreword.collections.collection import Document, MemoryCollection, Qrels, Query, TrainingPair
 from foreword.errors import DataError, ForewordError, OtherTrainingError, PromptError
+from foreword.prompts.attention import SLOT
 from foreword.prompts.encoder import encode, state_digest, transformer_of
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
@@ -58,6 +59,31 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 # -- learning ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_prompt_in_the_top_layer_learns_the_same_from_kept_states(
+    tiny_bert: Path, toy: MemoryCollection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any
+) -> None:
+    encoder = load(tiny_bert)
+    [lowest] = [part for part in transformer_of(encoder).model.modules() if getattr(part, SLOT, None) == 0]
+    passed: list[int] = []
+    lowest.register_forward_hook(lambda *_: passed.append(1))
+    config = replace(QUICK, side="both", steps=16, evaluate_every=4, precision=precision)
+    found = []
+    for limit in ("0", "1", "0.01"):  # none, all, some
+        monkeypatch.setenv("FOREWORD_STATES_MB", limit)
+        passed.clear()
+        start = StartConfig(PromptSpec(top_layers=1))
+        stored = train(encoder, toy, tmp_path / limit, config=config, start=start, quiet=True)
+        found.append((stored.prompt.tensors(), len(passed)))
+    assert found[1][1] < min(found[0][1], found[2][1]) / 2
+    for tensors, _ in found[1:]:
+        for name, expected in found[0][0].items():
+            torch.testing.assert_close(tensors[name], expected, atol=1e-3 if precision == "float32" else 0.02, rtol=0)
+    monkeypatch.setenv("FOREWORD_STATES_MB", "much")
+    with pytest.raises(ForewordError, match="FOREWORD_STATES_MB is 'much'"):
+        train(encoder, toy, tmp_path / "it", config=config, start=start, quiet=True)
 
 
 @pytest.mark.parametrize("side", ["query", "both"])

@@ -54,7 +54,8 @@ class PromptSpec(Settings):
             0 for `memory`, 8 for other kinds.
         feed_forward: m, the number of vectors beside each layer's feed-forward part, for `memory` only; None: n if
             given, else 16.
-        top_layers: put the prompt into the top k layers only; None: into all. Not for `input`.
+        top_layers: put the prompt into the top k layers only, below which a training computes each text once; None:
+            into all. Not for `input`.
         sides: `shared`, one prompt for queries and documents; `untied`, one for each; `query`, documents are
             encoded by the base model.
         placement: where `input` vectors stand: after the first token (`[CLS]`) or before it; None: after it if the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -70,6 +71,8 @@ class PromptedTransformer(Transformer):
     """Its forward passes in int8, a `foreword.prompts.int8.Int8`, which `load_encoder` adds."""
     vectors: Any = None
     """Where `encode` looks for vectors of documents, a `foreword.prompts.cache.VectorCache`; None: nowhere."""
+    lower: Any = None
+    """What keeps the states of the layers below prompts, a `foreword.prompts.lower.LowerStates`; None: nothing."""
     rotary: bool
     """Whether the backbone turns queries and keys by their positions."""
     _warned_cut: bool
@@ -260,9 +263,13 @@ class PromptedTransformer(Transformer):
 
     def run(self, features: dict[str, Any], prompts: BatchPrompts | None = None, **kwargs: Any) -> dict[str, Any]:
         """The backbone's own pass, with `prompts` in its layers; how kinds of prompts reach it."""
-        if prompts is not None and self.rotary and not bool(features["attention_mask"][:, 0].all()):
+        from_left = prompts is None or bool(features["attention_mask"][:, 0].all())
+        if self.rotary and not from_left:
             kwargs["position_ids"] = positions_in_text(features["attention_mask"])  # the backbone's own would not do
-        with in_play(prompts):
+        passing: Any = nullcontext()
+        if prompts is not None and self.lower is not None and (from_left or self.rotary):
+            passing = self.lower.passing(features, min(prompts.layers))
+        with in_play(prompts), passing:
             return super().forward(features, **kwargs)
 
     def record(self, features: dict[str, Any]) -> LayersSeen:
@@ -330,7 +337,7 @@ def prepare_attention(module: PromptedTransformer) -> tuple[BackboneShape, str |
     kind = type(model).__name__
     before = module.implementation = model.config._attn_implementation or "eager"
     try:
-        features, expected = _padded_batch(module)
+        features, expected = padded_batch(module)
         model.set_attn_implementation(prompted_implementation(before))
         seen = module.record(features)
         if not seen.modules:
@@ -344,13 +351,13 @@ def prepare_attention(module: PromptedTransformer) -> tuple[BackboneShape, str |
         for group in ([i for i, layer in enumerate(layers) if layer == one] for one in dict.fromkeys(layers)):
             sizes = (2, layers[group[0]].key_value_heads, layers[group[0]].head_width)
             _check_place(module, features, expected, group, {"keys": sizes, "values": sizes})
-    except _FAILURES as error:
+    except FAILURES as error:
         model.set_attn_implementation(before)
         return BackboneShape(width, ()), f"{kind} cannot carry prompts in its attention ({error})"
     return shape, None
 
 
-_FAILURES = (BackboneError, TypeError, AttributeError, RuntimeError, KeyError, ValueError)
+FAILURES = (BackboneError, TypeError, AttributeError, RuntimeError, KeyError, ValueError)
 """How a backbone may fail that is built otherwise than was thought."""
 
 
@@ -362,16 +369,16 @@ def prepare_feed_forwards(module: PromptedTransformer) -> tuple[BackboneShape, s
     shape, model = module.shape, module.model
     handles: list[Any] = []
     try:
-        features, expected = _padded_batch(module)
+        features, expected = padded_batch(module)
         hidden, layers = int(expected.shape[-1]), len(shape.layers) or int(model.config.num_hidden_layers)
-        parts = find_feed_forwards(model, hidden, lambda: _padded_batch(module))
+        parts = find_feed_forwards(model, hidden, lambda: padded_batch(module))
         if len(parts) != layers:
             raise BackboneError(f"{len(parts)} of them are found in {layers} layers")
         handles = carry(parts)
         shape = replace(shape, feed_forwards=layers, hidden=hidden)
         sizes = {"feed_forward_keys": (2, hidden), "feed_forward_values": (2, hidden)}
         _check_place(module, features, expected, range(layers), sizes)
-    except _FAILURES as error:
+    except FAILURES as error:
         for handle in handles:
             handle.remove()
         kind = type(model).__name__
@@ -379,7 +386,7 @@ def prepare_feed_forwards(module: PromptedTransformer) -> tuple[BackboneShape, s
     return shape, None
 
 
-def _padded_batch(module: PromptedTransformer) -> tuple[dict[str, Any], Tensor]:
+def padded_batch(module: PromptedTransformer) -> tuple[dict[str, Any], Tensor]:
     """Two texts of different length, tokenized, and their hidden states by the base model, (B, T, d)."""
     features = module.preprocess(["prompt", "a longer text so that the first is padded"])
     features = {k: v.to(module.model.device) if isinstance(v, Tensor) else v for k, v in features.items()}

@@ -19,6 +19,7 @@ from foreword.collections.views import Labels
 from foreword.errors import ForewordError, OtherTrainingError, PromptError
 from foreword.files import as_json, kept_json, owns, write_json
 from foreword.prompts.encoder import resolve_precision, state_digest, text_prompt, transformer_of
+from foreword.prompts.lower import lower_states_kept
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.start import new_prompt
 from foreword.prompts.store import (
@@ -110,10 +111,11 @@ def train(
     transformer.add(TRAINEE, prompt)
     transformer.route = TRAINEE
     try:
-        course = run_course(
-            encoder, data, prompt, output / WORK, config,
-            route=TRAINEE, seconds=seconds, checkpoints=True, quiet=quiet,
-        )  # fmt: skip
+        with lower_states_kept(transformer, prompt.spec, output / WORK):
+            course = run_course(
+                encoder, data, prompt, output / WORK, config,
+                route=TRAINEE, seconds=seconds, checkpoints=True, quiet=quiet,
+            )  # fmt: skip
     finally:
         transformer.remove(TRAINEE)
         transformer.route = route
