@@ -65,6 +65,39 @@ def test_random_vectors_and_their_copies_do_not_depend_on_the_cuts() -> None:
         assert copies == sorted(copies, reverse=True)
 
 
+@pytest.mark.parametrize("made", ["of one length", "of many lengths", "ever better", "of few values"])
+def test_many_queries_find_what_the_complete_list_of_scores_has(made: str) -> None:
+    """So many, and so wide, that most documents are ruled out by products in 8 bits, where the processor has them."""
+    rng = np.random.default_rng(2)
+    queries = rng.standard_normal((200, 96)).astype(np.float32)
+    documents = rng.standard_normal((5000, 96)).astype(np.float32)
+    if made == "of many lengths":
+        queries *= 10.0 ** rng.integers(-3, 4, (200, 1))
+        documents *= 10.0 ** rng.integers(-2, 3, (5000, 1))
+        documents[rng.random(documents.shape) < 0.01] *= 50
+        documents[11] = queries[3] = 0
+    elif made == "ever better":
+        queries += 1
+        documents += np.linspace(0, 3, 5000, dtype=np.float32)[:, None]
+    elif made == "of few values":  # sums are exact, ties are plenty, and 8 bits tell the values apart
+        queries, documents = np.clip(queries.round(), -2, 2), np.clip(documents.round(), -1, 1)
+    documents[::91] = documents[7]  # copies, in every block
+    ids, names = [f"d{row}" for row in range(5000)], [f"q{row}" for row in range(200)]
+    exclude = {"q5": ["d7", "d98", "d4000"], "q6": ids[:4990]}
+    run = exact_search(queries, names, documents, 30, document_ids=ids, exclude=exclude, block_rows=1500)
+    reference = full_sort(queries, documents, ids, 5000)
+    for number, query_id in enumerate(names):
+        left = {one: score for one, score in reference[query_id].items() if one not in exclude.get(query_id, ())}
+        expected = dict(list(left.items())[:30])
+        off = 1e-6 * float(np.linalg.norm(queries[number]) * np.linalg.norm(documents, axis=1).max())  # float32's
+        assert list(run[query_id].values()) == pytest.approx(list(expected.values()), rel=1e-6, abs=off)
+        assert all(abs(left[one] - score) <= off for one, score in run[query_id].items())
+        copies = [one for one in run[query_id] if int(one[1:]) % 91 == 0]
+        assert copies == sorted(copies, reverse=True)
+        if made == "of few values":
+            assert list(run[query_id]) == list(expected)
+
+
 def test_exclusion() -> None:
     vectors = np.eye(4, dtype=np.float32) + 0.5
     ids = ["a", "b", "c", "d"]

@@ -1,18 +1,24 @@
 """Retrieve a collection's documents with an encoder, or with BM25.
 
-Exact top-k inner-product search holds one tile of scores and the best hits so far, never the corpus. Shapes: Q queries,
-d width, N rows of one block of documents, q queries and n documents of one tile, k hits.
+Exact top-k inner-product search holds one tile of scores and the best hits so far, never the corpus. Where a processor
+multiplies 8-bit numbers fast, most documents are ruled out by those, with a bound on what rounding changes; scores are
+computed in float32 all the same. Shapes: Q queries, d width, N rows of one block of documents, q queries and n
+documents of one tile, k hits.
 """
 
 from __future__ import annotations
 
 import mmap
+import warnings
 from collections.abc import Collection as AnyCollection
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from foreword.collections.collection import Collection, Document, Query
 from foreword.errors import ForewordError
@@ -25,7 +31,6 @@ from foreword.settings import EncodingPrecision
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-    from torch import Tensor
 
 
 Block = tuple[Sequence[str], Any]
@@ -36,6 +41,8 @@ Block = tuple[Sequence[str], Any]
 _ROWS_MULTIPLE = 64
 _TILE_ROWS = 512
 """Documents whose scores for some queries are looked through at once: so few that a processor's cache holds them."""
+_ROUNDING_PAYS = 128
+"""Queries from which on products in 8 bits save more time than rounding the documents takes."""
 
 BestRows = dict[str, dict[str, int]]
 """`query_id -> doc_id -> ` which of the document's rows scored best, from 0."""
@@ -81,8 +88,6 @@ def exact_search(
     Raises:
         ForewordError: widths or counts do not match, ids repeat, or a vector holds NaN or infinity.
     """
-    import torch
-
     if k < 1 or block_rows < 1 or memory_mib <= 0:
         raise ForewordError(f"k={k}, block_rows={block_rows}, memory_mib={memory_mib}; expected values above zero.")
     blocks: Iterable[Block] = documents if document_ids is None else [(document_ids, documents)]
@@ -93,6 +98,8 @@ def exact_search(
     with torch.inference_mode():
         queries = _rows(query_vectors, query_ids, "query").to(device)
         best = _Best(query_ids, k, device, best_rows)
+        fast = queries.device.type == "cpu" and len(queries) >= _ROUNDING_PAYS and 64 <= queries.shape[1] < 2**17
+        rounded = _Rounded.of(queries) if fast and _int8_products() else None
         hidden: dict[str, list[int]] = {}  # doc_id -> numbers of the queries that must not see it
         for number, query_id in enumerate(query_ids):
             for doc_id in {*(exclude or {}).get(query_id, ()), *([query_id] if exclude_self else [])}:
@@ -100,10 +107,13 @@ def exact_search(
         for ids, vectors in _split(blocks, queries.shape[1], block_rows, whole=best_rows is not None):
             rows = _rows(vectors, ids, "document").to(device)
             numbers = None if best_rows is None else _numbered(ids, device)
-            rows = torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % _ROWS_MULTIPLE))
+            if fill := -len(rows) % _ROWS_MULTIPLE:
+                rows = torch.nn.functional.pad(rows, (0, 0, 0, fill))
             step = max(1, int(memory_mib * 2**20) // (4 * min(len(rows), _TILE_ROWS)))
             for first in range(0, len(queries), step):
-                best.add(queries[first : first + step], first, rows, ids, hidden, numbers)
+                part = slice(first, first + step)
+                near = None if rounded is None else rounded.part(part)
+                best.add(queries[part], first, rows, ids, hidden, numbers, near)
             best.end_block(len(ids))
         return best.run()
 
@@ -112,8 +122,6 @@ class _Best:
     """The best k hits of every query so far: scores [Q, k], numbers of documents [Q, k] and their ids."""
 
     def __init__(self, query_ids: Sequence[str], k: int, device: str, best_rows: BestRows | None) -> None:
-        import torch
-
         self.query_ids, self.k, self.best_rows = query_ids, k, best_rows
         self.scores = torch.full((len(query_ids), k), -torch.inf, device=device)
         self.numbers = torch.full((len(query_ids), k), -1, dtype=torch.int64, device=device)
@@ -129,13 +137,13 @@ class _Best:
         ids: Sequence[str],
         hidden: Mapping[str, Sequence[int]],
         numbers: Tensor | None,
+        rounded: _Rounded | None,
     ) -> None:
         """Score documents [n, d] for queries [q, d], number `first` and on, and keep the best k of each.
 
-        `numbers` [n]: of the document that a row is a passage of; None: each row is one.
+        `numbers` [n]: of the document that a row is a passage of; None: each row is one. `rounded`: the queries, where
+        most documents are ruled out by them.
         """
-        import torch
-
         mine = slice(first, first + len(queries))
         n, worst = len(ids), self.scores[mine, -1:]
         unseen: dict[int, list[int]] = {}  # place of a document -> queries of this tile that must not see it
@@ -143,10 +151,10 @@ class _Best:
             if numbered := [number - first for number in hidden.get(doc_id, ()) if mine.start <= number < mine.stop]:
                 unseen[place] = numbered
         most = self.k if numbers is None else self.k * int(numbers.bincount().max())  # rows of k documents
-        reaching = [
-            self._reaching(queries, rows[begin : begin + _TILE_ROWS], begin, n, worst, most, unseen)
-            for begin in range(0, len(rows), _TILE_ROWS)
-        ]
+        reaching = []
+        for begin in range(0, len(rows), _TILE_ROWS):
+            tile = rows[begin : begin + _TILE_ROWS]
+            reaching.append(self._reaching(queries, rounded, tile, begin, n, worst, most, unseen))
         row, column, score = (torch.cat(parts) for parts in zip(*reaching, strict=True))  # each [r]
         order = row.argsort(stable=True)
         row, column, score = row[order], column[order], score[order]
@@ -184,6 +192,7 @@ class _Best:
     def _reaching(
         self,
         queries: Tensor,
+        rounded: _Rounded | None,
         rows: Tensor,
         begin: int,
         n: int,
@@ -195,30 +204,38 @@ class _Best:
 
         Args:
             queries: [q, d].
+            rounded: the queries; None: the tile's scores are computed in float32.
             rows: [t, d], of the places `begin` and on, of which there are n.
             worst: scores [q, 1] that are to be reached.
             most: of one query; where more reach it, and as many can be told.
             unseen: queries that must not see a place.
         """
-        tile = queries @ rows.T
+        if rounded is None:
+            tile, unit, slack = queries @ rows.T, torch.ones_like(worst), torch.zeros_like(worst)
+        else:
+            tile, unit, slack = rounded.scores(_Rounded.of(rows))
         for place, blind in unseen.items():
             if begin <= place < begin + len(rows):
                 tile[blind, place - begin] = -np.inf
         tile[:, n - begin :] = -np.inf  # what only fills it up
-        some = (tile.amax(1, keepdim=True) < worst).logical_not_().nonzero()[:, 0]  # what is not a number reaches, too
-        tile, worst = tile[some], worst[some]
-        mask = (tile < worst).logical_not_()
-        if most < tile.shape[1] and int(mask.count_nonzero()) > 4 * most * len(tile):
-            mask = (tile < tile.topk(most, dim=1).values[:, -1:]).logical_not_()
-        row, column = _true(mask)
-        own = column < n - begin
-        row, column = row[own], column[own]
-        return some[row], column + begin, tile[row, column]
+        lowest = torch.finfo(tile.dtype).min
+        least = (worst / unit - slack).clamp_(min=lowest)
+        some = (tile.amax(1, keepdim=True) < least).logical_not_().nonzero()[:, 0]  # what is not a number reaches, too
+        if len(some) < len(tile):
+            tile, least = tile[some], least[some]
+        row, column = _true((tile < least).logical_not_())
+        if most < tile.shape[1] and len(row) > 4 * most * len(tile):
+            least = (tile.topk(most, dim=1).values[:, -1:] - 2 * slack[some]).clamp_(min=lowest)
+            row, column = _true((tile < least).logical_not_())
+        if rounded is None:
+            return some[row], column + begin, tile[row, column]
+        row = some[row]
+        score = _products(queries, rows, row, column)
+        kept = (score < worst[:, 0][row]).logical_not_().nonzero()[:, 0]
+        return row[kept], column[kept] + begin, score[kept]
 
     def _untie(self, found: Tensor, worst: Tensor, named: Tensor, ids: Sequence[str]) -> Tensor:
         """The k columns of one row when several score `worst`: the greatest doc_ids among those."""
-        import torch
-
         above = (found > worst).nonzero()[:, 0].tolist()
         numbers = named.tolist()
 
@@ -231,8 +248,6 @@ class _Best:
 
     def end_block(self, n: int) -> None:
         """End a block of n documents; now and then drop the ids of those that are no longer among anyone's best."""
-        import torch
-
         self.seen += n
         if len(self.ids) > 2 * self.numbers.numel():
             self.ids = {number: self.ids[number] for number in torch.unique(self.numbers).tolist() if number >= 0}
@@ -257,8 +272,6 @@ class _Best:
 
 def _rows(vectors: Any, ids: Sequence[str], what: str) -> Tensor:
     """`vectors` as a float32 tensor [rows, d] of its own; checks the shape, the count and the values."""
-    import torch
-
     if isinstance(vectors, torch.Tensor):
         rows = vectors.to(torch.float32)
     else:
@@ -278,18 +291,70 @@ def _rows(vectors: Any, ids: Sequence[str], what: str) -> Tensor:
     return rows
 
 
+@dataclass(frozen=True)
+class _Rounded:
+    """Vectors in 8 bits: `values` [n, d], times `scales` [n, 1], and what was lost.
+
+    `errors` [n, 1] are the lengths of the differences, `lengths` [n, 1] those of the vectors themselves.
+    """
+
+    values: Tensor
+    scales: Tensor
+    errors: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor) -> _Rounded:
+        """Of float32 vectors, each by its greatest value."""
+        scales = (rows.abs().amax(1, keepdim=True) / 127).clamp_(min=1e-30)
+        scaled = (rows / scales).round_()
+        values = scaled.to(torch.int8)
+        errors = scaled.mul_(scales).sub_(rows).norm(dim=1, keepdim=True)
+        return cls(values, scales, errors, rows.norm(dim=1, keepdim=True))
+
+    def part(self, rows: slice) -> _Rounded:
+        """Some of the vectors."""
+        return _Rounded(self.values[rows], self.scales[rows], self.errors[rows], self.lengths[rows])
+
+    def scores(self, documents: _Rounded) -> tuple[Tensor, Tensor, Tensor]:
+        """Estimates of the products of these queries and n documents [q, n], their unit and what they are off at most.
+
+        The two are [q, 1]: the product is within (estimate - slack) unit and (estimate + slack) unit, as
+        |q d - q' d'| <= |q| |d - d'| + |q - q'| |d'|, and so is its sum in float32.
+        """
+        error, length = documents.errors.max(), documents.lengths.max()
+        summing = self.values.shape[1] * 2**-22 * self.lengths * length  # several times what sums in float32 are off
+        lost = self.lengths * error + self.errors * (length + error) + summing
+        return torch._int_mm(self.values, documents.values.T) * documents.scales.T, self.scales, lost / self.scales
+
+
+@cache
+def _int8_products() -> bool:
+    """Whether this processor has instructions (VNNI) for them: without, torch's are slower than float32's."""
+    if not torch.cpu._is_vnni_supported():
+        return False
+    with warnings.catch_warnings(action="ignore"):  # the first sparse tensor says that there may be better ones
+        _products(torch.ones(1, 1), torch.ones(1, 1), *torch.zeros(2, 1, dtype=torch.int64))
+    return True
+
+
+def _products(queries: Tensor, rows: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """The products [r] of queries and rows at `row` [r], ascending, and `column` [r]; the same in any company."""
+    ends = row.bincount(minlength=len(queries)).cumsum(0)
+    places = torch.cat((ends.new_zeros(1), ends)), column
+    empty = torch.sparse_csr_tensor(*places, queries.new_zeros(len(row)), (len(queries), len(rows)))
+    found: Tensor = torch.sparse.sampled_addmm(empty, queries, rows.T, beta=0.0)
+    return found.values()
+
+
 def _numbered(ids: Sequence[str], device: str) -> Tensor | None:
     """The number of each row's document [n], from 0, where some have several rows."""
-    import torch
-
     fresh = [place == 0 or ids[place - 1] != doc_id for place, doc_id in enumerate(ids)]
     return None if all(fresh) else torch.tensor(fresh, device=device).cumsum(0) - 1
 
 
 def _true(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Rows and columns where `mask` [q, a multiple of 8] holds, in order: eight at a time, as few do."""
-    import torch
-
     row, eight = mask.view(torch.int64).nonzero(as_tuple=True)
     group, column = mask.view(len(mask), mask.shape[1] // 8, 8)[row, eight].nonzero(as_tuple=True)
     return row[group], eight[group] * 8 + column
@@ -297,8 +362,6 @@ def _true(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 def _best_rows(documents: Tensor, scores: Tensor) -> Tensor:
     """Where the greatest score (of equal ones the first) of each document is [m]; `documents` [r] ascend."""
-    import torch
-
     own = documents.unique_consecutive(return_inverse=True)[1]
     best = scores.new_full((int(own[-1]) + 1 if len(own) else 0,), -torch.inf)
     best.scatter_reduce_(0, own, scores, "amax")
@@ -311,8 +374,11 @@ def _best_rows(documents: Tensor, scores: Tensor) -> Tensor:
 def _split(blocks: Iterable[Block], width: int, most: int, *, whole: bool) -> Iterator[Block]:
     """The blocks in pieces of at most `most` rows; raises when a block's width is not `width`.
 
+    The first are small: they give the scores that documents after them have to reach.
+
     `whole`: rows of one id that follow one another stay together, however many they are.
     """
+    size = min(_TILE_ROWS, most)
     for ids, vectors in blocks:
         shape = tuple(vectors.shape)
         if len(shape) != 2 or shape[1] != width or shape[0] != len(ids):
@@ -322,11 +388,11 @@ def _split(blocks: Iterable[Block], width: int, most: int, *, whole: bool) -> It
             )
         first = 0
         while first < len(ids):
-            last = min(first + most, len(ids))
+            last = min(first + size, len(ids))
             while whole and last < len(ids) and ids[last] == ids[last - 1]:
                 last += 1
             yield ids[first:last], vectors[first:last]
-            first = last
+            first, size = last, min(2 * size, most)
 
 
 Vectors = tuple[Sequence[str], np.ndarray[Any, Any]]
