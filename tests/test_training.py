@@ -30,19 +30,12 @@ from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
 from foreword.prompts.store import StoredPrompt, save_prompt
 from foreword.training import train as train_module
+from foreword.training.batches import DomainBatchSampler, domain_sampler, hard_negatives
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.dev import DevEvaluator, DevSet
+from foreword.training.losses import CorpusContrastiveLoss, CorpusPairs, corpus_pairs
 from foreword.training.train import train
-from foreword.training.trainer import (
-    CorpusContrastiveLoss,
-    CorpusPairs,
-    DomainBatchSampler,
-    PromptTrainer,
-    _hard_negatives,
-    build_trainer,
-    corpus_pairs,
-    domain_sampler,
-)
+from foreword.training.trainer import Lesson, PromptTrainer, build_trainer
 from foreword.training.vectors import DocumentVectors, embed_documents, read_vectors
 
 QUICK = TrainingConfig(steps=6, batch_size=8, evaluate_every=2, precision="float32", learning_rate=0.05, dev_folds=0)
@@ -848,7 +841,8 @@ def gradients(folder: Path, toy: MemoryCollection, work: Path, mini: int) -> dic
     transformer_of(encoder).add("t", prompt)
     transformer_of(encoder).route = "t"
     config = replace(QUICK, side="both", batch_size=16, mini_batch_size=mini, temperature=0.5)
-    trainer = build_trainer(encoder, {toy.id: [*toy.pairs()]}, None, evaluator(prompt, work, config), quiet=True)
+    lesson = Lesson({toy.id: [*toy.pairs()]}, None, evaluator(prompt, work, config))
+    trainer = build_trainer(encoder, [lesson], work, quiet=True)
     batch = next(iter(trainer.get_train_dataloader()))
     encoder.train()
     loss = trainer.compute_loss(encoder, batch)
@@ -870,7 +864,8 @@ def test_only_the_prompt_gets_gradients(tiny_bert: Path, toy: MemoryCollection, 
     transformer_of(encoder).add("other", new_prompt(encoder, PromptSpec("gated", 3)))
     transformer_of(encoder).add("t", prompt)
     config = replace(QUICK, side="both")
-    build_trainer(encoder, {toy.id: [*toy.pairs()]}, None, evaluator(prompt, tmp_path, config), quiet=True)
+    lesson = Lesson({toy.id: [*toy.pairs()]}, None, evaluator(prompt, tmp_path, config))
+    build_trainer(encoder, [lesson], tmp_path, quiet=True)
     trained = {id(p) for p in encoder.parameters() if p.requires_grad}
     assert trained == {id(p) for p in prompt.parameters()}
 
@@ -918,19 +913,19 @@ def pair(number: int, *negatives: str) -> TrainingPair:
 
 def test_pairs_with_fewer_hard_negatives_get_other_documents() -> None:
     pairs = [pair(0, "a", "b"), pair(1, "c", "d"), pair(2, "e"), pair(3)]
-    one, two = (_hard_negatives(pairs, replace(QUICK, hard_negatives=count)) for count in (1, 2))
+    one, two = (hard_negatives(pairs, replace(QUICK, hard_negatives=count)) for count in (1, 2))
     assert [column[:3] for column in one] == [["a", "c", "e"]]
     assert one[0][3] in {"document 0", "document 1", "document 2"}
     assert [column[:2] for column in two] == [["a", "c"], ["b", "d"]]
     assert two[0][2] == "e"
     assert two[1][2] in {"document 0", "document 1", "document 3"}
-    assert _hard_negatives(pairs, replace(QUICK, hard_negatives=0)) == []
-    assert two == _hard_negatives(pairs, replace(QUICK, hard_negatives=2))
+    assert hard_negatives(pairs, replace(QUICK, hard_negatives=0)) == []
+    assert two == hard_negatives(pairs, replace(QUICK, hard_negatives=2))
 
 
 def test_no_hard_negatives_where_most_pairs_have_none() -> None:
-    assert _hard_negatives([pair(0, "a"), pair(1), pair(2)], replace(QUICK, hard_negatives=1)) == []
-    assert _hard_negatives([pair(0), pair(1)], replace(QUICK, hard_negatives=1)) == []
+    assert hard_negatives([pair(0, "a"), pair(1), pair(2)], replace(QUICK, hard_negatives=1)) == []
+    assert hard_negatives([pair(0), pair(1)], replace(QUICK, hard_negatives=1)) == []
 
 
 def test_epochs_decide_the_steps(tiny_bert: Path, toy: MemoryCollection, tmp_path: Path) -> None:

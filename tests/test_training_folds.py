@@ -41,10 +41,10 @@ def test_every_label_is_a_dev_query_exactly_once(toy: MemoryCollection, monkeypa
     looked, trained = [], []
     run = folds.run_training
 
-    def watched(encoder: Any, data: Any, *rest: Any, dev_sets: Any, **how: Any) -> Any:
-        looked.append({q.query_id for dev in dev_sets.values() for q in dev.queries})
-        trained.append({pair.query_id for pairs in data.pairs.values() for pair in pairs})
-        return run(encoder, data, *rest, dev_sets=dev_sets, **how)
+    def watched(encoder: Any, learners: Any, *rest: Any, **how: Any) -> Any:
+        looked.extend({q.query_id for dev in one.dev_sets.values() for q in dev.queries} for one in learners)
+        trained.extend({pair.query_id for pairs in one.data.pairs.values() for pair in pairs} for one in learners)
+        return run(encoder, learners, *rest, **how)
 
     monkeypatch.setattr(folds, "run_training", watched)
     train(load(tiny_bert), toy, tmp_path / "it", config=FEW, quiet=True)

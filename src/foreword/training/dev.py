@@ -202,7 +202,7 @@ class DevEvaluator(BaseEvaluator):
 
         def since_best() -> int:
             values = [entry["dev"] for entry in self.history]
-            return len(values) - 1 - values.index(max(values))
+            return len(values) - 1 - values.index(max(values)) if values else 0
 
         return on_main(lambda: since_best() >= patience)
 

@@ -25,7 +25,7 @@ from foreword.prompts.store import DTYPES
 from foreword.training.config import TrainingConfig
 from foreword.training.dev import FEW, DevSet, Scores, chosen, keep
 from foreword.training.trainee import Trainee, on_main
-from foreword.training.trainer import TrainingCourse, dev_sets_of, run_training
+from foreword.training.trainer import Learner, TrainingCourse, dev_sets_of, run_training
 from foreword.training.vectors import DocumentVectors, TrainingData
 
 RECORD = "fold.json"
@@ -49,9 +49,9 @@ def run_course(
     Arguments and errors are those of `foreword.training.trainer.run_training`. Under a time budget (`seconds`), dev
     decides, however small.
     """
-    how: dict[str, Any] = {"route": route, "checkpoints": checkpoints, "quiet": quiet}
+    how: dict[str, Any] = {"checkpoints": checkpoints, "quiet": quiet}
     if seconds is not None or not too_few(data, config):
-        return run_training(encoder, data, trainee, work, config, seconds=seconds, **how)
+        return run_training(encoder, [Learner(data, trainee, route)], work, config, seconds=seconds, **how)[0]
     vectors: dict[str, DocumentVectors] = {}
     if config.side == "query":
         vectors = data.embedded(encoder, config, route if config.document_side == "start" else None, quiet=quiet)
@@ -60,7 +60,7 @@ def run_course(
     dev_sets = dev_sets_of(labels, vectors, config, ("train", "dev"))
     folds = folds_of(dev_sets, config.dev_folds, config.seed)
     if len(folds) < 2:  # copies of one query
-        return run_training(encoder, data, trainee, work, config, seconds=None, **how)
+        return run_training(encoder, [Learner(data, trainee, route)], work, config, seconds=None, **how)[0]
     start = {name: tensor.clone() for name, tensor in trainee.tensors().items()}
     done: list[dict[str, Any]] = []
     for number, held in enumerate(folds, 1):
@@ -68,10 +68,9 @@ def run_course(
         finished = on_main(partial(kept_json, place / RECORD))
         if finished is None:
             trainee.assign(start)
-            course = run_training(
-                encoder, without(labels, held), trainee, place, replace(config, patience=0), seconds=None,
-                dev_sets={name: dev_sets[name].part(query_ids) for name, query_ids in held.items()}, **how,
-            )  # fmt: skip
+            parts = {name: dev_sets[name].part(query_ids) for name, query_ids in held.items()}
+            learner = Learner(without(labels, held), trainee, route, parts)
+            [course] = run_training(encoder, [learner], place, replace(config, patience=0), seconds=None, **how)
             finished = on_main(partial(_finish, place, course))
         done.append(finished)
     history, scores = together(done)
@@ -80,7 +79,8 @@ def run_course(
     trainee.assign(start)
     course = TrainingCourse(place, [], [], 0, {}, [], done[0]["parameters"], 0, 0.0)
     if best:
-        course = run_training(encoder, labels, trainee, place, config, seconds=None, dev_sets={}, last=best, **how)
+        learner = Learner(labels, trainee, route, {})
+        [course] = run_training(encoder, [learner], place, config, seconds=None, last=best, **how)
     else:
         on_main(lambda: keep(place, trainee.rounded(DTYPES[config.dtype]).tensors()))
     return replace(

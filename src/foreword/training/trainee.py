@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -43,6 +43,23 @@ class Trainee(NamedTensors, Protocol):
     def assign(self, tensors: Mapping[str, Tensor]) -> None:
         """Overwrite the values in place (so that an optimizer keeps its hold on them)."""
         ...
+
+
+class Together:
+    """The values of several trainees as those of one: names begin with their numbers."""
+
+    def __init__(self, trainees: Sequence[Trainee]) -> None:
+        self.trainees = trainees
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The values by name, detached."""
+        return {f"{n}.{name}": tensor for n, one in enumerate(self.trainees) for name, tensor in one.tensors().items()}
+
+    def assign(self, tensors: Mapping[str, Tensor]) -> None:
+        """Overwrite the values in place."""
+        for n, trainee in enumerate(self.trainees):
+            own = f"{n}."
+            trainee.assign({name[len(own) :]: t for name, t in tensors.items() if name.startswith(own)})
 
 
 Result = TypeVar("Result")

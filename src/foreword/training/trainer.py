@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import shutil
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,9 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.base.sampler import BatchSamplers, MultiDatasetDefaultBatchSampler
+from sentence_transformers.base.evaluation import BaseEvaluator
+from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
-from sentence_transformers.sentence_transformer.losses import (
-    CachedMultipleNegativesRankingLoss,
-    MultipleNegativesRankingLoss,
-)
-from sentence_transformers.util import cos_sim, dot_score
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import (
@@ -46,14 +41,16 @@ from transformers import (
 )
 
 from foreword.collections.collection import TrainingPair
-from foreword.errors import DataError, ForewordError
+from foreword.errors import ForewordError
 from foreword.files import atomic_write, kept_json, settle, sha256_file, write_json
-from foreword.prompts.encoder import resolve_precision, text_prompt
+from foreword.prompts.encoder import resolve_precision, text_prompt, transformer_of
 from foreword.prompts.routes import Route
 from foreword.terminal import ProgressLines, moves_cursor
+from foreword.training.batches import domain_sampler, fills_batches, joined_sampler, joined_tables, tables_of
 from foreword.training.config import TrainingConfig
 from foreword.training.dev import BEST, HISTORY, DevEvaluator, DevSet, Scores
-from foreword.training.trainee import Trainee, is_main, on_main, world_size
+from foreword.training.losses import CorpusPairs, JoinedLoss, corpus_pairs, loss_name, loss_of
+from foreword.training.trainee import Together, Trainee, is_main, on_main, world_size
 from foreword.training.vectors import DocumentVectors, TrainingData
 
 logger = logging.getLogger(__name__)
@@ -112,34 +109,68 @@ class TrainingCourse:
         }
 
 
+@dataclass(frozen=True)
+class Learner:
+    """One of the trainings of a pass.
+
+    Attributes:
+        data: what is learnt from; of one collection where others learn in the same pass.
+        trainee: what is trained; it takes part in the encoder's forward pass already.
+        route: what evaluations encode by; the name of a carried prompt where others learn in the same pass.
+        dev_sets: what evaluations look at; None: the dev splits of the data.
+    """
+
+    data: TrainingData
+    trainee: Trainee
+    route: Route
+    dev_sets: Mapping[str, DevSet] | None = None
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the trainer needs of a learner.
+
+    Attributes:
+        pairs: training pairs by domain.
+        corpus: for query-side training, the same pairs against fixed document vectors; None: both sides.
+        evaluator: its trainee alone is trained.
+        route: as the learner's.
+    """
+
+    pairs: Mapping[str, Sequence[TrainingPair]]
+    corpus: Mapping[str, CorpusPairs] | None
+    evaluator: DevEvaluator
+    route: Route = None
+
+
 def run_training(
     encoder: SentenceTransformer,
-    data: TrainingData,
-    trainee: Trainee,
+    learners: Sequence[Learner],
     work: Path,
     config: TrainingConfig,
     *,
-    route: Route,
     seconds: float | None,
     checkpoints: bool,
     quiet: bool,
-    dev_sets: Mapping[str, DevSet] | None = None,
     last: int | None = None,
-) -> TrainingCourse:
+) -> list[TrainingCourse]:
     """Train, and keep the best step in `work`; what accelerate leaves on the encoder is taken off again.
+
+    Several learners, each with a prompt of its own, share every pass over the backbone; what each learns is what it
+    would learn alone, up to rounding. One that its `patience` ends takes no further part.
 
     Args:
         encoder: what is trained takes part in its forward pass already.
-        data: what is learnt from.
-        trainee: what is trained; nothing else is.
+        learners: what is trained, and on what; nothing else is.
         work: folder of checkpoints (it goes on from the last one there) and of the best values.
-        config: the settings; its `document_side` says whether `route` embeds the documents once, too.
-        route: what evaluations encode by.
+        config: the settings; its `document_side` says whether a learner's route embeds the documents once, too.
         seconds: stop after so many, even before `config.steps`; None: no limit. Evaluations are not counted.
         checkpoints: keep what is needed to go on after a cut.
         quiet: no progress bars.
-        dev_sets: what evaluations look at; None: the dev splits of the data.
         last: the step to stop after, on the way to `config.steps`; None: those.
+
+    Returns:
+        How it went for each.
 
     Raises:
         DataError: a pair's document has no vector.
@@ -148,27 +179,21 @@ def run_training(
     began = time.monotonic()
     checkpoint = on_main(lambda: take_up(work))
     set_seed(config.seed)
-    corpus, vectors = None, {}
-    if config.side == "query":
-        document_route = route if config.document_side == "start" else None
-        vectors = data.embedded(encoder, config, document_route, quiet=quiet)
-    if dev_sets is None:
-        dev_sets = dev_sets_of(data, vectors, config)
-    evaluator = DevEvaluator(dev_sets, trainee, route, work, config)
-    if vectors:
-        corpus = {c.id: corpus_pairs(c.id, data.pairs[c.id], vectors[c.id]) for c in data.sources}
+    folders = [work] if len(learners) == 1 else [work / str(number) for number in range(len(learners))]
+    lessons = [
+        _lesson(encoder, one, folder, config, quiet=quiet) for one, folder in zip(learners, folders, strict=True)
+    ]
+    evaluations = Evaluations([lesson.evaluator for lesson in lessons])
     callbacks: list[TrainerCallback] = [] if last is None else [StopAfter(last)]
-    callbacks += [] if seconds is None else [TimeBudget(seconds, began, evaluator)]
+    callbacks += [] if seconds is None else [TimeBudget(seconds, began, evaluations)]
     transformer: Any = encoder[0]
     transformer.vectors, cache = None, getattr(transformer, "vectors", None)  # of steps on the way nothing is kept
     try:
-        trainer = build_trainer(
-            encoder, data.pairs, corpus, evaluator, callbacks=callbacks, checkpoints=checkpoints, quiet=quiet
-        )
-        parameters = sum(p.numel() for p in trainee.parameters() if p.requires_grad)
+        trainer = build_trainer(encoder, lessons, work, callbacks=callbacks, checkpoints=checkpoints, quiet=quiet)
+        parameters = [sum(p.numel() for p in one.trainee.parameters() if p.requires_grad) for one in learners]
         reached = TrainerState() if checkpoint is None else TrainerState.load_from_json(str(checkpoint / STATE))
         limit = config.steps if last is None else last
-        ended = checkpoint is not None and (reached.global_step >= limit or evaluator.stale(config.patience))
+        ended = checkpoint is not None and (reached.global_step >= limit or not evaluations.learning())
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*pin_memory.*")
             with quick_attention(config, encoder.device):
@@ -177,10 +202,11 @@ def run_training(
                     trainer.state = reached
                 else:
                     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        spent = time.monotonic() - began - evaluator.seconds
-        steps = trainer.state.global_step
-        if is_main() and evaluator.history[-1]["step"] < steps:  # the steps end between evaluations
-            evaluator(encoder, steps=steps)
+        spent = (time.monotonic() - began - evaluations.seconds) / len(learners)
+        learning, end = evaluations.learning(), trainer.state.global_step
+        for number in learning if is_main() else ():
+            if lessons[number].evaluator.steps[-1] < end:  # the steps end between evaluations
+                lessons[number].evaluator(encoder, steps=end)
     finally:
         # accelerate leaves its mixed precision on the model, and a mark that lets the next training's pass by.
         for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
@@ -188,26 +214,47 @@ def run_training(
         transformer.vectors = cache
         encoder.requires_grad_(False)
         encoder.eval()
-    losses = [
-        {"step": entry["step"], "loss": round(entry["loss"], 5)}
-        for entry in trainer.state.log_history
-        if "loss" in entry
-    ]
-    best, choice = on_main(lambda: evaluator.choice)
-    history, scores = evaluator.history, evaluator.scores
-    return TrainingCourse(work, history, scores, best, choice, losses, parameters, steps, round(spent, 3))
+    courses = []
+    for number, (folder, lesson) in enumerate(zip(folders, lessons, strict=True)):
+        own = lesson.evaluator
+        steps = end if number in learning or len(lessons) == 1 else own.steps[-1]
+        name = "loss" if len(lessons) == 1 else loss_name(number)
+        losses = [
+            {"step": entry["step"], "loss": round(entry[name], 5)}
+            for entry in trainer.state.log_history
+            if name in entry and entry["step"] <= steps
+        ]
+        best, choice = on_main(partial(getattr, own, "choice"))
+        courses.append(
+            TrainingCourse(
+                folder, own.history, own.scores, best, choice, losses, parameters[number], steps, round(spent, 3)
+            )
+        )
+    return courses
+
+
+def _lesson(
+    encoder: SentenceTransformer, learner: Learner, folder: Path, config: TrainingConfig, *, quiet: bool
+) -> Lesson:
+    """What a learner learns from, its documents embedded where they are to be, and its evaluations in `folder`."""
+    data, vectors = learner.data, {}
+    if config.side == "query":
+        document_route = learner.route if config.document_side == "start" else None
+        vectors = data.embedded(encoder, config, document_route, quiet=quiet)
+    dev_sets = dev_sets_of(data, vectors, config) if learner.dev_sets is None else learner.dev_sets
+    evaluator = DevEvaluator(dev_sets, learner.trainee, learner.route, folder, config)
+    corpus = {c.id: corpus_pairs(c.id, data.pairs[c.id], vectors[c.id]) for c in data.sources} if vectors else None
+    return Lesson(data.pairs, corpus, evaluator, learner.route)
 
 
 def seal(work: Path, step: int) -> None:
     """Make a checkpoint whole: with the best values so far and the evaluations, on the disk, and its manifest."""
     folder = work / f"checkpoint-{step}"
-    for name in _BEST:
-        if (work / name).exists():
-            shutil.copyfile(work / name, folder / name)
+    _copy_best(work, folder)
     digests = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         if path.name != MANIFEST:
-            digests[path.name] = sha256_file(path)
+            digests[path.relative_to(folder).as_posix()] = sha256_file(path)
             with open(path, "rb+") as file:
                 os.fsync(file.fileno())
     write_json(folder / MANIFEST, digests)
@@ -240,11 +287,24 @@ def take_up(work: Path) -> Path | None:
     for path in rest:
         if whole is None or int(path.name.rpartition("-")[2]) > int(whole.name.rpartition("-")[2]):
             shutil.rmtree(path)
-    for name in _BEST:
-        (work / name).unlink(missing_ok=True)
-        if whole is not None and (whole / name).exists():
-            shutil.copyfile(whole / name, work / name)
+    for path in _best(work):
+        path.unlink()
+    if whole is not None:
+        _copy_best(whole, work)
     return whole
+
+
+def _best(folder: Path) -> list[Path]:
+    """The best values and the evaluations in a folder, of several learners each in one of its own."""
+    places = [folder, *(place for place in folder.glob("*") if place.name.isdigit())]
+    return [place / name for place in places for name in _BEST if (place / name).exists()]
+
+
+def _copy_best(source: Path, target: Path) -> None:
+    for path in _best(source):
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)
 
 
 def _broken(checkpoint: Path) -> Path | None:
@@ -252,8 +312,8 @@ def _broken(checkpoint: Path) -> Path | None:
     digests = kept_json(checkpoint / MANIFEST)
     if not isinstance(digests, dict):
         return checkpoint / MANIFEST
-    files = (checkpoint / str(name) for name in digests)
-    return next((file for file in files if not file.is_file() or sha256_file(file) != digests[file.name]), None)
+    files = ((checkpoint / str(name), digest) for name, digest in digests.items())
+    return next((file for file, digest in files if not file.is_file() or sha256_file(file) != digest), None)
 
 
 def dev_sets_of(
@@ -282,53 +342,54 @@ def quick_attention(config: TrainingConfig, device: torch.device) -> AbstractCon
     return context
 
 
-def corpus_pairs(name: str, pairs: Sequence[TrainingPair], vectors: DocumentVectors) -> CorpusPairs:
-    """Each pair with the rows of all documents relevant to its query, its own first.
-
-    Raises:
-        DataError: a pair's document has no vector.
-    """
-    rows = {doc_id: row for row, doc_id in enumerate(vectors.doc_ids)}
-    relevant: dict[str, list[int]] = {}
-    for pair in pairs:
-        if pair.doc_id not in rows:
-            raise DataError(
-                f"{name}: training pair {pair.query_id} names document {pair.doc_id!r}, which has no vector"
-            )
-        relevant.setdefault(pair.query_id, []).append(rows[pair.doc_id])
-    positives = [[rows[p.doc_id], *(row for row in relevant[p.query_id] if row != rows[p.doc_id])] for p in pairs]
-    return CorpusPairs(torch.as_tensor(vectors.vectors, dtype=torch.float32), positives)
-
-
 def build_trainer(
     encoder: SentenceTransformer,
-    data: Mapping[str, Sequence[TrainingPair]],
-    corpus: Mapping[str, CorpusPairs] | None,
-    evaluator: DevEvaluator,
+    lessons: Sequence[Lesson],
+    work: Path,
     *,
     callbacks: Sequence[TrainerCallback] = (),
     checkpoints: bool = True,
     quiet: bool,
 ) -> PromptTrainer:
-    """The trainer of one prompt, which the encoder carries and is routed to, or of other parameters in it.
+    """The trainer of one prompt, which the encoder carries and is routed to, of other parameters in it, or of several
+    prompts.
 
     Args:
         encoder: to train in.
-        data: training pairs by domain.
-        corpus: for query-side training, the same pairs against fixed document vectors; None: both sides.
-        evaluator: run at step 0 and every `evaluate_every` steps; its trainee alone is trained, by its settings, and
-            checkpoints lie in its folder.
+        lessons: what is trained, by the settings of its evaluators, which are run at step 0 and every
+            `evaluate_every` steps.
+        work: the folder of checkpoints.
         callbacks: further ones.
         checkpoints: keep one at each evaluation, to go on from.
         quiet: no progress bar.
     """
-    config, trainee = evaluator.config, evaluator.trainee
+    evaluations = Evaluations([lesson.evaluator for lesson in lessons])
+    config, trainees = lessons[0].evaluator.config, [lesson.evaluator.trainee for lesson in lessons]
+    one, with_documents = len(lessons) == 1, lessons[0].corpus is None
     encoder.requires_grad_(False)
-    trained = trainee.part("query") if corpus is not None else None
-    for parameter in trainee.parameters() if trained is None else trained.values():
-        parameter.requires_grad_(True)
+    for trainee in trainees:
+        trained = None if with_documents else trainee.part("query")
+        for parameter in trainee.parameters() if trained is None else trained.values():
+            parameter.requires_grad_(True)
+    tables = [tables_of(lesson.pairs, config, with_documents=with_documents) for lesson in lessons]
+    datasets = tables[0] if one else joined_tables(tables)
+    arguments = _arguments(encoder, config, work, datasets, checkpoints=checkpoints, quiet=quiet)
+    loss: nn.Module = loss_of(encoder, lessons[0].corpus, config)
+    callbacks = [StopWhenStale(evaluations), *callbacks]
+    if not one:
+        places = transformer_of(encoder).domains
+        loss = JoinedLoss(
+            encoder,
+            [loss, *(loss_of(encoder, lesson.corpus, config) for lesson in lessons[1:])],
+            pairs=[len(table) for table in datasets.values()],
+            prompts=[places.index(str(lesson.route)) for lesson in lessons],
+            learning=evaluations.learning,
+            rows=config.batch_size if encoder.device.type == "cpu" else 0,
+        )
+        arguments.multi_dataset_batch_sampler = joined_sampler(config, evaluations.learning)
+        callbacks.append(ClipEach(trainees, arguments.max_grad_norm))
+        arguments.max_grad_norm = 0.0
     tasks = {"query": "query", "document": "document"}
-    datasets = _datasets(data, config, with_documents=corpus is None)
     tasks |= {name: "document" for dataset in datasets.values() for name in dataset.column_names if "negative" in name}
     lengths = {"query": config.query_length, "document": config.document_length}
 
@@ -344,18 +405,18 @@ def build_trainer(
     text_prompts = {column: text_prompt(encoder, "query" if column == "query" else "document") for column in tasks}
     trainer = PromptTrainer(
         model=encoder,
-        args=_arguments(encoder, evaluator, datasets, checkpoints=checkpoints, quiet=quiet),
+        args=arguments,
         train_dataset=datasets,
-        loss=_loss(encoder, corpus, config),
-        evaluator=evaluator,
+        loss=loss,
+        evaluator=evaluations,
         data_collator=SentenceTransformerDataCollator(
             preprocess_fn=preprocess,
             router_mapping=tasks,
             prompts={column: text for column, text in text_prompts.items() if text},
         ),
-        callbacks=[StopWhenStale(evaluator, config.patience), *callbacks],
+        callbacks=list(callbacks),
     )
-    trainer.trainee = trainee
+    trainer.trainee = trainees[0] if one else Together(trainees)
     trainer.remove_callback(PrinterCallback)
     if quiet or not moves_cursor():
         trainer.remove_callback(ProgressCallback)
@@ -364,81 +425,15 @@ def build_trainer(
     return trainer
 
 
-def _datasets(data: Mapping[str, Sequence[TrainingPair]], config: TrainingConfig, *, with_documents: bool) -> Any:
-    """A table a domain: `query`, `document` and its hard negatives; or `query` and `label`, a pair's number."""
-    from datasets import Dataset, DatasetDict
-
-    tables: dict[str, Any] = {}
-    start = 0
-    for domain, pairs in data.items():
-        columns: dict[str, list[Any]] = {"query": [pair.query for pair in pairs]}
-        if with_documents:
-            columns["document"] = [pair.document for pair in pairs]
-            for i, texts in enumerate(_hard_negatives(pairs, config)):
-                columns[f"negative_{i + 1}"] = texts
-        else:
-            columns["label"] = list(range(start, start + len(pairs)))
-            start += len(pairs)
-        if with_documents and len(pairs) < 2:
-            raise DataError(f"{domain} has {len(pairs)} training pair; in-batch negatives need at least 2")
-        tables[domain] = Dataset.from_dict(columns)
-    return DatasetDict(tables)
-
-
-def _hard_negatives(pairs: Sequence[TrainingPair], config: TrainingConfig) -> list[list[str]]:
-    """Columns of hard negatives: as many as at least half of the pairs have, up to `config.hard_negatives`.
-
-    Tables have no gaps: a pair with fewer gets documents of other pairs, as random as its in-batch negatives.
-    """
-    counts = sorted((len(pair.negatives) for pair in pairs), reverse=True)
-    width = min(config.hard_negatives, counts[(len(counts) - 1) // 2] if counts else 0)
-    chance = random.Random(config.seed)
-    positives: dict[str, set[str]] = {}
-    for pair in pairs:
-        positives.setdefault(pair.query_id, set()).add(pair.document)
-
-    def filled(pair: TrainingPair) -> list[str]:
-        chosen = list(pair.negatives[:width])
-        while len(chosen) < width:
-            other = pairs[chance.randrange(len(pairs))].document
-            if other not in positives[pair.query_id] or len(positives) < 2:
-                chosen.append(other)
-        return chosen
-
-    return [list(column) for column in zip(*map(filled, pairs), strict=True)] if width else []
-
-
-def _loss(encoder: SentenceTransformer, corpus: Mapping[str, CorpusPairs] | None, config: TrainingConfig) -> Any:
-    cosine = encoder.similarity_fn_name == "cosine"
-    if corpus is not None:
-        return CorpusContrastiveLoss(
-            encoder,
-            corpus,
-            temperature=config.temperature,
-            cosine=cosine,
-            limit=config.corpus_negatives,
-            seed=config.seed,
-        )
-    arguments: dict[str, Any] = {
-        "scale": 1 / config.temperature,
-        "similarity_fct": cos_sim if cosine else dot_score,
-        "gather_across_devices": config.gather_negatives and world_size() > 1,
-    }
-    if config.mini_batch_size < config.batch_size:  # the same gradient in bounded memory, for one more forward pass
-        return CachedMultipleNegativesRankingLoss(encoder, mini_batch_size=config.mini_batch_size, **arguments)
-    return MultipleNegativesRankingLoss(encoder, **arguments)
-
-
 def _arguments(
-    encoder: SentenceTransformer, evaluator: DevEvaluator, datasets: Any, *, checkpoints: bool, quiet: bool
+    encoder: SentenceTransformer, config: TrainingConfig, work: Path, datasets: Any, *, checkpoints: bool, quiet: bool
 ) -> SentenceTransformerTrainingArguments:
-    config = evaluator.config
     precision = resolve_precision(config.precision, encoder.device)
     every = config.evaluate_every if 0 < config.evaluate_every <= config.steps else config.steps
     # Losses are averaged since the last one shown: at checkpoints too, so that a resumed run shows the same ones.
     shown = config.log_every or max(n for n in range(1, max(1, min(10, config.steps // 10)) + 1) if every % n == 0)
     return SentenceTransformerTrainingArguments(
-        output_dir=str(evaluator.folder),
+        output_dir=str(work),
         max_steps=config.steps,
         per_device_train_batch_size=config.batch_size,
         learning_rate=config.learning_rate,
@@ -450,9 +445,7 @@ def _arguments(
         use_cpu=encoder.device.type == "cpu",
         batch_sampler=BatchSamplers.NO_DUPLICATES,
         multi_dataset_batch_sampler=domain_sampler(config.domain_temperature),
-        # A batch has no text twice: how many rows can be in one, at most.
-        dataloader_drop_last=world_size() > 1
-        or all(len(set(t[name])) >= config.batch_size for t in datasets.values() for name in t.column_names),
+        dataloader_drop_last=world_size() > 1 or all(fills_batches(table, config) for table in datasets.values()),
         # Every trained tensor has a part in every step, but not in every small backward pass of GradCache.
         ddp_find_unused_parameters=config.mini_batch_size < config.batch_size,
         eval_strategy="steps",
@@ -474,7 +467,7 @@ def _arguments(
 class PromptTrainer(SentenceTransformerTrainer):
     """Saves and resumes the trainee alone, in full precision; what is frozen is never written."""
 
-    trainee: Trainee
+    trainee: Trainee | Together
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir or ".")
@@ -504,16 +497,54 @@ class PromptTrainer(SentenceTransformerTrainer):
         """None: a prompt's card is its `prompt.json`."""
 
 
-class StopWhenStale(TrainerCallback):
-    """Stop after `patience` evaluations without a better dev score."""
+class Evaluations(BaseEvaluator):
+    """Those of all that learn in one pass."""
 
-    def __init__(self, evaluator: DevEvaluator, patience: int) -> None:
-        self.evaluator, self.patience = evaluator, patience
+    primary_metric = "dev"
+
+    def __init__(self, evaluators: Sequence[DevEvaluator]) -> None:
+        super().__init__()
+        self.evaluators = evaluators
+
+    def learning(self) -> list[int]:
+        """The numbers of those that their patience has not ended; asked by all processes at once."""
+        return [n for n, one in enumerate(self.evaluators) if not one.stale(one.config.patience)]
+
+    @property
+    def seconds(self) -> float:
+        """Taken by evaluations in this process."""
+        return sum(one.seconds for one in self.evaluators)
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
+    ) -> dict[str, float]:
+        """Evaluate those that learn; the mean of their scores."""
+        found = [self.evaluators[number](model, output_path, epoch, steps) for number in self.learning()]
+        return {name: sum(one[name] for one in found) / len(found) for name in (found[0] if found else ())}
+
+
+class StopWhenStale(TrainerCallback):
+    """Stop when `patience` evaluations brought no better dev score to any that learns."""
+
+    def __init__(self, evaluations: Evaluations) -> None:
+        self.evaluations = evaluations
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Called after each evaluation."""
-        if self.evaluator.stale(self.patience):
+        if not self.evaluations.learning():
             control.should_training_stop = True
+
+
+class ClipEach(TrainerCallback):
+    """Clip the gradients of each trainee by their own norm, as when it is trained alone."""
+
+    def __init__(self, trainees: Sequence[Trainee], norm: float) -> None:
+        self.trainees, self.norm = trainees, norm
+
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Called before each step."""
+        for trainee in self.trainees:
+            nn.utils.clip_grad_norm_(list(trainee.parameters()), self.norm)
 
 
 class StepLines(TrainerCallback):
@@ -547,13 +578,13 @@ class TimeBudget(TrainerCallback):
     train: their time is not counted.
     """
 
-    def __init__(self, seconds: float, began: float, evaluator: DevEvaluator) -> None:
+    def __init__(self, seconds: float, began: float, evaluations: Evaluations) -> None:
         """`began` is the `time.monotonic()` from which seconds are counted."""
-        self.seconds, self.began, self.evaluator = seconds, began, evaluator
+        self.seconds, self.began, self.evaluations = seconds, began, evaluations
 
     def spent(self) -> float:
         """Seconds spent, without evaluations."""
-        return time.monotonic() - self.began - self.evaluator.seconds
+        return time.monotonic() - self.began - self.evaluations.seconds
 
     def on_step_end(
         self,
@@ -569,134 +600,3 @@ class TimeBudget(TrainerCallback):
             control.should_training_stop = True
         elif lr_scheduler is not None:
             lr_scheduler.last_epoch = max(lr_scheduler.last_epoch, int(share * state.max_steps))
-
-
-@dataclass(frozen=True)
-class CorpusPairs:
-    """Training pairs of one domain against its fixed document vectors.
-
-    Attributes:
-        vectors: (N, d'), float32.
-        positives: for each pair, the rows of all documents relevant to its query; the pair's own comes first.
-    """
-
-    vectors: Tensor
-    positives: Sequence[Sequence[int]]
-
-
-class CorpusContrastiveLoss(nn.Module):
-    """`-log softmax(sim(q, d+) / t)` over the documents of the query's domain (InfoNCE, van den Oord et al. 2018).
-
-    Other relevant documents of a query are left out of its softmax. With more than `limit` documents, each step
-    scores the relevant ones of the batch and a seeded sample of the rest.
-    """
-
-    def __init__(
-        self,
-        model: SentenceTransformer,
-        pairs: Mapping[str, CorpusPairs],
-        *,
-        temperature: float,
-        cosine: bool,
-        limit: int,
-        seed: int,
-    ) -> None:
-        """`pairs` by domain; a label is a pair's index, counted through the domains in their order."""
-        super().__init__()
-        self.model = model
-        self.temperature, self.cosine, self.limit, self.seed = temperature, cosine, limit, seed
-        self.pairs = list(pairs.values())
-        counts = torch.tensor([len(domain.positives) for domain in self.pairs])
-        self.starts = torch.cumsum(counts, 0) - counts
-        self.vectors = [nn.functional.normalize(p.vectors, dim=1) if cosine else p.vectors for p in self.pairs]
-
-    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
-        """The mean loss of a batch; all its pairs are of one domain."""
-        queries = self.model(next(iter(sentence_features)))["sentence_embedding"].float()
-        queries = nn.functional.normalize(queries, dim=1) if self.cosine else queries
-        domain = int(torch.searchsorted(self.starts, labels[0].cpu(), right=True)) - 1
-        rows = [self.pairs[domain].positives[int(label) - int(self.starts[domain])] for label in labels]
-        candidates, targets, hidden = self._candidates(domain, rows, int(labels.sum()))
-        vectors = self.vectors[domain]
-        vectors = (vectors if candidates is None else vectors[candidates]).to(queries.device)
-        scores = queries @ vectors.T / self.temperature
-        scores = scores.masked_fill(hidden.to(scores.device), float("-inf"))
-        return nn.functional.cross_entropy(scores, targets.to(scores.device))
-
-    def _candidates(
-        self, domain: int, rows: Sequence[Sequence[int]], step: int
-    ) -> tuple[Tensor | None, Tensor, Tensor]:
-        """Which documents are scored (None: all), each query's target among them, and what each does not see."""
-        total = self.vectors[domain].shape[0]
-        candidates: Tensor | None = None
-        place = {row: row for relevant in rows for row in relevant}
-        if total > self.limit:
-            needed = sorted(place)
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-            drawn = torch.randint(total, (self.limit,), generator=generator).tolist()
-            chosen = needed + sorted(set(drawn) - set(needed))
-            candidates = torch.tensor(chosen)
-            place = {row: i for i, row in enumerate(chosen[: len(needed)])}
-            total = len(chosen)
-        targets = torch.tensor([place[relevant[0]] for relevant in rows])
-        hidden = torch.zeros(len(rows), total, dtype=torch.bool)
-        for i, relevant in enumerate(rows):
-            hidden[i, [place[row] for row in relevant[1:]]] = True
-        return candidates, targets, hidden
-
-    def get_config_dict(self) -> dict[str, Any]:
-        """What sentence-transformers shows of a loss."""
-        return {"temperature": self.temperature, "cosine": self.cosine, "limit": self.limit}
-
-
-class DomainBatchSampler(MultiDatasetDefaultBatchSampler):
-    """Draws a domain with weight `pairs ** (1 / temperature)`, then its next batch; a domain that ends begins anew.
-
-    With several processes, the batches of one global step, one for each, are of one domain and together repeat no
-    text, so that negatives gathered across devices are what one process with the joined batch would see.
-    """
-
-    temperature = 1.0
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        for sampler in self.batch_samplers:
-            sampler.batch_size *= world_size()  # a joined batch, divided below
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """Batches of indices into the concatenated domains."""
-        generator = torch.Generator().manual_seed(self.seed + 7919 * self.epoch)
-        tables: list[Any] = self.dataset.datasets
-        sizes = torch.tensor([len(table) for table in tables], dtype=torch.double)
-        offsets = [0, *accumulate(int(size) for size in sizes)]
-        weights = sizes ** (1 / self.temperature)
-        rounds = [0] * len(sizes)
-        batches: list[Iterator[list[int]]] = [self._restart(i, rounds) for i in range(len(sizes))]
-        for _ in range(0, len(self), world_size()):
-            domain = int(torch.multinomial(weights, 1, generator=generator))
-            batch = next(batches[domain], None)
-            if batch is None:
-                batches[domain] = self._restart(domain, rounds)
-                batch = next(batches[domain])
-            joined = [index + offsets[domain] for index in batch]
-            yield from (joined[process :: world_size()] for process in range(world_size()))
-
-    def _restart(self, domain: int, rounds: list[int]) -> Iterator[list[int]]:
-        sampler: Any = self.batch_samplers[domain]
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(1000 * self.epoch + rounds[domain])
-        rounds[domain] += 1
-        # The domains share one generator, which another's restart would disturb halfway: take all batches now.
-        batches = list(sampler)
-        if not batches:
-            raise DataError("too few different training pairs for one batch without repeated texts; lower batch_size")
-        return iter(batches)
-
-    def __len__(self) -> int:
-        """Batches in an epoch, of all processes."""
-        return world_size() * sum(len(sampler) for sampler in self.batch_samplers)
-
-
-def domain_sampler(temperature: float) -> type[DomainBatchSampler]:
-    """The sampler class for a temperature (the trainer builds the sampler itself, from a class)."""
-    return type("DomainBatchSampler", (DomainBatchSampler,), {"temperature": temperature})
