@@ -26,7 +26,7 @@ from foreword.prompts.encoder import transformer_of
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import save_prompt
-from foreword.training.vectors import read_vectors
+from foreword.training.vectors import DocumentVectors, read_vectors
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -87,6 +87,24 @@ def test_half_precision(tmp_path: Path) -> None:
         write_vectors(tmp_path / name, [given], 3, dtype="float16", side="document")
         np.testing.assert_array_equal(read_vectors(tmp_path / name).vectors, given[1].astype(np.float16))
     assert np.load(tmp_path / "v.npy").dtype == np.float16
+
+
+def test_eight_bits(tmp_path: Path, tiny_bert: Path, beir: Path, shell: Shell) -> None:
+    given = ["a", "b", "c"], np.array([[0.5, -1, 0.25], [2, 1, 0], [0, 0, 0]], np.float32)
+    expected = [[64, -127, 32], [127, 64, 0], [0, 0, 0]]  # 63.5 and 31.75 rounded, to even
+    for name in ("v.npy", "v.parquet"):
+        write_vectors(tmp_path / name, [given], 3, dtype="int8", side="document")
+        read = read_vectors(tmp_path / name).vectors
+        assert read.dtype == np.int8
+        np.testing.assert_array_equal(read, expected)
+    write_vectors(tmp_path / "v.jsonl", [given], 3, dtype="int8", side="document")
+    np.testing.assert_array_equal(jsonl_vectors(tmp_path / "v.jsonl", "doc_id")[1], expected)
+    encoder = load_encoder(str(tiny_bert))
+    own = DocumentVectors(given[0], np.tile(np.array(expected, np.int8), (1, 11))[:, :32]).checked(encoder).vectors
+    np.testing.assert_allclose(np.linalg.norm(own, axis=1), [1, 1, 0], rtol=1e-6)
+    out = ("--backbone", tiny_bert, "--dtype", "int8", "--output", tmp_path / "d.npy")
+    assert "(int8, of any length)" in shell("encode", f"folder:{beir}", *out)
+    assert "lengths; use --dtype float16" in shell.fails("encode", f"folder:{beir}", "--no-normalize", *out)
 
 
 def test_what_is_not_written(tmp_path: Path) -> None:

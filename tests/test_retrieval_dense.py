@@ -10,7 +10,7 @@ import torch
 
 from foreword.errors import ForewordError
 from foreword.retrieval.runs import Run
-from foreword.retrieval.search import exact_search
+from foreword.retrieval.search import Rescored, exact_search, to_int8
 
 
 def full_sort(queries: np.ndarray, documents: np.ndarray, ids: list[str], k: int) -> Run:
@@ -96,6 +96,49 @@ def test_many_queries_find_what_the_complete_list_of_scores_has(made: str) -> No
         assert copies == sorted(copies, reverse=True)
         if made == "of few values":
             assert list(run[query_id]) == list(expected)
+
+
+@pytest.mark.parametrize("count", [3, 150])
+@pytest.mark.parametrize("passages", [1, 4])
+def test_rounded_vectors_find_the_best_of_their_originals(tmp_path: Path, count: int, passages: int) -> None:
+    rng = np.random.default_rng(3)
+    near = rng.standard_normal((4, 80))  # many documents that 8 bits do not tell apart
+    documents = np.repeat(near, 750, axis=0) + 0.02 * rng.standard_normal((3000, 80))
+    documents = (documents / np.linalg.norm(documents, axis=1, keepdims=True)).astype(np.float32)
+    documents[1234] = 0
+    queries = (np.resize(near, (count, 80)) + 0.1 * rng.standard_normal((count, 80))).astype(np.float32)
+    ids, names = [f"d{row // passages}" for row in range(3000)], [f"q{row}" for row in range(count)]
+    for name, vectors in {"rounded": to_int8(documents), "half": documents.astype(np.float16)}.items():
+        np.save(tmp_path / f"{name}.npy", vectors)
+    rounded, half = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("rounded", "half"))
+    how = {"document_ids": ids, "exclude": {"q1": ids[750:900]}, "block_rows": 1000}
+    rows: dict[str, dict[str, int]] = {}
+    for originals in (documents, half):
+        expected = exact_search(queries, names, originals, 20, best_rows={}, **how)
+        run = exact_search(queries, names, Rescored(rounded, originals), 20, best_rows=rows, **how)
+        scores = queries @ originals.astype(np.float32).T
+        for query, query_id in enumerate(names):
+            assert list(run[query_id].values()) == pytest.approx(list(expected[query_id].values()), abs=1e-5)
+            for one, score in run[query_id].items():
+                row = int(one[1:]) * passages + rows[query_id][one]
+                assert score == pytest.approx(scores[query, row], abs=1e-5)
+    alone = exact_search(queries, names, rounded, 20, best_rows={}, **how)
+    assert {q: set(hits) for q, hits in alone.items()} != {q: set(hits) for q, hits in expected.items()}
+    directions = rounded / np.maximum(np.linalg.norm(rounded.astype(np.float32), axis=1, keepdims=True), 1)
+    for query_id, hits in exact_search(queries, names, directions, 20, best_rows={}, **how).items():
+        assert list(alone[query_id].values()) == pytest.approx(list(hits.values()), abs=1e-5)
+
+
+def test_originals_of_other_vectors_are_told() -> None:
+    documents = np.random.default_rng(4).standard_normal((50, 70)).astype(np.float32)
+    documents /= np.linalg.norm(documents, axis=1, keepdims=True)
+    ids = [f"d{row}" for row in range(50)]
+    for originals in (documents[::-1], 2 * documents):
+        with pytest.raises(ForewordError, match="is not its original, of unit length, rounded"):
+            exact_search(documents[:2], ["a", "b"], Rescored(to_int8(documents), originals), 3, document_ids=ids)
+    for rounded in (documents, to_int8(documents)[1:]):
+        with pytest.raises(ForewordError, match="expected int8 ones of the same shape"):
+            Rescored(rounded, documents)
 
 
 def test_exclusion() -> None:

@@ -261,7 +261,8 @@ def encode_options(parser: cli.Parser) -> None:
     parser.add_argument(
         "--output", type=Path, required=True, metavar="FILE", help=".npy (ids in a second file), .parquet or .jsonl"
     )
-    parser.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="(default: %(default)s)")
+    types = ["float32", "float16", "int8"]
+    parser.add_argument("--dtype", choices=types, default="float32", help="int8: directions (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="texts embedded at once (default: %(default)s)")
     cli.data_options(parser)
     cli.template_options(parser)
@@ -337,10 +338,13 @@ def _made_by(options: cli.Options, encoder: SentenceTransformer, side: Side) -> 
     from foreword.prompts.encoder import head_of, resolve_precision, transformer_of
     from foreword.prompts.store import describe_backbone
 
+    unit, directions = head_of(encoder).similarity == "cosine", options.dtype == "int8"
+    if directions and not unit:
+        raise ForewordError("int8 keeps directions, and this model's vectors have lengths; use --dtype float16")
     return {
         "precision": resolve_precision(options.precision, encoder.device),
         "width": encoder.get_embedding_dimension() or 0,
-        "unit_length": head_of(encoder).similarity == "cosine",
+        "unit_length": unit and not directions,
         "max_length": transformer_of(encoder).max_seq_length,
         "backbone": describe_backbone(encoder),
         "prompt": {
@@ -512,9 +516,9 @@ def write_vectors(path: Path, blocks: Iterable[Block], width: int, *, dtype: str
     """Write blocks of vectors, holding one at a time; the file appears when it is whole.
 
     `.npy`: an array (N, d) with the ids in `ids_file`; `.parquet`: columns `doc_id` (or, of queries, `query_id`) and
-    `vector`; `.jsonl`: an object with these two a line, its decimal numbers giving back those of `dtype` (`float32` or
-    `float16`). An empty file has the `width` d, too. N is returned. Raises `DataError` for an id that occurs twice, or
-    numbers beyond `dtype`.
+    `vector`; `.jsonl`: an object with these two a line, its decimal numbers giving back those of `dtype` (`float32`,
+    `float16`, or `int8`: directions, see `to_int8`). An empty file has the `width` d, too. N is returned. Raises
+    `DataError` for an id that occurs twice, or numbers beyond `dtype`.
     """
     import numpy as np
 
@@ -539,17 +543,19 @@ def _checked(blocks: Iterable[Block], dtype: str) -> Iterator[Block]:
     """The blocks in `dtype`, with ids that occur once and finite numbers."""
     import numpy as np
 
+    from foreword.retrieval.search import to_int8
+
     seen: set[str] = set()
     for ids, given in blocks:
         with np.errstate(over="ignore"):  # said below
-            vectors = given.astype(dtype, copy=False)
+            vectors = given if dtype == "int8" else given.astype(dtype, copy=False)
         if not np.isfinite(vectors).all():
             raise DataError(f"the vectors hold NaN, or numbers beyond {dtype}; write them as float32")
         for one in ids:
             if one in seen:
                 raise DataError(f"id {one!r} occurs twice; vectors are told apart by their ids")
             seen.add(one)
-        yield ids, vectors
+        yield ids, to_int8(vectors) if dtype == "int8" else vectors
 
 
 def _write_npy(path: Path, blocks: Iterable[Block], width: int, dtype: np.dtype[Any]) -> int:
@@ -586,7 +592,7 @@ def _write_parquet(path: Path, blocks: Iterable[Block], width: int, dtype: str, 
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
-    kind = arrow.list_(arrow.float32() if dtype == "float32" else arrow.float16())
+    kind = arrow.list_(arrow.from_numpy_dtype(dtype))
     schema = arrow.schema([(key, arrow.string()), ("vector", kind)])
     count = 0
     with atomic_write(path, "wb") as file, parquet.ParquetWriter(file, schema) as writer:

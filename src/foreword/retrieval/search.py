@@ -34,7 +34,49 @@ if TYPE_CHECKING:
 
 
 Block = tuple[Sequence[str], Any]
-"""Document ids and their vectors [N, d]: a numpy array (memory-mapped or not) or a torch tensor."""
+"""Document ids and their vectors [N, d]: a numpy array (memory-mapped or not), a torch tensor or a `Rescored`."""
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """Vectors in 8 bits and the same ones in full: all of the first are read, of the others what may be among the best.
+
+    What is found are the best of `originals`, with their scores: it is known how far `rounded` are off.
+
+    Attributes:
+        rounded: [N, d], int8, as `to_int8` makes them; memory-mapped or not.
+        originals: [N, d], of unit length, float32 or float16; memory-mapped or not.
+    """
+
+    rounded: Any
+    originals: Any
+
+    def __post_init__(self) -> None:
+        if self.rounded.dtype not in (np.int8, torch.int8) or tuple(self.rounded.shape) != tuple(self.originals.shape):
+            raise ForewordError(
+                f"Vectors of {self.rounded.dtype}, {tuple(self.rounded.shape)}, for originals of "
+                f"{tuple(self.originals.shape)}; expected int8 ones of the same shape."
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, d)."""
+        return tuple(self.rounded.shape)
+
+    def __getitem__(self, rows: slice) -> Rescored:
+        """Some of them."""
+        return Rescored(self.rounded[rows], self.originals[rows])
+
+
+def to_int8(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The directions of vectors [N, d] in 8 bits: each times what makes its greatest number 127, rounded.
+
+    At d = 384 they are off by a hundredth of their length or so. The length is lost.
+    """
+    greatest = np.abs(vectors).max(axis=1, keepdims=True, initial=1e-30)
+    scaled: np.ndarray[Any, Any] = np.rint(vectors.astype(np.float32) * (127 / greatest))
+    return scaled.astype(np.int8)
+
 
 # Matrix products take another path through the BLAS for a few rows than for many, and the two differ in the
 # last bit. Tiles are filled up to a multiple of this, so that equal vectors get equal scores in every tile.
@@ -42,7 +84,8 @@ _ROWS_MULTIPLE = 64
 _TILE_ROWS = 512
 """Documents whose scores for some queries are looked through at once: so few that a processor's cache holds them."""
 _ROUNDING_PAYS = 128
-"""Queries from which on products in 8 bits save more time than rounding the documents takes."""
+"""Queries from which on products in 8 bits save more time than rounding the documents takes; where the processor has
+instructions for them (VNNI): without, torch's are slower than float32's."""
 
 BestRows = dict[str, dict[str, int]]
 """`query_id -> doc_id -> ` which of the document's rows scored best, from 0."""
@@ -65,12 +108,13 @@ def exact_search(
     """The k documents with the greatest inner product for every query, exactly.
 
     The result equals sorting the complete list of scores by score, then doc_id, both descending (the order
-    of trec_eval). Scores are float32 sums of float32 products, whatever the type of the input.
+    of trec_eval). Scores are float32 sums of float32 products, whatever the type of the input. Documents of int8 are
+    directions, as `to_int8` makes them: their vectors have unit length.
 
     Args:
         query_vectors: [Q, d], numpy or torch, any floating type.
         query_ids: Q ids.
-        documents: `(ids, vectors [N, d])` blocks, gone through once, or one array [N, d] with
+        documents: `(ids, vectors [N, d])` blocks, gone through once, or one array (or `Rescored`) [N, d] with
             `document_ids`. A `numpy.memmap` is read a tile at a time, so it may be larger than memory.
         k: hits per query; a smaller corpus gives fewer.
         document_ids: N ids, when `documents` is one array.
@@ -99,13 +143,18 @@ def exact_search(
         queries = _rows(query_vectors, query_ids, "query").to(device)
         best = _Best(query_ids, k, device, best_rows)
         fast = queries.device.type == "cpu" and len(queries) >= _ROUNDING_PAYS and 64 <= queries.shape[1] < 2**17
-        rounded = _Rounded.of(queries) if fast and _int8_products() else None
+        rounded = _Rounded.of(queries) if fast and torch.cpu._is_vnni_supported() else None
         hidden: dict[str, list[int]] = {}  # doc_id -> numbers of the queries that must not see it
         for number, query_id in enumerate(query_ids):
             for doc_id in {*(exclude or {}).get(query_id, ()), *([query_id] if exclude_self else [])}:
                 hidden.setdefault(doc_id, []).append(number)
         for ids, vectors in _split(blocks, queries.shape[1], block_rows, whole=best_rows is not None):
-            rows = _rows(vectors, ids, "document").to(device)
+            two = vectors if isinstance(vectors, Rescored) else None
+            rows = _rows(vectors if two is None else two.rounded, ids, "document").to(device)
+            if (vectors if two is None else two.rounded).dtype in (np.int8, torch.int8):
+                lengths = rows.norm(dim=1, keepdim=True)
+                rows /= lengths.clamp(min=1)
+            originals = None if two is None else _Originals.of(two.originals, rows, lengths, ids)
             numbers = None if best_rows is None else _numbered(ids, device)
             if fill := -len(rows) % _ROWS_MULTIPLE:
                 rows = torch.nn.functional.pad(rows, (0, 0, 0, fill))
@@ -113,7 +162,7 @@ def exact_search(
             for first in range(0, len(queries), step):
                 part = slice(first, first + step)
                 near = None if rounded is None else rounded.part(part)
-                best.add(queries[part], first, rows, ids, hidden, numbers, near)
+                best.add(queries[part], first, rows, ids, hidden, numbers, near, originals)
             best.end_block(len(ids))
         return best.run()
 
@@ -138,11 +187,12 @@ class _Best:
         hidden: Mapping[str, Sequence[int]],
         numbers: Tensor | None,
         rounded: _Rounded | None,
+        originals: _Originals | None,
     ) -> None:
         """Score documents [n, d] for queries [q, d], number `first` and on, and keep the best k of each.
 
         `numbers` [n]: of the document that a row is a passage of; None: each row is one. `rounded`: the queries, where
-        most documents are ruled out by them.
+        most documents are ruled out by them. `originals`: what the documents are rounded from, where they are.
         """
         mine = slice(first, first + len(queries))
         n, worst = len(ids), self.scores[mine, -1:]
@@ -151,13 +201,21 @@ class _Best:
             if numbered := [number - first for number in hidden.get(doc_id, ()) if mine.start <= number < mine.stop]:
                 unseen[place] = numbered
         most = self.k if numbers is None else self.k * int(numbers.bincount().max())  # rows of k documents
-        reaching = []
+        reaching, off = [], 0.0 if originals is None else originals.off
         for begin in range(0, len(rows), _TILE_ROWS):
             tile = rows[begin : begin + _TILE_ROWS]
-            reaching.append(self._reaching(queries, rounded, tile, begin, n, worst, most, unseen))
+            reaching.append(self._reaching(queries, rounded, tile, off, begin, n, worst, most, unseen))
         row, column, score = (torch.cat(parts) for parts in zip(*reaching, strict=True))  # each [r]
         order = row.argsort(stable=True)
         row, column, score = row[order], column[order], score[order]
+        if rounded is not None or originals is not None:  # so far it is an estimate
+            if originals is None:
+                score = _products(queries, rows, row, column)
+            else:
+                wanted, place = column.unique(return_inverse=True)
+                score = _products(queries, originals.at(wanted), row, place)
+            kept = (score < worst[:, 0][row]).logical_not_().nonzero()[:, 0]
+            row, column, score = row[kept], column[kept], score[kept]
         if bool((~torch.isfinite(score) & (score != -torch.inf)).any()):
             raise ForewordError("A score is beyond float32's range; scale the vectors down, e.g. normalise them.")
         if numbers is not None:
@@ -194,18 +252,20 @@ class _Best:
         queries: Tensor,
         rounded: _Rounded | None,
         rows: Tensor,
+        off: float,
         begin: int,
         n: int,
         worst: Tensor,
         most: int,
         unseen: Mapping[int, Sequence[int]],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, place and score [r] of what may be among the best: few, after the first tiles.
+        """Query, place and score (or an estimate) [r] of what may be among the best: few, after the first tiles.
 
         Args:
             queries: [q, d].
             rounded: the queries; None: the tile's scores are computed in float32.
             rows: [t, d], of the places `begin` and on, of which there are n.
+            off: how far, at most, the rows are from what they stand for.
             worst: scores [q, 1] that are to be reached.
             most: of one query; where more reach it, and as many can be told.
             unseen: queries that must not see a place.
@@ -214,6 +274,8 @@ class _Best:
             tile, unit, slack = queries @ rows.T, torch.ones_like(worst), torch.zeros_like(worst)
         else:
             tile, unit, slack = rounded.scores(_Rounded.of(rows))
+        if off:
+            slack = slack + queries.norm(dim=1, keepdim=True) * off / unit
         for place, blind in unseen.items():
             if begin <= place < begin + len(rows):
                 tile[blind, place - begin] = -np.inf
@@ -227,12 +289,7 @@ class _Best:
         if most < tile.shape[1] and len(row) > 4 * most * len(tile):
             least = (tile.topk(most, dim=1).values[:, -1:] - 2 * slack[some]).clamp_(min=lowest)
             row, column = _true((tile < least).logical_not_())
-        if rounded is None:
-            return some[row], column + begin, tile[row, column]
-        row = some[row]
-        score = _products(queries, rows, row, column)
-        kept = (score < worst[:, 0][row]).logical_not_().nonzero()[:, 0]
-        return row[kept], column[kept] + begin, score[kept]
+        return some[row], column + begin, tile[row, column]
 
     def _untie(self, found: Tensor, worst: Tensor, named: Tensor, ids: Sequence[str]) -> Tensor:
         """The k columns of one row when several score `worst`: the greatest doc_ids among those."""
@@ -276,9 +333,7 @@ def _rows(vectors: Any, ids: Sequence[str], what: str) -> Tensor:
         rows = vectors.to(torch.float32)
     else:
         rows = torch.from_numpy(np.array(vectors, dtype=np.float32))  # reads a memory map, widens float16
-        mapped = getattr(vectors, "_mmap", None)
-        if mapped is not None and vectors.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
-            mapped.madvise(mmap.MADV_DONTNEED)  # what was read would count as this process's memory
+        _let_go(vectors)
     if rows.ndim != 2 or len(rows) != len(ids):
         raise ForewordError(
             f"The {what} vectors have the shape {tuple(rows.shape)} for {len(ids)} ids; expected [{len(ids)}, d]."
@@ -289,6 +344,13 @@ def _rows(vectors: Any, ids: Sequence[str], what: str) -> Tensor:
     if what == "query" and len(set(ids)) < len(ids):
         raise ForewordError("Two queries have one query_id; query ids must differ.")
     return rows
+
+
+def _let_go(vectors: Any) -> None:
+    """Of a mapped file: what was read of it would count as this process's memory."""
+    mapped = getattr(vectors, "_mmap", None)
+    if mapped is not None and vectors.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)
@@ -328,18 +390,52 @@ class _Rounded:
         return torch._int_mm(self.values, documents.values.T) * documents.scales.T, self.scales, lost / self.scales
 
 
+@dataclass(frozen=True)
+class _Originals:
+    """What the `rows` [n, d] of a block are rounded from: `off` at most from them."""
+
+    vectors: Any
+    rows: Tensor
+    ids: Sequence[str]
+    off: float
+
+    @classmethod
+    def of(cls, vectors: Any, rows: Tensor, lengths: Tensor, ids: Sequence[str]) -> _Originals:
+        """Those of int8 vectors of `lengths` [n, 1], of which `rows` are the directions.
+
+        Rounding x/s, |x| = 1, leaves |x/s - x'| <= sqrt(d)/2 =: h. So s <= 1 / (|x'| - h), and the angle between x and
+        x' has a sine of h s at most.
+        """
+        half = rows.shape[1] ** 0.5 / 2
+        sine = half / (lengths[lengths > 0] - half).clamp(min=half)
+        off = (sine / (1 - sine**2).sqrt()).clamp(max=2)
+        return cls(vectors, rows, ids, float(off.max()) + 2**-10 if len(off) else 0.0)  # half precision, sums
+
+    def at(self, places: Tensor) -> Tensor:
+        """The vectors [m, d] at places [m]. Raises `ForewordError` where they are not what was rounded."""
+        numbers = places.tolist()
+        named = [self.ids[number] for number in numbers]
+        found = _rows(self.vectors[numbers], named, "document").to(self.rows.device)
+        _let_go(self.vectors)
+        other = (found - self.rows[places]).norm(dim=1) > self.off
+        if bool(other.any()):
+            raise ForewordError(
+                f"The int8 vector of document {named[int(other.nonzero()[0])]!r} is not its original, of unit length, "
+                "rounded; make both of one array."
+            )
+        return found
+
+
 @cache
-def _int8_products() -> bool:
-    """Whether this processor has instructions (VNNI) for them: without, torch's are slower than float32's."""
-    if not torch.cpu._is_vnni_supported():
-        return False
-    with warnings.catch_warnings(action="ignore"):  # the first sparse tensor says that there may be better ones
-        _products(torch.ones(1, 1), torch.ones(1, 1), *torch.zeros(2, 1, dtype=torch.int64))
-    return True
+def _sparse() -> None:
+    """Let the first sparse tensor of a process say in vain that there may be better ones."""
+    with warnings.catch_warnings(action="ignore"):
+        torch.sparse_csr_tensor(torch.zeros(1, dtype=torch.int64), [], [], (0, 1))
 
 
 def _products(queries: Tensor, rows: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """The products [r] of queries and rows at `row` [r], ascending, and `column` [r]; the same in any company."""
+    _sparse()
     ends = row.bincount(minlength=len(queries)).cumsum(0)
     places = torch.cat((ends.new_zeros(1), ends)), column
     empty = torch.sparse_csr_tensor(*places, queries.new_zeros(len(row)), (len(queries), len(rows)))

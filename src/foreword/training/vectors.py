@@ -47,6 +47,8 @@ class DocumentVectors:
         width = encoder.get_embedding_dimension()
         if self.vectors.shape[1] != width:
             raise DataError(f"the vectors have {self.vectors.shape[1]} numbers, the encoder's {width}: another model's")
+        if self.vectors.dtype == np.int8 and encoder.similarity_fn_name != "cosine":
+            raise DataError("int8 vectors are directions, and this encoder's have lengths; make them as float16")
         vectors = np.array(self.vectors, dtype=np.float32)
         if not np.isfinite(vectors).all():
             raise DataError("the vectors hold NaN or infinity; make them again")
@@ -200,10 +202,11 @@ def read_vectors(path: str | Path, ids: str | Path | None = None) -> DocumentVec
     """Read document vectors that the user has.
 
     Args:
-        path: `.npy` with an array (N, d'), memory-mapped; or `.parquet` with a column of ids (`doc_id`, `_id` or
-            `id`) and one of vectors (`vector` or `embedding`).
+        path: `.npy` with an array (N, d') of floating point numbers or int8 (directions), memory-mapped; or `.parquet`
+            with a column of ids (`doc_id`, `_id` or `id`) and one of vectors (`vector` or `embedding`). Or the name
+            that `foreword encode --engine ray` was given: the vectors of all its files.
         ids: for `.npy`, a text file with an id on each line, blanks and all; None: the array's name with `.ids.txt`
-            for `.npy`. Or the name that `foreword encode --engine ray` was given: the vectors of all its files.
+            for `.npy`.
 
     Raises:
         DataError: a file is missing, not of this form, or not of one write with the others.
@@ -227,8 +230,8 @@ def read_vectors(path: str | Path, ids: str | Path | None = None) -> DocumentVec
             vectors = np.lib.format.open_memmap(path, mode="r")  # of this format alone; np.load guesses at others
         except Exception as error:  # numpy reads a header as Python, and raises whatever it comes upon
             raise DataError(f"not an array of numbers: {error}", path=path) from error
-        if not np.issubdtype(vectors.dtype, np.floating):
-            raise DataError(f"the array holds {vectors.dtype}, not floating point numbers", path=path)
+        if not np.issubdtype(vectors.dtype, np.floating) and vectors.dtype != np.int8:
+            raise DataError(f"the array holds {vectors.dtype}, not floating point numbers or int8", path=path)
         with of_file(path):
             return DocumentVectors([name for _, name in text_lines(ids_path) if name], vectors)
     if path.suffix == ".parquet":
@@ -271,7 +274,8 @@ def _read_parquet(path: Path) -> DocumentVectors:
     lengths = np.diff(lists.offsets.to_numpy()) if hasattr(lists, "offsets") else np.array([lists.type.list_size])
     if len(set(lengths.tolist())) > 1:
         raise DataError(f"vectors have {sorted(set(lengths.tolist()))} numbers; expected all of one length", path=path)
-    values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    values = lists.flatten().to_numpy(zero_copy_only=False)
+    values = values if values.dtype == np.int8 else values.astype(np.float32)
     ids, width = [str(i) for i in table.column(id_column).to_pylist()], max(lengths, default=0)
     with of_file(path):
         return DocumentVectors(ids, values.reshape(len(lists), width))
