@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from foreword.lab.records import BenchmarkCell
 from foreword.lab.statistics import (
     Summaries,
@@ -290,39 +292,35 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float]], names: Mappi
     after. `points` are all that no name is to cover, in the axes' units; `names` go by the number of their point.
     """
     from matplotlib.figure import Figure
-    from matplotlib.transforms import Bbox
 
     figure = axes.get_figure(root=True)
     assert isinstance(figure, Figure)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     scale = figure.dpi / 72  # pixels in a point
-    dots = [tuple(axes.transData.transform(point)) for point in points]
+    dots = axes.transData.transform(np.asarray(points, dtype=float))
+    x, y = dots[:, :1], dots[:, 1:]
     frame = axes.get_window_extent()
-    taken: list[Bbox] = []
+    distances, angles = np.array(_PLACES).T
+    turns = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    taken = np.empty((0, 4))  # left, bottom, right, top of each name
     for number, name in names.items():
         text = axes.annotate(name, points[number], (0, 0), textcoords="offset points", va="bottom", fontsize=7.5)
         text.set_zorder(2.5)  # over lines, which the white hides, and under dots
-        width, height = text.get_window_extent().size
-        boxes = []
-        for distance, angle in _PLACES:  # the label's nearest edge touches there
-            x, y = (dots[number][n] + distance * scale * turn(angle) for n, turn in enumerate((math.cos, math.sin)))
-            left, bottom = x - width * (1 - math.cos(angle)) / 2, y - height * (1 - math.sin(angle)) / 2
-            boxes.append(Bbox.from_bounds(left, bottom, width, height))
-        costs = [
-            4 * sum(bool(box.overlaps(other)) for other in taken)
-            + sum(box.x0 - 3 < x < box.x1 + 3 and box.y0 - 3 < y < box.y1 + 3 for x, y in dots)
-            + 8 * (box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1)
-            for box in boxes
-        ]
-        best = costs.index(min(costs))
-        box, (distance, _) = boxes[best], _PLACES[best]
-        taken.append(box)
-        offset = (box.x0 - dots[number][0]) / scale, (box.y0 - dots[number][1]) / scale
+        size = np.array(text.get_window_extent().size)
+        corner = dots[number] + distances[:, None] * scale * turns - size * (1 - turns) / 2  # nearest edge at the place
+        boxes = np.hstack([corner, corner + size])
+        left, bottom, right, top = boxes.T
+        covered = (left <= taken[:, 2:3]) & (right >= taken[:, :1]) & (bottom <= taken[:, 3:]) & (top >= taken[:, 1:2])
+        hit = (left - 3 < x) & (x < right + 3) & (bottom - 3 < y) & (y < top + 3)
+        out = (left < frame.x0) | (right > frame.x1) | (bottom < frame.y0) | (top > frame.y1)
+        best = int(np.argmin(4 * covered.sum(axis=0) + hit.sum(axis=0) + 8 * out))
+        taken = np.vstack([taken, boxes[best]])
+        offset = (boxes[best, :2] - dots[number]) / scale
         text.set_position(offset)
         text.set_bbox({"facecolor": CARD, "alpha": 0.75, "edgecolor": "none", "pad": 0.5})
-        if distance > _NEAR:
-            end = min(max(dots[number][0], box.x0), box.x1), min(max(dots[number][1], box.y0), box.y1)
+        if distances[best] > _NEAR:
+            end = np.clip(dots[number], boxes[best, :2], boxes[best, 2:])
             line = axes.transData.inverted().transform([dots[number], end])
             axes.plot(line[:, 0], line[:, 1], color=SOFT, linewidth=0.5, zorder=2, scalex=False, scaley=False)
 
