@@ -292,10 +292,10 @@ def test_small_data_refuses_what_it_cannot_stand_for_and_other_folders(small_dat
 def smaller(name: str, **settings: Any) -> Recipe:
     """A miniature of the miniature: fewer documents and steps, shorter texts."""
     recipe = load_recipe(name)
-    changes = {"steps": 4, "evaluate_every": 4, "document_length": 32, "query_length": 24, "dev_documents": 40}
+    changes = {"steps": 4, "evaluate_every": 4, "document_length": 32, "query_length": 24, "dev_documents": 10}
     changes |= {"batch_size": 8, "dev_share": 0.4} | settings
     small = {
-        table: values if isinstance(values, TransferValues) else replace(values, **changes)
+        table: replace(values, **({"sample": 20} if isinstance(values, TransferValues) else changes))
         for table, values in recipe.small.items()
     }
     same = ("document_length", "query_length", "length", "batch_size")
@@ -309,13 +309,16 @@ def smaller(name: str, **settings: Any) -> Recipe:
 
 @pytest.fixture(scope="session")
 def run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[dict[str, Any], Path]]:
-    """Run a smaller miniature in a folder of its own (or the one given); returns the record and the folder."""
+    """Run a smaller miniature in a folder of its own (or the one given), by default without folds, which train thrice.
 
-    def one(recipe: Recipe, output: Path | None = None, **how: Any) -> tuple[dict[str, Any], Path]:
+    Returns the record and the folder.
+    """
+
+    def one(recipe: Recipe, output: Path | None = None, *, folds: int = 0, **how: Any) -> tuple[dict[str, Any], Path]:
         folder = output or tmp_path_factory.mktemp(recipe.name)
         if not (folder / "miniature-data").exists():
             shutil.copytree(small_data, folder / "miniature-data", ignore=shutil.ignore_patterns(".locks"))
-        with short_trainings():
+        with short_trainings(folds=folds):
             return run_recipe(recipe, folder, miniature=True, quiet=True, **how), folder
 
     return one
@@ -323,15 +326,15 @@ def run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
 @pytest.fixture(scope="session")
 def pretrained(run: Any) -> tuple[dict[str, Any], Path]:
-    recipe = smaller("dpr-multitask")
-    return run(replace(recipe, miniature=replace(recipe.miniature, report={"dpr": ("dpr/nq", "dpr/webq")})))
+    recipe = smaller("dpr-multitask", steps=6, evaluate_every=6, dev_documents=40)
+    return run(replace(recipe, miniature=replace(recipe.miniature, report={"dpr": ("dpr/nq",)})))
 
 
 @pytest.fixture(scope="session")
 def domains(run: Any) -> tuple[dict[str, Any], Path]:
     recipe = smaller("beir-domains", length=10)
     ids = ("beir/nfcorpus", "beir/quora", "beir/arguana", "cqadupstack/android")
-    miniature = replace(recipe.miniature, collections=ids, report={"beir": ids[::2]})
+    miniature = replace(recipe.miniature, collections=ids, report={"beir": ids[:1]})
     return run(replace(recipe, miniature=miniature))
 
 
@@ -418,7 +421,10 @@ def test_oag_qa_domains(run: Any) -> None:
 
 @needs_weights
 def test_pt_retrieval(run: Any) -> None:
-    results, output = run(smaller("pt-retrieval"))
+    recipe = smaller("pt-retrieval", steps=6, evaluate_every=6)
+    report = {"beir": ("beir/nfcorpus",), "oag-qa": ("oag-qa/graph_theory",)}
+    small = replace(recipe.miniature, collections=("dpr/nq", "dpr/trivia"), report=report)
+    results, output = run(replace(recipe, miniature=small), folds=2)
     check_record(results, output)
     card = load_prompt(output / "multitask").card
     assert card["prompt"]["kind"] == "prefix"

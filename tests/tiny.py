@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ FAMILIES = ("bert", "roberta", "distilbert", "xlm-roberta", "modernbert", "t5", 
 _ONSETS, _VOWELS, _CODAS = "bdfgklmnprstvz", "aeiou", "nrlst"
 
 
+@cache
 def words(count: int = 240) -> list[str]:
     """Made-up words, the same ones each time."""
     made = [f"{a}{b}{c}{d}" for a in _ONSETS for b in _VOWELS for c in _CODAS for d in _VOWELS]
@@ -249,13 +251,13 @@ def docx(*paragraphs: tuple[str, str]) -> bytes:
 
 
 @contextmanager
-def short_trainings(steps: int | None = None) -> Iterator[None]:
-    """Whoever trains meanwhile, does with two folds where there are more, and with at most so many steps."""
+def short_trainings(steps: int | None = None, *, folds: int = 2) -> Iterator[None]:
+    """Whoever trains meanwhile, does with so many folds where there are more, and with at most so many steps."""
 
     def short(encoder: Any, data: Any, trainee: Any, work: Path, config: TrainingConfig, **how: Any) -> Any:
         if steps is not None and config.steps > steps:
             config = replace(config, steps=steps, evaluate_every=-(-steps // 2))
-        return run_course(encoder, data, trainee, work, replace(config, dev_folds=min(config.dev_folds, 2)), **how)
+        return run_course(encoder, data, trainee, work, replace(config, dev_folds=min(config.dev_folds, folds)), **how)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("foreword.training.train.run_course", short)
