@@ -238,7 +238,7 @@ def test_the_page_on_existing_indexes(
     (tmp_path / "queries.txt").write_text("".join(f"{query.text}\n" for query in asked))
     page = (DOCS / "existing-index.md").read_text(encoding="utf-8")
     # A gated prompt begins as the base model, and made-up words may leave it there; a prefix does something at once.
-    quick = ["--steps", "20", "--evaluate-every", "10", "--dev-folds", "0", "--kind", "prefix"]
+    quick = ["--steps", "6", "--evaluate-every", "3", "--dev-folds", "0", "--kind", "prefix"]
     figures, before = [], b""
     made: dict[str, Any] = {"__name__": "page"}
     for language, block in re.findall(r"```(sh|python)\n(.*?)```", page, flags=re.DOTALL):
