@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,6 +50,19 @@ def load(folder: Path) -> SentenceTransformer:
 def contents(folder: Path) -> dict[str, bytes]:
     """What equal runs have in common."""
     return {name: (folder / name).read_bytes() for name in ("prompt.safetensors", "prompt.json")}
+
+
+@pytest.fixture(scope="module")
+def uncut(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrainingConfig], dict[str, bytes]]:
+    """What a training on the toy collection leaves that nothing cuts, once for each config."""
+
+    @cache
+    def made(config: TrainingConfig) -> dict[str, bytes]:
+        folder = tmp_path_factory.mktemp("uncut") / "it"
+        train(load(tiny_bert), toy_collection(), folder, config=config, quiet=True)
+        return contents(folder)
+
+    return made
 
 
 # -- learning ------------------------------------------------------------------------------------------------------
@@ -269,10 +283,9 @@ def cut_at(monkeypatch: pytest.MonkeyPatch, step: int, error: type[BaseException
     ],
 )
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
-    tiny_bert: Path, toy: MemoryCollection, tmp_path: Path, side: Any, step: int, when: str, every: int
+    tiny_bert: Path, toy: MemoryCollection, tmp_path: Path, uncut: Any, side: Any, step: int, when: str, every: int
 ) -> None:
-    config = replace(QUICK, side=side, evaluate_every=every, steps=6 if every == 2 else 60)
-    train(load(tiny_bert), toy, tmp_path / "uncut", config=config, quiet=True)
+    config = replace(QUICK, side=side, evaluate_every=every, steps=6 if every == 2 else 30)
     encoder = load(tiny_bert)
     with pytest.MonkeyPatch.context() as patched:
         cut_at(patched, step, KeyboardInterrupt, when=when)
@@ -282,7 +295,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     assert not (tmp_path / "cut" / "prompt.json").exists()
     torch.manual_seed(123)
     train(encoder, toy, tmp_path / "cut", config=config, quiet=True)
-    assert contents(tmp_path / "cut") == contents(tmp_path / "uncut")
+    assert contents(tmp_path / "cut") == uncut(config)
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == FILES
 
 
@@ -298,11 +311,9 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
 )
 @pytest.mark.parametrize("where", ["save_prompt", "rmtree"])
 def test_a_run_cut_after_its_last_step_takes_no_other(
-    tiny_bert: Path, toy: MemoryCollection, tmp_path: Path, changes: dict[str, Any], where: str
+    tiny_bert: Path, toy: MemoryCollection, tmp_path: Path, uncut: Any, changes: dict[str, Any], where: str
 ) -> None:
     config = replace(QUICK, **changes)
-    train(load(tiny_bert), toy, tmp_path / "uncut", config=config, quiet=True)
-
     rmtree = shutil.rmtree
 
     def cut(path: Any, *args: Any, **named: Any) -> Any:
@@ -318,17 +329,26 @@ def test_a_run_cut_after_its_last_step_takes_no_other(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(PromptTrainer, "training_step", None)  # not to be called
         train(load(tiny_bert), toy, tmp_path / "cut", config=config, quiet=True)
-    assert contents(tmp_path / "cut") == contents(tmp_path / "uncut")
+    assert contents(tmp_path / "cut") == uncut(config)
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == FILES
 
 
-def interrupted(tiny_bert: Path, toy: MemoryCollection, folder: Path) -> list[Path]:
-    """A training of 6 steps that was cut in its last one; its two checkpoints."""
+@pytest.fixture(scope="module")
+def cut_once(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training of 6 steps that was cut in its last one."""
+    folder = tmp_path_factory.mktemp("cut") / "it"
     with pytest.MonkeyPatch.context() as patched:
         cut_at(patched, 5, CutError, when="training")
         with pytest.raises(CutError):
-            train(load(tiny_bert), toy, folder, config=QUICK, quiet=True)
-    found = sorted((folder / ".foreword-training").glob("checkpoint-*"))
+            train(load(tiny_bert), toy_collection(), folder, config=QUICK, quiet=True)
+    return folder
+
+
+@pytest.fixture
+def interrupted(cut_once: Path, tmp_path: Path) -> list[Path]:
+    """The two checkpoints of a copy of it, in `cut`."""
+    shutil.copytree(cut_once, tmp_path / "cut")
+    found = sorted((tmp_path / "cut" / ".foreword-training").glob("checkpoint-*"))
     assert [path.name for path in found] == ["checkpoint-2", "checkpoint-4"]
     return found
 
@@ -343,40 +363,40 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("name", ["prompt-in-training.safetensors", "optimizer.pt", "trainer_state.json", "best.json"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
-    tiny_bert: Path, toy: MemoryCollection, tmp_path: Path, caplog: Any, name: str, damage: str
-) -> None:
-    train(load(tiny_bert), toy, tmp_path / "uncut", config=QUICK, quiet=True)
-    first, second = interrupted(tiny_bert, toy, tmp_path / "cut")
+    tiny_bert: Path, toy: MemoryCollection, tmp_path: Path, uncut: Any, interrupted: list[Path], caplog: Any,
+    name: str, damage: str,
+) -> None:  # fmt: skip
+    first, second = interrupted
     DAMAGES[damage](second / name)
     (tmp_path / "cut" / ".foreword-training" / "best.json").write_text("{")
     train(load(tiny_bert), toy, tmp_path / "cut", config=QUICK, quiet=True)
-    assert contents(tmp_path / "cut") == contents(tmp_path / "uncut")
+    assert contents(tmp_path / "cut") == uncut(QUICK)
     assert f"{second / name} was cut or altered; training goes on from {first}" in caplog.text
 
 
-def test_what_cannot_go_on_says_how_to_begin_anew(tiny_bert: Path, toy: MemoryCollection, tmp_path: Path) -> None:
-    checkpoints = interrupted(tiny_bert, toy, tmp_path / "it")
-    for path in checkpoints:
+def test_what_cannot_go_on_says_how_to_begin_anew(
+    tiny_bert: Path, toy: MemoryCollection, tmp_path: Path, interrupted: list[Path]
+) -> None:
+    for path in interrupted:
         DAMAGES["cut"](path / "optimizer.pt")
     with pytest.raises(ForewordError, match=r"checkpoint-4/optimizer\.pt was cut or altered.*--no-resume"):
-        train(load(tiny_bert), toy, tmp_path / "it", config=QUICK, quiet=True)
-    (tmp_path / "it" / ".foreword-training" / "identity.json").write_text('{"a"')
+        train(load(tiny_bert), toy, tmp_path / "cut", config=QUICK, quiet=True)
+    (tmp_path / "cut" / ".foreword-training" / "identity.json").write_text('{"a"')
     with pytest.raises(ForewordError, match=r"identity\.json is damaged.*--no-resume"):
-        train(load(tiny_bert), toy, tmp_path / "it", config=QUICK, quiet=True)
-    train(load(tiny_bert), toy, tmp_path / "it", config=QUICK, resume=False, quiet=True)
+        train(load(tiny_bert), toy, tmp_path / "cut", config=QUICK, quiet=True)
+    train(load(tiny_bert), toy, tmp_path / "cut", config=QUICK, resume=False, quiet=True)
     for name in ("prompt.safetensors", "prompt.json"):
-        whole = (tmp_path / "it" / name).read_bytes()
-        DAMAGES["cut"](tmp_path / "it" / name)
+        whole = (tmp_path / "cut" / name).read_bytes()
+        DAMAGES["cut"](tmp_path / "cut" / name)
         with pytest.raises(PromptError, match=rf"{name}.*--no-resume"):
-            train(load(tiny_bert), toy, tmp_path / "it", config=QUICK, quiet=True)
-        (tmp_path / "it" / name).write_bytes(whole)
+            train(load(tiny_bert), toy, tmp_path / "cut", config=QUICK, quiet=True)
+        (tmp_path / "cut" / name).write_bytes(whole)
 
 
 @pytest.mark.parametrize("when", ["pickles", "files"])
 def test_a_full_disk_is_an_error_that_says_so(
-    tiny_bert: Path, toy: MemoryCollection, tmp_path: Path, when: str
+    tiny_bert: Path, toy: MemoryCollection, tmp_path: Path, uncut: Any, when: str
 ) -> None:
-    train(load(tiny_bert), toy, tmp_path / "uncut", config=QUICK, quiet=True)
     count = 0
 
     def full(*_: Any, **__: Any) -> None:
@@ -392,7 +412,7 @@ def test_a_full_disk_is_an_error_that_says_so(
         with pytest.raises((ForewordError, OSError), match=r"free some space|No space left"):
             train(load(tiny_bert), toy, tmp_path / "cut", config=QUICK, quiet=True)
     train(load(tiny_bert), toy, tmp_path / "cut", config=QUICK, quiet=True)
-    assert contents(tmp_path / "cut") == contents(tmp_path / "uncut")
+    assert contents(tmp_path / "cut") == uncut(QUICK)
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == FILES
 
 
