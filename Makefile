@@ -7,13 +7,15 @@ STAMP := $(VENV)/installed
 DEMO_STAMP := $(VENV)/installed-demo
 DEMO ?=
 
+unexport PYTHONDONTWRITEBYTECODE  # many containers set it, and each process then compiles its modules anew
+
 .PHONY: demo test lint format docs tables bench clean
 
 demo: $(DEMO_STAMP)
 	$(VENV)/bin/foreword demo $(DEMO)
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(VENV)/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check src benchmarks tests
