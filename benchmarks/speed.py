@@ -49,11 +49,11 @@ Ways = Mapping[str, Callable[[], Any]]
 """Something to time, by name; one that returns a `float` has timed itself: those seconds."""
 
 
-def made_texts(count: int, most: int, seed: int = 0) -> list[str]:
-    """Texts of 8 to `most` words."""
+def made_texts(count: int, most: int, seed: int = 0, least: int = 8) -> list[str]:
+    """Texts of `least` to `most` words."""
     draw = random.Random(seed)
     words = ["the", "index", "returns", "a", "vector", "for", "each", "query", "of", "its", "domain", "prompt"]
-    return [" ".join(draw.choice(words) for _ in range(draw.randint(8, most))) for _ in range(count)]
+    return [" ".join(draw.choice(words) for _ in range(draw.randint(least, most))) for _ in range(count)]
 
 
 def in_turn(ways: Ways, rounds: int) -> dict[str, list[float]]:
@@ -155,19 +155,19 @@ def encoding(
 # -- training --------------------------------------------------------------------------------------------------------
 
 
-def labelled(pairs: int, words: int) -> MemoryCollection:
-    """Made-up queries, a document for each."""
-    asked, written = made_texts(pairs, 24, seed=1), made_texts(pairs, words, seed=2)
+def labelled(pairs: int) -> MemoryCollection:
+    """Made-up queries, a document for each: as long as Natural Questions' questions, and DPR's passages of 100 words."""
+    asked, written = made_texts(pairs, 14, seed=1, least=6), made_texts(pairs, 100, seed=2, least=100)
     numbers = [str(number) for number in range(pairs)]
     documents = tuple(Document(n, "", f"{n} {text}") for n, text in zip(numbers, written, strict=True))
     queries = {"train": tuple(Query(n, f"{n} {text}") for n, text in zip(numbers, asked, strict=True))}
     return MemoryCollection("made", "made", documents, queries, {"train": {n: {n: 1} for n in numbers}})
 
 
-def training(encoder: SentenceTransformer, path: Path, work: Path, words: int, precisions: Sequence[str]) -> Ways:
+def training(encoder: SentenceTransformer, path: Path, work: Path, precisions: Sequence[str]) -> Ways:
     """The ways to train on 32 pairs; each gives the seconds of a step."""
-    collection, number = labelled(BATCH * MANY, words), iter(range(10**9))
-    again = labelled(BATCH * FEW, words)  # from the third step on, all texts are known
+    collection, number = labelled(BATCH * MANY), iter(range(10**9))
+    again = labelled(BATCH * FEW)  # from the third step on, all texts are known
 
     def prompt(side: Any, precision: Any, top: int | None = None, data: MemoryCollection = collection) -> float:
         def seconds(steps: int) -> float:
@@ -336,7 +336,7 @@ def measure(
         if "train" in parts:
             found["train"] = {
                 "batch": BATCH,
-                "seconds": in_turn(training(encoder, path, work, 100, precisions), rounds),
+                "seconds": in_turn(training(encoder, path, work, precisions), rounds),
             }
         if "search" in parts:
             width, k, threads = 384, 100, torch.get_num_threads()

@@ -12,7 +12,7 @@ from shell import Shell
 from tiny import toy_collection, write_beir
 
 from foreword.errors import ForewordError, UnknownNameError
-from foreword.files import write_json
+from foreword.files import read_json, write_json
 from foreword.lab.in_domain import InDomain, InDomainPlan, load_in_domain, run_in_domain
 from foreword.lab.records import BenchmarkCell, load_cells, run_path
 
@@ -108,6 +108,12 @@ def test_what_a_step_takes_is_measured_once(place: Path, tmp_path: Path, tiny_be
     first = bench.paces(["prompt", "full"], few=1, many=3, rounds=1)
     assert first.keys() == {"prompt", "full"}
     assert bench.paces(["prompt", "full"]) == first
+    full = f"full {bench.plan.digest('full')}"
+    kept = read_json(tmp_path / "pace.json")
+    write_json(tmp_path / "pace.json", {full: {"method": "full", "seconds": [1000 * s for s in kept[full]["seconds"]]}})
+    later = bench.paces(["prompt", "full"], few=1, many=3, rounds=1)
+    assert later["full"] == pytest.approx(1000 * first["full"])
+    assert later["prompt"] > 50 * first["prompt"]
 
 
 def test_the_rate_is_the_one_with_the_least_loss_on_collections_that_are_no_targets(

@@ -183,22 +183,28 @@ class InDomain(Benchmark):
     # -- what a step costs -------------------------------------------------------------------------------------
 
     def paces(self, names: Sequence[str], *, few: int = 4, many: int = 20, rounds: int = 3) -> dict[str, float]:
-        """Seconds a step of each method, the methods in turn; measured once in a folder."""
+        """Seconds a step of each method, the methods in turn; measured once in a folder.
+
+        Those that come later are measured in turn with the reference, and put on the scale of its first seconds.
+        """
         path = self.output / "pace.json"
         kept: dict[str, Any] = read_json(path) if path.exists() else {}
         if missing := [name for name in names if self._pace_key(name) not in kept]:
             collection = self.supervised(self.plan.tuned_on[0])[0]
-            taken: dict[str, list[float]] = {name: [] for name in missing}
+            known, folder = kept.get(self._pace_key(REFERENCE)), f"pace/{len(kept)}"
+            taken: dict[str, list[float]] = {name: [] for name in ([*missing, REFERENCE] if known else missing)}
             for number in range(rounds):
-                for name in missing:
+                for name in taken:
                     seconds = []
                     for steps in (few, many):
                         made = self.made(
-                            name, collection, 1e-6, steps, number, folder="pace", dev_queries=0, evaluate_every=0
+                            name, collection, 1e-6, steps, number, folder=folder, dev_queries=0, evaluate_every=0
                         )
                         seconds.append(training_seconds(made))
                     taken[name].append((seconds[1] - seconds[0]) / (many - few))
-            kept |= {self._pace_key(name): {"method": name, "seconds": each} for name, each in taken.items()}
+            scale = median(known["seconds"]) / median(taken[REFERENCE]) if known else 1
+            for name in missing:
+                kept[self._pace_key(name)] = {"method": name, "seconds": [each * scale for each in taken[name]]}
             write_json(path, kept)
         return {name: median(kept[self._pace_key(name)]["seconds"]) for name in names}
 
