@@ -156,7 +156,7 @@ def encoding(
 
 
 def labelled(pairs: int) -> MemoryCollection:
-    """Made-up queries, a document for each: as long as Natural Questions' questions, and DPR's passages of 100 words."""
+    """Made-up queries, a document for each: of the lengths of Natural Questions and of DPR's passages, 100 words."""
     asked, written = made_texts(pairs, 14, seed=1, least=6), made_texts(pairs, 100, seed=2, least=100)
     numbers = [str(number) for number in range(pairs)]
     documents = tuple(Document(n, "", f"{n} {text}") for n, text in zip(numbers, written, strict=True))

@@ -167,5 +167,5 @@ def test_targets_of_the_command_line(shell: Shell) -> None:
     named = ("benchmark", "in-domain", "--targets", "folder:mine", "beir/fiqa")
     told = shell.json(*named, "--dry-run")
     assert (told["parts"], told["plan"]["targets"]) == (["own"], {"own": ["folder:mine", "beir/fiqa"]})
-    assert list(told["plan"]["methods"]) == ["prompt", "lora", "full"]
+    assert list(told["plan"]["methods"]) == ["prompt", "lora", "full", "prompt-top"]
     assert "--targets is for the benchmark in-domain" in shell.fails("benchmark", "transfer", *named[2:], "--dry-run")
