@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from typing import Any
 
 from page_server import EVIL, STATIC, Site, bank, domains, found, hits, open_page, refused
@@ -58,8 +57,10 @@ def test_search_shows_the_systems_side_by_side_and_what_moved(page: Any, site: S
 
 
 def test_what_is_asked_before_the_domains_are_known_is_searched(page: Any, site: Site) -> None:
+    pressed = threading.Event()
+
     def slow(_: Any) -> Any:
-        time.sleep(1.0)
+        pressed.wait(60)
         return 200, domains()
 
     site.answers["/domains"] = slow
@@ -68,6 +69,7 @@ def test_what_is_asked_before_the_domains_are_known_is_searched(page: Any, site:
     page.keyboard.type("stop gradients")
     page.keyboard.press("Enter")
     assert site.searches() == []
+    pressed.set()
     column(page, "base").first.wait_for()
     assert page.get_by_label("Query").input_value() == "stop gradients"
     assert [asked["query"] for asked in site.searches()] == ["stop gradients"]

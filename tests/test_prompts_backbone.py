@@ -150,7 +150,7 @@ def hub(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
                 self.answer(b"{}", 404, X_Error_Code="RepoNotFound", X_Error_Message="Repository Not Found")
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}", asked
     server.shutdown()

@@ -137,10 +137,11 @@ def test_what_it_does_not_go_with_is_refused(kind: str, encoder: SentenceTransfo
         )
 
 
-def test_it_runs_as_an_onnx_graph(kind: str, encoder: SentenceTransformer, tmp_path: Path) -> None:
+def test_it_runs_as_an_onnx_graph(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     from foreword.exporting import export_onnx
 
+    encoder = load_encoder(str(save_model(tmp_path / "bert", layers=1)), device="cpu")
     for seed, name in enumerate("ab"):
         transformer_of(encoder).add(name, random_prompt(encoder, PromptSpec(kind, 3), seed))
     export_onnx(
