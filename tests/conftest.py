@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import inspect
 import os
 import warnings
 from copy import deepcopy
+from functools import wraps
 from typing import TYPE_CHECKING
 
 os.environ["FOREWORD_VECTORS_MB"] = "0"  # what one test embedded is not another's
@@ -67,12 +69,13 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _read_once() -> Iterator[None]:
-    """A backbone is read from the disk once; who loads it again is given a copy, in a tenth of the time."""
+    """A backbone is read from the disk once; who loads it again is given a copy, in a tenth of the time (`read_anew`)."""
     from foreword.prompts import loading
 
     read = loading._load_base
     kept: dict[Any, SentenceTransformer] = {}
 
+    @wraps(read)
     def load(found: Backbone, *how: Any) -> SentenceTransformer:
         files = sorted((str(path), (seen := path.stat()).st_size, seen.st_mtime_ns) for path in found.path.rglob("*"))
         key = (*files, *how)
@@ -85,6 +88,14 @@ def _read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "_load_base", load)
         yield
+
+
+@pytest.fixture
+def read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this test each backbone that is loaded is read from the disk."""
+    from foreword.prompts import loading
+
+    monkeypatch.setattr(loading, "_load_base", inspect.unwrap(loading._load_base))
 
 
 @pytest.fixture(scope="module", autouse=True)

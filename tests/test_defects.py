@@ -83,7 +83,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::foreword.collections.collection
 
 
 @pytest.fixture
-def bench(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, read_anew: None) -> Bench:
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command line sets its own
     return Bench(tmp_path, tiny_bert, monkeypatch)
 
