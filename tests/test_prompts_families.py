@@ -154,15 +154,15 @@ def test_a_mixed_batch_equals_each_text_alone(model: SentenceTransformer, kind: 
     spec = PromptSpec(kind, 3, sides=sides)
     for seed, name in enumerate(("a", "b", "c")):
         transformer_of(model).add(name, random_prompt(model, spec, seed))
-    rows = ["b", None, "a", "c", None, "a", "b", "c", "a"]
+    texts, rows = TEXTS[:5], ["b", None, "a", "c", "a"]
     for side in ("query", "document"):
-        mixed = all_at_once(model, TEXTS, side=side, domains=rows)
-        alone = [encode(model, [t], side, route=row)[0] for t, row in zip(TEXTS, rows, strict=True)]
+        mixed = all_at_once(model, texts, side=side, domains=rows)
+        alone = [encode(model, [t], side, route=row)[0] for t, row in zip(texts, rows, strict=True)]
         np.testing.assert_allclose(mixed, np.stack(alone), atol=1e-5)
         if sides == "query" and side == "document":
-            np.testing.assert_allclose(mixed, all_at_once(model, TEXTS), atol=1e-5)
+            np.testing.assert_allclose(mixed, all_at_once(model, texts), atol=1e-5)
         else:  # and the prompts do differ
-            assert np.abs(mixed[2] - encode(model, [TEXTS[2]], side, route="b")[0]).max() > 1e-3
+            assert np.abs(mixed[2] - encode(model, [texts[2]], side, route="b")[0]).max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,17 @@ def version_of(package: str) -> str:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    for name in importlib.metadata.packages_distributions().get(package, ()):
+    for name in _distributions().get(package, ()):
         return importlib.metadata.version(name)
     return "unknown"
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """The distributions of each importable name; the records of all of them are read for it, for half a second."""
+    import importlib.metadata
+
+    return importlib.metadata.packages_distributions()
 
 
 def known_packages() -> dict[str, dict[str, str]]:
