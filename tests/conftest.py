@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 
 
 LONG = (
-    "test_recipes", "test_training_processes", "test_export_onnx_kinds", "test_prompts_int8", "test_benchmark_run",
-    "test_training", "test_page", "test_docs_walks", "test_export_plain", "test_serve_clients", "test_hub",
+    "test_recipes", "test_prompts_int8", "test_export_onnx_kinds", "test_training_processes", "test_benchmark_run",
+    "test_training", "test_prompts_families", "test_docs_walks", "test_page", "test_export_onnx", "test_export_plain",
+    "test_serve_clients", "test_hub", "test_baselines", "test_training_group",
 )  # fmt: skip
-"""Files that take a quarter of a minute or more, in the order in which they begin.
+"""Files that take about a quarter of a minute or more, in the order in which they begin.
 
 `make test` gives whole files to its processes: none is to have a long one left when the others are done.
 """
