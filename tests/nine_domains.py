@@ -14,7 +14,7 @@ from tiny import toy_collection
 from foreword.collections.supervision import supervise
 from foreword.prompts.loading import load_encoder
 from foreword.training.config import TrainingConfig
-from foreword.training.train import Outcome, train_group
+from foreword.training.group import Outcome, train_group
 from foreword.training.trainer import PromptTrainer
 
 
@@ -28,6 +28,7 @@ def train_nine(backbone: Path | str, output: Path | str) -> list[Outcome]:
         output,
         load=lambda name: supervise(toy_collection(name, seed=int(name[-1]))),
         config=config,
+        together=4,
         quiet=True,
     )
 

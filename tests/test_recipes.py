@@ -46,7 +46,7 @@ from foreword.lab.recipe_run import Made, check_prompt, check_state, plan, requi
 from foreword.prompts.encoder import state_digest
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.store import StoredPrompt, load_prompt
-from foreword.training.train import train_group
+from foreword.training.group import train_group
 
 NAMES = ("dpr-multitask", "pt-retrieval", "beir-domains", "oag-qa-domains", "transfer-beir")
 FILES = Path(steps_module.__file__).parent / "recipes"

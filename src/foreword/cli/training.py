@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from foreword.collections.collection import Collection
     from foreword.prompts.store import StoredPrompt
     from foreword.training.config import StartConfig, TrainingConfig
-    from foreword.training.train import Outcome
+    from foreword.training.group import Outcome
 
 
 def train_options(parser: cli.Parser) -> None:
@@ -54,6 +54,12 @@ def train_options(parser: cli.Parser) -> None:
         type=int,
         metavar="K",
         help="for collections with test labels only: train K prompts, each without one fold",
+    )
+    parser.add_argument(
+        "--together",
+        type=int,
+        metavar="N",
+        help="of a prompt for each collection, train up to N in one pass over the model (default: 8); 1: one by one",
     )
     parser.add_argument("--domain", metavar="NAME", help="name of the prompt (default: the collection, or multitask)")
     parser.add_argument("--no-resume", action="store_true", help="start again and overwrite what is in the folder")
@@ -113,7 +119,9 @@ def run_train(options: cli.Options) -> None:
     cli.needs(options, "folds", not options.multitask, f"{idle} a prompt for each collection, not --multitask")
     cli.needs(options, "ids", options.documents is not None, "names the rows of --documents, which is missing")
     config = TrainingConfig.default(several=options.multitask, **cli.given(options, TrainingConfig))
-    if options.multitask or (len(names) == 1 and options.group is None and options.folds is None):
+    one = options.multitask or (len(names) == 1 and options.group is None and options.folds is None)
+    cli.needs(options, "together", not one, f"{idle} a prompt for each of several collections")
+    if one:
         _train_one(options, names, config)
     else:
         _train_each(options, names, config)
@@ -274,7 +282,7 @@ def _train_each(options: cli.Options, names: list[str], config: TrainingConfig) 
     if options.dry_run:
         cli.print_json(_resolved(options, names, config))
         return
-    from foreword.training.train import failures, train_group
+    from foreword.training.group import TOGETHER, failures, train_group
 
     targets = [cli.load_collection(options, name) for name in options.target]
     encoder = cli.load_bare_encoder(options, _source(options))
@@ -291,6 +299,7 @@ def _train_each(options: cli.Options, names: list[str], config: TrainingConfig) 
         load=lambda name: _supervised(options, name, targets),
         config=config,
         start=_start(options, encoder),
+        together=TOGETHER if options.together is None else options.together,
         resume=not options.no_resume,
         quiet=options.json,
         on_trained=told,

@@ -43,7 +43,8 @@ from foreword.prompts.store import (
     save_prompt,
 )
 from foreword.report import write_report
-from foreword.training.train import Outcome, failures, train, train_group
+from foreword.training.group import Outcome, failures, train_group
+from foreword.training.train import train
 from foreword.transferring.reach import Array, document_features
 from foreword.transferring.transfer import has_seen, transfer
 

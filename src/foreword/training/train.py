@@ -1,12 +1,12 @@
-"""Train one prompt, for one domain or for several at once, or a prompt for each collection of a group."""
+"""Train one prompt, for one domain or for several at once."""
 
 from __future__ import annotations
 
-import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from foreword.prompts.store import (
     CARD,
     StoredPrompt,
     describe_backbone,
-    folder_name,
     load_prompt,
     save_prompt,
     trained_on,
@@ -34,7 +33,7 @@ from foreword.prompts.store import (
 from foreword.training.config import StartConfig, TrainingConfig
 from foreword.training.folds import run_course
 from foreword.training.trainee import join, on_main, world_size
-from foreword.training.trainer import WORK
+from foreword.training.trainer import WORK, TrainingCourse
 from foreword.training.vectors import DocumentVectors, TrainingData
 
 IDENTITY = "identity.json"
@@ -85,6 +84,97 @@ def train(
         PromptError: `start` does not fit the backbone or the side.
         ForewordError: `output` holds a training of another configuration.
     """
+    prepared = prepare(
+        encoder, collections, output,
+        domain=domain, config=config, start=start, documents=documents, pairs=pairs, seconds=seconds, resume=resume,
+    )  # fmt: skip
+    return prepared.stored or prepared.train(encoder, quiet=quiet)
+
+
+@dataclass
+class Prepared:
+    """A training that can begin, or one that is finished.
+
+    Attributes:
+        output: the prompt's folder.
+        data: what is learnt from.
+        domain: the result's name.
+        config: the settings.
+        start: as for `train`.
+        seconds: as for `train`.
+        identity: of `identity_of`.
+        stored: the result, where it is finished.
+    """
+
+    output: Path
+    data: TrainingData
+    domain: str
+    config: TrainingConfig
+    start: StoredPrompt | StartConfig
+    seconds: float | None
+    identity: Mapping[str, Any]
+    stored: StoredPrompt | None
+
+    def prompt(self, encoder: SentenceTransformer) -> Prompt:
+        """A prompt as it is before training."""
+        return _starting_prompt(encoder, self.config, self.start, self.data)
+
+    def train(self, encoder: SentenceTransformer, *, quiet: bool) -> StoredPrompt:
+        """Train it alone, and store the result."""
+        began, prompt = time.time(), self.prompt(encoder)
+        digest = prompt.digest()
+        with in_training(encoder, {TRAINEE: prompt}, self.output / WORK):
+            course = run_course(
+                encoder, self.data, prompt, self.output / WORK, self.config,
+                route=TRAINEE, seconds=self.seconds, checkpoints=True, quiet=quiet,
+            )  # fmt: skip
+        return self.store(encoder, Prompt(prompt.spec, course.best()), course, start_digest=digest, began=began)
+
+    def store(
+        self, encoder: SentenceTransformer, best: Prompt, course: TrainingCourse, *, start_digest: str, began: float
+    ) -> StoredPrompt:
+        """Store what came of it.
+
+        Args:
+            encoder: it was trained for.
+            best: the prompt of the step that is kept.
+            course: how it went.
+            start_digest: of the prompt as it was before.
+            began: the `time.time()` then.
+        """
+        config = self.config
+        record = {
+            **self.identity,
+            "start_digest": start_digest,
+            "trained_parameters": course.parameters,
+            "metrics": course.metrics(),
+            "learnt": course.best_step > 0,
+            "text": text_settings(encoder, config.query_length, config.document_length, self.data.sources),
+        }
+        finished = course.run(began)
+
+        def store() -> None:
+            save_prompt(self.output, best, encoder, self.domain, dtype=config.dtype, record=record, run=finished)
+            shutil.rmtree(self.output / WORK)
+
+        on_main(store)
+        return load_prompt(self.output, encoder)
+
+
+def prepare(
+    encoder: SentenceTransformer,
+    collections: Collection | Sequence[Collection],
+    output: str | Path,
+    *,
+    domain: str | None = None,
+    config: TrainingConfig | None = None,
+    start: StoredPrompt | StartConfig | None = None,
+    documents: Mapping[str, DocumentVectors] | None = None,
+    pairs: Mapping[str, Sequence[TrainingPair]] | None = None,
+    seconds: float | None = None,
+    resume: bool = True,
+) -> Prepared:
+    """Read what `train` learns from, and make its folder ready; arguments and errors are those of `train`."""
     sources = [collections] if not isinstance(collections, Sequence) else list(collections)
     several = len(sources) > 1
     config = config or TrainingConfig.default("both" if several else "query", several=several)
@@ -101,43 +191,34 @@ def train(
     config = data.steps_of(config, world_size())
     join(encoder.device)
     identity = identity_of(encoder, data, domain, config, start=origin, seconds=seconds)
-    if on_main(lambda: _claim(output, identity, encoder, resume, anew=not resume or seconds is not None)):
-        return load_prompt(output, encoder)
-    began = time.time()
-    prompt = _starting_prompt(encoder, config, start, data)
-    start_digest = prompt.digest()
+    finished = on_main(lambda: _claim(output, identity, encoder, resume, anew=not resume or seconds is not None))
+    stored = load_prompt(output, encoder) if finished else None
+    return Prepared(output, data, domain, config, start, seconds, identity, stored)
+
+
+@contextmanager
+def in_training(encoder: SentenceTransformer, prompts: Mapping[str, Prompt], work: Path) -> Iterator[None]:
+    """Within the block, the encoder carries the prompts, of one structure, and is routed to the first one.
+
+    States of the layers below them are kept in `work` meanwhile.
+
+    Raises:
+        ForewordError: the backbone is another one after it.
+    """
     transformer = transformer_of(encoder)
     route, weights = transformer.route, state_digest(encoder)
-    transformer.add(TRAINEE, prompt)
-    transformer.route = TRAINEE
+    for name, prompt in prompts.items():
+        transformer.add(name, prompt)
+    transformer.route = first = next(iter(prompts))
     try:
-        with lower_states_kept(transformer, prompt.spec, output / WORK):
-            course = run_course(
-                encoder, data, prompt, output / WORK, config,
-                route=TRAINEE, seconds=seconds, checkpoints=True, quiet=quiet,
-            )  # fmt: skip
+        with lower_states_kept(transformer, prompts[first].spec, work):
+            yield
     finally:
-        transformer.remove(TRAINEE)
+        for name in prompts:
+            transformer.remove(name)
         transformer.route = route
     if state_digest(encoder) != weights:
         raise ForewordError("the backbone changed in training; this is a bug, please report it")
-    record = {
-        **identity,
-        "start_digest": start_digest,
-        "trained_parameters": course.parameters,
-        "metrics": course.metrics(),
-        "learnt": course.best_step > 0,
-        "text": text_settings(encoder, config.query_length, config.document_length, sources),
-    }
-    finished = course.run(began)
-
-    def store() -> None:
-        best = Prompt(prompt.spec, course.best())
-        save_prompt(output, best, encoder, domain, dtype=config.dtype, record=record, run=finished)
-        shutil.rmtree(output / WORK)
-
-    on_main(store)
-    return load_prompt(output, encoder)
 
 
 def train_few(
@@ -209,7 +290,21 @@ def _claim(
             f"{output} holds a prompt trained with other settings or data; choose another folder, or train anew "
             "with --no-resume (resume=False)"
         )
-    work = output / WORK
+    claim_work(output / WORK, wanted, anew=anew)
+    return False
+
+
+def claim_work(work: Path, wanted: Mapping[str, Any], *, anew: bool) -> None:
+    """Make the folder of checkpoints ready for a training of this identity.
+
+    Args:
+        work: the folder; what an interrupted training left there stays if it is of the same identity.
+        wanted: the identity.
+        anew: it does not stay.
+
+    Raises:
+        ForewordError: an interrupted training is of another identity, or of one that nobody knows.
+    """
     if anew and work.exists():
         shutil.rmtree(work)
     if (kept := kept_json(work / IDENTITY)) != wanted:
@@ -220,13 +315,12 @@ def _claim(
                     "with --no-resume (resume=False)"
                 )
             raise OtherTrainingError(
-                f"{output} holds an interrupted training with other settings or data; choose another folder, or "
+                f"{work.parent} holds an interrupted training with other settings or data; choose another folder, or "
                 "begin anew with --no-resume (resume=False)"
             )
         if work.exists():  # it ended before its first checkpoint: nothing to go on from
             shutil.rmtree(work)
         write_json(work / IDENTITY, wanted)
-    return False
 
 
 def _starting_prompt(
@@ -313,96 +407,3 @@ def text_settings(
         "query_template": f"{text_prompt(encoder, 'query') or ''}{templates['query']}",
         "document_template": f"{text_prompt(encoder, 'document') or ''}{templates['document']}",
     }
-
-
-logger = logging.getLogger(__name__)
-
-RECORD = "group.json"
-"""What became of every collection, in the folder of the prompts."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one collection.
-
-    Attributes:
-        collection: its id.
-        status: `trained` in this run (or finished, after a cut), `done` before it, or `failed`.
-        prompt: the prompt's folder; empty when it failed.
-        error: what went wrong, else empty.
-        seconds: of this run.
-        learnt: False: no step was better than the start, so the prompt is what it started from.
-    """
-
-    collection: str
-    status: str
-    prompt: str = ""
-    error: str = ""
-    seconds: float = 0.0
-    learnt: bool = True
-
-
-@owns("output")
-def train_group(
-    encoder: SentenceTransformer,
-    collections: Sequence[str],
-    output: str | Path,
-    *,
-    load: Callable[[str], Collection],
-    config: TrainingConfig | None = None,
-    start: StoredPrompt | StartConfig | None = None,
-    resume: bool = True,
-    quiet: bool = False,
-    on_trained: Callable[[Outcome], None] | None = None,
-) -> list[Outcome]:
-    """Train a prompt for every collection, each in its own folder of `output`, which is a bank then.
-
-    Args:
-        encoder: from `load_encoder`.
-        collections: ids; one is loaded at a time.
-        output: folder of the prompts; `group.json` there says what became of each collection.
-        load: gives a collection, with the splits to train by, of its id.
-        config: the settings of all.
-        start: where all start; from one start, prompts can be averaged and compared.
-        resume: False: train all of them anew.
-        quiet: no progress bars.
-        on_trained: called after each collection.
-
-    Returns:
-        What became of each, in order. A collection that fails does not stop the others.
-
-    Raises:
-        ForewordError: two collections would share a folder.
-    """
-    output = Path(output)
-    folders = {name: output / folder_name(name) for name in collections}
-    if len(set(folders.values())) < len(collections):
-        raise ForewordError("two of the collections have the same folder name, or one is given twice; train them apart")
-    done: list[Outcome] = []
-    for name, folder in folders.items():
-        began = time.monotonic()
-        finished = resume and (folder / CARD).exists()
-        try:
-            how: dict[str, Any] = {"config": config, "start": start, "resume": resume, "quiet": quiet}
-            stored = train(encoder, load(name), folder, domain=name, **how)
-            learnt, status = stored.card.get("learnt", True), "done" if finished else "trained"
-            result = Outcome(name, status, str(folder), seconds=_since(began), learnt=learnt)
-        except Exception as error:
-            logger.debug("training on %s failed", name, exc_info=True)
-            said = " ".join(str(error).split())
-            said = said if isinstance(error, ForewordError) else f"{type(error).__name__}: {said}"
-            result = Outcome(name, "failed", error=said, seconds=_since(began))
-        done.append(result)
-        on_main(lambda: write_json(output / RECORD, {"collections": [asdict(entry) for entry in done]}))
-        if on_trained is not None:
-            on_trained(result)
-    return done
-
-
-def _since(began: float) -> float:
-    return round(time.monotonic() - began, 2)
-
-
-def failures(results: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """The collections that failed, as JSON values."""
-    return [asdict(result) for result in results if result.status == "failed"]
