@@ -37,8 +37,8 @@ def load(name: str) -> Collection:
     if name == "toy/broken":
         raise DataError("its files are broken")
     toy = toy_collection(name, seed=ord(name[-1]))
-    kept = toy.queries("train")[: 32 - 7 * (ord(name[-1]) - ord("a"))]
-    queries = {split: kept if split == "train" else toy.queries(split) for split in toy.splits}
+    kept = tuple(toy.queries("train"))[: 32 - 7 * (ord(name[-1]) - ord("a"))]
+    queries = {split: kept if split == "train" else tuple(toy.queries(split)) for split in toy.splits}
     judged = {"train": {q.query_id: toy.qrels("train")[q.query_id] for q in kept}}
     judged |= {split: toy.qrels(split) for split in ("dev", "test")}
     return supervise(MemoryCollection(name, "toy", tuple(toy.documents()), queries, judged))
