@@ -447,7 +447,7 @@ def test_a_cut_run_goes_on(run: Any, tiny_bert: Path, tmp_path: Path, monkeypatc
                 raise KeyboardInterrupt
             return load(name)
 
-        return train_group(encoder, collections, *rest, load=once, **how)
+        return train_group(encoder, collections, *rest, load=once, together=1, **how)
 
     monkeypatch.setattr(steps_module, "train_group", cut)
     output = tmp_path / "out"
