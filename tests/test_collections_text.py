@@ -145,6 +145,7 @@ def test_summary_and_rest_are_apart():
     ("module", "heavy"),
     [
         ("collections", ("torch", "numpy", "transformers", "subprocess", "urllib.request")),
+        ("prompts.backbone", ("torch", "numpy", "transformers", "sentence_transformers")),
         ("indexing", ("torch", "transformers", "pymilvus")),  # what needs no model answers at once
         ("evaluation.hybrid", ("torch", "transformers")),
     ],
