@@ -56,7 +56,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BERT with as many positions as MiniLM has, under unit length as it is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny, "POSITIONS", 512)
-        return tiny.save_model(tmp_path_factory.mktemp("small") / "bert", normalize=True)
+        return tiny.save_model(tmp_path_factory.mktemp("small") / "bert", layers=3, normalize=True)
 
 
 @pytest.fixture
