@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -70,7 +72,12 @@ def uncut(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_prompt_in_the_top_layer_learns_the_same_from_kept_states(
-    tiny_bert: Path, toy: MemoryCollection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any
+    tiny_bert: Path,
+    toy: MemoryCollection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    precision: Any,
 ) -> None:
     encoder = load(tiny_bert)
     [lowest] = [part for part in transformer_of(encoder).model.modules() if getattr(part, SLOT, None) == 0]
@@ -88,6 +95,18 @@ def test_a_prompt_in_the_top_layer_learns_the_same_from_kept_states(
     for tensors, _ in found[1:]:
         for name, expected in found[0][0].items():
             torch.testing.assert_close(tensors[name], expected, atol=1e-3 if precision == "float32" else 0.02, rtol=0)
+
+    class Full(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("FOREWORD_STATES_MB", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
+        full = train(encoder, toy, tmp_path / "full", config=config, start=start, quiet=True)
+    assert "no longer kept: [Errno 28]" in caplog.text
+    for name, expected in found[0][0].items():
+        torch.testing.assert_close(full.prompt.tensors()[name], expected, atol=0, rtol=0)
     monkeypatch.setenv("FOREWORD_STATES_MB", "much")
     with pytest.raises(ForewordError, match="FOREWORD_STATES_MB is 'much'"):
         train(encoder, toy, tmp_path / "it", config=config, start=start, quiet=True)
