@@ -1,8 +1,9 @@
-"""What batching is worth on this machine: `python benchmarks/serve.py --bank bank`.
+"""What the service costs beside `encode`, and what its batching is worth: `python benchmarks/serve.py --bank bank`.
 
-Clients that each send a text and wait for the answer, of all domains in turn, against a service on this machine.
-Rounds with texts of all requests batched and rounds of one request a forward pass take turns in one run, so that
-whatever else the machine does falls on both; what counts is their ratio.
+Clients that each send a text and wait for the answer, of all domains in turn, against a service on this machine; they
+are in a process of their own, and ask for base64 as OpenAI's client does. Rounds with texts of all requests batched,
+rounds of one request a forward pass, and the same texts by `foreword.encode` in the service's own process take turns in
+one run, so that whatever else the machine does falls on all; what counts are their ratios.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import re
+import multiprocessing
 import socket
 import statistics
 import threading
@@ -20,18 +21,22 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import torch
 import uvicorn
 
-from foreword.serving.api import model_names
+from foreword.prompts.encoder import encode
+from foreword.serving.api import find_way, model_names
 from foreword.serving.app import ANYONE, create_app, server_settings
 from foreword.serving.config import ServeConfig
+from foreword.serving.service import Service
+from foreword.settings import Side
 
 _TEXT = "how to keep a list of names in order when some of them are not there and others come twice"
-_WORDS = re.findall(r"\w+", _TEXT)
+_WORDS = _TEXT.split()
 
 
 def measure(config: ServeConfig, *, clients: int, requests: int, rounds: int) -> dict[str, Any]:
-    """Throughput and latency with and without batching, and their ratios.
+    """Throughput and latency with and without batching, throughput without a service, and their ratios.
 
     Args:
         config: of the service; its port is not used.
@@ -40,65 +45,87 @@ def measure(config: ServeConfig, *, clients: int, requests: int, rounds: int) ->
         rounds: of each kind.
     """
     app = create_app(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", 0)) as listener, multiprocessing.get_context("spawn").Pool(1) as pool:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", **server_settings(config)))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
             while not server.started and thread.is_alive():
                 time.sleep(0.05)
-            address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            return asyncio.run(_rounds(app.state.service, address, clients, requests, rounds))
+            address, service = f"http://127.0.0.1:{listener.getsockname()[1]}", app.state.service
+            names = model_names(service.state.served, service.base, ANYONE)
+            asked = [asked_by(number, names, requests) for number in range(clients)]
+            pool.apply(ask, (address, asked))  # to warm up
+            found: dict[str, list[tuple[float, list[float]]]] = {"batched": [], "one by one": [], "encode": []}
+            for _ in range(rounds):
+                for way, each in found.items():
+                    service.batcher.together = way == "batched"
+                    each.append(offline(service, asked) if way == "encode" else pool.apply(ask, (address, asked)))
         finally:
             server.should_exit = True
             thread.join()
-
-
-async def _rounds(service: Any, address: str, clients: int, requests: int, rounds: int) -> dict[str, Any]:
-    names = model_names(service.state.served, service.base, ANYONE)
-    found: dict[bool, list[tuple[float, list[float]]]] = {True: [], False: []}
-    limits = httpx2.Limits(max_connections=clients, max_keepalive_connections=clients)
-    async with httpx2.AsyncClient(base_url=address, limits=limits, timeout=120, trust_env=False) as client:
-        await _round(client, names, clients, 2)  # to warm up
-        for number in range(2 * rounds):
-            together = number % 2 == 0
-            service.batcher.together = together
-            found[together].append(await _round(client, names, clients, requests))
-    on, off = (_figures(found[together]) for together in (True, False))
-    ratios = {name: round(on[name] / off[name], 3) for name in on}
+    figures = {way: _figures(each) for way, each in found.items()}
+    ratios = {
+        way: {name: round(figures["batched"][name] / figures[way][name], 3) for name in figures[way]}
+        for way in ("one by one", "encode")
+    }
     settings = {"clients": clients, "requests": requests, "rounds": rounds, "models": len(names)}
-    return {"settings": settings, "batched": on, "one by one": off, "ratio": ratios}
+    settings |= {"threads": torch.get_num_threads(), "precision": service.precision}
+    return {"settings": settings, **figures, "batched / ": ratios}
 
 
-async def _round(
-    client: httpx2.AsyncClient, names: Sequence[str], clients: int, requests: int
-) -> tuple[float, list[float]]:
-    """Requests a second, and each one's seconds."""
+def asked_by(number: int, names: Sequence[str], requests: int) -> list[tuple[str, str]]:
+    """Model and text of a client's requests, 4 to 15 words each."""
+    asked = []
+    for i in range(requests):
+        place = (number * requests + i) % len(_WORDS)
+        text = " ".join((*_WORDS[place:], *_WORDS[:place])[: 4 + place % 12])
+        asked.append((names[(number + i) % len(names)], text))
+    return asked
+
+
+def ask(address: str, asked: Sequence[Sequence[tuple[str, str]]]) -> tuple[float, list[float]]:
+    """Requests a second, and each one's seconds, of as many clients as `asked` has parts."""
     seconds: list[float] = []
 
-    async def ask(number: int) -> None:
-        for i in range(requests):
-            place = (number * requests + i) % len(_WORDS)
-            text = " ".join((*_WORDS[place:], *_WORDS[:place])[: 4 + place % 12])
+    async def one(client: httpx2.AsyncClient, requests: Sequence[tuple[str, str]]) -> None:
+        for model, text in requests:
             began = time.perf_counter()
-            answer = await client.post(
-                "/v1/embeddings", json={"model": names[(number + i) % len(names)], "input": text}
-            )
-            answer.raise_for_status()
+            body = {"model": model, "input": text, "encoding_format": "base64"}
+            (await client.post("/v1/embeddings", json=body)).raise_for_status()
             seconds.append(time.perf_counter() - began)
 
+    async def all_of_them() -> float:
+        limits = httpx2.Limits(max_connections=len(asked), max_keepalive_connections=len(asked))
+        async with httpx2.AsyncClient(base_url=address, limits=limits, timeout=120, trust_env=False) as client:
+            began = time.perf_counter()
+            await asyncio.gather(*(one(client, requests) for requests in asked))
+            return time.perf_counter() - began
+
+    return sum(map(len, asked)) / asyncio.run(all_of_them()), seconds
+
+
+def offline(service: Service, asked: Sequence[Sequence[tuple[str, str]]]) -> tuple[float, list[float]]:
+    """Texts a second of `foreword.encode`, in batches as large as the service's; nobody waits for one of them."""
+    shared: dict[tuple[Side, Any], list[tuple[str, str | None]]] = {}
+    for model, text in (each for requests in asked for each in requests):
+        way = find_way(model, None, service.state.served, service.base, ANYONE)
+        shared.setdefault((way.side, way.weights), []).append((text, way.name))
+    how: dict[str, Any] = {"batch_size": service.config.batch_texts, "precision": service.precision, "quiet": True}
     began = time.perf_counter()
-    await asyncio.gather(*(ask(number) for number in range(clients)))
-    return clients * requests / (time.perf_counter() - began), seconds
+    for (side, weights), each in shared.items():
+        texts, domains = zip(*each, strict=True)
+        route: dict[str, Any] = {"route": dict(weights)} if weights else {"domains": domains}
+        encode(service.encoder, texts, side, **route, **how)
+    return sum(map(len, asked)) / (time.perf_counter() - began), []
 
 
 def _figures(rounds: Sequence[tuple[float, list[float]]]) -> dict[str, float]:
-    latencies = sorted(second for _, seconds in rounds for second in seconds)
-    return {
-        "requests_per_second": round(statistics.median(rate for rate, _ in rounds), 2),
-        "p50_ms": round(1000 * latencies[len(latencies) // 2], 2),
-        "p95_ms": round(1000 * latencies[int(len(latencies) * 0.95)], 2),
-    }
+    latencies = sorted(1000 * second for _, seconds in rounds for second in seconds)
+    found = {"texts_per_second": round(statistics.median(rate for rate, _ in rounds), 2)}
+    for percent in (50, 95, 99) if latencies else ():
+        found[f"p{percent}_ms"] = round(latencies[len(latencies) * percent // 100], 2)
+    return found
 
 
 def main() -> None:
@@ -107,11 +134,12 @@ def main() -> None:
     parser.add_argument("--bank", type=Path, metavar="DIR", help="whose prompts are asked for (default: base alone)")
     parser.add_argument("--backbone", metavar="NAME", help="(default: all-MiniLM-L6-v2)")
     parser.add_argument("--device", metavar="DEVICE")
-    parser.add_argument("--clients", type=int, default=16, help="(default: %(default)s)")
+    parser.add_argument("--precision", metavar="NAME", help="(default: float32)")
+    parser.add_argument("--clients", type=int, default=64, help="(default: %(default)s)")
     parser.add_argument("--requests", type=int, default=20, help="of each client in a round (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="of each kind (default: %(default)s)")
     options = parser.parse_args()
-    given = {name: getattr(options, name) for name in ("bank", "backbone", "device")}
+    given = {name: getattr(options, name) for name in ("bank", "backbone", "device", "precision")}
     config = ServeConfig(**{name: value for name, value in given.items() if value is not None})
     how = {name: getattr(options, name) for name in ("clients", "requests", "rounds")}
     print(json.dumps(measure(config, **how), indent=2))

@@ -26,9 +26,10 @@ from sentence_transformers import SentenceTransformer
 
 import foreword
 from foreword.collections.collection import Document, MemoryCollection, Query
+from foreword.exporting.onnx import export_onnx
 from foreword.lab.in_domain import training_seconds
 from foreword.prompts.backbone import resolve_backbone
-from foreword.prompts.encoder import encode, resolve_precision, transformer_of
+from foreword.prompts.encoder import alike, encode, resolve_precision, transformer_of
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
 from foreword.prompts.store import library_versions
@@ -113,9 +114,14 @@ def machine(device: torch.device, width: int, precisions: Sequence[str]) -> dict
 
 
 def encoding(
-    encoder: SentenceTransformer, plain: SentenceTransformer, texts: Sequence[str], domains: int, ways: Sequence[str]
+    encoder: SentenceTransformer,
+    plain: SentenceTransformer,
+    texts: Sequence[str],
+    domains: int,
+    ways: Sequence[str],
+    work: Path,
 ) -> tuple[Ways, float]:
-    """The ways to embed `texts`, and the GFLOP that the model alone takes for them.
+    """The ways to embed `texts`, and the GFLOP that the model alone takes for them, padding left out.
 
     `ways` are precisions; `domains` are in each batch of 64, the texts shared out to them in turn.
     """
@@ -134,6 +140,9 @@ def encoding(
         "sentence-transformers, float32": partial(plain.encode, given, batch_size=64)
     }
     found[f"sentence-transformers, float32, the texts of {domains} domains apart"] = apart
+    if find_spec("onnxscript") and find_spec("onnxruntime") and encoder.device.type == "cpu":
+        export_onnx(encoder, work / "onnx", routes={"memory0": "memory0"})
+        found["onnxruntime, memory, one domain, float32"] = _by_onnxruntime(encoder, work / "onnx", given)
     for precision in ways:
         how: dict[str, Any] = {"precision": precision, "quiet": True, "batch_size": 64}
         embed = partial(encode, encoder, given, "document", **how)
@@ -150,6 +159,27 @@ def encoding(
     attention = 4 * model.config.num_hidden_layers * transformer.shape.width
     flop = sum(length * (2 * weights + attention * length) for length in lengths)
     return found, flop / 1e9
+
+
+def _by_onnxruntime(encoder: SentenceTransformer, folder: Path, texts: Sequence[str]) -> Callable[[], None]:
+    """Runs the exported graph, with its prompt, on texts in the batches that `encode` takes."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    prompt, names = dict(np.load(folder / "prompts" / "memory0.npz")), {one.name for one in session.get_inputs()}
+    how: dict[str, Any] = {"padding": True, "truncation": True, "max_length": encoder.max_seq_length}
+
+    def run() -> None:
+        left = sorted(texts, key=len, reverse=True)
+        while left:
+            count = alike(np.array([len(text) for text in left[:64]]))
+            tokens = encoder.tokenizer(left[:count], return_tensors="np", **how)
+            session.run(None, prompt | {name: value for name, value in tokens.items() if name in names})
+            left = left[count:]
+
+    return run
 
 
 # -- training --------------------------------------------------------------------------------------------------------
@@ -329,7 +359,7 @@ def measure(
         if "encode" in parts:
             plain = SentenceTransformer(str(path), device=str(device))
             ways, gflop = encoding(
-                encoder, plain, made_texts(texts, words), domains, [*precisions, *(["int8"] if int8 else [])]
+                encoder, plain, made_texts(texts, words), domains, [*precisions, *(["int8"] if int8 else [])], work
             )
             found["encode"] = {"texts": texts, "gflop": round(gflop, 1), "seconds": in_turn(ways, rounds)}
             transformer_of(encoder).remove_all()

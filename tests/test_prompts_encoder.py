@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from tiny import random_prompt, save_model, sentences
 
 from foreword.errors import BackboneError, ForewordError, PromptError
-from foreword.prompts.encoder import autocast, encode, resolve_precision, routed, state_digest, transformer_of
+from foreword.prompts.encoder import alike, autocast, encode, resolve_precision, routed, state_digest, transformer_of
 from foreword.prompts.loading import load_encoder
 from foreword.prompts.prompt import Prompt
 from foreword.prompts.routes import Routes
@@ -46,6 +46,29 @@ def carrying(encoder: SentenceTransformer) -> SentenceTransformer:
 def restored(minilm: SentenceTransformer) -> Iterator[SentenceTransformer]:
     yield minilm
     transformer_of(minilm).remove_all()
+
+
+def test_short_texts_are_not_padded_to_the_longest_of_a_batch(
+    encoder: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [" ".join(["word"] * count) for count in (1, 60, 2, 50, 5, 12, 55, 10, 11, 3) for _ in range(6)]
+    alone, shapes, own = encode(encoder, texts, "query", batch_size=1), [], encoder.preprocess
+    monkeypatch.setattr("foreword.prompts.encoder.PASS_CHARACTERS", 100)
+
+    def noting(texts: list[str], **how: Any) -> Any:
+        features = own(texts, **how)
+        shapes.append(tuple(features["input_ids"].shape))
+        return features
+
+    monkeypatch.setattr(encoder, "preprocess", noting)
+    np.testing.assert_allclose(encode(encoder, texts, "query", batch_size=64), alone, atol=1e-5)
+    needed = sum(int(encoder.tokenizer(text, return_tensors="pt")["input_ids"].numel()) for text in texts)
+    assert sum(rows for rows, _ in shapes) == len(texts)
+    assert sum(rows * tokens for rows, tokens in shapes) < 1.5 * needed
+    assert len(shapes) < 10
+    assert alike(np.array([100, 80, 75, 74, 10])) == 3
+    assert alike(np.array([10, 2, 1])) == 10 * torch.get_num_threads()  # of few characters, more than there are
+    assert alike(np.array([0, 0])) > 1
 
 
 # -- the base model ------------------------------------------------------------------------------------------------

@@ -213,7 +213,8 @@ def encode(
         route: the prompt, or mixture, that encodes all of them; None: the base model; OWN: what the encoder is
             routed to, the prompt it was loaded with.
         domains: instead of `route`, a domain for each text (None: base); rows of a batch may differ.
-        batch_size: texts in one forward pass; fewer, with a warning, where the memory is too small for so many.
+        batch_size: texts in one forward pass, at most: on a processor, longer and shorter ones have passes of their
+            own; fewer, with a warning, where the memory is too small for so many.
         precision: of the forward pass; `int8` is for processors and takes OpenVINO, see `foreword.prompts.int8`.
         max_length: tokens a text is cut to; None: the encoder's own limit.
         what: the progress bar's label.
@@ -267,7 +268,8 @@ def _encode(
             transformer.prompt(domain)
         places: Mapping[str | None, int] = {None: BASE, **{name: i for i, name in enumerate(transformer.domains)}}
         rows = torch.tensor([places[domain] for domain in domains], dtype=torch.long)
-    order = np.argsort([-len(text) for text in texts], kind="stable")
+    lengths = np.array([len(text) for text in texts])
+    order = np.argsort(-lengths, kind="stable")
     words = text_prompt(encoder, side)
     output: Vectors | None = None
     extra = {} if max_length is None else {"max_length": min(max_length, transformer.max_seq_length or max_length)}
@@ -300,20 +302,37 @@ def _encode(
         for begin in track(range(0, len(texts), batch_size), what, quiet=quiet):
             left = order[begin : begin + batch_size]
             while len(left):
+                now = left[:most]
+                if device.type == "cpu":
+                    now = now[: alike(lengths[now])]
                 try:
-                    vectors = embed(left[:most])
+                    vectors = embed(now)
                 except (RuntimeError, MemoryError) as error:
-                    tried = len(left[:most])
+                    tried = len(now)
                     if tried == 1 or not out_of_memory(error):
                         raise
                     most = tried // 2  # for the shorter texts that follow, too
                     warnings.warn(f"no memory for {tried} texts at once; going on with {most}", stacklevel=2)
                     continue
                 output = np.empty((len(texts), vectors.shape[1]), np.float32) if output is None else output
-                output[left[:most]] = vectors
-                left = left[most:]
+                output[now] = vectors
+                left = left[len(now) :]
     width = encoder.get_embedding_dimension() or 0
     return np.empty((0, width), np.float32) if output is None else output
+
+
+PASS_CHARACTERS = 1000
+"""Of a forward pass on a processor, for each thread, padding included: with fewer its products are slow."""
+
+
+def alike(lengths: np.ndarray[Any, Any]) -> int:
+    """How many texts to take at once on a processor, where padding costs what words do.
+
+    Of `lengths` in characters, the longest first: as many as have three quarters of the longest's, and more where
+    these are few.
+    """
+    near = int((lengths * 4 >= lengths[0] * 3).sum())
+    return max(near, PASS_CHARACTERS * torch.get_num_threads() // max(1, int(lengths[0])))
 
 
 def check_length(tokens: int) -> None:
