@@ -14,6 +14,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,16 +33,19 @@ from foreword.prompts.backbone import resolve_backbone
 from foreword.prompts.encoder import alike, encode, resolve_precision, transformer_of
 from foreword.prompts.spec import PromptSpec
 from foreword.prompts.start import new_prompt
-from foreword.prompts.store import library_versions
+from foreword.prompts.store import library_versions, load_prompt
 from foreword.retrieval.search import exact_search
 from foreword.settings import DEFAULT_BACKBONE
 from foreword.training.config import StartConfig, TrainingConfig
+from foreword.training.group import train_group
 from foreword.training.train import train
 
-PARTS = ("encode", "train", "search")
+PARTS = ("encode", "train", "group", "search")
 BERT_BASE = "bert-base"
 """A backbone of BERT-base's size with random weights, made here, for machines on which MiniLM is too small to tell."""
 KINDS = {"memory": PromptSpec(), "gated": PromptSpec("gated", 16)}
+GROUP = 8
+"""Domains that are trained in one pass, and one by one."""
 FEW, MANY = 2, 8
 """Steps of two trainings; what a step takes is their difference, so that what is done once does not count."""
 BATCH, QUERY_LENGTH, DOCUMENT_LENGTH = 32, 32, 128
@@ -230,6 +234,28 @@ def training(encoder: SentenceTransformer, path: Path, work: Path, precisions: S
     return found
 
 
+def group(encoder: SentenceTransformer, work: Path, domains: int, precisions: Sequence[str]) -> Ways:
+    """The ways to train a prompt for each of some domains of 64 pairs; each gives the seconds of a step of all."""
+    number = iter(range(10**9))
+
+    def step(precision: Any, together: int) -> float:
+        def seconds(steps: int) -> float:
+            how: dict[str, Any] = {"batch_size": BATCH, "evaluate_every": 0, "dev_queries": 0, "precision": precision}
+            config = TrainingConfig.default("query", steps=steps, **how)
+            names, bank = [f"made/{domain}" for domain in range(domains)], work / f"bank{next(number)}"
+            how = {"config": config, "together": together, "quiet": True}
+            made = train_group(encoder, names, bank, load=lambda name: replace(labelled(2 * BATCH), id=name), **how)
+            return sum(training_seconds(load_prompt(one.prompt)) for one in made)
+
+        return (seconds(MANY) - seconds(FEW)) / (MANY - FEW)
+
+    return {
+        f"query side, {way}, {precision}": partial(step, precision, together)
+        for precision in precisions
+        for way, together in (("one by one", 1), ("in one pass", domains))
+    }
+
+
 def _trained(path: Path, collection: MemoryCollection, work: Path, steps: int, *, lora: bool, precision: str) -> float:
     """Seconds that sentence-transformers' own trainer takes."""
     from datasets import Dataset
@@ -368,6 +394,9 @@ def measure(
                 "batch": BATCH,
                 "seconds": in_turn(training(encoder, path, work, precisions), rounds),
             }
+        if "group" in parts:
+            found["group"] = {"domains": GROUP, "batch": BATCH}
+            found["group"]["seconds"] = in_turn(group(encoder, work, GROUP, precisions), rounds)
         if "search" in parts:
             width, k, threads = 384, 100, torch.get_num_threads()
             ways = searching(queries, documents, width, k, work)
