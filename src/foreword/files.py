@@ -31,7 +31,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
 
-from foreword.errors import DataError
+from foreword.errors import DataError, ForewordError
 
 logger = logging.getLogger(__name__)
 
@@ -280,6 +280,19 @@ def kept_json(path: Path | str) -> Any:
         return read_json(path)
     except (DataError, OSError):
         return None
+
+
+def megabytes(variable: str, default: float, what: str) -> float:
+    """What an environment variable allows to keep of something; 0: nothing.
+
+    Raises:
+        ForewordError: it is no number.
+    """
+    given = os.environ.get(variable, "")
+    try:
+        return float(given) if given else default
+    except ValueError:
+        raise ForewordError(f"{variable} is {given!r}; expected megabytes, or 0 to keep no {what}") from None
 
 
 def cache_folder(part: str) -> Path | None:

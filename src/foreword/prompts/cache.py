@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import sqlite3
 import time
 import zlib
@@ -20,8 +19,7 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from foreword.errors import ForewordError
-from foreword.files import cache_folder, json_digest
+from foreword.files import cache_folder, json_digest, megabytes
 from foreword.prompts.encoder import Vectors, transformer_of
 from foreword.prompts.routes import Route, names_of, route_as_json, route_of_side
 from foreword.prompts.store import describe_backbone, library_versions
@@ -54,11 +52,7 @@ class VectorCache:
         Raises:
             ForewordError: `FOREWORD_VECTORS_MB` is no number.
         """
-        folder, given = cache_folder("vectors"), os.environ.get(LIMIT, "")
-        try:
-            limit = float(given) if given else DEFAULT_LIMIT_MB
-        except ValueError:
-            raise ForewordError(f"{LIMIT} is {given!r}; expected megabytes, or 0 to keep no vectors") from None
+        folder, limit = cache_folder("vectors"), megabytes(LIMIT, DEFAULT_LIMIT_MB, "vectors")
         return cls(folder / FILE, limit) if folder is not None and limit > 0 else None
 
     def embed(

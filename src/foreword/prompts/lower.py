@@ -7,7 +7,6 @@ kept in a file without a name, so that nothing is left of it whatever ends the p
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ import torch
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
 
-from foreword.errors import ForewordError
+from foreword.files import megabytes
 from foreword.prompts.attention import SLOT
 from foreword.prompts.kinds.kind import kind_of
 from foreword.prompts.spec import PromptSpec
@@ -51,7 +50,7 @@ class LowerStates:
         self._end = 0
         self._shape: tuple[int, torch.dtype, bool] | None = None  # of what is handed on: d, type, whether in a tuple
         self._known: Tensor | None = None
-        self._unknown: tuple[Tensor, list[bytes]] | None = None
+        self._unknown: tuple[Tensor, list[bytes], torch.dtype | None] | None = None
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -82,7 +81,7 @@ class LowerStates:
         if all(key in self._places for key in keys):
             self._known = self._read(keys, mask, stored).to(features["input_ids"].device)
         else:
-            self._unknown = mask, keys
+            self._unknown = mask, keys, stored
         try:
             yield
         finally:
@@ -99,9 +98,8 @@ class LowerStates:
             self._write(states.detach(), *self._unknown)
         return output
 
-    def _write(self, states: Tensor, mask: Tensor, keys: Sequence[bytes]) -> None:
-        device = states.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
+    def _write(self, states: Tensor, mask: Tensor, keys: Sequence[bytes], stored: torch.dtype | None) -> None:
+        dtype = stored or states.dtype
         whole = states.cpu().to(dtype).view(_WHOLE[dtype.itemsize]).numpy()
         for key, row, own in zip(keys, whole, mask.numpy(), strict=True):
             if key in self._places or self._end + row[own].nbytes > self.limit:
@@ -151,11 +149,7 @@ def lower_states_kept(transformer: PromptedTransformer, spec: PromptSpec, folder
     Raises:
         ForewordError: `FOREWORD_STATES_MB` is no number.
     """
-    given = os.environ.get(LIMIT, "")
-    try:
-        limit = float(given) if given else DEFAULT_LIMIT_MB
-    except ValueError:
-        raise ForewordError(f"{LIMIT} is {given!r}; expected megabytes, or 0 to keep no states") from None
+    limit = megabytes(LIMIT, DEFAULT_LIMIT_MB, "states")
     below = min(kind_of(spec).layers(spec, transformer.shape), default=0)
     layers = layers_of(transformer)[:below]
     if not layers or limit <= 0 or transformer.lower is not None:
