@@ -23,7 +23,7 @@ from foreword.prompts.spec import PromptSpec
 from foreword.prompts.store import StoredPrompt, attach_mixture, save_mixture, trained_on
 from foreword.transferring.config import DistilConfig
 from foreword.transferring.distil import (
-    Lesson,
+    SideLesson,
     ancestry,
     distance,
     distil,
@@ -429,8 +429,8 @@ def test_nearness_by_hand(encoder: SentenceTransformer) -> None:
     other = np.random.default_rng(0).normal(size=(30, 32)).astype(np.float32)
     own = {"query": encode(encoder, queries, "query"), "document": encode(encoder, documents, "document")}
     lessons = [
-        Lesson("query", True, 64, (), torch.empty(0), queries, own["query"]),
-        Lesson("document", True, 64, (), torch.empty(0), documents, other),
+        SideLesson("query", True, 64, (), torch.empty(0), queries, own["query"]),
+        SideLesson("document", True, 64, (), torch.empty(0), documents, other),
     ]
     found = nearness(encoder, None, lessons, "float32")
     cosines = [o @ t / np.linalg.norm(o) / np.linalg.norm(t) for o, t in zip(own["document"], other, strict=True)]

@@ -304,7 +304,7 @@ def texts_of(target: Collection, *, most: int, share: float, seed: int) -> tuple
 
 
 @dataclass(frozen=True)
-class Lesson:
+class SideLesson:
     """The texts of one side, to learn on and held out, with the teacher's embeddings (N, d').
 
     Where `trained` is False, the student gives the teacher's embeddings already, and `vectors` is empty.
@@ -327,7 +327,7 @@ def lesson(
     divided: tuple[LearntTexts, LearntTexts],
     config: DistilConfig,
     quiet: bool,
-) -> Lesson:
+) -> SideLesson:
     """One side's lesson: its texts, those to learn on and those held out, embedded by the teacher `route` once."""
     texts, held = (getattr(each, side) for each in divided)
     learnt, checked = (
@@ -338,13 +338,13 @@ def lesson(
         for some in (texts if trained else [], held)
     )  # fmt: skip
     vectors = torch.from_numpy(learnt).to(encoder.device)
-    return Lesson(side, trained, config.length(side), texts, vectors, held, checked)
+    return SideLesson(side, trained, config.length(side), texts, vectors, held, checked)
 
 
 def learn(
     encoder: SentenceTransformer,
     student: Prompt,
-    lessons: Sequence[Lesson],
+    lessons: Sequence[SideLesson],
     config: DistilConfig,
     dtype: str,
     quiet: bool,
@@ -392,7 +392,7 @@ class _Looks:
 
     encoder: SentenceTransformer
     student: Prompt
-    lessons: Sequence[Lesson]
+    lessons: Sequence[SideLesson]
     dtype: torch.dtype
     precision: Precision
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -424,7 +424,7 @@ def distance(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 def nearness(
-    encoder: SentenceTransformer, route: Route, lessons: Sequence[Lesson], precision: Precision
+    encoder: SentenceTransformer, route: Route, lessons: Sequence[SideLesson], precision: Precision
 ) -> dict[str, float]:
     """How near `route` comes to the teacher on held-out texts: the mean cosine by side, and `top_10`.
 
